@@ -1,0 +1,64 @@
+//! The command line: arguments, messages, exit codes. Only this floor prints.
+
+mod check;
+mod logging;
+mod run;
+mod schema;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// A gateway for fleets of VMs, extended by WebAssembly components.
+#[derive(Debug, Parser)]
+#[command(name = "vers-gateway", version, arg_required_else_help = true)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway
+    Run(run::Run),
+    /// Find everything that is wrong with a configuration, without opening a port
+    Check(check::Check),
+    /// Print the JSON Schema of the configuration; editors complete and validate with it
+    Schema,
+}
+
+/// What a command ended with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// All is well.
+    Fine,
+    /// The answer is no.
+    No,
+    /// It could not start: the configuration (78 of sysexits.h).
+    BadConfig,
+    /// It could not start: the machine refused something (71 of sysexits.h).
+    Machine,
+    /// It could not start: an address is taken or forbidden (69 of sysexits.h).
+    Unavailable,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Fine => 0,
+            Exit::No => 1,
+            Exit::Unavailable => 69,
+            Exit::Machine => 71,
+            Exit::BadConfig => 78,
+        })
+    }
+}
+
+/// Does what the arguments say. Usage errors end the process with 2.
+pub fn main() -> ExitCode {
+    let exit = match Args::parse().command {
+        Command::Run(run) => run.run(),
+        Command::Check(check) => check.run(),
+        Command::Schema => schema::print(),
+    };
+    exit.into()
+}

@@ -1,0 +1,137 @@
+//! `run`: the daemon.
+
+use super::{Exit, logging};
+use crate::{
+    config::{self, LogFormat, LogLevel, Source},
+    server::{self, ConfigSource, Options, Running, StartError},
+};
+use clap::Args;
+use std::{io::Write as _, net::SocketAddr, path::PathBuf};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// `run -c FILE`, or `run --to PORT`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["config", "to"]))]
+pub(super) struct Run {
+    /// The configuration file; it is followed while the gateway runs
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// No file: pass everything on to this local port, or to HOST:PORT
+    #[arg(long, value_name = "PORT", value_parser = target)]
+    to: Option<String>,
+    /// Where `--to` listens, for IPv6 and IPv4
+    #[arg(long, value_name = "ADDRESS", default_value = "[::]:8080", requires = "to")]
+    listen: SocketAddr,
+}
+
+/// A port of this machine, or `host:port`.
+fn target(text: &str) -> Result<String, String> {
+    match text.parse::<u16>() {
+        Ok(port) if port > 0 => Ok(format!("127.0.0.1:{port}")),
+        _ if config::host_port(text).is_some() => Ok(text.to_owned()),
+        _ => Err("expected a port, or HOST:PORT".to_owned()),
+    }
+}
+
+impl Run {
+    pub(super) fn run(self) -> Exit {
+        let options = self.options();
+        let (format, level) = log_settings(&options.source);
+        let _flush = logging::start(format, level);
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return cannot_start(&error, Exit::Machine),
+        };
+        // The signals are caught before anything is there that a signal could cut.
+        let signals = runtime.block_on(async { Signals::catch() });
+        let signals = match signals {
+            Ok(signals) => signals,
+            Err(error) => return cannot_start(&error, Exit::Machine),
+        };
+        match server::start(options) {
+            Ok(running) => {
+                runtime.block_on(follow(running, signals));
+                Exit::Fine
+            }
+            Err(error @ StartError::Config(_)) => cannot_start(&error, Exit::BadConfig),
+            Err(error @ StartError::Bind { .. }) => cannot_start(&error, Exit::Unavailable),
+            Err(error @ (StartError::Host(_) | StartError::Thread(_))) => cannot_start(&error, Exit::Machine),
+        }
+    }
+
+    fn options(&self) -> Options {
+        match (&self.config, &self.to) {
+            (Some(path), _) => Options::file(path),
+            (None, to) => {
+                let to = to.as_deref().unwrap_or_default();
+                let text = format!(
+                    "[[listener]]\naddress = \"{}\"\n[[route]]\nname = \"bridge\"\nto = \"{to}\"\n",
+                    self.listen
+                );
+                Options { source: ConfigSource::Text { name: "--to".to_owned(), text }, watch: false }
+            }
+        }
+    }
+}
+
+/// The file says how to log, but what is wrong with it must be said too: a file that cannot be read
+/// logs as one that says nothing.
+fn log_settings(source: &ConfigSource) -> (LogFormat, LogLevel) {
+    let source = match source {
+        ConfigSource::File(path) => Source::read(path).ok(),
+        ConfigSource::Text { name, text } => Some(Source::new(name, text)),
+    };
+    let config = source.and_then(|source| config::parse(&source, &|name| std::env::var(name).ok()).ok());
+    config.map_or_else(Default::default, |config| (config.log.format, config.log.level))
+}
+
+struct Signals {
+    hang_up: Signal,
+    ends: Ends,
+}
+
+struct Ends {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn catch() -> std::io::Result<Self> {
+        let ends =
+            Ends { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
+        Ok(Self { hang_up: signal(SignalKind::hangup())?, ends })
+    }
+}
+
+impl Ends {
+    async fn recv(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Does what signals say, until one says stop. A second one ends the wait.
+async fn follow(running: Running, signals: Signals) {
+    let Signals { mut hang_up, mut ends } = signals;
+    loop {
+        tokio::select! {
+            // The outcome is logged where it happens.
+            _ = hang_up.recv() => drop(running.reload().await),
+            () = ends.recv() => break,
+        }
+    }
+    tokio::select! {
+        () = running.stop(None) => {}
+        () = ends.recv() => tracing::warn!("told twice to stop: not waiting any longer"),
+    }
+}
+
+fn cannot_start(error: &dyn std::fmt::Display, exit: Exit) -> Exit {
+    let mut stderr = std::io::stderr();
+    let text = error.to_string();
+    let _ =
+        if text.contains("error:") { writeln!(stderr, "{text}") } else { writeln!(stderr, "error: {text}") };
+    exit
+}

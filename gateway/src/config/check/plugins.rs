@@ -1,0 +1,111 @@
+//! Plugins and secrets: digests, origins and the names of secrets.
+
+use http::Uri;
+use toml::Spanned;
+
+use super::{
+    super::{Config, diagnostic::Diagnostic, read::Names, report::Report, target::host_port},
+    Known,
+};
+
+pub(super) fn check(config: &Config, names: &Names, report: &mut Report) {
+    super::names("plugin", config.plugins.values().map(|plugin| &plugin.name), report);
+    super::names("secret", config.secrets.values().map(|secret| &secret.name), report);
+    let secrets = Known {
+        kind: "secret",
+        none: "this file has none; define one with `[secret.NAME]`",
+        names: names.secrets.as_deref(),
+    };
+    for plugin in config.plugins.values() {
+        if let Some(digest) = &plugin.sha256 {
+            sha256(digest, report);
+        }
+        for origin in &plugin.grants.http {
+            check_origin(origin, report);
+        }
+        for secret in &plugin.grants.secrets {
+            secrets.check(secret, report);
+        }
+    }
+    if let Some(token) = &config.admin.token {
+        secrets.check(token, report);
+    }
+}
+
+fn sha256(digest: &Spanned<String>, report: &mut Report) {
+    const DIGITS: usize = 64;
+    let text = digest.get_ref();
+    let bad = text.chars().find(|digit| !digit.is_ascii_hexdigit());
+    let label = match (text.len(), bad) {
+        (_, Some(bad)) => format!("`{}` is not a hexadecimal digit", bad.escape_debug()),
+        (DIGITS, None) => return,
+        (length, None) => format!("expected {DIGITS} digits, these are {length}"),
+    };
+    report.add(
+        Diagnostic::error(digest.span(), "not a SHA-256 digest")
+            .label(label)
+            .help("`sha256sum FILE` prints it"),
+    );
+}
+
+fn check_origin(origin: &Spanned<String>, report: &mut Report) {
+    if is_origin(origin.get_ref()) {
+        return;
+    }
+    let diagnostic = Diagnostic::error(origin.span(), format!("`{origin}` is not an origin"))
+        .label("expected `https://HOST` or `https://HOST:PORT`, or the same with `http`");
+    report.add(match nearest_origin(origin.get_ref()) {
+        Some(near) => diagnostic.help(format!("write \"{near}\": a grant is for all paths of an origin")),
+        None => diagnostic,
+    });
+}
+
+/// Scheme, host and perhaps a port; nothing else but a slash at the end.
+fn is_origin(text: &str) -> bool {
+    let text = text.strip_suffix('/').unwrap_or(text);
+    let authority = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    authority.is_some_and(|authority| {
+        host_port(authority).is_some() || host_port(&format!("{authority}:443")).is_some()
+    })
+}
+
+/// The origin of a URL.
+fn nearest_origin(text: &str) -> Option<String> {
+    let uri: Uri = text.parse().ok()?;
+    let origin = format!("{}://{}", uri.scheme_str()?, uri.authority()?);
+    is_origin(&origin).then_some(origin)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_scheme_host_and_port() {
+        for text in [
+            "https://infra.example.com",
+            "https://infra.example.com:3000",
+            "http://[::1]:3000",
+            "http://[::1]",
+            "http://localhost:80",
+            "https://a/",
+        ] {
+            assert!(is_origin(text), "{text:?}");
+        }
+        for text in [
+            "infra.example.com",
+            "https://",
+            "https://a/path",
+            "https://a//",
+            "https://*.example.com",
+            "https://user@a",
+            "ftp://a",
+            "https://a:0",
+            "https://a:99999",
+        ] {
+            assert!(!is_origin(text), "{text:?}");
+        }
+        assert_eq!(nearest_origin("https://a:1/x?y").as_deref(), Some("https://a:1"));
+        assert_eq!(nearest_origin("a.example"), None);
+    }
+}

@@ -1,0 +1,164 @@
+//! Routes: names exist, and every route can be met.
+
+use toml::Spanned;
+
+use super::{
+    super::{
+        Config, Listener, ListenerProtocol, Route, RouteProtocol, Target, diagnostic::Diagnostic,
+        nearest::nearest, read::Names, report::Report,
+    },
+    Known, targets,
+};
+
+pub(super) fn check(config: &Config, names: &Names, report: &mut Report) {
+    if names.route_count == 0 {
+        report.add(
+            Diagnostic::error(0..0, "the file has no `[[route]]`, so every request would be refused")
+                .help("for example\n[[route]]\nto = \"127.0.0.1:3000\""),
+        );
+    }
+    super::names("route", config.routes.iter().filter_map(|route| route.name.as_ref()), report);
+    for route in &config.routes {
+        references(route, names, report);
+        methods(route, report);
+        for (name, value) in &route.headers {
+            targets::header(name, value, report);
+        }
+        if route.protocol == RouteProtocol::Tcp {
+            tcp(route, report);
+        }
+        // A listener that could not be read may be the one.
+        if config.listeners.len() == names.listener_count {
+            reachable(route, &config.listeners, report);
+        }
+    }
+}
+
+fn references(route: &Route, names: &Names, report: &mut Report) {
+    let listeners = Known {
+        kind: "listener",
+        none: "no listener of this file has a `name`",
+        names: names.listeners.as_deref(),
+    };
+    let backends = Known {
+        kind: "backend",
+        none: "this file has none; define one with `[backend.NAME]`",
+        names: names.backends.as_deref(),
+    };
+    let plugins = Known {
+        kind: "plugin",
+        none: "this file has none; define one with `[plugin.NAME]`",
+        names: names.plugins.as_deref(),
+    };
+    for name in route.listeners.iter().flatten() {
+        listeners.check(name, report);
+    }
+    for used in &route.plugins {
+        plugins.check(&used.get_ref().name, report);
+    }
+    targets::check(&route.to, backends, report);
+}
+
+fn methods(route: &Route, report: &mut Report) {
+    const COMMON: [&str; 9] =
+        ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "CONNECT", "TRACE"];
+    for method in route.methods.iter().flatten() {
+        let name = method.get_ref().as_str();
+        if COMMON.contains(&name) {
+            continue;
+        }
+        if http::Method::from_bytes(name.as_bytes()).is_err() {
+            report.add(
+                Diagnostic::error(method.span(), format!("`{method}` is not a method"))
+                    .label("expected a word such as \"GET\""),
+            );
+        } else if let Some(near) = nearest(name, COMMON) {
+            report.add(
+                Diagnostic::warning(method.span(), format!("no client sends the method `{method}`"))
+                    .label(format!("did you mean `{near}`?"))
+                    .help("methods are compared letter by letter, and clients send capitals"),
+            );
+        }
+    }
+}
+
+/// Nothing of a TCP connection is looked at, so there is nothing to match and nothing for plugins.
+fn tcp(route: &Route, report: &mut Report) {
+    let first = |list: &[Spanned<String>]| list.first().map(Spanned::span);
+    let of_http = [
+        ("host", route.host.as_ref().map(Spanned::span)),
+        ("path", route.path.as_ref().map(Spanned::span)),
+        ("methods", route.methods.as_deref().and_then(first)),
+        ("headers", route.headers.values().next().map(Spanned::span)),
+        ("plugins", route.plugins.first().map(Spanned::span)),
+    ];
+    for (key, span) in of_http {
+        let Some(span) = span else { continue };
+        report.add(
+            Diagnostic::error(span, format!("a TCP route has no `{key}`"))
+                .label("only HTTP requests have this")
+                .help(format!("remove `{key}`, or set `protocol = \"http\"`")),
+        );
+    }
+    if matches!(route.to.get_ref(), Target::Respond(_) | Target::Redirect(_)) {
+        report.add(
+            Diagnostic::error(route.to.span(), "only HTTP requests can be answered or redirected")
+                .label("expected an address or a backend's name, on a TCP route"),
+        );
+    }
+}
+
+/// Reports a route that no listener's traffic can come to.
+fn reachable(route: &Route, listeners: &[Listener], report: &mut Report) {
+    let named = |listener: &&Listener| match &route.listeners {
+        Some(names) => listener.name.as_ref().is_some_and(|name| names.contains(name)),
+        None => true,
+    };
+    let on_port = |listener: &&Listener| match (&route.listener_port, listener.address.get_ref().port()) {
+        // The system will choose this port.
+        (None, _) | (_, 0) => true,
+        (Some(wanted), port) => *wanted.get_ref() == port,
+    };
+    let candidates: Vec<&Listener> = listeners.iter().filter(named).collect();
+    // Unknown names and missing listeners have been reported.
+    if candidates.is_empty() {
+        return;
+    }
+    let candidates: Vec<&Listener> = candidates.into_iter().filter(on_port).collect();
+    if candidates.is_empty() {
+        if let Some(port) = &route.listener_port {
+            report.add(no_port(port, listeners));
+        }
+    } else if !candidates.iter().any(|listener| carries(listener.protocol, route.protocol)) {
+        report.add(wrong_protocol(route));
+    }
+}
+
+fn no_port(port: &Spanned<u16>, listeners: &[Listener]) -> Diagnostic {
+    let mut ports: Vec<u16> = listeners.iter().map(|listener| listener.address.get_ref().port()).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+    Diagnostic::error(port.span(), "this route can never match")
+        .label(format!("none of its listeners has port {port}"))
+        .help(format!("ports of listeners in this file: {}", ports.join(", ")))
+}
+
+fn carries(listener: ListenerProtocol, route: RouteProtocol) -> bool {
+    matches!(
+        (listener, route),
+        (ListenerProtocol::Auto, _)
+            | (ListenerProtocol::Http, RouteProtocol::Http)
+            | (ListenerProtocol::Tcp, RouteProtocol::Tcp)
+    )
+}
+
+fn wrong_protocol(route: &Route) -> Diagnostic {
+    let (label, wanted) = match route.protocol {
+        RouteProtocol::Http => ("an HTTP route, but its listeners carry only TCP", "http"),
+        RouteProtocol::Tcp => ("a TCP route, but its listeners carry only HTTP", "tcp"),
+    };
+    Diagnostic::error(route.to.span(), "this route can never match").label(label).help(format!(
+        "set `protocol = \"auto\"` or `protocol = \"{wanted}\"` on a listener, or change the route's"
+    ))
+}

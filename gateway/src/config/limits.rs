@@ -1,0 +1,29 @@
+//! `[limits]`: how much one client may ask for.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::values::{ByteSize, size, whole};
+
+/// How much one client may ask for.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Size of a request's or an answer's head, 8KiB to 1MiB. A larger request is answered 431.
+    #[serde(deserialize_with = "size::<_, 8192, 1048576>")]
+    pub header_size: ByteSize,
+    /// Number of headers in a head, 1 to 1000. A request with more is answered 431.
+    #[serde(deserialize_with = "whole::<_, u32, _, 1, 1000>")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub headers: u32,
+    /// Connections open at a time on each listener, 1 to 1000000. Further ones wait.
+    #[serde(deserialize_with = "whole::<_, u32, _, 1, 1000000>")]
+    #[schemars(range(min = 1, max = 1000000))]
+    pub connections: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { header_size: ByteSize::kib(64), headers: 100, connections: 20_000 }
+    }
+}

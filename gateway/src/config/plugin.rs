@@ -1,0 +1,89 @@
+//! `[plugin.NAME]`: a WebAssembly component and what it may do.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use toml::Spanned;
+
+use super::{
+    plugin_config::PluginConfig,
+    values::{ByteSize, Duration, size, whole},
+};
+
+/// A WebAssembly component and what it may do.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Plugin {
+    /// The NAME in `[plugin.NAME]`.
+    #[serde(skip, default = "super::unnamed")]
+    pub name: Spanned<String>,
+    /// Path of the component. A relative path starts at the folder of the configuration file.
+    #[schemars(with = "String")]
+    pub component: Spanned<String>,
+    /// SHA-256 of the component in 64 hexadecimal digits; another content is refused. By default any
+    /// content is taken.
+    #[schemars(with = "Option<String>")]
+    pub sha256: Option<Spanned<String>>,
+    /// The plugin's own settings; the plugin decides what stands here. By default empty.
+    pub config: Option<PluginConfig>,
+    /// What the plugin may reach besides the requests it is given.
+    #[serde(default)]
+    pub grants: Grants,
+    /// What the plugin may use up.
+    #[serde(default)]
+    pub limits: PluginLimits,
+    /// What becomes of a request when the plugin fails on it.
+    #[serde(default)]
+    pub on_error: OnError,
+}
+
+/// What a plugin may reach besides the requests it is given.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Grants {
+    /// Origins it may send HTTP requests to, such as `"https://infra.example.com:3000"`. By default
+    /// none.
+    #[schemars(with = "Vec<String>")]
+    pub http: Vec<Spanned<String>>,
+    /// Names of the secrets it may read. By default none.
+    #[schemars(with = "Vec<String>")]
+    pub secrets: Vec<Spanned<String>>,
+}
+
+/// What a plugin may use up.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct PluginLimits {
+    /// Memory of one instance, 1MiB to 4GiB.
+    #[serde(deserialize_with = "size::<_, 1048576, 4294967296>")]
+    pub memory: ByteSize,
+    /// Time of one call spent computing; waiting does not count.
+    pub cpu: Duration,
+    /// Time of one call from start to end.
+    pub wall: Duration,
+    /// Live instances in each worker, 1 to 10000. Further calls wait.
+    #[serde(deserialize_with = "whole::<_, u32, _, 1, 10000>")]
+    #[schemars(range(min = 1, max = 10000))]
+    pub instances: u32,
+}
+
+impl Default for PluginLimits {
+    fn default() -> Self {
+        Self {
+            memory: ByteSize::mib(64),
+            cpu: Duration::from_millis(50),
+            wall: Duration::from_secs(5),
+            instances: 64,
+        }
+    }
+}
+
+/// What becomes of a request when a plugin fails on it: traps, or exceeds a limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnError {
+    /// The gateway answers it with an error.
+    #[default]
+    Deny,
+    /// It goes on as if the plugin were not there.
+    Skip,
+}

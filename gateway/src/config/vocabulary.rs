@@ -1,0 +1,65 @@
+//! Words that users may write though this version does not have them.
+
+/// Keys and values that later versions have. A table of nested keys has a dot.
+const LATER: &[(&str, &[&str])] = &[
+    ("", &["certificate", "vms", "registry", "telemetry"]),
+    ("gateway", &["state_dir"]),
+    ("listener", &["tls", "proxy_protocol", "original_destination"]),
+    ("route", &["retries"]),
+    ("route.protocol", &["ssh", "any"]),
+    ("backend", &["discover", "dns", "health", "protocol", "tls", "limits"]),
+    ("plugin.grants", &["kv", "registry", "env", "wasi"]),
+];
+
+/// What other gateways call it, and what it is called here.
+const ELSEWHERE: &[(&str, &[&str], &str)] = &[
+    ("", &["server", "listen", "entrypoint"], "listener"),
+    ("", &["location", "rule"], "route"),
+    ("", &["upstream", "service", "cluster", "pool"], "backend"),
+    ("", &["filter", "middleware", "wasm"], "plugin"),
+    ("", &["env", "credential"], "secret"),
+    ("listener", &["listen", "bind", "addr", "port", "host"], "address"),
+    ("route", &["upstream", "backend", "target", "proxy_pass", "forward", "service", "url"], "to"),
+    ("route", &["domain", "hostname", "server_name", "sni"], "host"),
+    ("route", &["location", "uri", "prefix"], "path"),
+    ("route", &["middleware", "middlewares", "filters"], "plugins"),
+    ("backend", &["discover", "dns"], "servers"),
+    ("backend", &["url", "urls", "targets", "endpoints", "address", "addresses"], "servers"),
+    ("backend", &["lb", "policy", "strategy"], "balance"),
+    ("plugin", &["path", "file", "wasm", "module", "source", "url"], "component"),
+    ("plugin", &["settings", "options", "configuration"], "config"),
+    ("plugin", &["permissions", "capabilities", "allow"], "grants"),
+    ("plugin", &["checksum", "hash", "digest"], "sha256"),
+    ("plugin", &["fail", "failure_mode"], "on_error"),
+    ("secret", &["variable", "var"], "env"),
+    ("secret", &["path"], "file"),
+    ("admin", &["listen", "bind", "port"], "address"),
+];
+
+/// What to write for a key that has to be there.
+const EXAMPLES: &[(&str, &str, &str)] = &[
+    ("listener", "address", "\"[::]:8080\""),
+    ("route", "to", "\"127.0.0.1:3000\""),
+    ("route.to.redirect", "to", "\"https://example.com/\""),
+    ("route.plugins", "use", "\"auth\""),
+    ("backend", "servers", "[\"127.0.0.1:3000\"]"),
+    ("plugin", "component", "\"plugins/auth_token.wasm\""),
+];
+
+/// Whether a later version has this key in this table, or this word for this key.
+pub(super) fn is_later(table: &str, word: &str) -> bool {
+    LATER.iter().any(|(place, words)| *place == table && words.contains(&word))
+}
+
+/// The key of ours that does what `word` does elsewhere.
+pub(super) fn ours(table: &str, word: &str) -> Option<&'static str> {
+    ELSEWHERE
+        .iter()
+        .find(|(place, words, _)| *place == table && words.contains(&word))
+        .map(|(_, _, ours)| *ours)
+}
+
+/// What to write for a key that has to be there.
+pub(super) fn example(table: &str, key: &str) -> Option<&'static str> {
+    EXAMPLES.iter().find(|(place, name, _)| *place == table && *name == key).map(|(_, _, example)| *example)
+}

@@ -1,0 +1,120 @@
+//! Which host a request is for (RFC 9112 §3.2, RFC 9110 §7.2).
+
+use http::{HeaderMap, Uri, header::HOST};
+use std::borrow::Cow;
+
+/// `host[:port]` of a request, taken apart. The host is in lower case, without a final dot.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Authority<'a> {
+    /// As the client sent it.
+    pub full: &'a str,
+    /// Name or address; an IPv6 address keeps its brackets.
+    pub host: Cow<'a, str>,
+}
+
+/// Why a request has no usable host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AuthorityError {
+    /// HTTP/1.1 requires one (RFC 9112 §3.2).
+    #[error("no Host header")]
+    Missing,
+    /// Several Host lines, or one that contradicts an absolute-form target.
+    #[error("several hosts")]
+    Ambiguous,
+    /// Not `host[:port]`.
+    #[error("the Host header is malformed")]
+    Malformed,
+}
+
+/// The authority that a request is for.
+///
+/// # Errors
+/// Fails where there is not exactly one, in the Host header or in an absolute-form target.
+pub fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Result<Authority<'a>, AuthorityError> {
+    let mut hosts = headers.get_all(HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(AuthorityError::Ambiguous);
+    }
+    let host = host.map(|value| value.to_str().map_err(|_| AuthorityError::Malformed)).transpose()?;
+    match (uri.authority(), host) {
+        (None, None) => Err(AuthorityError::Missing),
+        (None, Some(host)) => parse(host),
+        (Some(target), None) => parse(target.as_str()),
+        // §3.2.2 lets the target win. A client that means two hosts at once is up to something.
+        (Some(target), Some(host)) if target.as_str().eq_ignore_ascii_case(host) => parse(host),
+        (Some(_), Some(_)) => Err(AuthorityError::Ambiguous),
+    }
+}
+
+fn parse(full: &str) -> Result<Authority<'_>, AuthorityError> {
+    let (host, port) = match full.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((v6, after)) => {
+            v6.parse::<std::net::Ipv6Addr>().map_err(|_| AuthorityError::Malformed)?;
+            // The brackets are ASCII: the name in them and around them is a slice of `full`.
+            (
+                full.get(..v6.len() + 2).unwrap_or(full),
+                after.strip_prefix(':').or(after.is_empty().then_some("")),
+            )
+        }
+        None => match full.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (full, Some("")),
+        },
+    };
+    let port_is_valid = port.is_some_and(|port| {
+        port.is_empty() || port.parse::<u16>().is_ok() && port.bytes().all(|b| b.is_ascii_digit())
+    });
+    let host = host.strip_suffix('.').unwrap_or(host);
+    if !port_is_valid || host.is_empty() || !(host.starts_with('[') || host.bytes().all(is_host_byte)) {
+        return Err(AuthorityError::Malformed);
+    }
+    let host = if host.bytes().any(|b| b.is_ascii_uppercase()) {
+        Cow::Owned(host.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(host)
+    };
+    Ok(Authority { full, host })
+}
+
+/// reg-name of RFC 3986 §3.2.2, less the percent-encoding and sub-delimiters that no host name has.
+fn is_host_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    fn check(target: &str, hosts: &[&str], expected: Result<&str, AuthorityError>) {
+        let uri: Uri = target.parse().expect("a target");
+        let mut headers = HeaderMap::new();
+        for host in hosts {
+            headers.append(HOST, HeaderValue::from_str(host).expect("a value"));
+        }
+        let got = authority(&uri, &headers).map(|authority| authority.host.into_owned());
+        assert_eq!(got.as_deref().map_err(|e| *e), expected, "{target} {hosts:?}");
+    }
+
+    #[test]
+    fn hosts() {
+        use AuthorityError::{Ambiguous, Malformed, Missing};
+        check("/", &["example.com"], Ok("example.com"));
+        check("/", &["EXAMPLE.com:8080"], Ok("example.com"));
+        check("/", &["example.com."], Ok("example.com"));
+        check("/", &["[2001:db8::1]:80"], Ok("[2001:db8::1]"));
+        check("/", &["[::1]"], Ok("[::1]"));
+        check("/", &[], Err(Missing));
+        check("/", &["a", "a"], Err(Ambiguous));
+        check("http://a/", &["a"], Ok("a"));
+        check("http://a/", &["A"], Ok("a"));
+        check("http://a/", &["b"], Err(Ambiguous));
+        check("http://a/", &[], Ok("a"));
+        for bad in
+            ["", ":80", "a:x", "a:99999", "a b", "a/b", "a@b", "[::1", "[::g]", "[::1]x", "a:+1", "a\u{e9}"]
+        {
+            check("/", &[bad], Err(Malformed));
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! What a proxy must do to header fields. Pure: no I/O, no clock, nothing of routes or plugins.
+//!
+//! The order matters and is the caller's: [`hop_by_hop::strip`] first, so that a client cannot
+//! nominate for removal what the gateway sets; then [`Forwarding`], which rebuilds what backends and
+//! plugins trust.
+
+mod authority;
+mod forwarded;
+pub mod hop_by_hop;
+
+pub use authority::{Authority, AuthorityError, authority};
+pub use forwarded::{Forwarding, is_forwarding};
+pub use hop_by_hop::Upgrade;

@@ -1,0 +1,39 @@
+//! The daemon behind `vers-gateway`: a gateway for fleets of VMs, extended by WebAssembly components.
+//!
+//! # The life of a connection
+//! `listen` accepts it on one worker, and it never leaves that worker's thread. `proxy::conn` is the
+//! spine: for HTTP, each request meets `route` (which route?), `headers` (what a proxy must remove
+//! and add), `plugins` (what the route's components say), `upstream` (a connection to the backend)
+//! and its answer comes back through the same plugins. An upgrade, and every raw TCP route, ends in
+//! `relay`. Any error becomes a status in `proxy::answer`.
+//!
+//! # The life of a configuration
+//! `config` reads what the user wrote and reports every error in it; `snapshot` builds from it what
+//! the machine runs on; `server` swaps the new snapshot for the old one and lets the old one finish.
+//!
+//! Modules stand on floors, and import only from floors below their own; `docs/architecture.md` has
+//! the map and a test keeps it true.
+
+// Floor 0: knows nothing of gateways.
+pub mod drain;
+pub mod ids;
+pub mod io;
+pub mod metrics;
+// Floor 1: what the user wrote.
+pub mod config;
+// Floor 2: the parts; none knows its siblings or its callers.
+pub mod headers;
+pub mod listen;
+pub mod plugins;
+pub mod relay;
+pub mod route;
+pub mod tls;
+pub mod upstream;
+// Floor 3: what the machine runs on.
+pub mod snapshot;
+// Floor 4: the path of a request.
+pub mod proxy;
+// Floor 5: the composition root.
+pub mod server;
+// Floor 6: the command line.
+pub mod cli;

@@ -1,0 +1,61 @@
+//! The accept loop of one socket on one worker.
+
+use crate::drain::Guard;
+use std::{io, net::SocketAddr, time::Duration};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::sleep,
+};
+
+/// What the loop has to say.
+#[derive(Debug)]
+pub enum Accepted {
+    /// A connection.
+    Connection(TcpStream, SocketAddr),
+    /// The machine is out of something; the loop waits and tries again.
+    Failed(io::Error),
+}
+
+/// Accepts until the drain starts, and then whatever the kernel had accepted already: those clients
+/// were told that somebody is there.
+pub async fn accept_loop(listener: TcpListener, mut guard: Guard, mut on_accept: impl FnMut(Accepted)) {
+    let mut pause = SHORTEST_PAUSE;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = guard.draining() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                pause = SHORTEST_PAUSE;
+                on_accept(Accepted::Connection(stream, peer));
+            }
+            // The client is gone already; the next one may be there.
+            Err(error) if is_clients_fault(&error) => {}
+            // Out of file descriptors or memory: accepting again at once would only burn CPU.
+            Err(error) => {
+                on_accept(Accepted::Failed(error));
+                sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+    if let Ok(listener) = listener.into_std() {
+        while let Ok((stream, peer)) = listener.accept() {
+            if stream.set_nonblocking(true).is_ok()
+                && let Ok(stream) = TcpStream::from_std(stream)
+            {
+                on_accept(Accepted::Connection(stream, peer));
+            }
+        }
+    }
+}
+
+const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+fn is_clients_fault(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}

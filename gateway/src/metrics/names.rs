@@ -1,0 +1,57 @@
+//! Every metric's name and meaning, in one place: dashboards and code cannot drift apart.
+//! A counter's name is printed with `_total` behind it.
+
+/// What a metric is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes both ways.
+    Gauge,
+    /// Durations in seconds, by bucket.
+    Histogram,
+}
+
+/// A metric: name, help text, kind.
+#[derive(Debug)]
+pub struct Name {
+    /// As printed, without `_total`.
+    pub name: &'static str,
+    /// One sentence for the operator.
+    pub help: &'static str,
+    /// What it is.
+    pub kind: Kind,
+}
+
+macro_rules! names {
+    ($($constant:ident: $kind:ident = $name:literal, $help:literal;)*) => {
+        $(#[doc = $help] pub static $constant: Name =
+            Name { name: $name, help: $help, kind: Kind::$kind };)*
+        /// All metrics, for documentation and its test.
+        pub static ALL: &[&Name] = &[$(&$constant),*];
+    };
+}
+
+names! {
+    BUILD_INFO: Gauge = "vers_build_info", "Always 1; the label tells the version.";
+    CONNECTIONS: Counter = "vers_connections", "Connections accepted, by listener.";
+    CONNECTIONS_ACTIVE: Gauge = "vers_connections_active", "Connections open now, by listener.";
+    CONNECTIONS_REJECTED: Counter = "vers_connections_rejected", "Connections closed at accept, by listener and reason.";
+    ACCEPT_ERRORS: Counter = "vers_accept_errors", "Failed calls of accept, by listener.";
+    REQUESTS: Counter = "vers_requests", "Requests answered, by route and class of status.";
+    REQUEST_SECONDS: Histogram = "vers_request_duration_seconds", "From the request's head to the answer's head, by route.";
+    GATEWAY_ERRORS: Counter = "vers_gateway_errors", "Answers that the gateway gave itself, by error code.";
+    TUNNELS_ACTIVE: Gauge = "vers_tunnels_active", "WebSocket, upgraded and raw TCP connections relayed now, by route.";
+    TUNNEL_BYTES: Counter = "vers_tunnel_bytes", "Bytes relayed in tunnels, by route and direction.";
+    UPSTREAM_CONNECTS: Counter = "vers_upstream_connects", "Connections opened to a backend, by backend and outcome.";
+    UPSTREAM_REUSES: Counter = "vers_upstream_reuses", "Requests sent on a kept connection, by backend.";
+    UPSTREAM_IDLE: Gauge = "vers_upstream_idle_connections", "Kept connections that carry nothing now, by backend.";
+    PLUGIN_CALLS: Counter = "vers_plugin_calls", "Calls of a plugin, by plugin and hook.";
+    PLUGIN_FAULTS: Counter = "vers_plugin_faults", "Calls that failed, by plugin and kind of fault.";
+    PLUGIN_CPU: Counter = "vers_plugin_cpu_nanoseconds", "Time spent inside a plugin, by plugin.";
+    PLUGIN_INSTANCES: Gauge = "vers_plugin_instances", "Instances of a plugin in memory, by plugin.";
+    RELOADS: Counter = "vers_reloads", "Reloads that took effect.";
+    RELOAD_FAILURES: Counter = "vers_reload_failures", "Reloads that were refused and changed nothing.";
+    GENERATION: Gauge = "vers_generation", "Number of the configuration that runs; the first is 1.";
+    ACCESS_LOG_DROPPED: Gauge = "vers_log_lines_dropped", "Log lines dropped because the output was slower than the traffic.";
+}

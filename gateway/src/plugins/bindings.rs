@@ -1,0 +1,28 @@
+//! The WIT interface as Rust types, and nothing else.
+//!
+//! One world with every hook: the types come from here; which hooks a component has is read from
+//! its exports (`component.rs`), never from this world.
+
+#![allow(missing_docs, unreachable_pub, reason = "generated from wit/, which is documented there")]
+
+wasmtime::component::bindgen!({
+    path: "../wit",
+    inline: "
+        package vers:host;
+        world every-hook {
+            include vers:gateway/base@0.1.0;
+            include vers:gateway/with-request-filter@0.1.0;
+            include vers:gateway/with-response-filter@0.1.0;
+            include vers:gateway/with-background@0.1.0;
+        }
+    ",
+    world: "vers:host/every-hook",
+    imports: { "vers:gateway/outbound-http.send": async },
+    exports: { default: async },
+    with: {
+        "vers:gateway/types.exchange": super::handles::ExchangeHandle,
+        "vers:gateway/types.headers": super::handles::HeadersHandle,
+        "vers:gateway/types.request-head": super::handles::RequestHeadHandle,
+        "vers:gateway/types.response-head": super::handles::ResponseHeadHandle,
+    },
+});

@@ -1,0 +1,135 @@
+//! The plugins of a route, in order.
+
+use super::{Exchange, Fault, Hooks, Instances, LocalResponse};
+use std::rc::Rc;
+
+/// What a plugin decided about a request or an answer.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Go on.
+    Next,
+    /// Answer with this.
+    Respond(LocalResponse),
+}
+
+/// What happens to a request whose plugin failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnError {
+    /// It is answered with 503.
+    Deny,
+    /// It goes on as if the plugin were not there.
+    Skip,
+}
+
+/// The plugins of one route on one worker.
+#[derive(Debug, Default)]
+pub struct Chain {
+    links: Vec<Link>,
+    hooks: Hooks,
+}
+
+#[derive(Debug)]
+struct Link {
+    instances: Rc<Instances>,
+    hooks: Hooks,
+    on_error: OnError,
+}
+
+/// What a chain decided about a request.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Every plugin lets it pass.
+    Next,
+    /// A plugin answers it.
+    Respond {
+        /// The answer.
+        response: LocalResponse,
+        /// Name of the plugin.
+        plugin: String,
+    },
+    /// A plugin failed, and its `on_error` is to deny.
+    Denied {
+        /// Why.
+        fault: Fault,
+        /// Name of the plugin.
+        plugin: String,
+    },
+}
+
+impl Chain {
+    /// A chain of plugins, in the order of the configuration.
+    pub fn new(links: impl IntoIterator<Item = (Rc<Instances>, OnError)>) -> Self {
+        let links: Vec<Link> = links
+            .into_iter()
+            .map(|(instances, on_error)| Link { hooks: instances.plugin().hooks(), instances, on_error })
+            .collect();
+        let hooks = Hooks {
+            request: links.iter().any(|link| link.hooks.request),
+            response: links.iter().any(|link| link.hooks.response),
+            background: false,
+        };
+        Self { links, hooks }
+    }
+
+    /// Whether any plugin looks at requests or answers.
+    pub fn has_filters(&self) -> bool {
+        self.hooks.request || self.hooks.response
+    }
+
+    /// Whether any plugin looks at answers.
+    pub fn has_response_filters(&self) -> bool {
+        self.hooks.response
+    }
+
+    /// Shows a request to each plugin in turn, until one answers. Returns how many have seen it:
+    /// those see the answer too.
+    pub async fn on_request(&self, exchange: &mut Box<Exchange>) -> (Outcome, usize) {
+        for (position, link) in self.links.iter().enumerate() {
+            if !link.hooks.request {
+                continue;
+            }
+            exchange.caller = position;
+            match link.instances.on_request(exchange).await {
+                Ok(Verdict::Next) => {}
+                Ok(Verdict::Respond(response)) => {
+                    return (Outcome::Respond { response, plugin: link.name() }, position + 1);
+                }
+                Err(_) if link.on_error == OnError::Skip => {}
+                Err(fault) => return (Outcome::Denied { fault, plugin: link.name() }, position + 1),
+            }
+        }
+        (Outcome::Next, self.links.len())
+    }
+
+    /// Shows an answer to the first `seen` plugins, in reverse order. Those before one that replaces
+    /// it see the replacement.
+    ///
+    /// # Errors
+    /// Fails with the fault of a plugin whose `on_error` is to deny, and its name.
+    pub async fn on_response(
+        &self,
+        exchange: &mut Box<Exchange>,
+        seen: usize,
+        mut replace: impl FnMut(&mut Exchange, LocalResponse, String),
+    ) -> Result<(), (Fault, String)> {
+        for (position, link) in self.links.iter().enumerate().take(seen).rev() {
+            if !link.hooks.response {
+                continue;
+            }
+            exchange.caller = position;
+            match link.instances.on_response(exchange).await {
+                Ok(Verdict::Next) => {}
+                Ok(Verdict::Respond(response)) => replace(exchange, response, link.name()),
+                Err(_) if link.on_error == OnError::Skip => {}
+                Err(fault) => return Err((fault, link.name())),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Link {
+    fn name(&self) -> String {
+        self.instances.plugin().name().to_owned()
+    }
+}

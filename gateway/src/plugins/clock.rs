@@ -1,0 +1,106 @@
+//! What a call may take: CPU time inside the guest, and wall-clock time in all.
+
+use super::fault::FaultKind;
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+use tokio::time::{Sleep, sleep_until};
+use wasmtime::UpdateDeadline;
+
+/// Measures how long a guest has been running, leaving out the time it was parked in the host.
+///
+/// The times are atomics because wasmtime wants its callbacks `Send`; only one thread uses them.
+#[derive(Debug)]
+pub(super) struct CpuClock {
+    base: Instant,
+    /// Nanoseconds since `base` at which the guest was last resumed.
+    resumed: AtomicU64,
+    /// Nanoseconds of this call before that.
+    used: AtomicU64,
+    budget: u64,
+}
+
+/// The guest exceeded its CPU budget; told apart from other traps by this type.
+#[derive(Debug, thiserror::Error)]
+#[error("the CPU budget of the call is used up")]
+pub(super) struct CpuBudgetSpent;
+
+impl CpuClock {
+    pub(super) fn new(budget: Duration) -> Arc<Self> {
+        let budget = u64::try_from(budget.as_nanos()).unwrap_or(u64::MAX);
+        Arc::new(Self { base: Instant::now(), resumed: AtomicU64::new(0), used: AtomicU64::new(0), budget })
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.base.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn resume(&self) {
+        self.resumed.store(self.now(), Relaxed);
+    }
+
+    fn pause(&self) {
+        self.used.store(self.used_now(), Relaxed);
+    }
+
+    fn used_now(&self) -> u64 {
+        self.used.load(Relaxed) + self.now().saturating_sub(self.resumed.load(Relaxed))
+    }
+
+    /// What to do when the epoch moved on while the guest ran: end it, or let other connections of
+    /// the worker have their turn.
+    pub(super) fn on_epoch(&self) -> wasmtime::Result<UpdateDeadline> {
+        if self.used_now() > self.budget {
+            return Err(CpuBudgetSpent.into());
+        }
+        Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+    }
+}
+
+/// A call under its clocks. Its output tells the CPU time it took.
+pub(super) struct Timed<F> {
+    call: F,
+    clock: Arc<CpuClock>,
+    started: Option<Instant>,
+    wall: Duration,
+    /// Made when the call first waits: most calls never do.
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl<F> Timed<F> {
+    pub(super) fn new(call: F, clock: Arc<CpuClock>, wall: Duration) -> Self {
+        clock.used.store(0, Relaxed);
+        Self { call, clock, started: None, wall, sleep: None }
+    }
+}
+
+impl<T, F: Future<Output = wasmtime::Result<T>>> Future for Timed<Pin<&mut F>> {
+    type Output = (Result<T, CallError>, Duration);
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.clock.resume();
+        let result = self.call.as_mut().poll(cx);
+        self.clock.pause();
+        let cpu = Duration::from_nanos(self.clock.used.load(Relaxed));
+        if let Poll::Ready(result) = result {
+            return Poll::Ready((result.map_err(CallError::Guest), cpu));
+        }
+        let started = *self.started.get_or_insert_with(Instant::now);
+        let due = started + self.wall;
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(due.into())));
+        sleep.as_mut().poll(cx).map(|()| (Err(CallError::Host(FaultKind::Wall)), cpu))
+    }
+}
+
+/// How a call failed: by the guest, or because the host ended it.
+#[derive(Debug)]
+pub(super) enum CallError {
+    Guest(wasmtime::Error),
+    Host(FaultKind),
+}

@@ -1,0 +1,194 @@
+//! From bytes to a compiled component, and from that to a plugin: which hooks does it have, does
+//! the gateway offer what it imports?
+
+use super::{Host, LoadError, Plugin, PluginSpec, bindings, plugin::Exports};
+use sha2::{Digest as _, Sha256};
+use std::fmt;
+use wasmtime::component::types::ComponentItem;
+
+/// The package of our interface.
+const PACKAGE: &str = "vers:gateway/";
+
+/// A compiled component, shared by all plugins that run it.
+pub struct Component {
+    /// The file, for messages.
+    file: String,
+    hash: Hash,
+    pub(super) compiled: wasmtime::component::Component,
+    hooks: Hooks,
+    imports: Vec<String>,
+}
+
+/// SHA-256 of a component's bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Hash([u8; 32]);
+
+/// The hooks that a component exports. The host calls nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Hooks {
+    /// `request-filter`.
+    pub request: bool,
+    /// `response-filter`.
+    pub response: bool,
+    /// `background`.
+    pub background: bool,
+}
+
+impl Hash {
+    /// The hash of a component's bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+}
+
+impl fmt::Display for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Hooks {
+    /// Their names in the interface.
+    pub fn names(self) -> Vec<&'static str> {
+        let all = [
+            (self.request, "request-filter"),
+            (self.response, "response-filter"),
+            (self.background, "background"),
+        ];
+        all.into_iter().filter(|(has, _)| *has).map(|(_, name)| name).collect()
+    }
+}
+
+impl Component {
+    pub(super) fn compile(engine: &wasmtime::Engine, file: &str, bytes: &[u8]) -> Result<Self, LoadError> {
+        let compiled = wasmtime::component::Component::from_binary(engine, bytes).map_err(|error| {
+            LoadError::Compile { component: file.to_owned(), reason: compile_reason(bytes, &error) }
+        })?;
+        let ty = compiled.component_type();
+        let exports = |hook: &str| ty.exports(engine).any(|(name, _)| interface(name) == Some(hook));
+        if !exports("lifecycle") {
+            return Err(LoadError::NotAPlugin {
+                component: file.to_owned(),
+                missing: format!("{PACKAGE}lifecycle"),
+            });
+        }
+        let hooks = Hooks {
+            request: exports("request-filter"),
+            response: exports("response-filter"),
+            background: exports("background"),
+        };
+        // Types alone need nobody who implements them.
+        let imports = ty
+            .imports(engine)
+            .filter(|(_, item)| !matches!(item.ty, ComponentItem::Type(_)))
+            .map(|(name, _)| name.to_owned())
+            .collect();
+        Ok(Self { file: file.to_owned(), hash: Hash::of(bytes), compiled, hooks, imports })
+    }
+
+    /// SHA-256 of its bytes.
+    pub fn hash(&self) -> Hash {
+        self.hash
+    }
+
+    /// The hooks that it exports.
+    pub fn hooks(&self) -> Hooks {
+        self.hooks
+    }
+
+    /// The file it was read from.
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+}
+
+impl fmt::Debug for Component {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Component")
+            .field("file", &self.file)
+            .field("hash", &self.hash)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Host {
+    /// Links a component with what it is granted.
+    ///
+    /// # Errors
+    /// Fails where it imports something that is not granted or does not exist, and where its types
+    /// are not those of the interface.
+    pub fn link(&self, spec: PluginSpec) -> Result<Plugin, LoadError> {
+        let linker = self.linker(&spec.grants);
+        self.check_imports(&spec)?;
+        let mismatch = |error: wasmtime::Error| LoadError::Mismatch { reason: format!("{error:#}") };
+        let pre = linker.map_err(mismatch)?.instantiate_pre(&spec.component.compiled).map_err(mismatch)?;
+        let hooks = spec.component.hooks;
+        use bindings::exports::vers::gateway::{background, lifecycle, request_filter, response_filter};
+        let exports = Exports {
+            lifecycle: lifecycle::GuestIndices::new(&pre).map_err(mismatch)?,
+            request: hooks
+                .request
+                .then(|| request_filter::GuestIndices::new(&pre))
+                .transpose()
+                .map_err(mismatch)?,
+            response: hooks
+                .response
+                .then(|| response_filter::GuestIndices::new(&pre))
+                .transpose()
+                .map_err(mismatch)?,
+            background: hooks
+                .background
+                .then(|| background::GuestIndices::new(&pre))
+                .transpose()
+                .map_err(mismatch)?,
+        };
+        let PluginSpec { name, component, config, grants, limits, vm_id, protected } = spec;
+        Ok(Plugin { name, component, config, grants, limits, vm_id, protected, pre, exports })
+    }
+
+    /// The linker's own words for a missing import name the interface, but not what to do.
+    fn check_imports(&self, spec: &PluginSpec) -> Result<(), LoadError> {
+        for import in &spec.component.imports {
+            let granted = match interface(import) {
+                Some("types" | "log" | "identity" | "random") => Ok(()),
+                Some("secrets") if !spec.grants.secrets.is_empty() => Ok(()),
+                Some("outbound-http") if !spec.grants.http.is_empty() => Ok(()),
+                Some("secrets") => Err(Some(r#"grants = { secrets = ["name"] }"#)),
+                Some("outbound-http") => Err(Some(r#"grants = { http = ["https://host:port"] }"#)),
+                Some(_) => Err(None),
+                None if import.starts_with("wasi:") => Ok(()),
+                None => Err(None),
+            };
+            match granted {
+                Ok(()) => {}
+                Err(Some(grant)) => return Err(LoadError::NotGranted { import: import.clone(), grant }),
+                Err(None) => return Err(LoadError::UnknownImport { import: import.clone() }),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `vers:gateway/log@0.1.0` → `log`.
+fn interface(name: &str) -> Option<&str> {
+    let name = name.strip_prefix(PACKAGE)?;
+    Some(name.split_once('@').map_or(name, |(interface, _)| interface))
+}
+
+/// A core module is what people build by mistake; the compiler's words do not say so.
+fn compile_reason(bytes: &[u8], error: &wasmtime::Error) -> String {
+    const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
+    if bytes.starts_with(CORE_MODULE) {
+        "it is a core module; build it with `--target wasm32-wasip2`".to_owned()
+    } else if bytes.starts_with(b"\0asm") {
+        format!("{error:#}")
+    } else {
+        "it does not start like one".to_owned()
+    }
+}

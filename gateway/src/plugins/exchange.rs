@@ -1,0 +1,100 @@
+//! One request and its answer, as the hooks of a chain see them.
+
+use crate::ids::{ClientAddr, RequestId};
+use http::{request, response};
+use std::sync::Arc;
+
+/// How many bytes all values of one exchange may have together.
+const VALUES_LIMIT: usize = 16 * 1024;
+
+/// One request and its answer. It is moved into the store of the instance that is called, and back.
+#[derive(Debug, Default)]
+pub struct Exchange {
+    /// What the host knows; absent only in an instance that nobody calls.
+    pub facts: Option<Facts>,
+    /// The request's head, until it is sent to the backend.
+    pub request: Option<request::Parts>,
+    /// The answer's head, once there is one.
+    pub response: Option<response::Parts>,
+    values: Vec<Value>,
+    values_size: usize,
+    /// Whose turn it is: the position of the called plugin in its chain.
+    pub(super) caller: usize,
+}
+
+/// What the host knows about an exchange.
+#[derive(Debug)]
+pub struct Facts {
+    /// The request's id.
+    pub id: RequestId,
+    /// Name of the route.
+    pub route: Arc<str>,
+    /// The client, after trusted proxies.
+    pub client: ClientAddr,
+    /// The socket's other end.
+    pub peer: ClientAddr,
+    /// The port that was connected to.
+    pub local_port: u16,
+    /// What the route's patterns captured.
+    pub captures: Vec<(Box<str>, Box<str>)>,
+    /// `host[:port]` of the request.
+    pub authority: Box<str>,
+    /// Whether the request asks for another protocol.
+    pub is_upgrade: bool,
+}
+
+#[derive(Debug)]
+struct Value {
+    owner: usize,
+    key: String,
+    value: Vec<u8>,
+}
+
+impl Exchange {
+    /// An exchange of which the request is known.
+    pub fn new(facts: Facts, request: request::Parts) -> Self {
+        Self { facts: Some(facts), request: Some(request), ..Self::default() }
+    }
+
+    pub(super) fn value(&self, key: &str) -> Option<&[u8]> {
+        self.values
+            .iter()
+            .find(|value| value.owner == self.caller && value.key == key)
+            .map(|value| value.value.as_slice())
+    }
+
+    /// Stores a value of the called plugin; false where that exceeds the limit.
+    pub(super) fn set_value(&mut self, key: String, value: Vec<u8>) -> bool {
+        let old = self.value(&key).map_or(0, |old| key.len() + old.len());
+        let size = self.values_size - old + key.len() + value.len();
+        if size > VALUES_LIMIT {
+            return false;
+        }
+        self.values_size = size;
+        let owner = self.caller;
+        match self.values.iter_mut().find(|known| known.owner == owner && known.key == key) {
+            Some(known) => known.value = value,
+            None => self.values.push(Value { owner, key, value }),
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_belong_to_their_plugin_and_are_bounded() {
+        let mut exchange = Exchange::default();
+        assert!(exchange.set_value("k".to_owned(), b"one".to_vec()));
+        exchange.caller = 1;
+        assert_eq!(exchange.value("k"), None, "another plugin's value");
+        assert!(exchange.set_value("k".to_owned(), vec![0; VALUES_LIMIT - 10]));
+        assert!(!exchange.set_value("l".to_owned(), vec![0; 10]), "over the limit");
+        assert!(exchange.set_value("k".to_owned(), Vec::new()), "a smaller value takes its place");
+        assert!(exchange.set_value("l".to_owned(), vec![0; 10]));
+        exchange.caller = 0;
+        assert_eq!(exchange.value("k"), Some(b"one".as_slice()));
+    }
+}

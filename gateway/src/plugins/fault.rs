@@ -1,0 +1,115 @@
+//! Why a plugin could not be loaded, and why a call of it failed.
+
+use std::fmt;
+
+/// Why a call failed. It costs that call and the instance, nothing else.
+#[derive(Debug, Clone)]
+pub struct Fault {
+    /// What kind of fault: for metrics, status and the answer's reason code.
+    pub kind: FaultKind,
+    /// What the guest said and where it was; for the log only.
+    pub detail: String,
+}
+
+/// Kinds of fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FaultKind {
+    /// The guest trapped; a panic is one.
+    Trap,
+    /// It used up its CPU time.
+    Cpu,
+    /// It was not done within its wall-clock time.
+    Wall,
+    /// It wanted more memory than it may have.
+    Memory,
+    /// All its instances are in use.
+    Busy,
+    /// No instance could be made.
+    Start,
+}
+
+impl FaultKind {
+    /// All kinds.
+    pub const ALL: [Self; 6] = [Self::Trap, Self::Cpu, Self::Wall, Self::Memory, Self::Busy, Self::Start];
+
+    /// The name in metrics, status and reason codes.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Trap => "trap",
+            Self::Cpu => "cpu",
+            Self::Wall => "wall",
+            Self::Memory => "memory",
+            Self::Busy => "busy",
+            Self::Start => "start",
+        }
+    }
+}
+
+impl fmt::Display for FaultKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Trap => "it trapped",
+            Self::Cpu => "it used up its CPU time (`limits.cpu`)",
+            Self::Wall => "it was not done in time (`limits.wall`)",
+            Self::Memory => "it wanted more memory than `limits.memory`",
+            Self::Busy => "all its instances are in use (`limits.instances`)",
+            Self::Start => "no instance of it could be made",
+        })
+    }
+}
+
+/// Why a plugin cannot be used; found when a configuration is built, never by a request.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LoadError {
+    /// Not a component, or not one that this gateway can compile.
+    #[error("`{component}` is not a WebAssembly component: {reason}")]
+    Compile {
+        /// The file.
+        component: String,
+        /// The compiler's words.
+        reason: String,
+    },
+    /// It does not export `lifecycle`.
+    #[error("`{component}` is no plugin for this gateway: it does not export `{missing}`")]
+    NotAPlugin {
+        /// The file.
+        component: String,
+        /// The interface that every plugin exports.
+        missing: String,
+    },
+    /// It imports what only a grant gives.
+    #[error("it imports `{import}`, which is not granted")]
+    NotGranted {
+        /// The interface.
+        import: String,
+        /// The TOML that would grant it.
+        grant: &'static str,
+    },
+    /// It imports what this gateway does not have.
+    #[error("it imports `{import}`, which this gateway does not offer")]
+    UnknownImport {
+        /// The interface.
+        import: String,
+    },
+    /// Its imports or exports have other types than the interface says.
+    #[error("it does not fit the interface: {reason}")]
+    Mismatch {
+        /// The linker's words.
+        reason: String,
+    },
+    /// It refused its configuration.
+    #[error("it refuses its configuration")]
+    Config(Vec<ConfigProblem>),
+    /// It failed while it was configured.
+    #[error("it failed while being configured: {}", .0.kind)]
+    Fault(Fault),
+}
+
+/// One thing that a plugin says is wrong with its `config` table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigProblem {
+    /// Keys below `config`, separated by dots; empty for the table as a whole.
+    pub path: String,
+    /// What is wrong.
+    pub message: String,
+}

@@ -1,0 +1,309 @@
+//! What a plugin can call: each import of `wit/`, implemented on the store's data.
+
+use super::{
+    FetchError,
+    bindings::vers::gateway::{
+        identity, log, outbound_http, random, secrets,
+        types::{self, EditError},
+    },
+    exchange::Exchange,
+    handles::{ExchangeHandle, HeadersHandle, REQUEST, RESPONSE, RequestHeadHandle, ResponseHeadHandle},
+    state::{LogVerdict, State},
+};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, request, response, uri::PathAndQuery};
+use std::time::Duration;
+use subtle::ConstantTimeEq as _;
+use wasmtime::component::Resource;
+
+/// Bytes of a log line; the rest is cut.
+const LOG_LINE: usize = 4 * 1024;
+
+impl types::Host for State {}
+
+impl types::HostExchange for State {
+    fn id(&mut self, _: Resource<ExchangeHandle>) -> String {
+        self.exchange.facts.as_ref().map(|facts| facts.id.to_string()).unwrap_or_default()
+    }
+
+    fn route(&mut self, _: Resource<ExchangeHandle>) -> String {
+        self.exchange.facts.as_ref().map(|facts| facts.route.to_string()).unwrap_or_default()
+    }
+
+    fn client_address(&mut self, _: Resource<ExchangeHandle>) -> String {
+        self.exchange.facts.as_ref().map(|facts| facts.client.to_string()).unwrap_or_default()
+    }
+
+    fn peer_address(&mut self, _: Resource<ExchangeHandle>) -> String {
+        self.exchange.facts.as_ref().map(|facts| facts.peer.to_string()).unwrap_or_default()
+    }
+
+    fn local_port(&mut self, _: Resource<ExchangeHandle>) -> u16 {
+        self.exchange.facts.as_ref().map_or(0, |facts| facts.local_port)
+    }
+
+    fn capture(&mut self, _: Resource<ExchangeHandle>, name: String) -> Option<String> {
+        let captures = &self.exchange.facts.as_ref()?.captures;
+        captures.iter().find(|(known, _)| **known == *name).map(|(_, text)| text.to_string())
+    }
+
+    fn get(&mut self, _: Resource<ExchangeHandle>, key: String) -> Option<Vec<u8>> {
+        self.exchange.value(&key).map(<[u8]>::to_vec)
+    }
+
+    fn set(&mut self, _: Resource<ExchangeHandle>, key: String, value: Vec<u8>) -> Result<(), EditError> {
+        if self.exchange.set_value(key, value) { Ok(()) } else { Err(EditError::TooLarge) }
+    }
+
+    fn drop(&mut self, _: Resource<ExchangeHandle>) -> wasmtime::Result<()> {
+        Ok(())
+    }
+}
+
+impl types::HostHeaders for State {
+    fn get(&mut self, which: Resource<HeadersHandle>, name: String) -> Option<Vec<u8>> {
+        headers(&self.exchange, &which)?.get(name).map(bytes)
+    }
+
+    fn get_all(&mut self, which: Resource<HeadersHandle>, name: String) -> Vec<Vec<u8>> {
+        headers(&self.exchange, &which)
+            .map(|headers| headers.get_all(name).iter().map(bytes).collect())
+            .unwrap_or_default()
+    }
+
+    fn has(&mut self, which: Resource<HeadersHandle>, name: String) -> bool {
+        headers(&self.exchange, &which).is_some_and(|headers| headers.contains_key(name))
+    }
+
+    fn set(&mut self, which: Resource<HeadersHandle>, name: String, value: Vec<u8>) -> Result<(), EditError> {
+        let (name, value) = (self.editable(&name)?, header_value(value)?);
+        self.edit(&which)?.insert(name, value);
+        Ok(())
+    }
+
+    fn append(
+        &mut self,
+        which: Resource<HeadersHandle>,
+        name: String,
+        value: Vec<u8>,
+    ) -> Result<(), EditError> {
+        let (name, value) = (self.editable(&name)?, header_value(value)?);
+        let headers = self.edit(&which)?;
+        headers.try_append(name, value).map_err(|_| EditError::TooLarge)?;
+        Ok(())
+    }
+
+    fn remove(&mut self, which: Resource<HeadersHandle>, name: String) -> Result<(), EditError> {
+        let name = self.editable(&name)?;
+        self.edit(&which)?.remove(name);
+        Ok(())
+    }
+
+    fn entries(&mut self, which: Resource<HeadersHandle>) -> Vec<(String, Vec<u8>)> {
+        headers(&self.exchange, &which).map(entries).unwrap_or_default()
+    }
+
+    fn drop(&mut self, _: Resource<HeadersHandle>) -> wasmtime::Result<()> {
+        Ok(())
+    }
+}
+
+impl types::HostRequestHead for State {
+    fn method(&mut self, _: Resource<RequestHeadHandle>) -> String {
+        self.request().map(|head| head.method.to_string()).unwrap_or_default()
+    }
+
+    fn authority(&mut self, _: Resource<RequestHeadHandle>) -> String {
+        self.exchange.facts.as_ref().map(|facts| facts.authority.to_string()).unwrap_or_default()
+    }
+
+    fn path(&mut self, _: Resource<RequestHeadHandle>) -> String {
+        self.request().map(|head| head.uri.path().to_owned()).unwrap_or_default()
+    }
+
+    fn query(&mut self, _: Resource<RequestHeadHandle>) -> Option<String> {
+        self.request()?.uri.query().map(str::to_owned)
+    }
+
+    fn set_path_and_query(&mut self, _: Resource<RequestHeadHandle>, value: String) -> Result<(), EditError> {
+        if !value.starts_with('/') {
+            return Err(EditError::InvalidValue);
+        }
+        let target: PathAndQuery = value.try_into().map_err(|_| EditError::InvalidValue)?;
+        let head = self.exchange.request.as_mut().ok_or(EditError::Gone)?;
+        head.uri = target.into();
+        Ok(())
+    }
+
+    fn is_upgrade(&mut self, _: Resource<RequestHeadHandle>) -> bool {
+        self.exchange.facts.as_ref().is_some_and(|facts| facts.is_upgrade)
+    }
+
+    fn headers(&mut self, _: Resource<RequestHeadHandle>) -> Resource<HeadersHandle> {
+        Resource::new_own(REQUEST)
+    }
+
+    fn drop(&mut self, _: Resource<RequestHeadHandle>) -> wasmtime::Result<()> {
+        Ok(())
+    }
+}
+
+impl types::HostResponseHead for State {
+    fn status(&mut self, _: Resource<ResponseHeadHandle>) -> u16 {
+        self.response().map_or(0, |head| head.status.as_u16())
+    }
+
+    fn set_status(&mut self, _: Resource<ResponseHeadHandle>, value: u16) -> Result<(), EditError> {
+        let status = StatusCode::from_u16(value).map_err(|_| EditError::InvalidValue)?;
+        let head = self.exchange.response.as_mut().ok_or(EditError::Gone)?;
+        // These frame the body, or say that there is none (RFC 9112 §6.3): it would be lost or
+        // invented.
+        if frames_the_body(status) || frames_the_body(head.status) || !(200..=599).contains(&value) {
+            return Err(EditError::InvalidValue);
+        }
+        head.status = status;
+        Ok(())
+    }
+
+    fn headers(&mut self, _: Resource<ResponseHeadHandle>) -> Resource<HeadersHandle> {
+        Resource::new_own(RESPONSE)
+    }
+
+    fn drop(&mut self, _: Resource<ResponseHeadHandle>) -> wasmtime::Result<()> {
+        Ok(())
+    }
+}
+
+impl log::Host for State {
+    fn emit(&mut self, level: log::Level, message: String) {
+        let message = cut(&message, LOG_LINE);
+        let plugin = self.plugin.name.as_str();
+        match self.log.take() {
+            LogVerdict::Drop => {}
+            LogVerdict::SaySo => {
+                tracing::warn!(plugin, "too many log lines; the rest of this second is dropped")
+            }
+            LogVerdict::Write => match level {
+                log::Level::Trace => tracing::trace!(plugin, "{message}"),
+                log::Level::Debug => tracing::debug!(plugin, "{message}"),
+                log::Level::Info => tracing::info!(plugin, "{message}"),
+                log::Level::Warn => tracing::warn!(plugin, "{message}"),
+                log::Level::Error => tracing::error!(plugin, "{message}"),
+            },
+        }
+    }
+}
+
+impl identity::Host for State {
+    fn vm_id(&mut self) -> Option<String> {
+        self.plugin.vm_id.clone()
+    }
+}
+
+impl random::Host for State {
+    fn u64(&mut self) -> u64 {
+        // The kernel's generator does not fail once the machine is up.
+        getrandom::u64().unwrap_or_default()
+    }
+}
+
+impl secrets::Host for State {
+    fn get(&mut self, name: String) -> Option<String> {
+        self.plugin.grants.secrets.get(&name)?.reveal().map(str::to_owned)
+    }
+
+    fn is_set(&mut self, name: String) -> bool {
+        self.plugin.grants.secrets.get(&name).is_some_and(|secret| secret.reveal().is_some())
+    }
+
+    fn matches(&mut self, name: String, candidate: Vec<u8>) -> bool {
+        let secret = self.plugin.grants.secrets.get(&name).and_then(super::Secret::reveal);
+        // Only the length can be told from the time this takes.
+        secret.is_some_and(|secret| secret.as_bytes().ct_eq(&candidate).into())
+    }
+}
+
+impl outbound_http::Host for State {
+    async fn send(
+        &mut self,
+        request: outbound_http::Request,
+    ) -> Result<outbound_http::Response, outbound_http::Error> {
+        use outbound_http::Error;
+        let deadline = Duration::from_millis(request.timeout_ms.into()).min(self.plugin.limits.wall);
+        let request = outbound_request(request)?;
+        if !self.plugin.grants.http.iter().any(|origin| origin.covers(request.uri())) {
+            return Err(Error::NotGranted);
+        }
+        let fetched = tokio::time::timeout(deadline, self.services.fetch(request)).await;
+        let response = fetched.map_err(|_| Error::Timeout)?.map_err(|error| match error {
+            FetchError::Connect(reason) => Error::Connect(reason),
+            FetchError::TooLarge => Error::TooLarge,
+            FetchError::Protocol(reason) => Error::Protocol(reason),
+        })?;
+        Ok(outbound_http::Response {
+            status: response.status().as_u16(),
+            headers: entries(response.headers()),
+            body: response.into_body().into(),
+        })
+    }
+}
+
+impl State {
+    fn request(&self) -> Option<&request::Parts> {
+        self.exchange.request.as_ref()
+    }
+
+    fn response(&self) -> Option<&response::Parts> {
+        self.exchange.response.as_ref()
+    }
+
+    /// A name that plugins may change.
+    fn editable(&self, name: &str) -> Result<HeaderName, EditError> {
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| EditError::InvalidName)?;
+        if (self.plugin.protected)(&name) { Err(EditError::Forbidden) } else { Ok(name) }
+    }
+
+    fn edit(&mut self, which: &Resource<HeadersHandle>) -> Result<&mut HeaderMap, EditError> {
+        let head = match which.rep() {
+            REQUEST => self.exchange.request.as_mut().map(|head| &mut head.headers),
+            _ => self.exchange.response.as_mut().map(|head| &mut head.headers),
+        };
+        head.ok_or(EditError::Gone)
+    }
+}
+
+fn headers<'a>(exchange: &'a Exchange, which: &Resource<HeadersHandle>) -> Option<&'a HeaderMap> {
+    match which.rep() {
+        REQUEST => exchange.request.as_ref().map(|head| &head.headers),
+        _ => exchange.response.as_ref().map(|head| &head.headers),
+    }
+}
+
+fn entries(headers: &HeaderMap) -> Vec<(String, Vec<u8>)> {
+    headers.iter().map(|(name, value)| (name.as_str().to_owned(), bytes(value))).collect()
+}
+
+fn bytes(value: &HeaderValue) -> Vec<u8> {
+    value.as_bytes().to_vec()
+}
+
+fn header_value(value: Vec<u8>) -> Result<HeaderValue, EditError> {
+    HeaderValue::try_from(value).map_err(|_| EditError::InvalidValue)
+}
+
+fn frames_the_body(status: StatusCode) -> bool {
+    status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+fn cut(text: &str, most: usize) -> &str {
+    text.get(..text.floor_char_boundary(most)).unwrap_or(text)
+}
+
+fn outbound_request(
+    request: outbound_http::Request,
+) -> Result<http::Request<bytes::Bytes>, outbound_http::Error> {
+    let mut builder = http::Request::builder().method(request.method.as_str()).uri(request.url);
+    for (name, value) in request.headers {
+        builder = builder.header(name, value);
+    }
+    builder.body(request.body.into()).map_err(|error| outbound_http::Error::InvalidRequest(error.to_string()))
+}

@@ -1,0 +1,78 @@
+//! One instance of a plugin: a store, and the functions that can be called in it.
+
+use super::{
+    ConfigProblem, Fault, FaultKind, LoadError, Plugin, Services,
+    bindings::exports::vers::gateway::{background, request_filter, response_filter},
+    clock::{CallError, CpuBudgetSpent, Timed},
+    state::State,
+};
+use std::{pin::pin, sync::Arc, time::Duration};
+use wasmtime::{Store, StoreContextMut};
+
+/// One instance of a plugin. It serves one call at a time, and none after a fault.
+pub(super) struct Instance {
+    pub(super) store: Store<State>,
+    pub(super) request: Option<request_filter::Guest>,
+    pub(super) response: Option<response_filter::Guest>,
+    pub(super) background: Option<background::Guest>,
+    /// CPU time of the last call.
+    pub(super) cpu: Duration,
+}
+
+impl Instance {
+    /// Makes an instance and gives it its configuration.
+    pub(super) async fn start(plugin: Arc<Plugin>, services: Arc<dyn Services>) -> Result<Self, LoadError> {
+        let mut store = Store::new(plugin.pre.engine(), State::new(Arc::clone(&plugin), services));
+        store.limiter(|state| &mut state.memory);
+        store.epoch_deadline_callback(|context: StoreContextMut<'_, State>| context.data().clock.on_epoch());
+        store.set_epoch_deadline(1);
+        let mut instance =
+            Self { store, request: None, response: None, background: None, cpu: Duration::ZERO };
+        let started = instance.run(async |store| {
+            let linked = plugin.pre.instantiate_async(&mut *store).await?;
+            let lifecycle = plugin.exports.lifecycle.load(&mut *store, &linked)?;
+            let configured = lifecycle.call_configure(&mut *store, &plugin.config).await?;
+            let request =
+                plugin.exports.request.as_ref().map(|hook| hook.load(&mut *store, &linked)).transpose()?;
+            let response =
+                plugin.exports.response.as_ref().map(|hook| hook.load(&mut *store, &linked)).transpose()?;
+            let background =
+                plugin.exports.background.as_ref().map(|hook| hook.load(&mut *store, &linked)).transpose()?;
+            Ok((configured, request, response, background))
+        });
+        let (configured, request, response, background) = started.await.map_err(LoadError::Fault)?;
+        configured
+            .map_err(|problems| LoadError::Config(problems.into_iter().map(ConfigProblem::from).collect()))?;
+        Ok(Self { request, response, background, ..instance })
+    }
+
+    /// Runs code in the store within the plugin's limits. After an error the instance is of no use.
+    pub(super) async fn run<T>(
+        &mut self,
+        call: impl AsyncFnOnce(&mut Store<State>) -> wasmtime::Result<T>,
+    ) -> Result<T, Fault> {
+        let clock = Arc::clone(&self.store.data().clock);
+        let wall = self.store.data().plugin.limits.wall;
+        self.store.set_epoch_deadline(1);
+        let (result, cpu) = {
+            let call = pin!(call(&mut self.store));
+            Timed::new(call, clock, wall).await
+        };
+        self.cpu = cpu;
+        result.map_err(|error| self.fault(&error))
+    }
+
+    fn fault(&self, error: &CallError) -> Fault {
+        let state = self.store.data();
+        let said = state.text.take();
+        let (kind, trace) = match error {
+            CallError::Host(kind) => (*kind, String::new()),
+            CallError::Guest(error) if error.is::<CpuBudgetSpent>() => (FaultKind::Cpu, format!("{error:?}")),
+            CallError::Guest(error) if state.memory.denied => (FaultKind::Memory, format!("{error:?}")),
+            CallError::Guest(error) => (FaultKind::Trap, format!("{error:?}")),
+        };
+        let detail =
+            [said, trace].iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join("\n");
+        Fault { kind, detail }
+    }
+}

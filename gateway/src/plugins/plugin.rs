@@ -1,0 +1,122 @@
+//! A plugin that is ready to be called: a component, its configuration, what it may do.
+
+use super::{Component, ConfigProblem, Hooks, Origin, Secret, Services, state::State};
+use http::HeaderName;
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use wasmtime::component::InstancePre;
+
+use super::bindings::exports::vers::gateway::{background, lifecycle, request_filter, response_filter};
+
+/// What a plugin is made from.
+#[derive(Debug)]
+pub struct PluginSpec {
+    /// Its name in the configuration.
+    pub name: String,
+    /// The compiled component.
+    pub component: Arc<Component>,
+    /// JSON text of its `config` table.
+    pub config: String,
+    /// What it may do.
+    pub grants: Grants,
+    /// What it may use.
+    pub limits: Limits,
+    /// The id of this VM, where it is known.
+    pub vm_id: Option<String>,
+    /// Headers that no plugin may change.
+    pub protected: fn(&HeaderName) -> bool,
+}
+
+/// What the configuration grants to a plugin.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Grants {
+    /// Where it may send HTTP requests.
+    pub http: Vec<Origin>,
+    /// The secrets it may use, by name.
+    pub secrets: BTreeMap<String, Secret>,
+}
+
+/// What a plugin may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of memory, per instance.
+    pub memory: usize,
+    /// CPU time of one call.
+    pub cpu: Duration,
+    /// Wall-clock time of one call, waiting included.
+    pub wall: Duration,
+    /// Live instances per worker.
+    pub instances: usize,
+}
+
+/// A plugin that is ready to be called. Instances of it are made by each worker for itself.
+pub struct Plugin {
+    pub(super) name: String,
+    pub(super) component: Arc<Component>,
+    pub(super) config: String,
+    pub(super) grants: Grants,
+    pub(super) limits: Limits,
+    pub(super) vm_id: Option<String>,
+    pub(super) protected: fn(&HeaderName) -> bool,
+    pub(super) pre: InstancePre<State>,
+    pub(super) exports: Exports,
+}
+
+/// Where in the component the functions of each hook are.
+pub(super) struct Exports {
+    pub(super) lifecycle: lifecycle::GuestIndices,
+    pub(super) request: Option<request_filter::GuestIndices>,
+    pub(super) response: Option<response_filter::GuestIndices>,
+    pub(super) background: Option<background::GuestIndices>,
+}
+
+impl Plugin {
+    /// Its name in the configuration.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The component that it runs.
+    pub fn component(&self) -> &Arc<Component> {
+        &self.component
+    }
+
+    /// The hooks that it has.
+    pub fn hooks(&self) -> Hooks {
+        self.component.hooks()
+    }
+
+    /// Whether a plugin made from `spec` would do exactly what this one does.
+    pub fn is_same(&self, spec: &PluginSpec) -> bool {
+        self.name == spec.name
+            && self.component.hash() == spec.component.hash()
+            && self.config == spec.config
+            && self.grants == spec.grants
+            && self.limits == spec.limits
+            && self.vm_id == spec.vm_id
+    }
+
+    /// Makes an instance, lets it read its configuration, and throws it away: what a bad table
+    /// would do to each request is found out now.
+    ///
+    /// # Errors
+    /// Fails with what the plugin says about its configuration, or with the fault of the attempt.
+    pub async fn try_out(self: &Arc<Self>, services: Arc<dyn Services>) -> Result<(), super::LoadError> {
+        super::instance::Instance::start(Arc::clone(self), services).await.map(drop)
+    }
+}
+
+impl fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Neither the configuration nor the grants: secrets may stand in both.
+        f.debug_struct("Plugin")
+            .field("name", &self.name)
+            .field("component", &self.component)
+            .finish_non_exhaustive()
+    }
+}
+
+impl From<lifecycle::ConfigProblem> for ConfigProblem {
+    fn from(problem: lifecycle::ConfigProblem) -> Self {
+        Self { path: problem.path, message: problem.message }
+    }
+}

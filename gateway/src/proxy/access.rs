@@ -1,0 +1,94 @@
+//! The access log: one line for each request, when it is over.
+
+use super::answer::ErrorCode;
+use crate::ids::{ClientAddr, RequestId};
+use http::{Method, StatusCode, Uri};
+use std::sync::Arc;
+use tokio::time::Instant;
+
+/// The target of access lines, by which the log's format tells them apart.
+pub(crate) const TARGET: &str = "access";
+
+/// What a line tells; made only where the log is on.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) id: RequestId,
+    pub(super) client: ClientAddr,
+    pub(super) method: Method,
+    pub(super) uri: Uri,
+    pub(super) host: Box<str>,
+    pub(super) began: Instant,
+    pub(super) route: Option<Arc<str>>,
+    pub(super) status: StatusCode,
+    pub(super) error: Option<ErrorCode>,
+    /// The plugin that answered, and its reason.
+    pub(super) answered_by: Option<(String, String)>,
+    sent: u64,
+    received: u64,
+    broke_off: bool,
+}
+
+impl Entry {
+    pub(super) fn new(
+        id: RequestId,
+        client: ClientAddr,
+        method: Method,
+        uri: Uri,
+        host: &str,
+        began: Instant,
+    ) -> Self {
+        Self {
+            id,
+            client,
+            method,
+            uri,
+            host: host.into(),
+            began,
+            route: None,
+            status: StatusCode::OK,
+            error: None,
+            answered_by: None,
+            sent: 0,
+            received: 0,
+            broke_off: false,
+        }
+    }
+
+    /// Bytes went to the client.
+    pub(super) fn sent(&mut self, bytes: usize) {
+        self.sent += bytes as u64;
+    }
+
+    /// Bytes of a tunnel went to the client and to the backend.
+    pub(super) fn tunnelled(&mut self, to_client: u64, to_backend: u64) {
+        (self.sent, self.received) = (to_client, to_backend);
+    }
+
+    /// The answer did not come to its end.
+    pub(super) fn broke_off(&mut self) {
+        self.broke_off = true;
+    }
+
+    /// Writes the line.
+    pub(super) fn write(&self) {
+        let (plugin, reason) =
+            self.answered_by.as_ref().map(|(plugin, reason)| (plugin.as_str(), reason.as_str())).unzip();
+        tracing::info!(
+            target: TARGET,
+            client = %self.client,
+            method = self.method.as_str(),
+            host = &*self.host,
+            path = self.uri.path(),
+            status = self.status.as_u16(),
+            duration_us = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX),
+            sent = self.sent,
+            received = (self.received > 0).then_some(self.received),
+            route = self.route.as_deref(),
+            error = self.error.map(ErrorCode::as_str),
+            plugin,
+            reason,
+            broke_off = self.broke_off.then_some(true),
+            request_id = %self.id,
+        );
+    }
+}

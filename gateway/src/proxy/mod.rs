@@ -1,0 +1,18 @@
+//! The path of a request and of a connection, in the order in which things happen.
+//!
+//! [`serve`] is the spine. It reads no file, parses no configuration, compiles nothing and takes no
+//! lock: what it needs was made before, and belongs to its worker.
+
+mod access;
+mod answer;
+mod body;
+mod conn;
+mod deadlines;
+mod http;
+mod tcp;
+mod tunnel;
+mod worker;
+
+pub use answer::ErrorCode;
+pub use conn::{TOO_MANY_CONNECTIONS, serve};
+pub use worker::Worker;

@@ -1,0 +1,57 @@
+//! What a worker gives to its connections.
+
+use super::answer::{ErrorCode, ErrorCounters};
+use crate::{
+    ids::RequestIds,
+    io::Buffers,
+    metrics::Metrics,
+    snapshot::{Local, Parts, Snapshot},
+};
+use std::{cell::RefCell, rc::Rc, sync::Arc};
+
+/// What a worker gives to its connections; one per worker, on its thread only.
+#[derive(Debug)]
+pub struct Worker {
+    local: RefCell<Rc<Local>>,
+    errors: ErrorCounters,
+    pub(super) ids: RequestIds,
+    pub(super) buffers: Buffers,
+}
+
+impl Worker {
+    /// Starts with a snapshot.
+    pub fn new(snapshot: Arc<Snapshot>, parts: Parts<'_>) -> Self {
+        Self {
+            local: RefCell::new(Rc::new(Local::build(snapshot, None, parts))),
+            errors: ErrorCounters::new(parts.metrics),
+            // Two workers that start at the same number would only make ids that are harder to tell
+            // apart.
+            ids: RequestIds::new(getrandom::u64().unwrap_or_default()),
+            buffers: Buffers::default(),
+        }
+    }
+
+    /// What new requests run on.
+    pub fn local(&self) -> Rc<Local> {
+        Rc::clone(&self.local.borrow())
+    }
+
+    /// Replaces what new requests run on; those that run keep what they have.
+    pub fn swap(&self, snapshot: Arc<Snapshot>, parts: Parts<'_>) {
+        let next = Local::build(snapshot, Some(&self.local()), parts);
+        self.local.replace(Rc::new(next));
+    }
+
+    pub(super) fn count_error(&self, code: ErrorCode) {
+        self.errors.count(code);
+    }
+}
+
+/// The metrics that [`ErrorCounters`] need, so that the table of errors stays in one file.
+impl ErrorCounters {
+    fn new(metrics: &Metrics) -> Self {
+        Self::from_fn(|code| {
+            metrics.counter(&crate::metrics::names::GATEWAY_ERRORS, &[("code", code.as_str())])
+        })
+    }
+}

@@ -1,0 +1,277 @@
+//! Copies bytes both ways until both sides are done, or nothing moved for too long.
+//!
+//! One side's end is passed on as an end of that direction only (half-close); the other direction
+//! goes on. A direction holds a buffer only while bytes are in it. What the bytes mean is nobody's
+//! business here.
+
+use crate::io::{BUFFER_SIZE, Buffers};
+use bytes::Bytes;
+use std::{
+    future::poll_fn,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Instant, Sleep, sleep_until},
+};
+
+/// How a relay ended.
+#[derive(Debug)]
+pub enum End {
+    /// Both sides closed.
+    Closed,
+    /// No byte moved for the idle time.
+    Idle,
+    /// A side failed.
+    Failed(io::Error),
+}
+
+/// Bytes relayed, and why it ended.
+#[derive(Debug)]
+pub struct Summary {
+    /// From the first side to the second.
+    pub sent: u64,
+    /// From the second side to the first.
+    pub received: u64,
+    /// Why it ended.
+    pub end: End,
+}
+
+/// One side of a relay: a stream, and bytes that were read from it before.
+#[derive(Debug)]
+pub struct Side<I> {
+    /// The stream.
+    pub io: I,
+    /// Bytes that come before those of the stream.
+    pub early: Bytes,
+}
+
+/// Relays between two sides until both have closed.
+pub async fn relay<A, B>(mut a: Side<A>, mut b: Side<B>, idle: Duration, buffers: &Buffers) -> Summary
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut there = Direction::new(a.early, buffers);
+    let mut back = Direction::new(b.early, buffers);
+    let mut timer = IdleTimer::new(idle);
+    let end = poll_fn(|cx| {
+        let before = there.bytes + back.bytes;
+        let sent = there.poll(cx, &mut a.io, &mut b.io);
+        let received = back.poll(cx, &mut b.io, &mut a.io);
+        match (sent, received) {
+            (Poll::Ready(Err(error)), _) | (_, Poll::Ready(Err(error))) => {
+                return Poll::Ready(End::Failed(error));
+            }
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(End::Closed),
+            _ => {}
+        }
+        if there.bytes + back.bytes > before {
+            timer.moved();
+        }
+        timer.poll_expired(cx).map(|()| End::Idle)
+    })
+    .await;
+    Summary { sent: there.bytes, received: back.bytes, end }
+}
+
+struct Direction<'a> {
+    early: Bytes,
+    buffer: Option<Box<[u8]>>,
+    /// The part of the buffer that waits to be written.
+    start: usize,
+    end: usize,
+    bytes: u64,
+    unflushed: bool,
+    state: State,
+    buffers: &'a Buffers,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Copying,
+    ShuttingDown,
+    Done,
+}
+
+impl<'a> Direction<'a> {
+    fn new(early: Bytes, buffers: &'a Buffers) -> Self {
+        Self {
+            early,
+            buffer: None,
+            start: 0,
+            end: 0,
+            bytes: 0,
+            unflushed: false,
+            state: State::Copying,
+            buffers,
+        }
+    }
+
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut (impl AsyncRead + Unpin),
+        to: &mut (impl AsyncWrite + Unpin),
+    ) -> Poll<io::Result<()>> {
+        loop {
+            match self.state {
+                State::Copying => {
+                    ready!(self.poll_write(cx, to))?;
+                    match self.poll_fill(cx, from) {
+                        Poll::Ready(filled) => {
+                            if filled? == 0 {
+                                self.state = State::ShuttingDown;
+                            }
+                        }
+                        Poll::Pending => {
+                            // Nothing more to come for now: what a stream holds back must leave.
+                            if self.unflushed {
+                                ready!(Pin::new(&mut *to).poll_flush(cx))?;
+                                self.unflushed = false;
+                            }
+                            return Poll::Pending;
+                        }
+                    }
+                }
+                State::ShuttingDown => {
+                    // A peer that is gone already has nothing left to be told.
+                    let _ = ready!(Pin::new(&mut *to).poll_shutdown(cx));
+                    self.state = State::Done;
+                }
+                State::Done => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+
+    /// Writes all that waits; ready once nothing does.
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &mut (impl AsyncWrite + Unpin),
+    ) -> Poll<io::Result<()>> {
+        while !self.early.is_empty() {
+            let written = ready!(Pin::new(&mut *to).poll_write(cx, &self.early))?;
+            self.wrote(written)?;
+            drop(self.early.split_to(written));
+        }
+        while self.start < self.end {
+            let waiting =
+                self.buffer.as_deref().and_then(|buffer| buffer.get(self.start..self.end)).unwrap_or(&[]);
+            let written = ready!(Pin::new(&mut *to).poll_write(cx, waiting))?;
+            self.wrote(written)?;
+            self.start += written;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn wrote(&mut self, written: usize) -> io::Result<()> {
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        self.bytes += written as u64;
+        self.unflushed = true;
+        Ok(())
+    }
+
+    /// Reads what is there; 0 is the end. Keeps no buffer while there is nothing.
+    fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut (impl AsyncRead + Unpin),
+    ) -> Poll<io::Result<usize>> {
+        let mut buffer = self.buffer.take().unwrap_or_else(|| self.buffers.take());
+        let mut read = ReadBuf::new(&mut buffer);
+        let result = Pin::new(from).poll_read(cx, &mut read);
+        let filled = read.filled().len();
+        debug_assert!(filled <= BUFFER_SIZE, "a buffer has {BUFFER_SIZE} bytes, not {filled}");
+        (self.start, self.end) = (0, filled);
+        if filled == 0 {
+            self.buffers.put(buffer);
+        } else {
+            self.buffer = Some(buffer);
+        }
+        result.map_ok(|()| filled)
+    }
+}
+
+impl Drop for Direction<'_> {
+    fn drop(&mut self) {
+        if let Some(buffer) = self.buffer.take() {
+            self.buffers.put(buffer);
+        }
+    }
+}
+
+/// Expires when nothing moved for a while. The timer underneath is touched once per idle time, not
+/// once per byte: when it fires early, it is set again for what remains.
+struct IdleTimer {
+    idle: Duration,
+    last: Instant,
+    sleep: Pin<Box<Sleep>>,
+}
+
+impl IdleTimer {
+    fn new(idle: Duration) -> Self {
+        let last = Instant::now();
+        Self { idle, last, sleep: Box::pin(sleep_until(last + idle)) }
+    }
+
+    fn moved(&mut self) {
+        self.last = Instant::now();
+    }
+
+    fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            ready!(self.sleep.as_mut().poll(cx));
+            let due = self.last + self.idle;
+            if Instant::now() >= due {
+                return Poll::Ready(());
+            }
+            self.sleep.as_mut().reset(due);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+
+    fn side<I>(io: I, early: &'static str) -> Side<I> {
+        Side { io, early: Bytes::from_static(early.as_bytes()) }
+    }
+
+    #[tokio::test]
+    async fn both_ways_with_half_close_and_early_bytes() {
+        let ((mut client, a), (mut server, b)) = (duplex(16), duplex(16));
+        let buffers = Buffers::default();
+        let relaying = relay(side(a, "early "), side(b, ""), Duration::from_secs(60), &buffers);
+        let talking = async {
+            client.write_all(b"ping").await.expect("a write");
+            client.shutdown().await.expect("a shutdown");
+            let mut got = String::new();
+            server.read_to_string(&mut got).await.expect("the client's bytes and its end");
+            assert_eq!(got, "early ping");
+            server.write_all(b"the other way still works").await.expect("a write");
+            drop(server);
+            let mut got = String::new();
+            client.read_to_string(&mut got).await.expect("the server's bytes");
+            assert_eq!(got, "the other way still works");
+        };
+        let (summary, ()) = tokio::join!(relaying, talking);
+        assert!(matches!(summary.end, End::Closed), "{summary:?}");
+        assert_eq!((summary.sent, summary.received), (10, 25));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idle() {
+        let buffers = Buffers::default();
+        let ((_client, a), (_server, b)) = (duplex(16), duplex(16));
+        let summary = relay(side(a, ""), side(b, ""), Duration::from_secs(9), &buffers).await;
+        assert!(matches!(summary.end, End::Idle), "{summary:?}");
+    }
+}

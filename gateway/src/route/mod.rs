@@ -1,0 +1,8 @@
+//! From a request's host, path, method and headers to a route. Pure: no I/O, no clock; it knows
+//! routes only as numbers.
+
+mod pattern;
+mod table;
+
+pub use pattern::{HostPattern, PathPattern, PatternError};
+pub use table::{Captures, Conditions, Duplicate, Match, Question, Table};

@@ -1,0 +1,452 @@
+//! Start, reload, stop: the control thread, and the handle to it.
+
+use super::{
+    Generation, Options,
+    admin::{Admin, AdminServer},
+    background::BackgroundWork,
+    load::{self, Refused},
+    status::{self, LastReload},
+    watch::FileWatch,
+    worker::{Orders, WorkerThread},
+};
+use crate::{
+    config::{self, AdminAddress},
+    listen::{self, BindError, Bound},
+    metrics::{Counter, Gauge, Metrics, names},
+    plugins::{Host, HostError},
+    snapshot::{Files, Outbound, Snapshot},
+};
+use std::{
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    thread,
+    time::{Duration, SystemTime},
+};
+use tokio::{
+    runtime::{Builder, LocalOptions},
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
+
+/// Commands that may wait for the control thread; whoever sends one more waits.
+const COMMANDS: usize = 16;
+
+/// A running gateway. Dropped, it stops at once and cuts what runs; see [`Running::stop`].
+#[derive(Debug)]
+pub struct Running {
+    listeners: Vec<(String, SocketAddr)>,
+    admin: Option<AdminAddress>,
+    metrics: Arc<Metrics>,
+    commands: mpsc::Sender<Command>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+/// Why a gateway could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration cannot be run; the text shows every error at its place.
+    #[error("{0}")]
+    Config(Refused),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {cause}")]
+    Bind {
+        /// As configured.
+        address: String,
+        /// Why not.
+        #[source]
+        cause: BindError,
+    },
+    /// The sandbox could not be set up.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// A thread could not be started, or ended before it was ready.
+    #[error("a thread could not be started: {0}")]
+    Thread(String),
+}
+
+/// What a reload did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reloaded {
+    /// The new configuration runs; this is its number.
+    Swapped(u64),
+    /// Nothing had changed.
+    Unchanged(u64),
+}
+
+pub(super) enum Command {
+    Reload(oneshot::Sender<Result<Reloaded, Refused>>),
+    Stop(Option<Duration>),
+}
+
+/// Starts a gateway, and returns once its listeners accept connections.
+///
+/// # Errors
+/// Fails where the configuration cannot be run, and where the machine refuses an address or a
+/// thread. Nothing is left behind then.
+pub fn start(options: Options) -> Result<Running, StartError> {
+    let (ready, started) = std::sync::mpsc::channel();
+    let (commands, received) = mpsc::channel(COMMANDS);
+    let own_commands = commands.clone();
+    let metrics = Arc::new(Metrics::new());
+    let of_thread = Arc::clone(&metrics);
+    let failed = |error: &dyn std::fmt::Display| StartError::Thread(error.to_string());
+    let thread = thread::Builder::new().name("vers-control".to_owned()).spawn(move || {
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .thread_name("vers-blocking")
+            .build_local(LocalOptions::default());
+        let runtime = match runtime {
+            Ok(runtime) => runtime,
+            Err(error) => return drop(ready.send(Err(StartError::Thread(error.to_string())))),
+        };
+        runtime.block_on(async move {
+            match Control::start(options, of_thread, own_commands).await {
+                Ok(control) => {
+                    let _ = ready.send(Ok(control.addresses()));
+                    control.run(received).await;
+                }
+                Err(error) => drop(ready.send(Err(error))),
+            }
+        });
+    });
+    let thread = thread.map_err(|error| failed(&error))?;
+    match started.recv() {
+        Ok(Ok((listeners, admin))) => {
+            Ok(Running { listeners, admin, metrics, commands, thread: Some(thread) })
+        }
+        Ok(Err(error)) => {
+            let _ = thread.join();
+            Err(error)
+        }
+        Err(error) => Err(failed(&error)),
+    }
+}
+
+impl Running {
+    /// Names and real addresses of the listeners that it started with.
+    pub fn listeners(&self) -> &[(String, SocketAddr)] {
+        &self.listeners
+    }
+
+    /// Where operators look, unless that is off.
+    pub fn admin(&self) -> Option<&AdminAddress> {
+        self.admin.as_ref()
+    }
+
+    /// Its metrics.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Reads the configuration again. What cannot be run changes nothing.
+    ///
+    /// # Errors
+    /// Fails with every error of the new configuration.
+    pub async fn reload(&self) -> Result<Reloaded, Refused> {
+        let (reply, answer) = oneshot::channel();
+        let gone = |()| Refused { text: "the gateway is stopping".to_owned(), errors: 1 };
+        self.commands.send(Command::Reload(reply)).await.map_err(|_| gone(()))?;
+        answer.await.map_err(|_| gone(()))?
+    }
+
+    /// Stops accepting, waits for what runs until `grace` is over (by default the configured
+    /// `shutdown_grace`), and cuts what is left.
+    pub async fn stop(mut self, grace: Option<Duration>) {
+        let _ = self.commands.send(Command::Stop(grace)).await;
+        if let Some(thread) = self.thread.take() {
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            // A full queue means that it is busy; it sees the closed channel then.
+            let _ = self.commands.try_send(Command::Stop(Some(Duration::ZERO)));
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The control thread's state.
+struct Control {
+    options: Options,
+    host: Arc<Host>,
+    metrics: Arc<Metrics>,
+    outbound: Outbound,
+    generation: watch::Sender<Arc<Generation>>,
+    stop: watch::Sender<Option<Instant>>,
+    workers: Vec<WorkerThread>,
+    background: BackgroundWork,
+    admin: AdminServer,
+    watch: Option<FileWatch>,
+    /// The files of the last attempt, good or bad.
+    files: Files,
+    last_reload: Option<LastReload>,
+    counts: Counts,
+}
+
+struct Counts {
+    reloads: Counter,
+    failures: Counter,
+    generation: Gauge,
+}
+
+impl Control {
+    async fn start(
+        options: Options,
+        metrics: Arc<Metrics>,
+        commands: mpsc::Sender<Command>,
+    ) -> Result<Self, StartError> {
+        let host = Arc::new(Host::new()?);
+        let outbound = Outbound::new();
+        let loaded = load::load(&options.source, None, &host, Arc::new(outbound.clone()), false).await;
+        warn(&loaded.warnings);
+        let snapshot = Arc::new(loaded.result.map_err(StartError::Config)?);
+        let sockets = bind(&snapshot, None)?;
+        let generation = Arc::new(Generation { number: 1, snapshot: Arc::clone(&snapshot), sockets });
+        let admin = AdminServer::start(Admin::of(&snapshot), commands).await?;
+        let (generation, orders) = watch::channel(generation);
+        let (stop, stopped) = watch::channel(None);
+        let orders = Orders { generation: orders, stop: stopped };
+        let workers = (0..snapshot.workers)
+            .map(|index| WorkerThread::start(index, orders.clone(), Arc::clone(&host), Arc::clone(&metrics)))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| StartError::Thread(error.to_string()))?;
+        let mut background = BackgroundWork::new(Arc::clone(&host), Arc::clone(&metrics), outbound.clone());
+        background.apply(&snapshot);
+        let mut watch = if options.watch { FileWatch::new() } else { None };
+        if let Some(watch) = &mut watch {
+            watch.set(loaded.files.paths());
+        }
+        let counts = Counts::new(&metrics);
+        let control = Self {
+            options,
+            host,
+            metrics,
+            outbound,
+            generation,
+            stop,
+            workers,
+            background,
+            admin,
+            watch,
+            files: loaded.files,
+            last_reload: None,
+            counts,
+        };
+        control.publish();
+        Ok(control)
+    }
+
+    fn addresses(&self) -> (Vec<(String, SocketAddr)>, Option<AdminAddress>) {
+        let generation = self.generation.borrow();
+        let listeners = generation.snapshot.listeners.iter().zip(&generation.sockets);
+        (
+            listeners.map(|(listener, bound)| (listener.name.clone(), bound.address)).collect(),
+            self.admin.address(),
+        )
+    }
+
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let grace = loop {
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(Command::Reload(reply)) => {
+                        let result = self.reload(Trigger::Asked).await;
+                        // Whoever asked may have gone away meanwhile.
+                        let _ = reply.send(result);
+                    }
+                    Some(Command::Stop(grace)) => break grace,
+                    None => break Some(Duration::ZERO),
+                },
+                () = files_changed(self.watch.as_ref()) => {
+                    if self.files.changed() {
+                        // It is logged, counted and shown; nobody waits for it.
+                        let _ = self.reload(Trigger::Noticed).await;
+                    }
+                }
+            }
+        };
+        self.shut_down(grace).await;
+    }
+
+    /// The one way to a new configuration, whoever asked for it: build all of it, bind what is new,
+    /// then swap. Any failure before the swap leaves everything as it was.
+    async fn reload(&mut self, trigger: Trigger) -> Result<Reloaded, Refused> {
+        let current = Arc::clone(&self.generation.borrow());
+        let services = Arc::new(self.outbound.clone());
+        let loaded =
+            load::load(&self.options.source, Some(&current.snapshot), &self.host, services, false).await;
+        self.files = loaded.files;
+        if let Some(watch) = &mut self.watch {
+            watch.set(self.files.paths());
+        }
+        warn(&loaded.warnings);
+        let result = match loaded.result {
+            // Asked or not: the same files make the same snapshot, and swapping would only cost.
+            Ok(snapshot) if snapshot.files == current.snapshot.files => {
+                Ok(Reloaded::Unchanged(current.number))
+            }
+            Ok(snapshot) => self.swap(&current, snapshot).await,
+            Err(refused) => Err(refused),
+        };
+        self.note(trigger, &result);
+        result
+    }
+
+    async fn swap(&mut self, current: &Generation, snapshot: Snapshot) -> Result<Reloaded, Refused> {
+        let refused = |error: StartError| Refused { text: format!("error: {error}"), errors: 1 };
+        if snapshot.workers != current.snapshot.workers {
+            tracing::warn!(
+                now = current.snapshot.workers,
+                configured = snapshot.workers,
+                "a new number of workers takes effect at the next start"
+            );
+        }
+        if (snapshot.log.format, snapshot.log.level)
+            != (current.snapshot.log.format, current.snapshot.log.level)
+        {
+            tracing::warn!("a new log format or level takes effect at the next start");
+        }
+        let snapshot = Arc::new(snapshot);
+        let sockets = bind(&snapshot, Some(current)).map_err(refused)?;
+        self.admin.apply(Admin::of(&snapshot)).await.map_err(refused)?;
+        let number = current.number + 1;
+        self.generation.send_replace(Arc::new(Generation {
+            number,
+            snapshot: Arc::clone(&snapshot),
+            sockets,
+        }));
+        self.background.apply(&snapshot);
+        Ok(Reloaded::Swapped(number))
+    }
+
+    fn note(&mut self, trigger: Trigger, result: &Result<Reloaded, Refused>) {
+        let error = match result {
+            Ok(Reloaded::Swapped(generation)) => {
+                self.counts.reloads.inc();
+                tracing::info!(generation, ?trigger, "reloaded");
+                None
+            }
+            Ok(Reloaded::Unchanged(generation)) => {
+                tracing::info!(generation, ?trigger, "nothing to reload: no file has changed");
+                None
+            }
+            Err(refused) => {
+                self.counts.failures.inc();
+                tracing::error!(
+                    generation = self.generation.borrow().number,
+                    ?trigger,
+                    "the reload was refused, and the configuration that runs stays:\n{refused}"
+                );
+                Some(refused.text.clone())
+            }
+        };
+        self.last_reload = Some(LastReload { at: SystemTime::now(), error });
+        self.publish();
+    }
+
+    /// Gives the admin server what it answers with.
+    fn publish(&self) {
+        let (generation, last) = (Arc::clone(&self.generation.borrow()), self.last_reload.clone());
+        self.counts.generation.set(generation.number);
+        let (metrics, states) = (Arc::clone(&self.metrics), self.background.states());
+        let draining = self.stop.borrow().is_some();
+        let for_status = Arc::clone(&metrics);
+        self.admin.publish(
+            Rc::new(move || status::status(&generation, last.as_ref(), &states, &for_status, draining)),
+            metrics,
+            draining,
+        );
+    }
+
+    async fn shut_down(mut self, grace: Option<Duration>) {
+        let grace = grace.unwrap_or(self.generation.borrow().snapshot.shutdown_grace);
+        let deadline = Instant::now() + grace;
+        tracing::info!(?grace, "stopping: no new connections, waiting for those that are open");
+        self.stop.send_replace(Some(deadline));
+        self.publish();
+        // Others should learn first that this gateway is going away, but not at the cost of the
+        // deadline.
+        let _ = tokio::time::timeout_at(deadline, self.background.stop()).await;
+        let workers = std::mem::take(&mut self.workers);
+        let _ = tokio::task::spawn_blocking(move || workers.into_iter().for_each(WorkerThread::join)).await;
+        tracing::info!("stopped");
+    }
+}
+
+impl Counts {
+    fn new(metrics: &Metrics) -> Self {
+        metrics.gauge(&names::BUILD_INFO, &[("version", env!("CARGO_PKG_VERSION"))]).set(1);
+        Self {
+            reloads: metrics.counter(&names::RELOADS, &[]),
+            failures: metrics.counter(&names::RELOAD_FAILURES, &[]),
+            generation: metrics.gauge(&names::GENERATION, &[]),
+        }
+    }
+}
+
+/// Why a reload happens.
+#[derive(Debug, Clone, Copy)]
+enum Trigger {
+    /// A signal or the admin address.
+    Asked,
+    /// A file changed.
+    Noticed,
+}
+
+async fn files_changed(watch: Option<&FileWatch>) {
+    match watch {
+        Some(watch) => watch.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A socket for each listener: those that listen already go on.
+fn bind(snapshot: &Snapshot, current: Option<&Generation>) -> Result<Vec<Arc<Bound>>, StartError> {
+    let known = |address: SocketAddr| {
+        let current = current?;
+        let listeners = current.snapshot.listeners.iter().zip(&current.sockets);
+        listeners
+            .into_iter()
+            .find(|(listener, _)| listener.address == address)
+            .map(|(_, bound)| Arc::clone(bound))
+    };
+    let mut sockets = Vec::with_capacity(snapshot.listeners.len());
+    for listener in &snapshot.listeners {
+        let bound = match known(listener.address) {
+            Some(bound) => bound,
+            None => {
+                let workers = current.map_or(snapshot.workers, |current| current.snapshot.workers);
+                let bound = listen::bind(listener.address, workers)
+                    .map_err(|cause| StartError::Bind { address: listener.address.to_string(), cause })?;
+                if let Some(warning) = &bound.warning {
+                    tracing::warn!("{warning}");
+                }
+                tracing::info!(listener = listener.name, address = %bound.address, "listening");
+                Arc::new(bound)
+            }
+        };
+        sockets.push(bound);
+    }
+    Ok(sockets)
+}
+
+fn warn(warnings: &str) {
+    if !warnings.is_empty() {
+        tracing::warn!("the configuration runs, but look at this:\n{warnings}");
+    }
+}
+
+impl Admin {
+    fn of(snapshot: &Snapshot) -> Self {
+        Self {
+            address: snapshot.admin.clone().unwrap_or(AdminAddress::Socket(config::Admin::DEFAULT_ADDRESS)),
+            is_default: snapshot.admin.is_none(),
+            token: snapshot.admin_token.clone(),
+        }
+    }
+}

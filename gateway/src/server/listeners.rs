@@ -1,0 +1,173 @@
+//! The listeners of one worker: started, kept or drained by the difference of two generations.
+
+use super::Generation;
+use crate::{
+    drain::Drain,
+    listen::{Accepted, Bound, accept_loop},
+    metrics::{Counter, Gauge, Metrics, names},
+    proxy::{self, Worker},
+};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+};
+use tokio::{net::TcpListener, net::TcpStream, task::spawn_local};
+
+/// The listeners of one worker.
+pub(super) struct Listeners {
+    /// Which of the sockets are this worker's.
+    index: usize,
+    worker: Rc<Worker>,
+    metrics: Arc<Metrics>,
+    /// By configured address.
+    running: HashMap<SocketAddr, Drain>,
+    /// Those that are gone, while connections of them live.
+    draining: Vec<Drain>,
+}
+
+impl Listeners {
+    pub(super) fn new(index: usize, worker: Rc<Worker>, metrics: Arc<Metrics>) -> Self {
+        Self { index, worker, metrics, running: HashMap::new(), draining: Vec::new() }
+    }
+
+    /// Starts listeners that are new, drains those that are gone, and leaves the others alone.
+    pub(super) fn apply(&mut self, generation: &Generation) {
+        self.draining.retain(|drain| drain.live() > 0);
+        let wanted = &generation.snapshot.listeners;
+        let gone: Vec<SocketAddr> = self
+            .running
+            .keys()
+            .filter(|address| wanted.iter().all(|listener| listener.address != **address))
+            .copied()
+            .collect();
+        for address in gone {
+            self.draining.extend(self.running.remove(&address).inspect(Drain::start));
+        }
+        for (listener, bound) in wanted.iter().zip(&generation.sockets) {
+            if !self.running.contains_key(&listener.address) {
+                self.start(listener.address, &listener.name, bound);
+            }
+        }
+    }
+
+    /// Drains all of them.
+    pub(super) fn drain(&mut self) {
+        self.draining.extend(self.running.drain().map(|(_, drain)| drain).inspect(Drain::start));
+    }
+
+    /// Waits until nothing of the drained ones is left.
+    pub(super) async fn drained(&self) {
+        for drain in &self.draining {
+            drain.finished().await;
+        }
+    }
+
+    fn start(&mut self, address: SocketAddr, name: &str, bound: &Arc<Bound>) {
+        let Some(socket) = bound.take(self.index) else { return };
+        let listener = match TcpListener::from_std(socket) {
+            Ok(listener) => listener,
+            Err(error) => {
+                return tracing::error!(%address, %error, "a listener could not be started on a worker");
+            }
+        };
+        let drain = Drain::new();
+        let door = Door {
+            address,
+            bound: Arc::clone(bound),
+            worker: Rc::clone(&self.worker),
+            drain: drain.clone(),
+            metrics: DoorMetrics::new(&self.metrics, name),
+        };
+        let guard = drain.guard();
+        spawn_local(accept_loop(listener, guard, move |accepted| door.on_accept(accepted)));
+        self.running.insert(address, drain);
+    }
+}
+
+/// Where connections of one listener come in on one worker.
+struct Door {
+    address: SocketAddr,
+    bound: Arc<Bound>,
+    worker: Rc<Worker>,
+    drain: Drain,
+    metrics: DoorMetrics,
+}
+
+struct DoorMetrics {
+    accepted: Counter,
+    active: Gauge,
+    rejected: Counter,
+    failed: Counter,
+}
+
+impl DoorMetrics {
+    fn new(metrics: &Metrics, listener: &str) -> Self {
+        let labels = [("listener", listener)];
+        Self {
+            accepted: metrics.counter(&names::CONNECTIONS, &labels),
+            active: metrics.gauge(&names::CONNECTIONS_ACTIVE, &labels),
+            rejected: metrics
+                .counter(&names::CONNECTIONS_REJECTED, &[("listener", listener), ("reason", "limit")]),
+            failed: metrics.counter(&names::ACCEPT_ERRORS, &labels),
+        }
+    }
+}
+
+impl Door {
+    fn on_accept(&self, accepted: Accepted) {
+        match accepted {
+            Accepted::Connection(stream, peer) => self.enter(stream, peer),
+            Accepted::Failed(error) => {
+                self.metrics.failed.inc();
+                tracing::warn!(listener = %self.address, %error, "cannot accept connections; trying again");
+            }
+        }
+    }
+
+    fn enter(&self, stream: TcpStream, peer: SocketAddr) {
+        self.metrics.accepted.inc();
+        let inside = Inside::new(&self.bound, &self.metrics.active);
+        if self.bound.open.load(Ordering::Relaxed) > self.limit() {
+            self.metrics.rejected.inc();
+            // Best effort, and it costs nothing: the socket's buffer is empty.
+            let _ = stream.try_write(proxy::TOO_MANY_CONNECTIONS);
+            return;
+        }
+        // A socket that is dead already says so at the first read.
+        let _ = stream.set_nodelay(true);
+        let (worker, guard, address) = (Rc::clone(&self.worker), self.drain.guard(), self.address);
+        spawn_local(async move {
+            let _inside = inside;
+            proxy::serve(stream, peer, address, worker, guard).await;
+        });
+    }
+
+    fn limit(&self) -> usize {
+        let local = self.worker.local();
+        let listener = local.shared.listeners.iter().find(|listener| listener.address == self.address);
+        listener.map_or(0, |listener| listener.connections)
+    }
+}
+
+/// Counts one open connection, however it ends.
+struct Inside {
+    bound: Arc<Bound>,
+    active: Gauge,
+}
+
+impl Inside {
+    fn new(bound: &Arc<Bound>, active: &Gauge) -> Self {
+        bound.open.fetch_add(1, Ordering::Relaxed);
+        active.inc();
+        Self { bound: Arc::clone(bound), active: active.clone() }
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        self.bound.open.fetch_sub(1, Ordering::Relaxed);
+        self.active.dec();
+    }
+}

@@ -1,0 +1,129 @@
+//! From a configuration file to a snapshot, or to the text that says why not.
+
+use super::StartError;
+use crate::{
+    config::{self, Diagnostic, Source},
+    plugins::{Host, Services},
+    snapshot::{self, Files, Inputs, Outbound, Snapshot},
+};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Where a configuration is.
+#[derive(Debug, Clone)]
+pub enum ConfigSource {
+    /// In this file.
+    File(PathBuf),
+    /// Here; relative paths start from the working folder.
+    Text {
+        /// The name in messages.
+        name: String,
+        /// The TOML.
+        text: String,
+    },
+}
+
+/// A configuration that cannot be run.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{text}")]
+pub struct Refused {
+    /// Everything that is wrong, each with its place, ready to print.
+    pub text: String,
+    /// How many errors there are.
+    pub errors: usize,
+}
+
+/// What loading ended with, and the files that were looked at on the way.
+pub(super) struct Loaded {
+    pub(super) result: Result<Snapshot, Refused>,
+    /// What is probably not as it was meant, ready to print; empty where there is nothing.
+    pub(super) warnings: String,
+    pub(super) files: Files,
+}
+
+/// Reads and builds a configuration. Unchanged parts of the previous snapshot are used again.
+pub(super) async fn load(
+    source: &ConfigSource,
+    previous: Option<&Snapshot>,
+    host: &Arc<Host>,
+    services: Arc<dyn Services>,
+    color: bool,
+) -> Loaded {
+    let mut files = Files::default();
+    let (source, base) = match read(source, &mut files) {
+        Ok(read) => read,
+        Err(refused) => return Loaded { result: Err(refused), warnings: String::new(), files },
+    };
+    let refused = |diagnostics: &[Diagnostic]| Refused {
+        text: config::render(&source, diagnostics, color),
+        errors: diagnostics.len(),
+    };
+    let env = |name: &str| std::env::var(name).ok();
+    let config = match config::parse(&source, &env) {
+        Ok(config) => config,
+        Err(diagnostics) => {
+            return Loaded { result: Err(refused(&diagnostics)), warnings: String::new(), files };
+        }
+    };
+    let warnings = if config.warnings.is_empty() {
+        String::new()
+    } else {
+        config::render(&source, &config.warnings, color)
+    };
+    let default_workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let inputs = Inputs { base: &base, env: &env, host: Arc::clone(host), services, default_workers };
+    match snapshot::build(&config, previous, files, &inputs).await {
+        Ok(snapshot) => Loaded { files: snapshot.files.clone(), result: Ok(snapshot), warnings },
+        Err(problems) => {
+            Loaded { result: Err(refused(&problems.diagnostics)), warnings, files: problems.files }
+        }
+    }
+}
+
+fn read(source: &ConfigSource, files: &mut Files) -> Result<(Source, PathBuf), Refused> {
+    match source {
+        ConfigSource::Text { name, text } => Ok((Source::new(name, text), PathBuf::new())),
+        ConfigSource::File(path) => {
+            let read = Source::read(path);
+            files.note(path, read.as_ref().ok().map(|source| source.text.as_bytes()));
+            let source = read.map_err(|error| Refused {
+                text: format!("error: cannot read {}: {error}", path.display()),
+                errors: 1,
+            })?;
+            Ok((source, path.parent().unwrap_or(Path::new("")).to_owned()))
+        }
+    }
+}
+
+/// What [`check`] found in a configuration that can be run.
+#[derive(Debug)]
+pub struct Checked {
+    /// What is probably not as it was meant, ready to print; empty where there is nothing.
+    pub warnings: String,
+    /// What the configuration consists of, in a line.
+    pub summary: String,
+}
+
+/// Does everything that a start would do before it opens a port.
+///
+/// # Errors
+/// Fails with everything that is wrong, and where the sandbox cannot be set up.
+pub fn check(path: &Path, color: bool) -> Result<Checked, StartError> {
+    let host = Arc::new(Host::new()?);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| StartError::Thread(error.to_string()))?;
+    let source = ConfigSource::File(path.to_owned());
+    let loaded =
+        runtime.block_on(async { load(&source, None, &host, Arc::new(Outbound::new()), color).await });
+    let snapshot = loaded.result.map_err(StartError::Config)?;
+    let count =
+        |number: usize, thing: &str| format!("{number} {thing}{}", if number == 1 { "" } else { "s" });
+    let parts = [
+        count(snapshot.listeners.len(), "listener"),
+        count(snapshot.routes.len(), "route"),
+        count(snapshot.plugins.len(), "plugin"),
+    ];
+    Ok(Checked { warnings: loaded.warnings, summary: parts.join(", ") })
+}

@@ -1,0 +1,123 @@
+//! What `/status` answers: the state of the machine, not of the file.
+
+use super::{Generation, background::States};
+use crate::{
+    metrics::{Metrics, names},
+    plugins::{FaultKind, Plugin},
+    snapshot::{Mode, Snapshot, Target},
+};
+use serde_json::{Value, json};
+use std::{sync::atomic::Ordering, time::SystemTime};
+
+/// How the last reload ended.
+#[derive(Debug, Clone)]
+pub(super) struct LastReload {
+    pub(super) at: SystemTime,
+    /// Why it was refused, where it was.
+    pub(super) error: Option<String>,
+}
+
+pub(super) fn status(
+    generation: &Generation,
+    last: Option<&LastReload>,
+    states: &States,
+    metrics: &Metrics,
+    draining: bool,
+) -> Value {
+    let snapshot = &*generation.snapshot;
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "generation": generation.number,
+        "draining": draining,
+        "workers": snapshot.workers,
+        "last_reload": last.map(|last| json!({
+            "at": humantime::format_rfc3339_millis(last.at).to_string(),
+            "error": last.error,
+        })),
+        "listeners": listeners(generation),
+        "routes": routes(snapshot, metrics),
+        "backends": backends(snapshot, metrics),
+        "plugins": snapshot.plugins.iter().map(|plugin| of_plugin(plugin, states, metrics)).collect::<Vec<_>>(),
+    })
+}
+
+fn listeners(generation: &Generation) -> Vec<Value> {
+    let listeners = generation.snapshot.listeners.iter().zip(&generation.sockets);
+    listeners
+        .map(|(listener, bound)| {
+            json!({
+                "name": listener.name,
+                "address": bound.address.to_string(),
+                "carries": match listener.mode { Mode::Http(_) => "http", Mode::Tcp(_) => "tcp" },
+                "connections": bound.open.load(Ordering::Relaxed),
+                "limit": listener.connections,
+                "warning": bound.warning,
+            })
+        })
+        .collect()
+}
+
+fn routes(snapshot: &Snapshot, metrics: &Metrics) -> Vec<Value> {
+    let plugin_name = |index: usize| snapshot.plugins.get(index).map(|plugin| plugin.name());
+    snapshot
+        .routes
+        .iter()
+        .map(|route| {
+            let requests: u64 = ["1xx", "2xx", "3xx", "4xx", "5xx"]
+                .iter()
+                .map(|class| metrics.value(&names::REQUESTS, &[("route", &route.name), ("status", class)]))
+                .sum();
+            json!({
+                "name": &*route.name,
+                "to": match &route.target {
+                    Target::Backend(index) => snapshot.backends.get(*index).map(|backend| backend.name.clone()).unwrap_or_default(),
+                    Target::Respond(fixed) => format!("{}", fixed.status.as_u16()),
+                },
+                "plugins": route.plugins.iter().filter_map(|(index, _)| plugin_name(*index)).collect::<Vec<_>>(),
+                "requests": requests,
+                "tunnels": metrics.value(&names::TUNNELS_ACTIVE, &[("route", &route.name)]),
+            })
+        })
+        .collect()
+}
+
+fn backends(snapshot: &Snapshot, metrics: &Metrics) -> Vec<Value> {
+    snapshot
+        .backends
+        .iter()
+        .map(|backend| {
+            let connects = |outcome| {
+                metrics.value(&names::UPSTREAM_CONNECTS, &[("backend", &backend.name), ("outcome", outcome)])
+            };
+            json!({
+                "name": backend.name,
+                "servers": backend.servers.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "connected": connects("connected"),
+                "failed": connects("failed"),
+                "idle_connections": metrics.value(&names::UPSTREAM_IDLE, &[("backend", &backend.name)]),
+            })
+        })
+        .collect()
+}
+
+fn of_plugin(plugin: &Plugin, states: &States, metrics: &Metrics) -> Value {
+    let name = plugin.name();
+    let calls = |hook| metrics.value(&names::PLUGIN_CALLS, &[("plugin", name), ("hook", hook)]);
+    let fault =
+        |kind: FaultKind| metrics.value(&names::PLUGIN_FAULTS, &[("plugin", name), ("kind", kind.as_str())]);
+    let faults: serde_json::Map<String, Value> = FaultKind::ALL
+        .iter()
+        .map(|kind| (kind.as_str().to_owned(), fault(*kind).into()))
+        .filter(|(_, count)| *count != 0)
+        .collect();
+    json!({
+        "name": name,
+        "component": plugin.component().file(),
+        "sha256": plugin.component().hash().to_string(),
+        "hooks": plugin.hooks().names(),
+        "calls": calls("request") + calls("response"),
+        "faults": faults,
+        "instances": metrics.value(&names::PLUGIN_INSTANCES, &[("plugin", name)]),
+        "background": states.borrow().get(name),
+    })
+}

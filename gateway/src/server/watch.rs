@@ -1,0 +1,94 @@
+//! Notices that files may have changed. Whether they did is decided by their content, elsewhere.
+
+use notify::{Config, PollWatcher, RecommendedWatcher, RecursiveMode, Watcher};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until, timeout_at},
+};
+
+/// How long files must have been quiet: editors and compilers write in several steps.
+const QUIET: Duration = Duration::from_millis(100);
+
+/// How long is waited for quiet at most.
+const LONGEST: Duration = Duration::from_secs(2);
+
+/// How often files are looked at where the system does not tell.
+const POLL: Duration = Duration::from_secs(2);
+
+/// Watches the folders of files: a file that is replaced is another file, but in the same folder.
+pub(super) struct FileWatch {
+    watcher: Box<dyn Watcher>,
+    folders: BTreeSet<PathBuf>,
+    happened: Arc<Notify>,
+}
+
+impl FileWatch {
+    pub(super) fn new() -> Option<Self> {
+        let happened = Arc::new(Notify::new());
+        let notify = Arc::clone(&happened);
+        let on_event = move |_: notify::Result<notify::Event>| notify.notify_one();
+        let watcher: Option<Box<dyn Watcher>> = match RecommendedWatcher::new(
+            on_event.clone(),
+            Config::default(),
+        ) {
+            Ok(watcher) => Some(Box::new(watcher)),
+            Err(error) => {
+                tracing::warn!(%error, "the system does not report changes of files: looking every {POLL:?} instead");
+                let polling = PollWatcher::new(
+                    on_event,
+                    Config::default().with_poll_interval(POLL).with_compare_contents(true),
+                );
+                polling.ok().map(|watcher| Box::new(watcher) as Box<dyn Watcher>)
+            }
+        };
+        Some(Self { watcher: watcher?, folders: BTreeSet::new(), happened })
+    }
+
+    /// Watches these files, and no others.
+    pub(super) fn set<'a>(&mut self, files: impl Iterator<Item = &'a Path>) {
+        let folders: BTreeSet<PathBuf> = files.filter_map(folder).collect();
+        for gone in self.folders.difference(&folders) {
+            // A folder that does not exist any more cannot be unwatched, and need not be.
+            let _ = self.watcher.unwatch(gone);
+        }
+        let mut watched = BTreeSet::new();
+        for folder in folders {
+            if self.folders.contains(&folder) {
+                watched.insert(folder);
+                continue;
+            }
+            match self.watcher.watch(&folder, RecursiveMode::NonRecursive) {
+                Ok(()) => drop(watched.insert(folder)),
+                Err(error) => {
+                    tracing::warn!(folder = %folder.display(), %error, "changes in this folder will not be noticed")
+                }
+            }
+        }
+        self.folders = watched;
+    }
+
+    /// Waits until something happened in the folders and all is quiet again.
+    pub(super) async fn changed(&self) {
+        self.happened.notified().await;
+        let latest = Instant::now() + LONGEST;
+        loop {
+            let quiet = (Instant::now() + QUIET).min(latest);
+            if timeout_at(quiet, self.happened.notified()).await.is_err() || Instant::now() >= latest {
+                return sleep_until(quiet).await;
+            }
+        }
+    }
+}
+
+fn folder(file: &Path) -> Option<PathBuf> {
+    let folder = file.parent()?;
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    // A folder that is not there yet cannot be watched; what is read from it is an error anyway.
+    folder.is_dir().then(|| folder.to_owned())
+}

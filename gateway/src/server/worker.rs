@@ -1,0 +1,90 @@
+//! One worker: a thread with its own runtime, sockets, connections and plugin instances.
+
+use super::{Generation, listeners::Listeners};
+use crate::{
+    metrics::Metrics,
+    plugins::Host,
+    proxy,
+    snapshot::{Outbound, Parts},
+};
+use std::{io, rc::Rc, sync::Arc, thread, time::Duration};
+use tokio::{
+    runtime::{Builder, LocalOptions},
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval, timeout_at},
+};
+
+/// How often unused connections to backends are looked through.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// A worker's thread.
+pub(super) struct WorkerThread {
+    thread: thread::JoinHandle<()>,
+}
+
+/// What a worker is told.
+#[derive(Clone)]
+pub(super) struct Orders {
+    /// What to run.
+    pub(super) generation: watch::Receiver<Arc<Generation>>,
+    /// When to have stopped, once that is decided.
+    pub(super) stop: watch::Receiver<Option<Instant>>,
+}
+
+impl WorkerThread {
+    pub(super) fn start(
+        index: usize,
+        orders: Orders,
+        host: Arc<Host>,
+        metrics: Arc<Metrics>,
+    ) -> io::Result<Self> {
+        let thread = thread::Builder::new().name(format!("vers-worker-{index}")).spawn(move || {
+            let runtime = Builder::new_current_thread()
+                .enable_all()
+                .thread_name("vers-blocking")
+                .build_local(LocalOptions::default());
+            match runtime {
+                Ok(runtime) => runtime.block_on(run(index, orders, &host, &metrics)),
+                Err(error) => tracing::error!(worker = index, %error, "a worker could not start"),
+            }
+        })?;
+        Ok(Self { thread })
+    }
+
+    /// Waits for its end. A panic in it was printed when it happened.
+    pub(super) fn join(self) {
+        let _ = self.thread.join();
+    }
+}
+
+async fn run(index: usize, mut orders: Orders, host: &Host, metrics: &Arc<Metrics>) {
+    let outbound = Outbound::new();
+    let parts = Parts { host, metrics, outbound: &outbound };
+    let first = Arc::clone(&orders.generation.borrow_and_update());
+    let worker = Rc::new(proxy::Worker::new(Arc::clone(&first.snapshot), parts));
+    let mut listeners = Listeners::new(index, Rc::clone(&worker), Arc::clone(metrics));
+    listeners.apply(&first);
+    drop(first);
+    let mut sweep = interval(SWEEP);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let deadline = loop {
+        tokio::select! {
+            changed = orders.generation.changed() => {
+                if changed.is_err() {
+                    break None;
+                }
+                let next = Arc::clone(&orders.generation.borrow_and_update());
+                worker.swap(Arc::clone(&next.snapshot), parts);
+                listeners.apply(&next);
+            }
+            _ = orders.stop.changed() => break *orders.stop.borrow_and_update(),
+            _ = sweep.tick() => worker.local().sweep(),
+        }
+    };
+    listeners.drain();
+    if let Some(deadline) = deadline
+        && timeout_at(deadline, listeners.drained()).await.is_err()
+    {
+        tracing::warn!(worker = index, "connections were cut: they were not done within the time for a stop");
+    }
+}

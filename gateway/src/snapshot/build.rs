@@ -1,0 +1,405 @@
+//! Configuration → snapshot: the only door. Everything that can be wrong is found here, all of it at
+//! once, with its place; what did not change is taken over from the previous snapshot.
+
+use super::{Files, Fixed, HeadLimits, Listener, Mode, Route, Snapshot, Target, Timeouts, plugins::Plugins};
+use crate::{
+    config::{
+        self, Config, Diagnostic, Listener as ListenerConfig, ListenerProtocol, Route as RouteConfig,
+        RouteProtocol,
+    },
+    plugins::{Host, OnError, Services},
+    route::{Conditions, HostPattern, PathPattern, PatternError, Table},
+    upstream::{Backend, Balance, Server},
+};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use ipnet::IpNet;
+use std::{path::Path, sync::Arc};
+use toml::Spanned;
+
+/// What a configuration is built with.
+pub struct Inputs<'a> {
+    /// The folder that relative paths start from.
+    pub base: &'a Path,
+    /// Gives the value of an environment variable.
+    pub env: &'a (dyn Fn(&str) -> Option<String> + Sync),
+    /// The sandbox.
+    pub host: Arc<Host>,
+    /// What plugins may ask for while they are tried out.
+    pub services: Arc<dyn Services>,
+    /// How many workers there are where the configuration does not say.
+    pub default_workers: usize,
+}
+
+/// Why a configuration cannot be run. The files are those that it was read from: a change of one
+/// may mend it.
+#[derive(Debug)]
+pub struct Problems {
+    /// Everything that is wrong.
+    pub diagnostics: Vec<Diagnostic>,
+    /// The files that were looked at.
+    pub files: Files,
+}
+
+/// Builds what the machine runs on. Compiles components: not for a worker.
+///
+/// # Errors
+/// Fails with everything that is wrong.
+pub async fn build(
+    config: &Config,
+    previous: Option<&Snapshot>,
+    mut files: Files,
+    inputs: &Inputs<'_>,
+) -> Result<Snapshot, Problems> {
+    let mut plugins = Plugins::load(inputs, config, previous, &mut files).await;
+    let mut problems = Vec::new();
+    let mut backends = Backends { config, previous, built: Vec::new() };
+    let mut routes = Vec::new();
+    let mut conditions = Vec::new();
+    for (index, route) in config.routes.iter().enumerate() {
+        let mut used = Vec::new();
+        for plugin in &route.plugins {
+            used.extend(plugins.attach(plugin.get_ref()).await);
+        }
+        conditions.push(self::conditions(route, &mut problems));
+        routes.push(Arc::new(build_route(route, index, used, &mut backends, &mut problems)));
+    }
+    let listeners = build_listeners(config, &conditions, &mut problems);
+    let admin_token = config.admin.token.as_ref().map(|name| plugins.secret(name.get_ref()));
+    let (plugins, of_plugins) = plugins.finish();
+    problems.extend(of_plugins);
+    if !problems.is_empty() {
+        problems.sort_by_key(|problem| problem.span.start);
+        return Err(Problems { diagnostics: problems, files });
+    }
+    Ok(Snapshot {
+        listeners,
+        routes,
+        backends: backends.built,
+        plugins,
+        heads: HeadLimits {
+            size: usize::try_from(config.limits.header_size.get()).unwrap_or(usize::MAX),
+            headers: config.limits.headers as usize,
+        },
+        log: config.log.clone(),
+        admin: config.admin.address.as_ref().map(|address| address.get_ref().clone()),
+        admin_token,
+        workers: config.gateway.workers.map_or(inputs.default_workers, usize::from),
+        shutdown_grace: config.gateway.shutdown_grace.get(),
+        files,
+    })
+}
+
+fn build_route(
+    route: &RouteConfig,
+    index: usize,
+    plugins: Vec<(usize, OnError)>,
+    backends: &mut Backends<'_>,
+    problems: &mut Vec<Diagnostic>,
+) -> Route {
+    let target = match route.to.get_ref() {
+        config::Target::Address(address) => Target::Backend(backends.of_address(address)),
+        config::Target::Backend(name) => Target::Backend(backends.of_name(name)),
+        config::Target::Respond(respond) => Target::Respond(Fixed {
+            status: StatusCode::from_u16(respond.status).unwrap_or(StatusCode::OK),
+            headers: fixed_headers(&respond.headers, &respond.body, problems),
+            body: respond.body.clone().into(),
+        }),
+        config::Target::Redirect(redirect) => {
+            let mut headers = HeaderMap::new();
+            match HeaderValue::from_str(redirect.to.get_ref()) {
+                Ok(location) => drop(headers.insert(header::LOCATION, location)),
+                Err(_) => problems.push(
+                    Diagnostic::error(redirect.to.span(), "a location cannot hold these characters")
+                        .label("not a URL"),
+                ),
+            }
+            let status =
+                StatusCode::from_u16(*redirect.status.get_ref()).unwrap_or(StatusCode::PERMANENT_REDIRECT);
+            Target::Respond(Fixed { status, headers, body: bytes::Bytes::new() })
+        }
+    };
+    let timeouts = &route.timeouts;
+    Route {
+        name: route.label(index).into(),
+        target,
+        plugins,
+        timeouts: Timeouts {
+            connect: timeouts.connect.get(),
+            response: timeouts.response.get(),
+            idle: timeouts.idle.get(),
+            tunnel: timeouts.tunnel.get(),
+        },
+    }
+}
+
+fn fixed_headers(
+    written: &std::collections::BTreeMap<String, Spanned<String>>,
+    body: &str,
+    problems: &mut Vec<Diagnostic>,
+) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in written {
+        match (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value.get_ref())) {
+            (Ok(name), Ok(value)) => drop(headers.append(name, value)),
+            _ => problems.push(
+                Diagnostic::error(value.span(), format!("`{name}` cannot be a header with this value"))
+                    .label("not a header"),
+            ),
+        }
+    }
+    if !body.is_empty() {
+        headers.entry(header::CONTENT_TYPE).or_insert(HeaderValue::from_static("text/plain; charset=utf-8"));
+    }
+    headers
+}
+
+/// Makes backends as routes ask for them; equal ones are the same, and unchanged ones stay the very
+/// same object, by which workers know that their connections are still good.
+struct Backends<'a> {
+    config: &'a Config,
+    previous: Option<&'a Snapshot>,
+    built: Vec<Arc<Backend>>,
+}
+
+impl Backends<'_> {
+    fn of_address(&mut self, address: &str) -> usize {
+        let keepalive = config::Keepalive::default();
+        self.add(Backend {
+            name: address.to_owned(),
+            servers: address.parse::<Server>().into_iter().collect(),
+            balance: Balance::RoundRobin,
+            keep: keepalive.connections as usize,
+            keep_for: keepalive.idle.get(),
+        })
+    }
+
+    fn of_name(&mut self, name: &str) -> usize {
+        // The configuration was checked: the backend exists, and its servers parse.
+        let declared = self.config.backends.get(name);
+        let keepalive = declared.map(|backend| backend.keepalive.clone()).unwrap_or_default();
+        self.add(Backend {
+            name: name.to_owned(),
+            servers: declared
+                .into_iter()
+                .flat_map(|backend| &backend.servers)
+                .filter_map(|server| server.get_ref().parse().ok())
+                .collect(),
+            balance: match declared.map(|backend| backend.balance) {
+                Some(config::Balance::Random) => Balance::Random,
+                _ => Balance::RoundRobin,
+            },
+            keep: keepalive.connections as usize,
+            keep_for: keepalive.idle.get(),
+        })
+    }
+
+    fn add(&mut self, backend: Backend) -> usize {
+        if let Some(known) = self.built.iter().position(|known| **known == backend) {
+            return known;
+        }
+        let unchanged =
+            self.previous.and_then(|previous| previous.backends.iter().find(|known| ***known == backend));
+        self.built.push(unchanged.cloned().unwrap_or_else(|| Arc::new(backend)));
+        self.built.len() - 1
+    }
+}
+
+fn conditions(route: &RouteConfig, problems: &mut Vec<Diagnostic>) -> Conditions {
+    let host = pattern(route.host.as_ref(), HostPattern::parse, problems);
+    let path = pattern(route.path.as_ref(), PathPattern::parse, problems);
+    let mut captures: Vec<&str> = host.iter().filter_map(|host| host.capture()).map(|name| &**name).collect();
+    for name in path.iter().flat_map(PathPattern::captures) {
+        if captures.contains(&&**name) {
+            let span = route.path.as_ref().map(Spanned::span).unwrap_or_default();
+            problems.push(
+                Diagnostic::error(span, PatternError::Twice(name.to_string()).to_string())
+                    .label("rename one of them"),
+            );
+        }
+        captures.push(name);
+    }
+    let methods = route.methods.iter().flatten().filter_map(|method| method.get_ref().parse().ok()).collect();
+    let mut headers = Vec::new();
+    for (name, value) in &route.headers {
+        match (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value.get_ref())) {
+            (Ok(name), Ok(value)) => headers.push((name, value)),
+            _ => problems.push(
+                Diagnostic::error(value.span(), format!("no request has a header `{name}` with this value"))
+                    .label("not a header"),
+            ),
+        }
+    }
+    Conditions { host, path, methods, headers }
+}
+
+fn pattern<T>(
+    written: Option<&Spanned<String>>,
+    parse: impl Fn(&str) -> Result<T, PatternError>,
+    problems: &mut Vec<Diagnostic>,
+) -> Option<T> {
+    let written = written?;
+    parse(written.get_ref())
+        .map_err(|error| {
+            problems.push(Diagnostic::error(written.span(), error.to_string()).label("not a pattern"))
+        })
+        .ok()
+}
+
+fn build_listeners(
+    config: &Config,
+    conditions: &[Conditions],
+    problems: &mut Vec<Diagnostic>,
+) -> Vec<Arc<Listener>> {
+    let mut listeners = Vec::new();
+    for listener in &config.listeners {
+        let Some(mode) = mode(config, listener, conditions, problems) else { continue };
+        let trusted = listener.trusted_proxies.as_ref().unwrap_or(&config.gateway.trusted_proxies);
+        listeners.push(Arc::new(Listener {
+            name: listener.label(),
+            address: *listener.address.get_ref(),
+            mode,
+            trusted_proxies: trusted.iter().map(|network| canonical(*network.get_ref())).collect(),
+            connections: listener.connections.unwrap_or(config.limits.connections) as usize,
+            head_deadline: listener.timeouts.head.get(),
+            idle_deadline: listener.timeouts.idle.get(),
+        }));
+    }
+    listeners
+}
+
+/// A network of mapped addresses means the IPv4 network in it: clients appear as IPv4.
+fn canonical(network: IpNet) -> IpNet {
+    match network {
+        IpNet::V6(v6) if v6.prefix_len() >= 96 => {
+            let v4 =
+                v6.addr().to_ipv4_mapped().and_then(|v4| ipnet::Ipv4Net::new(v4, v6.prefix_len() - 96).ok());
+            v4.map_or(network, IpNet::V4)
+        }
+        IpNet::V4(_) | IpNet::V6(_) => network,
+    }
+}
+
+/// What a listener carries: the protocol of the routes that are on it. A route that names the
+/// listener counts more than one that is on all of them.
+fn mode(
+    config: &Config,
+    listener: &ListenerConfig,
+    conditions: &[Conditions],
+    problems: &mut Vec<Diagnostic>,
+) -> Option<Mode> {
+    let on_it: Vec<(usize, &RouteConfig)> =
+        config.routes.iter().enumerate().filter(|(_, route)| is_on(route, listener)).collect();
+    let of = |protocol: RouteProtocol| on_it.iter().filter(move |(_, route)| route.protocol == protocol);
+    let named = |protocol| of(protocol).any(|(_, route)| names_listeners(route));
+    let is_tcp = match listener.protocol {
+        ListenerProtocol::Tcp => true,
+        ListenerProtocol::Http => false,
+        ListenerProtocol::Auto => match (of(RouteProtocol::Tcp).next(), of(RouteProtocol::Http).next()) {
+            (None, _) => false,
+            (Some(_), None) => true,
+            (Some(_), Some(_)) => match (named(RouteProtocol::Tcp), named(RouteProtocol::Http)) {
+                (true, false) => true,
+                (false, true) => false,
+                _ => {
+                    problems.push(
+                        Diagnostic::error(listener.address.span(), "HTTP and TCP routes meet on this listener")
+                            .label("carries either HTTP or one TCP route")
+                            .help("name the listeners of each route (`listeners = [\"…\"]`), or set the listener's `protocol`"),
+                    );
+                    return None;
+                }
+            },
+        },
+    };
+    if is_tcp {
+        tcp_mode(listener, of(RouteProtocol::Tcp).copied(), problems)
+    } else {
+        http_mode(config, listener, of(RouteProtocol::Http).copied(), conditions, problems)
+    }
+}
+
+fn tcp_mode<'a>(
+    listener: &ListenerConfig,
+    mut routes: impl Iterator<Item = (usize, &'a RouteConfig)>,
+    problems: &mut Vec<Diagnostic>,
+) -> Option<Mode> {
+    match (routes.next(), routes.next()) {
+        (Some((route, _)), None) => Some(Mode::Tcp(route)),
+        (None, _) => {
+            problems.push(
+                Diagnostic::error(listener.address.span(), "no TCP route is on this listener")
+                    .label("would accept connections and drop them"),
+            );
+            None
+        }
+        (Some(_), Some((_, second))) => {
+            problems.push(
+                Diagnostic::error(
+                    second.to.span(),
+                    format!("a second TCP route on listener `{}`", listener.label()),
+                )
+                .label("can never be reached")
+                .help("nothing tells two raw TCP routes apart; give each a listener"),
+            );
+            None
+        }
+    }
+}
+
+fn http_mode<'a>(
+    config: &Config,
+    listener: &ListenerConfig,
+    routes: impl Iterator<Item = (usize, &'a RouteConfig)>,
+    conditions: &[Conditions],
+    problems: &mut Vec<Diagnostic>,
+) -> Option<Mode> {
+    let routes: Vec<_> =
+        routes.filter_map(|(index, _)| Some((index, conditions.get(index)?.clone()))).collect();
+    if routes.is_empty() {
+        problems.push(
+            Diagnostic::error(listener.address.span(), "no route is on this listener")
+                .label("would answer 404 to everything"),
+        );
+    }
+    match Table::build(routes) {
+        Ok(table) => Some(Mode::Http(table)),
+        Err(duplicates) => {
+            for duplicate in duplicates {
+                let label = |index: usize| {
+                    config.routes.get(index).map(|route| route.label(index)).unwrap_or_default()
+                };
+                let span = config.routes.get(duplicate.second).map(|route| place(route)).unwrap_or_default();
+                let message = format!(
+                    "route `{}` can never match: `{}` has the same conditions",
+                    label(duplicate.second),
+                    label(duplicate.first)
+                );
+                problems.push(Diagnostic::error(span, message).label("unreachable"));
+            }
+            None
+        }
+    }
+}
+
+/// Where to point for a route as a whole.
+fn place(route: &RouteConfig) -> std::ops::Range<usize> {
+    route
+        .path
+        .as_ref()
+        .or(route.host.as_ref())
+        .or(route.name.as_ref())
+        .map_or_else(|| route.to.span(), Spanned::span)
+}
+
+fn is_on(route: &RouteConfig, listener: &ListenerConfig) -> bool {
+    let by_name = route.listeners.as_ref().is_none_or(|names| {
+        listener.name.as_ref().is_some_and(|own| names.iter().any(|name| name.get_ref() == own.get_ref()))
+    });
+    let by_port =
+        route.listener_port.as_ref().is_none_or(|port| *port.get_ref() == listener.address.get_ref().port());
+    by_name && by_port
+}
+
+fn names_listeners(route: &RouteConfig) -> bool {
+    route.listeners.is_some() || route.listener_port.is_some()
+}

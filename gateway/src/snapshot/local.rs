@@ -1,0 +1,187 @@
+//! What one worker runs on: the shared snapshot, and what belongs to this worker alone: connections
+//! to backends, plugin instances, shards of metrics. Nothing in it is ever touched by another thread.
+
+use super::{Route, Snapshot, Target, services::Outbound};
+use crate::{
+    metrics::{Counter, Gauge, Histogram, Metrics, names},
+    plugins::{Chain, FaultKind, Host, Instances, Plugin, PluginMetrics},
+    upstream::{Pool, PoolMetrics},
+};
+use http::StatusCode;
+use std::{rc::Rc, sync::Arc};
+
+/// What one worker runs on.
+#[derive(Debug)]
+pub struct Local {
+    /// What all workers share.
+    pub shared: Arc<Snapshot>,
+    /// By the numbers of `shared.routes`.
+    pub routes: Vec<Rc<LocalRoute>>,
+    pools: Vec<Rc<Pool>>,
+    instances: Vec<Rc<Instances>>,
+}
+
+/// A route on one worker.
+#[derive(Debug)]
+pub struct LocalRoute {
+    /// What all workers share.
+    pub route: Arc<Route>,
+    /// Where requests go.
+    pub target: LocalTarget,
+    /// Its plugins.
+    pub chain: Chain,
+    /// What is counted.
+    pub metrics: RouteMetrics,
+}
+
+/// Where requests go.
+#[derive(Debug)]
+pub enum LocalTarget {
+    /// To a backend, through these connections.
+    Pool(Rc<Pool>),
+    /// Nowhere: the route's own answer is sent.
+    Respond,
+}
+
+/// A route's metrics on one worker. Clones share the shards, and stay on the worker.
+#[derive(Debug, Clone)]
+pub struct RouteMetrics {
+    classes: [Counter; 5],
+    /// From the request's head to the answer's.
+    pub duration: Histogram,
+    /// Tunnels open now.
+    pub tunnels: Gauge,
+    /// Bytes to the backend in tunnels.
+    pub sent: Counter,
+    /// Bytes to the client in tunnels.
+    pub received: Counter,
+}
+
+/// What a worker brings along.
+#[derive(Debug, Clone, Copy)]
+pub struct Parts<'a> {
+    /// The sandbox.
+    pub host: &'a Host,
+    /// All metrics.
+    pub metrics: &'a Metrics,
+    /// This worker's way to send plugins' requests.
+    pub outbound: &'a Outbound,
+}
+
+impl Local {
+    /// Adds to a snapshot what is the worker's own. Connections and instances of what did not
+    /// change are taken over from the previous one; the rest goes with it, once its requests end.
+    pub fn build(shared: Arc<Snapshot>, previous: Option<&Self>, parts: Parts<'_>) -> Self {
+        let kept_pools = previous.map_or(&[][..], |previous| &previous.pools);
+        let pools: Vec<Rc<Pool>> = shared
+            .backends
+            .iter()
+            .map(|backend| {
+                let kept = kept_pools.iter().find(|pool| Arc::ptr_eq(pool.backend(), backend));
+                kept.cloned().unwrap_or_else(|| {
+                    Rc::new(Pool::new(Arc::clone(backend), pool_metrics(parts.metrics, &backend.name)))
+                })
+            })
+            .collect();
+        let kept_instances = previous.map_or(&[][..], |previous| &previous.instances);
+        let instances: Vec<Rc<Instances>> = shared
+            .plugins
+            .iter()
+            .filter_map(|plugin| {
+                let kept = kept_instances.iter().find(|instances| Arc::ptr_eq(instances.plugin(), plugin));
+                kept.cloned().or_else(|| new_instances(plugin, parts).map(Rc::new))
+            })
+            .collect();
+        let kept_routes = previous.map_or(&[][..], |previous| &previous.routes);
+        let routes = shared
+            .routes
+            .iter()
+            .map(|route| Rc::new(local_route(route, &pools, &instances, kept_routes, parts.metrics)))
+            .collect();
+        Self { shared, routes, pools, instances }
+    }
+
+    /// Closes connections to backends that nobody needs any more.
+    pub fn sweep(&self) {
+        self.pools.iter().for_each(|pool| pool.sweep());
+    }
+}
+
+impl RouteMetrics {
+    fn new(metrics: &Metrics, route: &str) -> Self {
+        let class = |class| metrics.counter(&names::REQUESTS, &[("route", route), ("status", class)]);
+        let bytes =
+            |direction| metrics.counter(&names::TUNNEL_BYTES, &[("route", route), ("direction", direction)]);
+        Self {
+            classes: ["1xx", "2xx", "3xx", "4xx", "5xx"].map(class),
+            duration: metrics.histogram(&names::REQUEST_SECONDS, &[("route", route)]),
+            tunnels: metrics.gauge(&names::TUNNELS_ACTIVE, &[("route", route)]),
+            sent: bytes("sent"),
+            received: bytes("received"),
+        }
+    }
+
+    /// Counts an answer.
+    pub fn answered(&self, status: StatusCode) {
+        let class = usize::from(status.as_u16() / 100).saturating_sub(1);
+        if let Some(counter) = self.classes.get(class) {
+            counter.inc();
+        }
+    }
+}
+
+fn local_route(
+    route: &Arc<Route>,
+    pools: &[Rc<Pool>],
+    instances: &[Rc<Instances>],
+    kept: &[Rc<LocalRoute>],
+    metrics: &Metrics,
+) -> LocalRoute {
+    let target = match route.target {
+        Target::Backend(backend) => {
+            pools.get(backend).map_or(LocalTarget::Respond, |pool| LocalTarget::Pool(Rc::clone(pool)))
+        }
+        Target::Respond(_) => LocalTarget::Respond,
+    };
+    let links = route
+        .plugins
+        .iter()
+        .filter_map(|(plugin, on_error)| Some((Rc::clone(instances.get(*plugin)?), *on_error)));
+    let kept = kept.iter().find(|kept| kept.route.name == route.name);
+    LocalRoute {
+        route: Arc::clone(route),
+        target,
+        chain: Chain::new(links),
+        metrics: kept.map_or_else(|| RouteMetrics::new(metrics, &route.name), |kept| kept.metrics.clone()),
+    }
+}
+
+fn new_instances(plugin: &Arc<Plugin>, parts: Parts<'_>) -> Option<Instances> {
+    let metrics = plugin_metrics(parts.metrics, plugin.name());
+    parts.host.instances(Arc::clone(plugin), Arc::new(parts.outbound.clone()), metrics)
+}
+
+/// One thread's share of a plugin's metrics.
+pub fn plugin_metrics(metrics: &Metrics, plugin: &str) -> PluginMetrics {
+    let calls = |hook| metrics.counter(&names::PLUGIN_CALLS, &[("plugin", plugin), ("hook", hook)]);
+    PluginMetrics {
+        requests: calls("request"),
+        responses: calls("response"),
+        faults: FaultKind::ALL.map(|kind| {
+            metrics.counter(&names::PLUGIN_FAULTS, &[("plugin", plugin), ("kind", kind.as_str())])
+        }),
+        cpu: metrics.counter(&names::PLUGIN_CPU, &[("plugin", plugin)]),
+        instances: metrics.gauge(&names::PLUGIN_INSTANCES, &[("plugin", plugin)]),
+    }
+}
+
+fn pool_metrics(metrics: &Metrics, backend: &str) -> PoolMetrics {
+    let connects =
+        |outcome| metrics.counter(&names::UPSTREAM_CONNECTS, &[("backend", backend), ("outcome", outcome)]);
+    PoolMetrics {
+        connected: connects("connected"),
+        failed: connects("failed"),
+        reused: metrics.counter(&names::UPSTREAM_REUSES, &[("backend", backend)]),
+        idle: metrics.gauge(&names::UPSTREAM_IDLE, &[("backend", backend)]),
+    }
+}

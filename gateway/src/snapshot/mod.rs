@@ -1,0 +1,137 @@
+//! What the machine runs on: a configuration with nothing left to look up, find wrong or decide.
+//!
+//! A [`Snapshot`] is built once per configuration and shared by all workers, unchanged; each worker
+//! adds what is its own in a [`Local`]. A request sees exactly one of them from its first byte to
+//! its last. Nothing here opens a socket.
+
+mod build;
+mod files;
+mod local;
+mod plugins;
+mod services;
+
+pub use build::{Inputs, Problems, build};
+pub use files::Files;
+pub use local::{Local, LocalRoute, LocalTarget, Parts, RouteMetrics, plugin_metrics};
+pub use services::Outbound;
+
+use crate::{
+    config::{AdminAddress, Log},
+    plugins::{OnError, Plugin, Secret},
+    route::Table,
+    upstream::Backend,
+};
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use ipnet::IpNet;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+/// What the machine runs on.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Where clients connect to.
+    pub listeners: Vec<Arc<Listener>>,
+    /// Where requests and connections go.
+    pub routes: Vec<Arc<Route>>,
+    /// Servers behind the routes.
+    pub backends: Vec<Arc<Backend>>,
+    /// Plugins as the routes use them: one for each component and configuration.
+    pub plugins: Vec<Arc<Plugin>>,
+    /// Limits of heads.
+    pub heads: HeadLimits,
+    /// What is logged.
+    pub log: Log,
+    /// Where operators look, where the file says so.
+    pub admin: Option<AdminAddress>,
+    /// The token they need.
+    pub admin_token: Option<Secret>,
+    /// How many workers there are.
+    pub workers: usize,
+    /// How long a stop waits for what runs.
+    pub shutdown_grace: Duration,
+    /// The files that it was made from: a change of one is a reason to build again.
+    pub files: Files,
+}
+
+/// An address that clients connect to.
+#[derive(Debug)]
+pub struct Listener {
+    /// Its name, or its address.
+    pub name: String,
+    /// As configured.
+    pub address: SocketAddr,
+    /// What a connection carries.
+    pub mode: Mode,
+    /// Proxies whose forwarding headers count.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Most connections at a time.
+    pub connections: usize,
+    /// How long a head may take.
+    pub head_deadline: Duration,
+    /// How long a connection may carry nothing between requests.
+    pub idle_deadline: Duration,
+}
+
+/// What the connections of a listener carry.
+#[derive(Debug)]
+pub enum Mode {
+    /// HTTP requests, each with its route.
+    Http(Table),
+    /// Bytes, all on this route.
+    Tcp(usize),
+}
+
+/// Limits of a request's head.
+#[derive(Debug, Clone, Copy)]
+pub struct HeadLimits {
+    /// Bytes of the whole head.
+    pub size: usize,
+    /// Header lines.
+    pub headers: usize,
+}
+
+/// Where matched requests go, and through what.
+#[derive(Debug)]
+pub struct Route {
+    /// Its name, or `route N`.
+    pub name: Arc<str>,
+    /// Where requests go.
+    pub target: Target,
+    /// Numbers of its plugins, in order.
+    pub plugins: Vec<(usize, OnError)>,
+    /// How long it waits for what.
+    pub timeouts: Timeouts,
+}
+
+/// What a route does with a request.
+#[derive(Debug)]
+pub enum Target {
+    /// Number of the backend it is sent to.
+    Backend(usize),
+    /// An answer that is always the same.
+    Respond(Fixed),
+}
+
+/// An answer that is always the same.
+#[derive(Debug)]
+pub struct Fixed {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
+}
+
+/// How long a route waits for what.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// For a connection to a server.
+    pub connect: Duration,
+    /// For the head of the answer.
+    pub response: Duration,
+    /// Without a byte of a body in either direction.
+    pub idle: Duration,
+    /// Without a byte in a tunnel.
+    pub tunnel: Duration,
+}

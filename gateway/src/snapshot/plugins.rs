@@ -1,0 +1,237 @@
+//! From `[plugin.NAME]` and its uses to plugins that are compiled, linked and tried out.
+
+use super::{Files, Inputs, Snapshot};
+use crate::{
+    config::{
+        Config, Diagnostic, OnError as OnErrorConfig, Plugin as PluginConfig, PluginConfig as Table,
+        PluginUse, SecretSource,
+    },
+    headers,
+    plugins::{Component, Grants, Host, Limits, LoadError, OnError, Plugin, PluginSpec, Secret, Services},
+};
+use http::{HeaderName, header};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
+
+/// Builds the plugins of a snapshot; a plugin that two routes use alike is built once.
+pub(super) struct Plugins<'a> {
+    inputs: &'a Inputs<'a>,
+    config: &'a Config,
+    previous: Option<&'a Snapshot>,
+    components: BTreeMap<&'a str, Option<Arc<Component>>>,
+    secrets: BTreeMap<&'a str, Secret>,
+    built: Vec<Arc<Plugin>>,
+    problems: Vec<Diagnostic>,
+}
+
+impl<'a> Plugins<'a> {
+    /// Reads and compiles every component, and reads every secret.
+    pub(super) async fn load(
+        inputs: &'a Inputs<'a>,
+        config: &'a Config,
+        previous: Option<&'a Snapshot>,
+        files: &mut Files,
+    ) -> Self {
+        let mut plugins = Self {
+            inputs,
+            config,
+            previous,
+            components: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            built: Vec::new(),
+            problems: Vec::new(),
+        };
+        for (name, secret) in &config.secrets {
+            let value = match &secret.source {
+                SecretSource::Env(variable) => (inputs.env)(variable),
+                SecretSource::File(file) => {
+                    // A file that is not there is an unset secret: what then happens is for its
+                    // users to decide, and its appearance is a reason to reload.
+                    let content = files.read(&inputs.base.join(file)).ok();
+                    content
+                        .and_then(|content| String::from_utf8(content).ok())
+                        .map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
+                }
+            };
+            plugins.secrets.insert(name, Secret::new(value));
+        }
+        for (name, plugin) in &config.plugins {
+            let component = plugins.component(plugin, files).await;
+            plugins.components.insert(name, component);
+        }
+        plugins
+    }
+
+    /// The value of a secret, set or not.
+    pub(super) fn secret(&self, name: &str) -> Secret {
+        self.secrets.get(name).cloned().unwrap_or(Secret::new(None))
+    }
+
+    /// The number of the plugin for one use of it, where there is nothing wrong with it.
+    pub(super) async fn attach(&mut self, used: &PluginUse) -> Option<(usize, OnError)> {
+        let name = used.name.get_ref().as_str();
+        let declared = self.config.plugins.get(name)?;
+        let component = self.components.get(name)?.clone()?;
+        let table = used.config.as_ref().or(declared.config.as_ref());
+        let spec = self.spec(declared, component, table);
+        let on_error = match used.on_error.unwrap_or(declared.on_error) {
+            OnErrorConfig::Deny => OnError::Deny,
+            OnErrorConfig::Skip => OnError::Skip,
+        };
+        if let Some(known) = self.built.iter().position(|plugin| plugin.is_same(&spec)) {
+            return Some((known, on_error));
+        }
+        let span = used.config.as_ref().map_or_else(|| used.name.span(), Table::span);
+        let plugin = match self.unchanged(&spec) {
+            Some(plugin) => plugin,
+            None => match link(&self.inputs.host, spec, &self.inputs.services).await {
+                Ok(plugin) => plugin,
+                Err(error) => {
+                    self.problems.extend(explain(name, declared, table, span, error));
+                    return None;
+                }
+            },
+        };
+        self.built.push(plugin);
+        Some((self.built.len() - 1, on_error))
+    }
+
+    /// The plugins that were attached, and what is wrong with others.
+    pub(super) fn finish(self) -> (Vec<Arc<Plugin>>, Vec<Diagnostic>) {
+        (self.built, self.problems)
+    }
+
+    fn unchanged(&self, spec: &PluginSpec) -> Option<Arc<Plugin>> {
+        self.previous?.plugins.iter().find(|plugin| plugin.is_same(spec)).cloned()
+    }
+
+    async fn component(&mut self, plugin: &PluginConfig, files: &mut Files) -> Option<Arc<Component>> {
+        let path = self.inputs.base.join(plugin.component.get_ref());
+        let span = plugin.component.span();
+        let bytes = match files.read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                self.problems.push(
+                    Diagnostic::error(span, format!("cannot read `{}`: {error}", path.display()))
+                        .label("no such component")
+                        .help("the path is relative to the folder of this file; `cargo build --release --target wasm32-wasip2` makes a component"),
+                );
+                return None;
+            }
+        };
+        let (host, file) = (Arc::clone(&self.inputs.host), plugin.component.get_ref().clone());
+        // Compiling takes its time, and this thread answers operators meanwhile.
+        let compiled = tokio::task::spawn_blocking(move || host.component(&file, &bytes)).await;
+        let component = match compiled {
+            Ok(Ok(component)) => component,
+            Ok(Err(error)) => {
+                self.problems.push(Diagnostic::error(span, error.to_string()).label("cannot be used"));
+                return None;
+            }
+            Err(error) => {
+                self.problems.push(
+                    Diagnostic::error(span, format!("the compiler failed: {error}")).label("cannot be used"),
+                );
+                return None;
+            }
+        };
+        if let Some(expected) = &plugin.sha256
+            && !expected.get_ref().eq_ignore_ascii_case(&component.hash().to_string())
+        {
+            self.problems.push(
+                Diagnostic::error(expected.span(), "the component has another hash")
+                    .label(format!("it is {}", component.hash()))
+                    .help("the file was changed; if that was meant to be, write the new hash here"),
+            );
+            return None;
+        }
+        Some(component)
+    }
+
+    fn spec(&self, plugin: &PluginConfig, component: Arc<Component>, table: Option<&Table>) -> PluginSpec {
+        let secrets = plugin
+            .grants
+            .secrets
+            .iter()
+            .map(|name| (name.get_ref().clone(), self.secret(name.get_ref())))
+            .collect();
+        // The configuration was checked: every origin parses.
+        let http = plugin.grants.http.iter().filter_map(|origin| origin.get_ref().parse().ok()).collect();
+        PluginSpec {
+            name: plugin.name.get_ref().clone(),
+            component,
+            config: table.map_or_else(|| "{}".to_owned(), Table::to_json),
+            grants: Grants { http, secrets },
+            limits: Limits {
+                memory: usize::try_from(plugin.limits.memory.get()).unwrap_or(usize::MAX),
+                cpu: plugin.limits.cpu.get(),
+                wall: plugin.limits.wall.get(),
+                instances: plugin.limits.instances as usize,
+            },
+            vm_id: self.config.gateway.vm_id.clone(),
+            protected,
+        }
+    }
+}
+
+async fn link(host: &Host, spec: PluginSpec, services: &Arc<dyn Services>) -> Result<Arc<Plugin>, LoadError> {
+    let plugin = Arc::new(host.link(spec)?);
+    plugin.try_out(Arc::clone(services)).await?;
+    Ok(plugin)
+}
+
+/// What no plugin may change: how a message is framed and forwarded is the gateway's.
+fn protected(name: &HeaderName) -> bool {
+    matches!(*name, header::HOST | header::CONTENT_LENGTH | header::TRAILER | header::VIA)
+        || headers::hop_by_hop::is_hop_by_hop(name)
+        || headers::is_forwarding(name)
+}
+
+fn explain(
+    name: &str,
+    plugin: &PluginConfig,
+    table: Option<&Table>,
+    used: Range<usize>,
+    error: LoadError,
+) -> Vec<Diagnostic> {
+    let component = plugin.component.span();
+    match error {
+        LoadError::Config(problems) => problems
+            .into_iter()
+            .map(|problem| {
+                let span = table.map_or_else(
+                    || plugin.name.span(),
+                    |table| table.span_of(&problem.path).unwrap_or_else(|| table.span()),
+                );
+                let message = if problem.path.is_empty() {
+                    format!("plugin `{name}`: {}", problem.message)
+                } else {
+                    format!("plugin `{name}`: `{}`: {}", problem.path, problem.message)
+                };
+                Diagnostic::error(span, message).label("refused by the plugin")
+            })
+            .collect(),
+        LoadError::NotGranted { grant, .. } => {
+            vec![
+                Diagnostic::error(component, format!("plugin `{name}`: {error}"))
+                    .label("needs a grant")
+                    .help(format!("add `{grant}` to [plugin.{name}]")),
+            ]
+        }
+        LoadError::UnknownImport { .. } => vec![
+            Diagnostic::error(component, format!("plugin `{name}`: {error}"))
+                .label("made for another gateway, or another version")
+                .help("this gateway offers the interfaces of vers:gateway@0.1.0 and WASI 0.2"),
+        ],
+        LoadError::Fault(fault) => {
+            let detail = fault.detail.lines().next().unwrap_or_default().to_owned();
+            let problem = Diagnostic::error(
+                used,
+                format!("plugin `{name}` failed while being configured: {}", fault.kind),
+            );
+            vec![if detail.is_empty() { problem } else { problem.help(format!("it said: {detail}")) }]
+        }
+        LoadError::Compile { .. } | LoadError::NotAPlugin { .. } | LoadError::Mismatch { .. } => {
+            vec![Diagnostic::error(component, format!("plugin `{name}`: {error}")).label("cannot be used")]
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The macro that makes a component of a struct.
+
+/// Exports a plugin with its hooks: one or more of `http_filter`, `request_filter`,
+/// `response_filter` and `background`.
+///
+/// | hook | trait | called |
+/// | --- | --- | --- |
+/// | `http_filter` | [`HttpFilter`](crate::HttpFilter) | for requests and for answers |
+/// | `request_filter` | [`HttpFilter`](crate::HttpFilter) | for requests only |
+/// | `response_filter` | [`HttpFilter`](crate::HttpFilter) | for answers only |
+/// | `background` | [`Background`](crate::Background) | on start and on a timer |
+///
+/// The gateway calls the hooks that are named here and no others, so name only those you have: a
+/// call costs about a microsecond even if it does nothing.
+///
+/// ```
+/// use vers_plugin::prelude::*;
+///
+/// #[derive(Deserialize)]
+/// struct Nothing {}
+///
+/// impl HttpFilter for Nothing {}
+/// vers_plugin::export!(Nothing: request_filter);
+/// # fn main() {}
+/// ```
+#[macro_export]
+macro_rules! export {
+    ($plugin:ty: $($hook:ident),+ $(,)?) => {
+        impl $crate::Plugin for $plugin {
+            fn validate_hooks(&self, problems: &mut $crate::Problems) {
+                $( $crate::__validate!($hook, $plugin, self, problems); )+
+            }
+        }
+
+        // Tests are the only users of a plugin outside a component; it is no dead code for that.
+        #[cfg(not(target_family = "wasm"))]
+        const _: fn(&::std::primitive::str) -> $crate::guest::Configured<$plugin> = $crate::guest::configure;
+
+        #[cfg(target_family = "wasm")]
+        const _: () = {
+            struct Component;
+
+            ::std::thread_local! {
+                static PLUGIN: $crate::guest::Slot<$plugin> = const { $crate::guest::Slot::new(None) };
+            }
+
+            impl $crate::guest::Component for Component {
+                type Plugin = $plugin;
+
+                fn slot() -> &'static ::std::thread::LocalKey<$crate::guest::Slot<$plugin>> {
+                    &PLUGIN
+                }
+            }
+
+            $crate::bindings::base::export_base!(Component with_types_in $crate::bindings::base);
+            $( $crate::__export!($hook, Component); )+
+        };
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __validate {
+    (http_filter, $plugin:ty, $self:expr, $problems:expr) => {
+        <$plugin as $crate::HttpFilter>::validate($self, $problems)
+    };
+    (request_filter, $plugin:ty, $self:expr, $problems:expr) => {
+        <$plugin as $crate::HttpFilter>::validate($self, $problems)
+    };
+    (response_filter, $plugin:ty, $self:expr, $problems:expr) => {
+        <$plugin as $crate::HttpFilter>::validate($self, $problems)
+    };
+    (background, $plugin:ty, $self:expr, $problems:expr) => {
+        <$plugin as $crate::Background>::validate($self, $problems)
+    };
+    ($unknown:ident, $plugin:ty, $self:expr, $problems:expr) => {
+        ::std::compile_error!(::std::concat!(
+            "no hook named `",
+            ::std::stringify!($unknown),
+            "`; there are http_filter, request_filter, response_filter and background"
+        ))
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __export {
+    (http_filter, $component:ident) => {
+        $crate::__export!(request_filter, $component);
+        $crate::__export!(response_filter, $component);
+    };
+    (request_filter, $component:ident) => {
+        $crate::bindings::request_filter::export_request_filter!($component with_types_in $crate::bindings::request_filter);
+    };
+    (response_filter, $component:ident) => {
+        $crate::bindings::response_filter::export_response_filter!($component with_types_in $crate::bindings::response_filter);
+    };
+    (background, $component:ident) => {
+        $crate::bindings::background::export_background!($component with_types_in $crate::bindings::background);
+    };
+    // `__validate!` has said what is wrong.
+    ($unknown:ident, $component:ident) => {};
+}

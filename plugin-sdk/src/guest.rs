@@ -1,0 +1,95 @@
+//! Between the bindings and the traits: what the exports of a component do. Used by [`export!`]
+//! only, and not part of the stable interface.
+//!
+//! [`export!`]: crate::export
+
+use crate::{ConfigProblem, Plugin, config};
+use std::{cell::Cell, thread::LocalKey};
+
+/// Where a component keeps its plugin, once it is configured.
+pub type Slot<P> = Cell<Option<&'static P>>;
+
+/// What [`export!`](crate::export) defines in the plugin's crate.
+pub trait Component {
+    /// The exported type.
+    type Plugin: Plugin;
+
+    /// The instance's plugin.
+    fn slot() -> &'static LocalKey<Slot<Self::Plugin>>;
+}
+
+/// What comes of a `config` table.
+pub type Configured<P> = Result<P, Vec<ConfigProblem>>;
+
+/// Reads the JSON text of a `config` table.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn configure<P: Plugin>(json: &str) -> Configured<P> {
+    config::parse(json)
+}
+
+#[cfg(target_family = "wasm")]
+mod exports {
+    use super::Component;
+    use crate::{
+        Background, ConfigProblem, HttpFilter, Request, Response, ResponseVerdict, Verdict,
+        bindings::{background, base, request_filter, response_filter},
+        host::types::{Exchange, RequestHead, ResponseHead},
+    };
+    use background::exports::vers::gateway::background as background_hook;
+    use base::exports::vers::gateway::lifecycle;
+    use request_filter::exports::vers::gateway::request_filter as request_hook;
+    use response_filter::exports::vers::gateway::response_filter as response_hook;
+
+    fn plugin<C: Component>() -> &'static C::Plugin {
+        C::slot().get().expect("the gateway configures an instance before it calls a hook")
+    }
+
+    impl<C: Component> lifecycle::Guest for C {
+        fn configure(json: String) -> Result<(), Vec<lifecycle::ConfigProblem>> {
+            let plugin: C::Plugin = super::configure(&json).map_err(|problems| {
+                let wit = |p: ConfigProblem| lifecycle::ConfigProblem { path: p.path, message: p.message };
+                problems.into_iter().map(wit).collect::<Vec<_>>()
+            })?;
+            // It lives as long as the instance does.
+            C::slot().set(Some(Box::leak(Box::new(plugin))));
+            Ok(())
+        }
+    }
+
+    impl<C: Component<Plugin: HttpFilter>> request_hook::Guest for C {
+        fn on_request(x: &Exchange, head: &RequestHead) -> request_hook::Verdict {
+            let (x, head) = (x.take_handle(), head.take_handle());
+            #[allow(unsafe_code, reason = "each handle was just taken from its owner")]
+            let mut req = unsafe { Request::new(Exchange::from_handle(x), RequestHead::from_handle(head)) };
+            match plugin::<C>().on_request(&mut req) {
+                Verdict::Next => request_hook::Verdict::Next,
+                Verdict::Respond(reply) => request_hook::Verdict::Respond(reply.into()),
+            }
+        }
+    }
+
+    impl<C: Component<Plugin: HttpFilter>> response_hook::Guest for C {
+        fn on_response(x: &Exchange, head: &ResponseHead) -> response_hook::Verdict {
+            let (x, head) = (x.take_handle(), head.take_handle());
+            #[allow(unsafe_code, reason = "each handle was just taken from its owner")]
+            let mut resp =
+                unsafe { Response::new(Exchange::from_handle(x), ResponseHead::from_handle(head)) };
+            match plugin::<C>().on_response(&mut resp) {
+                ResponseVerdict::Next => response_hook::Verdict::Next,
+                ResponseVerdict::Replace(reply) => response_hook::Verdict::Replace(reply.into()),
+            }
+        }
+    }
+
+    impl<C: Component<Plugin: Background>> background_hook::Guest for C {
+        fn run(why: background_hook::Reason) -> Result<Option<u32>, String> {
+            plugin::<C>().run(why).map(crate::Next::millis)
+        }
+
+        fn stop() {
+            plugin::<C>().stop();
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Write plugins for vers-gateway in Rust.
+//!
+//! A plugin is a struct: it **is** the `config` table of the gateway's TOML, and its hooks are the
+//! methods of a trait. [`export!`] makes a WebAssembly component of it.
+//!
+//! ```
+//! use vers_plugin::prelude::*;
+//!
+//! /// Refuses requests without the token.
+//! #[derive(Deserialize)]
+//! #[serde(deny_unknown_fields)]
+//! struct AuthToken {
+//!     secret: String,
+//!     #[serde(default)]
+//!     exempt: Vec<String>,
+//! }
+//!
+//! impl HttpFilter for AuthToken {
+//!     fn on_request(&self, req: &mut Request) -> Verdict {
+//!         if self.exempt.iter().any(|path| req.path() == path) || req.bearer_matches(&self.secret) {
+//!             return Verdict::Next;
+//!         }
+//!         Verdict::unauthorized("missing-token")
+//!     }
+//! }
+//!
+//! vers_plugin::export!(AuthToken: http_filter);
+//! # fn main() {}
+//! ```
+//!
+//! The crate's type is `cdylib`, and `cargo build --release --target wasm32-wasip2` makes the
+//! component. The same code runs without WebAssembly in ordinary tests: see [`testing`].
+//!
+//! # What the gateway promises
+//!
+//! - **Order.** [`on_request`](HttpFilter::on_request) runs in the order of the route's `plugins`,
+//!   [`on_response`](HttpFilter::on_response) in the reverse order. A plugin that answers a request
+//!   ends the way in; its own `on_response` and those before it still see the answer.
+//! - **Instances.** Each call may meet any instance of the plugin, on any thread, or a fresh one;
+//!   one instance serves one call at a time. Fields set by the configuration are always there. What
+//!   else must survive from one hook to the next belongs into [`Exchange::set`], not into memory.
+//! - **Configuration** comes once per instance, before every hook, and is checked before a reload
+//!   takes effect: a table that does not fit, or that [`validate`](HttpFilter::validate) refuses,
+//!   leaves the running configuration in place.
+//! - **Faults.** A panic, a spent time budget or a spent memory limit costs the call and the
+//!   instance. The request is treated as the plugin's `on_error` says, and the next call meets a
+//!   fresh instance.
+//! - **Trust.** Hop-by-hop and forwarding headers are settled before the first plugin runs.
+//!   [`Exchange::client_address`] cannot be forged by a client, and `x-forwarded-for` agrees with it.
+//! - **Grants.** [`secrets`] and [`http`] work where the TOML grants them. A component that imports
+//!   more than it was granted is not loaded; what a plugin never calls, it does not import.
+
+#![deny(missing_docs)]
+
+#[doc(hidden)]
+#[allow(unsafe_code, reason = "the canonical ABI is made of raw pointers")]
+pub mod bindings;
+mod config;
+mod exchange;
+mod export;
+#[doc(hidden)]
+pub mod guest;
+pub mod headers;
+pub mod http;
+mod plugin;
+mod reply;
+mod request;
+mod response;
+mod services;
+#[cfg(not(target_family = "wasm"))]
+mod simulation;
+#[cfg(not(target_family = "wasm"))]
+pub mod testing;
+
+/// The gateway behind every call: the real one in a component, a simulation in native tests.
+#[cfg(target_family = "wasm")]
+use bindings::base::vers::gateway as host;
+#[cfg(not(target_family = "wasm"))]
+use simulation as host;
+
+pub use config::{ConfigProblem, Problems};
+pub use exchange::Exchange;
+pub use headers::{EditError, Headers};
+pub use plugin::{Background, HttpFilter, Next, Plugin, Reason};
+pub use reply::{Reply, ResponseVerdict, Verdict};
+pub use request::Request;
+pub use response::Response;
+pub use services::{identity, log, random, secrets};
+
+/// What a plugin's `lib.rs` needs.
+///
+/// ```
+/// use vers_plugin::prelude::*;
+/// ```
+pub mod prelude {
+    pub use crate::{
+        Background, ConfigProblem, EditError, Exchange, Headers, HttpFilter, Next, Problems, Reason, Reply,
+        Request, Response, ResponseVerdict, Verdict, http, identity, log, random, secrets,
+    };
+    pub use serde::Deserialize;
+}
+
+/// The guide's examples compile and run as this crate's tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/plugins.md")]
+#[doc = include_str!("../README.md")]
+struct Guide;

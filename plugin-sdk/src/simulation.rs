@@ -1,0 +1,262 @@
+//! The gateway as native tests see it: the same names as the generated imports, in memory.
+//!
+//! One simulation per thread, which is one per test.
+
+use std::{cell::RefCell, collections::BTreeMap, collections::VecDeque};
+
+/// What the imports work on.
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) secrets: BTreeMap<String, String>,
+    pub(crate) vm_id: Option<String>,
+    pub(crate) replies: VecDeque<Result<outbound_http::Response, outbound_http::Error>>,
+    pub(crate) sent: Vec<outbound_http::Request>,
+    pub(crate) lines: Vec<(log::Level, String)>,
+    random: u64,
+}
+
+thread_local! {
+    static STATE: RefCell<State> = RefCell::default();
+}
+
+pub(crate) fn with<R>(f: impl FnOnce(&mut State) -> R) -> R {
+    STATE.with_borrow_mut(f)
+}
+
+pub(crate) mod log {
+    pub(crate) use crate::bindings::base::vers::gateway::log::Level;
+
+    pub(crate) fn emit(level: Level, message: &str) {
+        // Shown by the test runner where a test fails.
+        println!("[{level:?}] {message}");
+        super::with(|state| state.lines.push((level, message.into())));
+    }
+}
+
+pub(crate) mod secrets {
+    pub(crate) fn get(name: &str) -> Option<String> {
+        super::with(|state| state.secrets.get(name).filter(|value| !value.is_empty()).cloned())
+    }
+
+    pub(crate) fn is_set(name: &str) -> bool {
+        get(name).is_some()
+    }
+
+    pub(crate) fn matches(name: &str, candidate: &[u8]) -> bool {
+        get(name).is_some_and(|value| value.as_bytes() == candidate)
+    }
+}
+
+pub(crate) mod outbound_http {
+    pub(crate) use crate::bindings::base::vers::gateway::outbound_http::{Error, Request, Response};
+
+    pub(crate) fn send(req: &Request) -> Result<Response, Error> {
+        let reply = super::with(|state| {
+            state.sent.push(req.clone());
+            state.replies.pop_front()
+        });
+        reply.unwrap_or_else(|| panic!("no reply is scripted for {} {}", req.method, req.url))
+    }
+}
+
+pub(crate) mod identity {
+    pub(crate) fn vm_id() -> Option<String> {
+        super::with(|state| state.vm_id.clone())
+    }
+}
+
+pub(crate) mod random {
+    /// The same sequence in every test (SplitMix64).
+    pub(crate) fn u64() -> u64 {
+        super::with(|state| {
+            state.random = state.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let z = (state.random ^ (state.random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            z ^ (z >> 31)
+        })
+    }
+}
+
+pub(crate) mod types {
+    use crate::headers::{check_name, check_value};
+    use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
+
+    pub(crate) use crate::bindings::base::vers::gateway::types::{EditError, LocalResponse};
+
+    /// What all hooks of one exchange share.
+    #[derive(Debug, Clone, Default)]
+    pub(crate) struct Exchange(pub(crate) Rc<Facts>);
+
+    #[derive(Debug, Default)]
+    pub(crate) struct Facts {
+        pub(crate) id: String,
+        pub(crate) route: String,
+        pub(crate) client: String,
+        pub(crate) peer: String,
+        pub(crate) local_port: u16,
+        pub(crate) captures: BTreeMap<String, String>,
+        pub(crate) values: RefCell<BTreeMap<String, Vec<u8>>>,
+    }
+
+    impl Exchange {
+        pub(crate) fn id(&self) -> String {
+            self.0.id.clone()
+        }
+
+        pub(crate) fn route(&self) -> String {
+            self.0.route.clone()
+        }
+
+        pub(crate) fn client_address(&self) -> String {
+            self.0.client.clone()
+        }
+
+        pub(crate) fn peer_address(&self) -> String {
+            self.0.peer.clone()
+        }
+
+        pub(crate) fn local_port(&self) -> u16 {
+            self.0.local_port
+        }
+
+        pub(crate) fn capture(&self, name: &str) -> Option<String> {
+            self.0.captures.get(name).cloned()
+        }
+
+        pub(crate) fn get(&self, key: &str) -> Option<Vec<u8>> {
+            self.0.values.borrow().get(key).cloned()
+        }
+
+        pub(crate) fn set(&self, key: &str, value: &[u8]) -> Result<(), EditError> {
+            let mut values = self.0.values.borrow_mut();
+            let others = values.iter().filter(|(known, _)| *known != key);
+            let size: usize = others.map(|(key, value)| key.len() + value.len()).sum();
+            if size + key.len() + value.len() > 16 * 1024 {
+                return Err(EditError::TooLarge);
+            }
+            values.insert(key.into(), value.into());
+            Ok(())
+        }
+    }
+
+    type Fields = Vec<(String, Vec<u8>)>;
+
+    /// Names in lower case.
+    #[derive(Debug, Clone, Default)]
+    pub(crate) struct Headers(pub(crate) Rc<RefCell<Fields>>);
+
+    impl Headers {
+        pub(crate) fn get(&self, name: &str) -> Option<Vec<u8>> {
+            self.get_all(name).into_iter().next()
+        }
+
+        pub(crate) fn get_all(&self, name: &str) -> Vec<Vec<u8>> {
+            let fields = self.0.borrow();
+            let of_name = fields.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name));
+            of_name.map(|(_, value)| value.clone()).collect()
+        }
+
+        pub(crate) fn has(&self, name: &str) -> bool {
+            self.get(name).is_some()
+        }
+
+        pub(crate) fn set(&self, name: &str, value: &[u8]) -> Result<(), EditError> {
+            check(name, value)?;
+            self.remove(name)?;
+            self.append(name, value)
+        }
+
+        pub(crate) fn append(&self, name: &str, value: &[u8]) -> Result<(), EditError> {
+            check(name, value)?;
+            self.0.borrow_mut().push((name.to_ascii_lowercase(), value.into()));
+            Ok(())
+        }
+
+        pub(crate) fn remove(&self, name: &str) -> Result<(), EditError> {
+            check(name, b"")?;
+            self.0.borrow_mut().retain(|(known, _)| !known.eq_ignore_ascii_case(name));
+            Ok(())
+        }
+
+        pub(crate) fn entries(&self) -> Fields {
+            self.0.borrow().clone()
+        }
+    }
+
+    fn check(name: &str, value: &[u8]) -> Result<(), EditError> {
+        check_name(name).and_then(|()| check_value(value)).map_err(|error| match error {
+            crate::EditError::InvalidName => EditError::InvalidName,
+            crate::EditError::Forbidden => EditError::Forbidden,
+            _ => EditError::InvalidValue,
+        })
+    }
+
+    #[derive(Debug, Default)]
+    pub(crate) struct RequestHead {
+        pub(crate) method: String,
+        pub(crate) authority: String,
+        pub(crate) path_and_query: RefCell<String>,
+        pub(crate) is_upgrade: bool,
+        pub(crate) headers: Headers,
+    }
+
+    impl RequestHead {
+        pub(crate) fn method(&self) -> String {
+            self.method.clone()
+        }
+
+        pub(crate) fn authority(&self) -> String {
+            self.authority.clone()
+        }
+
+        pub(crate) fn path(&self) -> String {
+            let target = self.path_and_query.borrow();
+            target.split_once('?').map_or(target.as_str(), |(path, _)| path).into()
+        }
+
+        pub(crate) fn query(&self) -> Option<String> {
+            Some(self.path_and_query.borrow().split_once('?')?.1.into())
+        }
+
+        pub(crate) fn set_path_and_query(&self, value: &str) -> Result<(), EditError> {
+            if !value.starts_with('/') || !value.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {
+                return Err(EditError::InvalidValue);
+            }
+            *self.path_and_query.borrow_mut() = value.into();
+            Ok(())
+        }
+
+        pub(crate) fn is_upgrade(&self) -> bool {
+            self.is_upgrade
+        }
+
+        pub(crate) fn headers(&self) -> Headers {
+            self.headers.clone()
+        }
+    }
+
+    #[derive(Debug, Default)]
+    pub(crate) struct ResponseHead {
+        pub(crate) status: std::cell::Cell<u16>,
+        pub(crate) headers: Headers,
+    }
+
+    impl ResponseHead {
+        pub(crate) fn status(&self) -> u16 {
+            self.status.get()
+        }
+
+        pub(crate) fn set_status(&self, value: u16) -> Result<(), EditError> {
+            let frames_the_body = |status| matches!(status, ..200 | 204 | 304);
+            if !(200..=599).contains(&value) || frames_the_body(value) || frames_the_body(self.status()) {
+                return Err(EditError::InvalidValue);
+            }
+            self.status.set(value);
+            Ok(())
+        }
+
+        pub(crate) fn headers(&self) -> Headers {
+            self.headers.clone()
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! Run a plugin in ordinary tests: no WebAssembly, no gateway. Not there in components.
+//!
+//! ```
+//! use vers_plugin::{prelude::*, testing::{self, MockHost}};
+//!
+//! #[derive(Debug, Deserialize)]
+//! struct Gate { secret: String }
+//!
+//! impl HttpFilter for Gate {
+//!     fn on_request(&self, req: &mut Request) -> Verdict {
+//!         if req.bearer_matches(&self.secret) { Verdict::Next } else { Verdict::forbidden("no-token") }
+//!     }
+//! }
+//! vers_plugin::export!(Gate: request_filter);
+//!
+//! # fn main() -> Result<(), Vec<ConfigProblem>> {
+//! let gate: Gate = testing::configure(r#"secret = "fleet""#)?;
+//! let _host = MockHost::new().secret("fleet", "s3cret");
+//!
+//! let mut req = testing::request("GET", "/").header("authorization", "Bearer s3cret").build();
+//! assert_eq!(gate.on_request(&mut req), Verdict::Next);
+//! let mut req = testing::request("GET", "/").build();
+//! assert_eq!(gate.on_request(&mut req).reply().map(|reply| reply.status), Some(403));
+//! # Ok(())
+//! # }
+//! ```
+
+use crate::{
+    ConfigProblem, Plugin, Request, Response, config, http,
+    http::find,
+    log::Level,
+    simulation::{self, outbound_http as wit, types},
+};
+use std::cell::Cell;
+
+/// Configures a plugin as the gateway does, from what stands in its `config` table.
+///
+/// ```
+/// use vers_plugin::{prelude::*, testing};
+///
+/// #[derive(Debug, Deserialize)]
+/// struct Limits { max: u8 }
+/// impl HttpFilter for Limits {}
+/// vers_plugin::export!(Limits: http_filter);
+///
+/// # fn main() {
+/// let problems = testing::configure::<Limits>("max = 'ten'").unwrap_err();
+/// assert_eq!(problems[0].path, "max");
+/// assert_eq!(problems[0].message, r#"invalid type: string "ten", expected u8"#);
+/// # }
+/// ```
+///
+/// # Errors
+/// What the plugin would report.
+///
+/// # Panics
+/// On text that is not TOML.
+pub fn configure<P: Plugin>(table: &str) -> Result<P, Vec<ConfigProblem>> {
+    let table: serde_json::Value = toml::from_str(table).unwrap_or_else(|error| panic!("{error}"));
+    config::parse(&table.to_string())
+}
+
+/// The gateway behind a test: what it holds for the plugin, and what the plugin did with it.
+///
+/// It acts for the thread that made it, until it is dropped; make one per test.
+///
+/// ```
+/// use vers_plugin::{http, identity, log, testing::MockHost};
+///
+/// let host = MockHost::new().vm_id("a1").reply(201, "").fail(http::Error::Timeout);
+/// assert_eq!(identity::vm_id().as_deref(), Some("a1"));
+/// assert_eq!(http::post("https://example.com/").send().map(|answer| answer.status()), Ok(201));
+/// assert_eq!(http::get("https://example.com/").send().err(), Some(http::Error::Timeout));
+/// log::warn("twice");
+/// assert_eq!(host.sent().len(), 2);
+/// assert!(host.logged(log::Level::Warn, "twice"));
+/// ```
+#[derive(Debug)]
+#[must_use = "the mock acts until it is dropped"]
+pub struct MockHost {
+    // Bound to its thread, as the simulation is.
+    _thread: std::marker::PhantomData<*const ()>,
+}
+
+impl MockHost {
+    /// A gateway without secrets, without a VM id, and that expects no requests.
+    #[expect(clippy::new_without_default, reason = "it acts on the thread, which a default should not")]
+    pub fn new() -> Self {
+        simulation::with(|state| *state = simulation::State::default());
+        Self { _thread: std::marker::PhantomData }
+    }
+
+    /// Sets a secret.
+    pub fn secret(self, name: &str, value: &str) -> Self {
+        simulation::with(|state| state.secrets.insert(name.into(), value.into()));
+        self
+    }
+
+    /// Sets the VM's id.
+    pub fn vm_id(self, id: &str) -> Self {
+        simulation::with(|state| state.vm_id = Some(id.into()));
+        self
+    }
+
+    /// Answers the next request that has no answer yet. A request without one is a panic.
+    pub fn reply(self, status: u16, body: &str) -> Self {
+        let answer = wit::Response { status, headers: Vec::new(), body: body.into() };
+        simulation::with(|state| state.replies.push_back(Ok(answer)));
+        self
+    }
+
+    /// Lets the next request that has no answer yet fail.
+    pub fn fail(self, error: http::Error) -> Self {
+        let error = match error {
+            http::Error::NotGranted => wit::Error::NotGranted,
+            http::Error::InvalidRequest(detail) => wit::Error::InvalidRequest(detail),
+            http::Error::Connect(detail) => wit::Error::Connect(detail),
+            http::Error::Timeout => wit::Error::Timeout,
+            http::Error::TooLarge => wit::Error::TooLarge,
+            http::Error::Protocol(detail) => wit::Error::Protocol(detail),
+        };
+        simulation::with(|state| state.replies.push_back(Err(error)));
+        self
+    }
+
+    /// Takes the requests that went out since the last call.
+    pub fn sent(&self) -> Vec<Sent> {
+        let sent = simulation::with(|state| std::mem::take(&mut state.sent));
+        sent.into_iter()
+            .map(|wit::Request { method, url, headers, body, .. }| Sent { method, url, headers, body })
+            .collect()
+    }
+
+    /// Whether a line of this level contains this text.
+    pub fn logged(&self, level: Level, text: &str) -> bool {
+        simulation::with(|state| state.lines.iter().any(|(l, line)| *l == level && line.contains(text)))
+    }
+}
+
+impl Drop for MockHost {
+    fn drop(&mut self) {
+        simulation::with(|state| *state = simulation::State::default());
+    }
+}
+
+/// A request that a plugin sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Sent {
+    /// `GET`, `POST`, …
+    pub method: String,
+    /// The absolute URL.
+    pub url: String,
+    /// Headers, as the plugin wrote them.
+    pub headers: Vec<(String, Vec<u8>)>,
+    /// The whole body.
+    pub body: Vec<u8>,
+}
+
+impl Sent {
+    /// The first value of a header, if it is UTF-8.
+    pub fn header_str(&self, name: &str) -> Option<&str> {
+        find(&self.headers, name)
+    }
+
+    /// The body as JSON; null if it is something else.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+}
+
+/// A request to hand to a hook: from `192.0.2.1` to port 8080, on route `test`.
+///
+/// ```
+/// use vers_plugin::testing;
+///
+/// let req = testing::request("GET", "/api?x=1").header("accept", "*/*").client("2001:db8::1").build();
+/// assert_eq!(req.exchange().client_address(), "2001:db8::1");
+/// ```
+pub fn request(method: &str, path_and_query: &str) -> RequestBuilder {
+    RequestBuilder {
+        head: types::RequestHead {
+            method: method.into(),
+            authority: "test.example".into(),
+            path_and_query: String::from(path_and_query).into(),
+            ..types::RequestHead::default()
+        },
+        facts: facts(),
+    }
+}
+
+/// A request that is being put together.
+#[derive(Debug)]
+#[must_use]
+pub struct RequestBuilder {
+    head: types::RequestHead,
+    facts: types::Facts,
+}
+
+impl RequestBuilder {
+    /// Adds a header, such as a client may send: any.
+    pub fn header(self, name: &str, value: impl Into<Vec<u8>>) -> Self {
+        self.head.headers.0.borrow_mut().push((name.to_ascii_lowercase(), value.into()));
+        self
+    }
+
+    /// Sets `host[:port]`.
+    pub fn authority(mut self, authority: &str) -> Self {
+        self.head.authority = authority.into();
+        self
+    }
+
+    /// Makes it a request for another protocol.
+    pub fn upgrade(mut self) -> Self {
+        self.head.is_upgrade = true;
+        self
+    }
+
+    /// Sets the exchange's id.
+    pub fn id(mut self, id: &str) -> Self {
+        self.facts.id = id.into();
+        self
+    }
+
+    /// Sets the name of the matched route.
+    pub fn route(mut self, route: &str) -> Self {
+        self.facts.route = route.into();
+        self
+    }
+
+    /// Sets the client's address.
+    pub fn client(mut self, address: &str) -> Self {
+        self.facts.client = address.into();
+        self
+    }
+
+    /// Sets the address of the connection's other end.
+    pub fn peer(mut self, address: &str) -> Self {
+        self.facts.peer = address.into();
+        self
+    }
+
+    /// Sets the port that the client connected to.
+    pub fn local_port(mut self, port: u16) -> Self {
+        self.facts.local_port = port;
+        self
+    }
+
+    /// Adds a capture of the matched route.
+    pub fn capture(mut self, name: &str, value: &str) -> Self {
+        self.facts.captures.insert(name.into(), value.into());
+        self
+    }
+
+    /// The request.
+    pub fn build(self) -> Request {
+        Request::new(types::Exchange(self.facts.into()), self.head)
+    }
+}
+
+/// An answer to hand to a hook.
+///
+/// ```
+/// use vers_plugin::testing;
+///
+/// let req = testing::request("GET", "/").build();
+/// req.exchange().set("seen", "1")?;
+/// let resp = testing::response(200).header("server", "nginx").to(&req).build();
+/// assert_eq!(resp.exchange().get("seen").as_deref(), Some(&b"1"[..]));
+/// # Ok::<(), vers_plugin::EditError>(())
+/// ```
+pub fn response(status: u16) -> ResponseBuilder {
+    let head = types::ResponseHead { status: Cell::new(status), ..types::ResponseHead::default() };
+    ResponseBuilder { head, exchange: types::Exchange(facts().into()) }
+}
+
+/// An answer that is being put together.
+#[derive(Debug)]
+#[must_use]
+pub struct ResponseBuilder {
+    head: types::ResponseHead,
+    exchange: types::Exchange,
+}
+
+impl ResponseBuilder {
+    /// Adds a header.
+    pub fn header(self, name: &str, value: impl Into<Vec<u8>>) -> Self {
+        self.head.headers.0.borrow_mut().push((name.to_ascii_lowercase(), value.into()));
+        self
+    }
+
+    /// Makes it the answer to this request: the same exchange.
+    pub fn to(mut self, req: &Request) -> Self {
+        self.exchange = req.exchange().simulated().clone();
+        self
+    }
+
+    /// The answer.
+    pub fn build(self) -> Response {
+        Response::new(self.exchange, self.head)
+    }
+}
+
+fn facts() -> types::Facts {
+    types::Facts {
+        id: "0".into(),
+        route: "test".into(),
+        client: "192.0.2.1".into(),
+        peer: "192.0.2.1".into(),
+        local_port: 8080,
+        ..types::Facts::default()
+    }
+}

@@ -1,0 +1,32 @@
+//! Panics in the hook that the request header `x-trap` names: `request` or `response`; with
+//! `configure = true` already there.
+
+use vers_plugin::prelude::*;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Trap {
+    #[serde(default)]
+    configure: bool,
+}
+
+impl HttpFilter for Trap {
+    fn on_request(&self, req: &mut Request) -> Verdict {
+        match req.header_str("x-trap").as_deref() {
+            Some("request") => panic!("asked to panic on request"),
+            Some("response") => req.exchange().set("trap", "1").expect("a small value"),
+            _ => {}
+        }
+        Verdict::Next
+    }
+
+    fn on_response(&self, resp: &mut Response) -> ResponseVerdict {
+        assert!(resp.exchange().get("trap").is_none(), "asked to panic on response");
+        ResponseVerdict::Next
+    }
+
+    fn validate(&self, _problems: &mut Problems) {
+        assert!(!self.configure, "asked to panic on configure");
+    }
+}
+vers_plugin::export!(Trap: http_filter);

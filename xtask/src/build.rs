@@ -1,0 +1,104 @@
+//! What is built, and how: plugins for wasm32-wasip2, everything else for this machine.
+
+use std::{
+    env,
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use crate::{Result, tree};
+
+const PLUGINS: [&str; 3] = ["auth-token", "header-inject", "registry-register"];
+const COMPONENTS: [&str; 4] = ["build", "--release", "--target", "wasm32-wasip2"];
+/// Components travel: line numbers would be two thirds of them. Function names stay.
+const SMALL: [(&str, &str); 2] =
+    [("CARGO_PROFILE_RELEASE_DEBUG", "false"), ("CARGO_PROFILE_RELEASE_STRIP", "debuginfo")];
+/// The tests' misbehaving plugins mean something only in a sandbox.
+const NATIVE: [&str; 3] = ["--workspace", "--exclude", "guests"];
+
+/// Makes the toolchain able to build plugins, and says how where that takes another compiler.
+pub(crate) fn wasm() -> Result {
+    if let Some(compiler) = wasm_target()? {
+        println!("RUSTC={}", compiler.display());
+    }
+    Ok(())
+}
+
+/// Names the compiler for plugins, if it is not the usual one.
+fn wasm_target() -> Result<Option<PathBuf>> {
+    let script = tree::root().join("xtask/ensure-wasm.sh");
+    let said = Command::new("bash").arg(script).current_dir(tree::root()).stderr(Stdio::inherit()).output();
+    let said = said.map_err(|error| format!("bash does not start: {error}"))?;
+    if !said.status.success() {
+        return Err("there is no way to build plugins here (see above)".into());
+    }
+    let compiler = String::from_utf8(said.stdout)?;
+    Ok(Some(compiler.trim()).filter(|path| !path.is_empty()).map(PathBuf::from))
+}
+
+pub(crate) fn plugins() -> Result {
+    first_party(wasm_target()?.as_deref())
+}
+
+pub(crate) fn plugins_and_guests() -> Result {
+    let compiler = wasm_target()?;
+    first_party(compiler.as_deref())?;
+    // Apart from the others: what guests need must not change how the plugins are compiled.
+    components(compiler.as_deref(), &["--package", "guests", "--examples"])
+}
+
+pub(crate) fn test(arguments: &[&str]) -> Result {
+    plugins_and_guests()?;
+    run(cargo().arg("test").args(NATIVE).args(arguments))
+}
+
+pub(crate) fn gateway() -> Result {
+    // Selected like the tests, so that both share what is compiled.
+    run(cargo().arg("build").args(NATIVE).args(["--bin", "vers-gateway"]))
+}
+
+fn first_party(compiler: Option<&Path>) -> Result {
+    let packages = PLUGINS.iter().flat_map(|name| ["--package", name]);
+    components(compiler, &packages.collect::<Vec<_>>())?;
+    for name in PLUGINS {
+        let file = tree::components().join(name.replace('-', "_")).with_extension("wasm");
+        let size = fs::metadata(&file).map_err(|error| format!("{}: {error}", file.display()))?.len();
+        eprintln!("  component  {} ({} KiB)", tree::shown(&file), size.div_ceil(1024));
+    }
+    Ok(())
+}
+
+fn components(compiler: Option<&Path>, what: &[&str]) -> Result {
+    let mut cargo = cargo();
+    cargo.args(COMPONENTS).args(what).envs(SMALL);
+    if let Some(compiler) = compiler {
+        cargo.env("RUSTC", compiler);
+    }
+    run(&mut cargo)
+}
+
+/// Cargo in the workspace, as if typed at a terminal: without what the cargo that runs this program
+/// set for it, which would make some build scripts run again and again.
+fn cargo() -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let of_this_crate = |name: &OsString| {
+        let name = name.to_string_lossy();
+        ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"].iter().any(|prefix| name.starts_with(prefix))
+    };
+    for (name, _) in env::vars_os().filter(|(name, _)| of_this_crate(name)) {
+        cargo.env_remove(name);
+    }
+    cargo.current_dir(tree::root()).env("CARGO_TARGET_DIR", tree::target());
+    cargo
+}
+
+fn run(command: &mut Command) -> Result {
+    let status = command.status().map_err(|error| format!("cargo does not start: {error}"))?;
+    if status.success() {
+        return Ok(());
+    }
+    let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy()).collect();
+    Err(format!("`cargo {}` failed", arguments.join(" ")).into())
+}

@@ -1,0 +1,226 @@
+//! The smoke test's checks: each asks from outside and says what it got instead of what it expected.
+
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use futures_util::{SinkExt, StreamExt};
+use http_body_util::BodyExt;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
+    time::sleep,
+};
+use tokio_tungstenite::WebSocketStream;
+
+use super::{
+    client::{self, Asker, equal},
+    line::{FAREWELL, GREETING},
+    plan::{Plan, SERVED_BY, VM},
+    registry::{Registry, State},
+    tries::{self, DOWNLOAD, Tries, Try},
+};
+use crate::Result;
+
+pub(crate) async fn refused(ask: Asker, what: &Try) -> Result {
+    let answer = ask.fetch(what).await?;
+    equal("status", answer.status, 401)?;
+    equal("challenge", answer.header("www-authenticate").starts_with("Bearer"), true)
+}
+
+pub(crate) async fn health(ask: Asker, what: &Try) -> Result {
+    equal("status", ask.fetch(what).await?.status, 200)
+}
+
+/// What the application saw, and what came back.
+pub(crate) async fn echo(ask: Asker, what: &Try, client: IpAddr) -> Result {
+    let answer = ask.fetch(what).await?;
+    equal("status", answer.status, 200)?;
+    let seen = &answer.json()?["headers"];
+    equal("x-vm-id at the application", seen["x-vm-id"].as_str(), Some(VM))?;
+    equal("x-client at the application", seen["x-client"].as_str(), Some(&*client.to_string()))?;
+    equal("x-request-id at the application", seen["x-request-id"].is_string(), true)?;
+    equal(
+        "x-forwarded-for at the application",
+        seen["x-forwarded-for"].as_str(),
+        Some(&*client.to_string()),
+    )?;
+    equal("x-served-by in the answer", answer.header("x-served-by"), "vers-gateway")
+}
+
+pub(crate) async fn post(ask: Asker, what: &Try) -> Result {
+    let seen = ask.fetch(what).await?.json()?;
+    equal("method", seen["method"].as_str(), Some(what.method))?;
+    equal("body", seen["body"].as_str(), what.body.as_deref())
+}
+
+pub(crate) async fn download(ask: Asker, what: &Try) -> Result {
+    let answer = ask.fetch(what).await?;
+    equal("status", answer.status, 200)?;
+    equal("bytes", answer.body.len(), DOWNLOAD)
+}
+
+/// The second event comes a second after the first: a gateway that holds bodies back fails here.
+pub(crate) async fn events(what: &Try) -> Result {
+    let mut answer = client::send(what).await?;
+    equal("status", answer.status().as_u16(), 200)?;
+    let mut text = String::new();
+    while let Some(frame) = answer.frame().await {
+        if let Some(data) = frame?.data_ref() {
+            text += &String::from_utf8_lossy(data);
+        }
+        if text.contains("data: event 2\n\n") {
+            return Ok(());
+        }
+    }
+    Err(format!("the events ended after {text:?}").into())
+}
+
+pub(crate) async fn websocket_refused(to: SocketAddr) -> Result {
+    equal("status", client::websocket(to, None).await?.err(), Some(401))
+}
+
+pub(crate) async fn websocket(to: SocketAddr, token: &str) -> Result {
+    let mut socket = open_websocket(to, token).await?;
+    said_back(&mut socket, "hello").await?;
+    said_back(&mut socket, &"long ".repeat(50_000)).await?;
+    Ok(socket.close(None).await?)
+}
+
+pub(crate) async fn line(to: SocketAddr) -> Result {
+    let mut stream = TcpStream::connect(to).await?;
+    let (read, mut write) = stream.split();
+    let mut read = BufReader::new(read);
+    let mut line = String::new();
+    read.read_line(&mut line).await?;
+    equal("greeting", line.trim_end(), GREETING)?;
+    write.write_all(b"one\n").await?;
+    line.clear();
+    read.read_line(&mut line).await?;
+    equal("answer", line.trim_end(), "you said: one")?;
+    // Our half ends; the other half must not end with it.
+    write.shutdown().await?;
+    line.clear();
+    read.read_to_string(&mut line).await?;
+    equal("farewell", line.trim_end(), FAREWELL)
+}
+
+pub(crate) async fn registered(ask: Asker, plan: &Plan) -> Result {
+    loop {
+        let said = ask.fetch(&tries::registry(plan)).await?.json()?;
+        let entry = &said["vms"][0];
+        if entry["id"] == VM {
+            return equal("its first port", entry["services"][0]["port"].as_u64(), Some(plan.web.into()));
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+pub(crate) async fn heartbeats(registry: &Registry) -> Result {
+    let before = registry.state().heartbeats;
+    until(registry, |state| state.heartbeats >= before + 2).await
+}
+
+pub(crate) async fn left(registry: &Registry) -> Result {
+    until(registry, |state| state.entries.is_empty()).await
+}
+
+pub(crate) async fn admin(plan: &Plan) -> Result {
+    for (path, expected) in [("/livez", ""), ("/readyz", ""), ("/status", "headers"), ("/metrics", "# TYPE")]
+    {
+        let answer = client::get(&format!("http://{}{path}", plan.admin)).await?;
+        equal(path, answer.status, 200)?;
+        equal(&format!("{expected:?} in {path}"), answer.text().contains(expected), true)?;
+    }
+    Ok(())
+}
+
+/// A WebSocket is open before the edit and still carries after it.
+pub(crate) async fn reload(ask: Asker, plan: &Plan) -> Result {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, plan.web));
+    let mut socket = open_websocket(address, &plan.token).await?;
+    said_back(&mut socket, "before").await?;
+    let toml = fs::read_to_string(plan.file())?;
+    fs::write(plan.file(), toml.replace(SERVED_BY, "x-served-by = \"an edited file\""))?;
+    let what = Tries::at("127.0.0.1", plan).echo;
+    while ask.fetch(&what).await?.header("x-served-by") != "an edited file" {
+        sleep(Duration::from_millis(100)).await;
+    }
+    said_back(&mut socket, "after").await?;
+    Ok(socket.close(None).await?)
+}
+
+async fn open_websocket(to: SocketAddr, token: &str) -> Result<WebSocketStream<TcpStream>> {
+    client::websocket(to, Some(token)).await?.map_err(|status| format!("refused with {status}").into())
+}
+
+async fn said_back(socket: &mut WebSocketStream<TcpStream>, text: &str) -> Result {
+    socket.send(text.into()).await?;
+    let back = socket.next().await.ok_or("the WebSocket has ended")??;
+    equal("message", back.to_text()?, text)
+}
+
+/// Waits for a state; the check's own limit ends it.
+async fn until(registry: &Registry, reached: impl Fn(&State) -> bool) -> Result {
+    while !reached(&registry.state()) {
+        sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
+}
+
+/// The services and the checks without a gateway: what fails in the demo is then the gateway's.
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::demo::{app, http, line as line_service};
+
+    async fn listener() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    #[tokio::test]
+    async fn the_application_answers_itself() -> Result {
+        let (app, address) = listener().await;
+        tokio::spawn(http::serve(app, app::answer));
+        let get = |path: &str| Try::get(format!("http://{address}{path}"));
+        for ask in [Asker::find(), Asker::Own] {
+            health(ask, &get("/health")).await?;
+            post(ask, &get("/echo").post("hello")).await?;
+            download(ask, &get(&format!("/download?bytes={DOWNLOAD}"))).await?;
+            let page = ask.fetch(&get("/").header("x-mark", "<b>")).await?;
+            equal("the page shows x-mark", page.text().contains("<th>x-mark</th><td>&lt;b&gt;</td>"), true)?;
+            equal("nothing there", ask.fetch(&get("/nothing")).await?.status, 404)?;
+            equal("no WebSocket", ask.fetch(&get("/ws")).await?.status, 426)?;
+        }
+        events(&get("/events")).await?;
+        websocket(address, "").await
+    }
+
+    #[tokio::test]
+    async fn the_line_service_answers_itself() -> Result {
+        let (lines, address) = listener().await;
+        tokio::spawn(line_service::serve(lines));
+        line(address).await
+    }
+
+    #[tokio::test]
+    async fn the_registry_wants_its_token() -> Result {
+        let (listener, address) = listener().await;
+        let registry = Registry::new("secret");
+        let answering = registry.clone();
+        tokio::spawn(http::serve(listener, move |request| answering.clone().answer(request)));
+        let entry = r#"{"id":"a","name":"n","role":"worker","address":"a","registeredBy":"self"}"#;
+        let post = Try::get(format!("http://{address}/registry/vms")).post(entry);
+        equal("without", Asker::Own.fetch(&post).await?.status, 401)?;
+        equal("wrong", Asker::Own.fetch(&post.clone().token("secre")).await?.status, 401)?;
+        equal("right", Asker::Own.fetch(&post.clone().token("secret")).await?.status, 201)?;
+        equal("health", Asker::Own.fetch(&Try::get(format!("http://{address}/health"))).await?.status, 200)?;
+        equal("entries", registry.state().entries.len(), 1)
+    }
+}
