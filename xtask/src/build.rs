@@ -20,9 +20,8 @@ const NATIVE: [&str; 3] = ["--workspace", "--exclude", "guests"];
 
 /// Makes the toolchain able to build plugins, and says how where that takes another compiler.
 pub(crate) fn wasm() -> Result {
-    if let Some(compiler) = wasm_target()? {
-        println!("RUSTC={}", compiler.display());
-    }
+    let compiler = wasm_target()?.map(|compiler| format!("RUSTC='{}' ", compiler.display()));
+    println!("{}cargo build --release --target wasm32-wasip2", compiler.unwrap_or_default());
     Ok(())
 }
 
@@ -51,7 +50,10 @@ pub(crate) fn plugins_and_guests() -> Result {
 
 pub(crate) fn test(arguments: &[&str]) -> Result {
     plugins_and_guests()?;
-    run(cargo().arg("test").args(NATIVE).args(arguments))
+    let for_cargo = arguments.iter().take_while(|it| **it != "--");
+    let names_packages = for_cargo.into_iter().any(|it| it.starts_with("-p") || it.starts_with("--package"));
+    let packages: &[&str] = if names_packages { &[] } else { &NATIVE };
+    run(cargo().arg("test").args(packages).args(arguments))
 }
 
 pub(crate) fn gateway() -> Result {

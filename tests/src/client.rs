@@ -1,0 +1,174 @@
+//! Clients: one that speaks HTTP well, and one that sends what it is told.
+
+use crate::wait::within;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use std::net::SocketAddr;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+/// Sends requests to one address, each on a connection of its own.
+#[derive(Debug, Clone)]
+pub struct Client {
+    address: SocketAddr,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// A whole answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
+    /// Its trailers, where there were any.
+    pub trailers: Option<HeaderMap>,
+}
+
+impl Answer {
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// A header as text; empty where it is absent.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+}
+
+impl Client {
+    /// A client for this address.
+    pub fn new(address: SocketAddr) -> Self {
+        Self { address, headers: Vec::new() }
+    }
+
+    /// Adds a header to every request.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.headers
+            .push((HeaderName::from_static(name), HeaderValue::from_str(value).expect("a header value")));
+        self
+    }
+
+    /// `GET path`.
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(Method::GET, path, Bytes::new()).await
+    }
+
+    /// `POST path`.
+    pub async fn post(&self, path: &str, body: impl Into<Bytes>) -> Answer {
+        self.send(Method::POST, path, body.into()).await
+    }
+
+    /// Any request; the answer must come.
+    pub async fn send(&self, method: Method, path: &str, body: Bytes) -> Answer {
+        let what = format!("an answer to {method} {path}");
+        match within(&what, self.try_send(method, path, body)).await {
+            Ok(answer) => answer,
+            Err(error) => panic!("{what}: {error}"),
+        }
+    }
+
+    /// Any request.
+    ///
+    /// # Errors
+    /// Fails where there is no connection, or it breaks off before the end of the answer.
+    pub async fn try_send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
+        let stream = TcpStream::connect(self.address).await?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        let connection = tokio::spawn(connection);
+        let mut request = Request::builder().method(method).uri(path);
+        if self.headers.iter().all(|(name, _)| name != http::header::HOST) {
+            request = request.header("host", self.address.to_string());
+        }
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
+        let response = sender.send_request(request.body(Full::new(body))?).await?;
+        let (head, body) = response.into_parts();
+        let body = body.collect().await?;
+        let trailers = body.trailers().cloned();
+        connection.abort();
+        Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes(), trailers })
+    }
+}
+
+/// A connection that sends bytes as they are, and reads what comes.
+#[derive(Debug)]
+pub struct Raw {
+    /// The connection.
+    pub stream: TcpStream,
+    seen: Vec<u8>,
+}
+
+impl Raw {
+    /// Connects.
+    pub async fn connect(address: SocketAddr) -> Self {
+        let stream = within("a connection", TcpStream::connect(address)).await.expect("a connection");
+        Self { stream, seen: Vec::new() }
+    }
+
+    /// Sends bytes.
+    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        within("a write", self.stream.write_all(bytes.as_ref())).await.expect("a write");
+    }
+
+    /// Reads until the text has come, and returns everything up to its end.
+    pub async fn until(&mut self, text: &str) -> String {
+        loop {
+            if let Some(at) = find(&self.seen, text.as_bytes()) {
+                let rest = self.seen.split_off(at + text.len());
+                return String::from_utf8_lossy(&std::mem::replace(&mut self.seen, rest)).into_owned();
+            }
+            let before = String::from_utf8_lossy(&self.seen).into_owned();
+            let read =
+                within(&format!("{text:?} after {before:?}"), self.stream.read_buf(&mut self.seen)).await;
+            assert_ne!(read.expect("a read"), 0, "the connection ended before {text:?}; it said {before:?}");
+        }
+    }
+
+    /// Reads exactly so many bytes.
+    pub async fn exactly(&mut self, bytes: usize) -> Vec<u8> {
+        while self.seen.len() < bytes {
+            let read = within("more bytes", self.stream.read_buf(&mut self.seen)).await;
+            assert_ne!(
+                read.expect("a read"),
+                0,
+                "the connection ended after {} of {bytes} bytes",
+                self.seen.len()
+            );
+        }
+        let rest = self.seen.split_off(bytes);
+        std::mem::replace(&mut self.seen, rest)
+    }
+
+    /// Reads until the other side closes; a reset counts as that.
+    pub async fn to_end(&mut self) -> String {
+        let mut all = std::mem::take(&mut self.seen);
+        // What came before a reset is what there is.
+        let _ = within("the end of the connection", self.stream.read_to_end(&mut all)).await;
+        String::from_utf8_lossy(&all).into_owned()
+    }
+
+    /// Says that nothing more will be sent.
+    pub async fn finish(&mut self) {
+        self.stream.shutdown().await.expect("a half-close");
+    }
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack.windows(needle.len()).position(|window| window == needle)
+}

@@ -1,0 +1,21 @@
+//! Where the compiled components are.
+
+use std::path::PathBuf;
+
+/// A first-party plugin: `auth_token`, `header_inject`, `registry_register`.
+pub fn plugin(name: &str) -> PathBuf {
+    component(&format!("{name}.wasm"))
+}
+
+/// A plugin that misbehaves: a file of `tests/guests/examples`.
+pub fn guest(name: &str) -> PathBuf {
+    component(&format!("examples/{name}.wasm"))
+}
+
+fn component(file: &str) -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target")), PathBuf::from);
+    let path = target.join("wasm32-wasip2/release").join(file);
+    assert!(path.is_file(), "{} is missing; `cargo xtask plugins --guests` builds it", path.display());
+    path.canonicalize().expect("the path of a file that is there")
+}
