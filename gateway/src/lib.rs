@@ -14,6 +14,19 @@
 //! Modules stand on floors, and import only from floors below their own; `docs/architecture.md` has
 //! the map and a test keeps it true.
 
+#![warn(
+    missing_docs,
+    // Bytes from the network can end a connection, never the process.
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    // Only the command line prints, and it returns its exit code.
+    clippy::exit,
+    clippy::print_stderr,
+    clippy::print_stdout
+)]
+
 // Floor 0: knows nothing of gateways.
 pub mod drain;
 pub mod ids;

@@ -16,7 +16,8 @@ pub struct Limits {
     #[serde(deserialize_with = "whole::<_, u32, _, 1, 1000>")]
     #[schemars(range(min = 1, max = 1000))]
     pub headers: u32,
-    /// Connections open at a time on each listener, 1 to 1000000. Further ones wait.
+    /// Connections open at a time on each listener, 1 to 1000000. Further ones are answered 503 and
+    /// closed.
     #[serde(deserialize_with = "whole::<_, u32, _, 1, 1000000>")]
     #[schemars(range(min = 1, max = 1000000))]
     pub connections: u32,

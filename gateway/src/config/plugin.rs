@@ -60,7 +60,8 @@ pub struct PluginLimits {
     pub cpu: Duration,
     /// Time of one call from start to end.
     pub wall: Duration,
-    /// Live instances in each worker, 1 to 10000. Further calls wait.
+    /// Live instances in each worker, 1 to 10000. A call that finds all of them in use fails
+    /// (`plugin-busy`).
     #[serde(deserialize_with = "whole::<_, u32, _, 1, 10000>")]
     #[schemars(range(min = 1, max = 10000))]
     pub instances: u32,
