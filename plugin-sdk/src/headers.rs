@@ -155,10 +155,11 @@ pub fn check_value(value: impl AsRef<[u8]>) -> Result<(), EditError> {
     value.as_ref().iter().all(is_allowed).then_some(()).ok_or(EditError::InvalidValue)
 }
 
-const RESERVED: [&str; 13] = [
+const RESERVED: [&str; 15] = [
     "connection",
     "content-length",
     "forwarded",
+    "host",
     "http2-settings",
     "keep-alive",
     "proxy-authenticate",
@@ -168,5 +169,6 @@ const RESERVED: [&str; 13] = [
     "trailer",
     "transfer-encoding",
     "upgrade",
+    "via",
     "x-real-ip",
 ];
