@@ -8,7 +8,8 @@
 #            rust-src of exactly its version, and linked into the toolchain
 #   second   a second compiler, Debian's rustc-web, and the library from its own rust-web-src
 # The Debian ways install nothing system-wide: packages are fetched by apt, which checks their
-# signatures, and unpacked in the cache. The library's crates are pinned by its own Cargo.lock.
+# signatures, and unpacked in the cache. The library's crates are pinned by its own Cargo.lock. To
+# undo, remove the link lib/rustlib/wasm32-wasip2 in the toolchain; rustup asks for that too.
 #
 # On stdout: nothing, if `cargo build --target wasm32-wasip2` works from now on; else one line, the
 # compiler to build with (as RUSTC). Everything else is told on stderr.

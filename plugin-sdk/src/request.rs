@@ -16,10 +16,9 @@ use std::cell::OnceCell;
 /// assert_eq!((req.path(), req.query()), ("/new", None));
 /// # Ok::<(), vers_plugin::EditError>(())
 /// ```
-// Field order is drop order: the fields of a head go before the head.
 #[derive(Debug)]
 pub struct Request {
-    headers: OnceCell<Headers>,
+    headers: Headers,
     head: types::RequestHead,
     exchange: Exchange,
     method: OnceCell<String>,
@@ -29,9 +28,9 @@ pub struct Request {
 }
 
 impl Request {
-    pub(crate) fn new(exchange: types::Exchange, head: types::RequestHead) -> Self {
+    pub(crate) fn new(exchange: types::Exchange, head: types::RequestHead, headers: types::Headers) -> Self {
         Self {
-            headers: OnceCell::new(),
+            headers: Headers::new(headers),
             head,
             exchange: Exchange::new(exchange),
             method: OnceCell::new(),
@@ -80,7 +79,7 @@ impl Request {
 
     /// The header fields, to read and to change.
     pub fn headers(&self) -> &Headers {
-        self.headers.get_or_init(|| Headers::new(self.head.headers()))
+        &self.headers
     }
 
     /// The first value of a header.

@@ -1,7 +1,6 @@
 //! The answer that a hook sees.
 
 use crate::{EditError, Exchange, Headers, host::types, log};
-use std::cell::OnceCell;
 
 /// An answer without its body, to look at and to change until the hook returns: the backend's, or
 /// the one that a plugin gave instead.
@@ -14,17 +13,16 @@ use std::cell::OnceCell;
 /// resp.set_header("x-served-by", "vers-gateway");
 /// assert_eq!(resp.header("server"), None);
 /// ```
-// Field order is drop order: the fields of a head go before the head.
 #[derive(Debug)]
 pub struct Response {
-    headers: OnceCell<Headers>,
+    headers: Headers,
     head: types::ResponseHead,
     exchange: Exchange,
 }
 
 impl Response {
-    pub(crate) fn new(exchange: types::Exchange, head: types::ResponseHead) -> Self {
-        Self { headers: OnceCell::new(), head, exchange: Exchange::new(exchange) }
+    pub(crate) fn new(exchange: types::Exchange, head: types::ResponseHead, headers: types::Headers) -> Self {
+        Self { headers: Headers::new(headers), head, exchange: Exchange::new(exchange) }
     }
 
     /// Status code, 100 to 599.
@@ -43,7 +41,7 @@ impl Response {
 
     /// The header fields, to read and to change.
     pub fn headers(&self) -> &Headers {
-        self.headers.get_or_init(|| Headers::new(self.head.headers()))
+        &self.headers
     }
 
     /// The first value of a header.

@@ -197,7 +197,6 @@ pub(crate) mod types {
         pub(crate) authority: String,
         pub(crate) path_and_query: RefCell<String>,
         pub(crate) is_upgrade: bool,
-        pub(crate) headers: Headers,
     }
 
     impl RequestHead {
@@ -229,16 +228,11 @@ pub(crate) mod types {
         pub(crate) fn is_upgrade(&self) -> bool {
             self.is_upgrade
         }
-
-        pub(crate) fn headers(&self) -> Headers {
-            self.headers.clone()
-        }
     }
 
     #[derive(Debug, Default)]
     pub(crate) struct ResponseHead {
         pub(crate) status: std::cell::Cell<u16>,
-        pub(crate) headers: Headers,
     }
 
     impl ResponseHead {
@@ -253,10 +247,6 @@ pub(crate) mod types {
             }
             self.status.set(value);
             Ok(())
-        }
-
-        pub(crate) fn headers(&self) -> Headers {
-            self.headers.clone()
         }
     }
 }

@@ -183,8 +183,9 @@ pub fn request(method: &str, path_and_query: &str) -> RequestBuilder {
             method: method.into(),
             authority: "test.example".into(),
             path_and_query: String::from(path_and_query).into(),
-            ..types::RequestHead::default()
+            is_upgrade: false,
         },
+        headers: types::Headers::default(),
         facts: facts(),
     }
 }
@@ -194,13 +195,14 @@ pub fn request(method: &str, path_and_query: &str) -> RequestBuilder {
 #[must_use]
 pub struct RequestBuilder {
     head: types::RequestHead,
+    headers: types::Headers,
     facts: types::Facts,
 }
 
 impl RequestBuilder {
     /// Adds a header, such as a client may send: any.
     pub fn header(self, name: &str, value: impl Into<Vec<u8>>) -> Self {
-        self.head.headers.0.borrow_mut().push((name.to_ascii_lowercase(), value.into()));
+        self.headers.0.borrow_mut().push((name.to_ascii_lowercase(), value.into()));
         self
     }
 
@@ -254,7 +256,7 @@ impl RequestBuilder {
 
     /// The request.
     pub fn build(self) -> Request {
-        Request::new(types::Exchange(self.facts.into()), self.head)
+        Request::new(types::Exchange(self.facts.into()), self.head, self.headers)
     }
 }
 
@@ -270,8 +272,8 @@ impl RequestBuilder {
 /// # Ok::<(), vers_plugin::EditError>(())
 /// ```
 pub fn response(status: u16) -> ResponseBuilder {
-    let head = types::ResponseHead { status: Cell::new(status), ..types::ResponseHead::default() };
-    ResponseBuilder { head, exchange: types::Exchange(facts().into()) }
+    let head = types::ResponseHead { status: Cell::new(status) };
+    ResponseBuilder { head, headers: types::Headers::default(), exchange: types::Exchange(facts().into()) }
 }
 
 /// An answer that is being put together.
@@ -279,13 +281,14 @@ pub fn response(status: u16) -> ResponseBuilder {
 #[must_use]
 pub struct ResponseBuilder {
     head: types::ResponseHead,
+    headers: types::Headers,
     exchange: types::Exchange,
 }
 
 impl ResponseBuilder {
     /// Adds a header.
     pub fn header(self, name: &str, value: impl Into<Vec<u8>>) -> Self {
-        self.head.headers.0.borrow_mut().push((name.to_ascii_lowercase(), value.into()));
+        self.headers.0.borrow_mut().push((name.to_ascii_lowercase(), value.into()));
         self
     }
 
@@ -297,7 +300,7 @@ impl ResponseBuilder {
 
     /// The answer.
     pub fn build(self) -> Response {
-        Response::new(self.exchange, self.head)
+        Response::new(self.exchange, self.head, self.headers)
     }
 }
 

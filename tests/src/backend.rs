@@ -1,5 +1,6 @@
 //! Backends: what a VM would run, and what misbehaves.
 
+use crate::{client::Raw, wait::within};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, combinators::BoxBody};
@@ -16,6 +17,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
+    sync::mpsc,
     task::JoinSet,
 };
 
@@ -138,6 +140,18 @@ impl Backend {
         Self { address, heard: Arc::default(), connections, _task: task }
     }
 
+    /// Leaves its connections to the test, which plays the server itself.
+    pub async fn by_hand() -> (Self, Visitors) {
+        let (arrived, visitors) = mpsc::unbounded_channel();
+        let backend = Self::tcp(move |stream| {
+            // A test that has seen enough lets further connections go.
+            let _ = arrived.send(Raw::over(stream));
+            async {}
+        })
+        .await;
+        (backend, Visitors(visitors))
+    }
+
     /// Sends back what it gets, and closes when the other side does.
     pub async fn tcp_echo() -> Self {
         Self::tcp(|mut stream| async move {
@@ -197,6 +211,17 @@ impl Backend {
     /// How many connections it accepted.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
+    }
+}
+
+/// The connections to a backend that a test plays by hand.
+#[derive(Debug)]
+pub struct Visitors(mpsc::UnboundedReceiver<Raw>);
+
+impl Visitors {
+    /// The next connection; it must come.
+    pub async fn next(&mut self) -> Raw {
+        within("a connection to the backend", self.0.recv()).await.expect("the backend listens")
     }
 }
 

@@ -87,22 +87,72 @@ impl Client {
         path: &str,
         body: Bytes,
     ) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
+        self.connect().await?.try_send(method, path, body).await
+    }
+
+    /// Opens a connection that is kept from request to request.
+    ///
+    /// # Errors
+    /// Fails where there is no connection.
+    pub async fn connect(&self) -> Result<Kept, Box<dyn std::error::Error + Send + Sync>> {
         let stream = TcpStream::connect(self.address).await?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        let connection = tokio::spawn(connection);
-        let mut request = Request::builder().method(method).uri(path);
-        if self.headers.iter().all(|(name, _)| name != http::header::HOST) {
-            request = request.header("host", self.address.to_string());
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        Ok(Kept { client: self.clone(), sender, connection: tokio::spawn(connection) })
+    }
+}
+
+/// A connection that is kept from request to request. It is closed when it is dropped.
+#[derive(Debug)]
+pub struct Kept {
+    client: Client,
+    sender: http1::SendRequest<Full<Bytes>>,
+    connection: tokio::task::JoinHandle<hyper::Result<()>>,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+impl Kept {
+    /// `GET path`; the answer must come.
+    pub async fn get(&mut self, path: &str) -> Answer {
+        let what = format!("an answer to GET {path}");
+        match within(&what, self.try_send(Method::GET, path, Bytes::new())).await {
+            Ok(answer) => answer,
+            Err(error) => panic!("{what}: {error}"),
         }
-        for (name, value) in &self.headers {
+    }
+
+    /// Any request.
+    ///
+    /// # Errors
+    /// Fails where the connection is closed, or breaks off before the end of the answer.
+    pub async fn try_send(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
+        let mut request = Request::builder().method(method).uri(path);
+        if self.client.headers.iter().all(|(name, _)| name != http::header::HOST) {
+            request = request.header("host", self.client.address.to_string());
+        }
+        for (name, value) in &self.client.headers {
             request = request.header(name, value);
         }
-        let response = sender.send_request(request.body(Full::new(body))?).await?;
+        self.sender.ready().await?;
+        let response = self.sender.send_request(request.body(Full::new(body))?).await?;
         let (head, body) = response.into_parts();
         let body = body.collect().await?;
         let trailers = body.trailers().cloned();
-        connection.abort();
         Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes(), trailers })
+    }
+
+    /// Whether the other side has closed it.
+    pub fn is_closed(&self) -> bool {
+        self.sender.is_closed()
     }
 }
 
@@ -117,7 +167,11 @@ pub struct Raw {
 impl Raw {
     /// Connects.
     pub async fn connect(address: SocketAddr) -> Self {
-        let stream = within("a connection", TcpStream::connect(address)).await.expect("a connection");
+        Self::over(within("a connection", TcpStream::connect(address)).await.expect("a connection"))
+    }
+
+    /// Takes a connection that is there already.
+    pub fn over(stream: TcpStream) -> Self {
         Self { stream, seen: Vec::new() }
     }
 
@@ -138,6 +192,11 @@ impl Raw {
                 within(&format!("{text:?} after {before:?}"), self.stream.read_buf(&mut self.seen)).await;
             assert_ne!(read.expect("a read"), 0, "the connection ended before {text:?}; it said {before:?}");
         }
+    }
+
+    /// Reads up to the empty line that ends a head.
+    pub async fn head(&mut self) -> String {
+        self.until("\r\n\r\n").await
     }
 
     /// Reads exactly so many bytes.

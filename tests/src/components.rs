@@ -1,6 +1,6 @@
 //! Where the compiled components are.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A first-party plugin: `auth_token`, `header_inject`, `registry_register`.
 pub fn plugin(name: &str) -> PathBuf {
@@ -10,6 +10,11 @@ pub fn plugin(name: &str) -> PathBuf {
 /// A plugin that misbehaves: a file of `tests/guests/examples`.
 pub fn guest(name: &str) -> PathBuf {
     component(&format!("examples/{name}.wasm"))
+}
+
+/// `[plugin.NAME]` with this component. What is added are further keys of it, and tables may follow.
+pub fn plugin_table(name: &str, component: &Path, more: &str) -> String {
+    format!("[plugin.{name}]\ncomponent = \"{}\"\n{more}\n", component.display())
 }
 
 fn component(file: &str) -> PathBuf {

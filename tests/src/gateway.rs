@@ -1,6 +1,10 @@
 //! A whole gateway in-process.
 
-use crate::{client::Client, wait::within};
+use crate::{
+    admin::{Admin, loopback},
+    client::Client,
+    wait::within,
+};
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use vers_gateway::{
     config::AdminAddress,
@@ -22,6 +26,22 @@ impl TestGateway {
     /// Panics with the error where it does not start.
     pub fn start(toml: &str) -> Self {
         Self::try_start(toml).unwrap_or_else(|error| panic!("the gateway does not start: {error}"))
+    }
+
+    /// Starts with one listener, `[::]`, and one route, `app`, to this address.
+    ///
+    /// # Panics
+    /// Panics with the error where it does not start.
+    pub fn to(backend: SocketAddr) -> Self {
+        Self::with(backend, "")
+    }
+
+    /// As [`Self::to`], with further keys of the route, such as `timeouts = { idle = "1s" }`.
+    ///
+    /// # Panics
+    /// Panics with the error where it does not start.
+    pub fn with(backend: SocketAddr, route: &str) -> Self {
+        Self::start(&one_route(backend, route))
     }
 
     /// As [`Self::start`], without following changes of files.
@@ -83,8 +103,13 @@ impl TestGateway {
 
     /// A client for its admin address.
     pub fn admin(&self) -> Client {
+        self.operator().client().clone()
+    }
+
+    /// What an operator reads there.
+    pub fn operator(&self) -> Admin {
         match self.running.admin() {
-            Some(AdminAddress::Socket(address)) => Client::new(*address),
+            Some(AdminAddress::Socket(address)) => Admin::new(*address),
             other => panic!("no admin address: {other:?}"),
         }
     }
@@ -105,22 +130,12 @@ impl TestGateway {
 
     /// The value of a metric: the sum of its lines that contain all of `labels` (`route="app"`).
     pub async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
-        let text = self.admin().get("/metrics").await.text();
-        text.lines()
-            .filter_map(|line| {
-                let rest = line.strip_prefix(name)?;
-                let (series, value) = rest.rsplit_once(' ')?;
-                let complete = series.is_empty() || series.starts_with('{');
-                (complete && labels.iter().all(|label| series.contains(label)))
-                    .then(|| value.parse::<f64>().expect("a number"))
-            })
-            .sum()
+        self.operator().metric(name, labels).await
     }
 
     /// What `/status` says.
     pub async fn status(&self) -> serde_json::Value {
-        let text = self.admin().get("/status").await.text();
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"))
+        self.operator().status().await
     }
 
     /// Stops it, and waits for what runs.
@@ -129,7 +144,13 @@ impl TestGateway {
     }
 }
 
-fn complete(toml: &str) -> String {
+/// A configuration with one listener, `[::]`, and one route, `app`, to this address. What is added
+/// begins with further keys of the route, and tables may follow.
+pub fn one_route(backend: SocketAddr, more: &str) -> String {
+    format!("[[listener]]\naddress = \"[::]:0\"\n[[route]]\nname = \"app\"\nto = \"{backend}\"\n{more}\n")
+}
+
+pub(crate) fn complete(toml: &str) -> String {
     let mut text = toml.to_owned();
     // A table's keys end where the next table begins, so these go to the end.
     if !toml.contains("[gateway]") {
@@ -139,16 +160,4 @@ fn complete(toml: &str) -> String {
         text.push_str("\n[admin]\naddress = \"127.0.0.1:0\"\n");
     }
     text
-}
-
-fn loopback(address: SocketAddr) -> SocketAddr {
-    match address {
-        SocketAddr::V6(_) if address.ip().is_unspecified() => {
-            (std::net::Ipv6Addr::LOCALHOST, address.port()).into()
-        }
-        SocketAddr::V4(_) if address.ip().is_unspecified() => {
-            (std::net::Ipv4Addr::LOCALHOST, address.port()).into()
-        }
-        address => address,
-    }
 }

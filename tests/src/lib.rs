@@ -3,14 +3,18 @@
 //! Every socket is on port 0, every wait is for a state and has a deadline, and everything that a
 //! test starts ends with it.
 
+mod admin;
 mod backend;
 mod client;
 mod components;
 mod gateway;
+mod process;
 mod wait;
 
-pub use backend::{Backend, Heard};
-pub use client::{Answer, Client, Raw};
-pub use components::{guest, plugin};
-pub use gateway::TestGateway;
-pub use wait::{PATIENCE, eventually, within};
+pub use admin::Admin;
+pub use backend::{Backend, Heard, Visitors};
+pub use client::{Answer, Client, Kept, Raw};
+pub use components::{guest, plugin, plugin_table};
+pub use gateway::{TestGateway, one_route};
+pub use process::GatewayProcess;
+pub use wait::{PATIENCE, eventually, settled, within};

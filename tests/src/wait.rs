@@ -36,3 +36,22 @@ pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) 
         sleep(Duration::from_millis(5)).await;
     }
 }
+
+/// Asks until the answer has stayed the same for a while, and returns it: for showing that something
+/// does *not* go on. Too short a look lets a fault pass; it never invents one.
+///
+/// # Panics
+/// Panics when the answer never stays the same.
+pub async fn settled<T: PartialEq>(what: &str, mut ask: impl AsyncFnMut() -> T) -> T {
+    const LOOKS: usize = 30;
+    let mut last = ask().await;
+    let mut same = 0;
+    eventually(what, async || {
+        let now = ask().await;
+        same = if now == last { same + 1 } else { 0 };
+        last = now;
+        (same >= LOOKS).then_some(())
+    })
+    .await;
+    last
+}

@@ -73,12 +73,36 @@ fn first_party(compiler: Option<&Path>) -> Result {
 }
 
 fn components(compiler: Option<&Path>, what: &[&str]) -> Result {
+    forget_another_std(compiler)?;
     let mut cargo = cargo();
     cargo.args(COMPONENTS).args(what).envs(SMALL);
     if let Some(compiler) = compiler {
         cargo.env("RUSTC", compiler);
     }
     run(&mut cargo)
+}
+
+/// Removes what was compiled against another standard library. Cargo does not notice when the
+/// target's library comes from elsewhere, and the compiler then refuses what is there.
+fn forget_another_std(compiler: Option<&Path>) -> Result {
+    let rustc =
+        compiler.map_or_else(|| env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()), OsString::from);
+    let asked = ["--print", "target-libdir", "--target", "wasm32-wasip2"];
+    let said = Command::new(rustc).args(asked).current_dir(tree::root()).output()?;
+    let libraries = fs::read_dir(String::from_utf8(said.stdout)?.trim())?.flatten();
+    let names = libraries.map(|file| file.file_name().to_string_lossy().into_owned());
+    let core: String = names.filter(|name| name.starts_with("libcore-")).collect();
+    let built = tree::target().join("wasm32-wasip2");
+    let stamp = built.join("standard-library");
+    if fs::read_to_string(&stamp).is_ok_and(|known| known == core) {
+        return Ok(());
+    }
+    if built.exists() {
+        eprintln!("the standard library for wasm32-wasip2 is another one now: building all anew");
+        fs::remove_dir_all(&built)?;
+    }
+    fs::create_dir_all(&built)?;
+    Ok(fs::write(stamp, core)?)
 }
 
 /// Cargo in the workspace, as if typed at a terminal: without what the cargo that runs this program

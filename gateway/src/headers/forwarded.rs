@@ -55,6 +55,8 @@ impl Forwarding {
             }
             remove_all(headers);
         }
+        // Growing once is cheaper than growing on the way.
+        headers.reserve(8);
         headers.insert(X_FORWARDED_FOR, self.peer_value.clone());
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(self.scheme));
         headers.insert(X_FORWARDED_HOST, host.clone());

@@ -7,7 +7,7 @@ use super::{
         types::{self, EditError},
     },
     exchange::Exchange,
-    handles::{ExchangeHandle, HeadersHandle, REQUEST, RESPONSE, RequestHeadHandle, ResponseHeadHandle},
+    handles::{ExchangeHandle, HeadersHandle, REQUEST, RequestHeadHandle, ResponseHeadHandle},
     state::{LogVerdict, State},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, request, response, uri::PathAndQuery};
@@ -138,10 +138,6 @@ impl types::HostRequestHead for State {
         self.exchange.facts.as_ref().is_some_and(|facts| facts.is_upgrade)
     }
 
-    fn headers(&mut self, _: Resource<RequestHeadHandle>) -> Resource<HeadersHandle> {
-        Resource::new_own(REQUEST)
-    }
-
     fn drop(&mut self, _: Resource<RequestHeadHandle>) -> wasmtime::Result<()> {
         Ok(())
     }
@@ -162,10 +158,6 @@ impl types::HostResponseHead for State {
         }
         head.status = status;
         Ok(())
-    }
-
-    fn headers(&mut self, _: Resource<ResponseHeadHandle>) -> Resource<HeadersHandle> {
-        Resource::new_own(RESPONSE)
     }
 
     fn drop(&mut self, _: Resource<ResponseHeadHandle>) -> wasmtime::Result<()> {

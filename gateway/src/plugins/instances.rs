@@ -4,6 +4,7 @@ use super::{
     Exchange, Fault, FaultKind, LocalResponse, Plugin, Services, Verdict,
     bindings::exports::vers::gateway::{request_filter, response_filter},
     engine::Caller,
+    handles::{REQUEST, RESPONSE},
     instance::Instance,
 };
 use crate::metrics::{Counter, Gauge};
@@ -123,7 +124,7 @@ impl Instances {
             let Some(guest) = request.take() else { return Ok(request_filter::Verdict::Next) };
             let verdict = instance
                 .run(async |store| {
-                    guest.call_on_request(store, Resource::new_borrow(0), Resource::new_borrow(0)).await
+                    guest.call_on_request(store, Resource::new_borrow(0), Resource::new_borrow(0), Resource::new_borrow(REQUEST)).await
                 })
                 .await;
             instance.request = Some(guest);
@@ -145,7 +146,7 @@ impl Instances {
             let Some(guest) = response.take() else { return Ok(response_filter::Verdict::Next) };
             let verdict = instance
                 .run(async |store| {
-                    guest.call_on_response(store, Resource::new_borrow(0), Resource::new_borrow(0)).await
+                    guest.call_on_response(store, Resource::new_borrow(0), Resource::new_borrow(0), Resource::new_borrow(RESPONSE)).await
                 })
                 .await;
             instance.response = Some(guest);

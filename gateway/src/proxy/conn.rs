@@ -38,13 +38,17 @@ pub async fn serve(
     worker: Rc<Worker>,
     guard: Guard,
 ) {
-    let Some(view) = View::of(worker.local(), listener) else { return };
     let peer = ClientAddr::from(peer);
     let port = stream.local_addr().map_or(0, |address| address.port());
+    let Some(view) = View::of(worker.local(), listener, peer, port) else { return };
     match view.listener.mode {
-        Mode::Http(_) => serve_http(stream, Connection::new(worker, view, peer, port), guard).await,
+        Mode::Http(_) => {
+            let (view, tunnel) = (RefCell::new(view), RefCell::new(None));
+            serve_http(stream, Connection { worker, peer, port, view, tunnel }, guard).await;
+        }
         Mode::Tcp(route) => {
             if let Some(route) = view.local.routes.get(route).cloned() {
+                // A tunnel lives long, and holds on to nothing but its route.
                 drop(view);
                 tcp::serve(stream, peer, route, &worker).await;
             }
@@ -52,17 +56,19 @@ pub async fn serve(
     }
 }
 
-/// What a connection runs on: the worker's snapshot, and its listener in that.
-#[derive(Debug, Clone)]
+/// What a connection runs on: the worker's snapshot, its listener in that, and what follows from both.
+#[derive(Debug)]
 pub(super) struct View {
     pub(super) local: Rc<Local>,
     pub(super) listener: Arc<Listener>,
+    pub(super) forwarding: Forwarding,
 }
 
 impl View {
-    fn of(local: Rc<Local>, listener: SocketAddr) -> Option<Self> {
+    fn of(local: Rc<Local>, listener: SocketAddr, peer: ClientAddr, port: u16) -> Option<Rc<Self>> {
         let listener = Arc::clone(local.shared.listeners.iter().find(|known| known.address == listener)?);
-        Some(Self { local, listener })
+        let forwarding = Forwarding::new(peer, "http", port, &listener.trusted_proxies);
+        Some(Rc::new(Self { local, listener, forwarding }))
     }
 }
 
@@ -72,40 +78,22 @@ pub(super) struct Connection {
     pub(super) worker: Rc<Worker>,
     pub(super) peer: ClientAddr,
     pub(super) port: u16,
-    pub(super) state: RefCell<State>,
-}
-
-/// What changes while a connection lives.
-#[derive(Debug)]
-pub(super) struct State {
-    pub(super) view: View,
-    pub(super) forwarding: Rc<Forwarding>,
+    view: RefCell<Rc<View>>,
     /// Set by a request whose backend agreed to change the protocol.
-    pub(super) tunnel: Option<Tunnel<TcpStream>>,
+    pub(super) tunnel: RefCell<Option<Tunnel<TcpStream>>>,
 }
 
 impl Connection {
-    fn new(worker: Rc<Worker>, view: View, peer: ClientAddr, port: u16) -> Self {
-        let forwarding = Rc::new(forwarding(&view, peer, port));
-        Self { worker, peer, port, state: RefCell::new(State { view, forwarding, tunnel: None }) }
-    }
-
     /// What the next request runs on. A connection whose listener is gone keeps what it had.
-    pub(super) fn view(&self) -> (View, Rc<Forwarding>) {
-        let mut state = self.state.borrow_mut();
-        let current = self.worker.local();
-        if !Rc::ptr_eq(&current, &state.view.local)
-            && let Some(view) = View::of(current, state.view.listener.address)
+    pub(super) fn view(&self) -> Rc<View> {
+        let mut view = self.view.borrow_mut();
+        if !self.worker.runs(&view.local)
+            && let Some(current) = View::of(self.worker.local(), view.listener.address, self.peer, self.port)
         {
-            state.forwarding = Rc::new(forwarding(&view, self.peer, self.port));
-            state.view = view;
+            *view = current;
         }
-        (state.view.clone(), Rc::clone(&state.forwarding))
+        Rc::clone(&view)
     }
-}
-
-fn forwarding(view: &View, peer: ClientAddr, port: u16) -> Forwarding {
-    Forwarding::new(peer, "http", port, &view.listener.trusted_proxies)
 }
 
 type Http<S> = http1::Connection<TokioIo<Watched<TcpStream>>, S>;
@@ -120,7 +108,7 @@ async fn serve_http(stream: TcpStream, connection: Connection, mut guard: Guard)
     let connection = Rc::new(connection);
     let stream = Watched::new(stream);
     let (limits, deadlines) = {
-        let view = &connection.state.borrow().view;
+        let view = connection.view.borrow();
         let deadlines =
             Deadlines::new(stream.activity(), view.listener.head_deadline, view.listener.idle_deadline);
         (view.local.shared.heads, Rc::new(deadlines))
@@ -134,10 +122,9 @@ async fn serve_http(stream: TcpStream, connection: Connection, mut guard: Guard)
     let mut http = http1::Builder::new()
         .max_headers(limits.headers)
         .max_header_size(limits.size)
-        .pipeline_flush(true)
         .serve_connection(TokioIo::new(stream), service);
     let end = poll_fn(|cx| poll_http(&mut http, &deadlines, &mut guard, cx)).await;
-    let tunnel = connection.state.borrow_mut().tunnel.take();
+    let tunnel = connection.tunnel.take();
     match (end, tunnel) {
         (End::Done(Ok(())), Some(tunnel)) => {
             let parts = http.into_parts();

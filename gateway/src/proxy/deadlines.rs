@@ -50,7 +50,6 @@ pub(super) enum Late {
 impl Deadlines {
     pub(super) fn new(activity: Activity, head: Duration, idle: Duration) -> Self {
         let now = Instant::now();
-        // The first request is expected at once.
         let timer = RefCell::new(Timer::new(now + head));
         Self {
             activity,
@@ -75,6 +74,7 @@ impl Deadlines {
 
     /// The answer's head is on its way; bodies follow.
     pub(super) fn await_body(&self, idle: Duration) {
+        self.answer_late.set(false);
         self.awaited.set(Awaited::Body(Instant::now(), idle));
     }
 

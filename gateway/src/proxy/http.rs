@@ -4,7 +4,7 @@ use super::{
     access::Entry,
     answer::{self, Error},
     body::{Body, Content},
-    conn::Connection,
+    conn::{Connection, View},
     deadlines::Deadlines,
     tunnel::Tunnel,
 };
@@ -44,6 +44,8 @@ pub(super) async fn respond(
 struct Session<'a> {
     connection: &'a Connection,
     deadlines: &'a Rc<Deadlines>,
+    /// What it runs on, whatever is reloaded meanwhile.
+    view: Rc<View>,
     id: RequestId,
     began: Instant,
     /// The matched route, once there is one.
@@ -62,7 +64,7 @@ enum Delivered {
 impl<'a> Session<'a> {
     fn new(connection: &'a Connection, deadlines: &'a Rc<Deadlines>, request: &Request<Incoming>) -> Self {
         let (id, began) = (connection.worker.ids.next(), deadlines.request_began());
-        let (view, _) = connection.view();
+        let view = connection.view();
         let entry = view.local.shared.log.access.then(|| {
             let host =
                 request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
@@ -75,13 +77,13 @@ impl<'a> Session<'a> {
                 began,
             ))
         });
-        Self { connection, deadlines, id, began, route: None, entry }
+        Self { connection, deadlines, view, id, began, route: None, entry }
     }
 
     /// The path of a request, from its head to the head of its answer.
     async fn forward(&mut self, request: Request<Incoming>) -> Result<Response<Content>, Error> {
         let (mut head, body) = request.into_parts();
-        let (view, forwarding) = self.connection.view();
+        let view = Rc::clone(&self.view);
         let Mode::Http(table) = &view.listener.mode else { return Err(Error::NoRoute) };
         if head.method == Method::CONNECT {
             return Err(Error::Connect);
@@ -94,14 +96,17 @@ impl<'a> Session<'a> {
             headers: &head.headers,
         };
         let found = table.lookup(question).ok_or(Error::NoRoute)?;
-        let host = HeaderValue::from_str(authority.full)
-            .map_err(|_| Error::Authority(headers::AuthorityError::Malformed))?;
+        let host = match head.headers.get(header::HOST) {
+            Some(host) => host.clone(),
+            None => HeaderValue::from_str(authority.full)
+                .map_err(|_| Error::Authority(headers::AuthorityError::Malformed))?,
+        };
         let route = Rc::clone(view.local.routes.get(found.route).ok_or(Error::NoRoute)?);
         self.deadlines.await_answer(route.route.timeouts.response);
         self.route = Some(Rc::clone(&route));
 
         let upgrade = hop_by_hop::strip(&mut head.headers).filter(|_| body.is_end_stream());
-        let client = forwarding.apply(&mut head.headers, &host, &view.listener.trusted_proxies);
+        let client = view.forwarding.apply(&mut head.headers, &host, &view.listener.trusted_proxies);
         if let Some(entry) = &mut self.entry {
             entry.client = client;
         }
@@ -241,7 +246,8 @@ impl<'a> Session<'a> {
             entry.route = Some(route.route.name.clone());
         }
         let upstream = Side { io: upgraded.io, early: upgraded.read };
-        self.connection.state.borrow_mut().tunnel = Some(Tunnel { upstream, route: Rc::clone(route), entry });
+        let tunnel = Tunnel { upstream, route: Rc::clone(route), entry };
+        self.connection.tunnel.replace(Some(tunnel));
         Ok(Response::from_parts(head, Content::Whole(None)))
     }
 

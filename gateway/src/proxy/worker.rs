@@ -36,6 +36,11 @@ impl Worker {
         Rc::clone(&self.local.borrow())
     }
 
+    /// Whether this is what new requests run on.
+    pub(super) fn runs(&self, local: &Rc<Local>) -> bool {
+        Rc::ptr_eq(&self.local.borrow(), local)
+    }
+
     /// Replaces what new requests run on; those that run keep what they have.
     pub fn swap(&self, snapshot: Arc<Snapshot>, parts: Parts<'_>) {
         let next = Local::build(snapshot, Some(&self.local()), parts);

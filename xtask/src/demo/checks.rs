@@ -137,19 +137,72 @@ pub(crate) async fn admin(plan: &Plan) -> Result {
     Ok(())
 }
 
-/// A WebSocket is open before the edit and still carries after it.
-pub(crate) async fn reload(ask: Asker, plan: &Plan) -> Result {
+pub(crate) async fn edit(ask: Asker, plan: &Plan) -> Result {
+    let edited = async {
+        let toml = fs::read_to_string(plan.file())?;
+        fs::write(plan.file(), toml.replace(SERVED_BY, &format!("x-served-by = \"{EDITED}\"")))?;
+        while served_by(ask, plan).await? != EDITED {
+            sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    };
+    uncut(plan, edited).await
+}
+
+/// What ran before goes on, and the gateway says why.
+pub(crate) async fn broken_edit(ask: Asker, plan: &Plan) -> Result {
+    let broken = async {
+        let toml = fs::read_to_string(plan.file())?;
+        fs::write(plan.file(), format!("{toml}\nthis is not TOML\n"))?;
+        while status(plan).await?["last_reload"]["error"].is_null() {
+            sleep(Duration::from_millis(50)).await;
+        }
+        equal("x-served-by", &*served_by(ask, plan).await?, EDITED)?;
+        Ok(fs::write(plan.file(), toml)?)
+    };
+    uncut(plan, broken).await
+}
+
+/// The same plugin with other bytes: an empty section of no meaning at its end.
+pub(crate) async fn new_component(ask: Asker, plan: &Plan) -> Result {
+    let hash = async || -> Result<String> {
+        let status = status(plan).await?;
+        let plugin =
+            status["plugins"].as_array().and_then(|all| all.iter().find(|it| it["name"] == "headers"));
+        Ok(plugin.ok_or("the status has no plugin `headers`")?["sha256"].to_string())
+    };
+    let rebuilt = async {
+        let before = hash().await?;
+        let component = plan.file().with_file_name("header_inject.wasm");
+        fs::write(&component, [&fs::read(&component)?[..], b"\x00\x05\x04demo"].concat())?;
+        while hash().await? == before {
+            sleep(Duration::from_millis(50)).await;
+        }
+        equal("x-served-by", &*served_by(ask, plan).await?, EDITED)
+    };
+    uncut(plan, rebuilt).await
+}
+
+const EDITED: &str = "an edited file";
+
+/// A WebSocket is open before a change and still carries after it.
+async fn uncut(plan: &Plan, change: impl Future<Output = Result>) -> Result {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, plan.web));
     let mut socket = open_websocket(address, &plan.token).await?;
     said_back(&mut socket, "before").await?;
-    let toml = fs::read_to_string(plan.file())?;
-    fs::write(plan.file(), toml.replace(SERVED_BY, "x-served-by = \"an edited file\""))?;
-    let what = Tries::at("127.0.0.1", plan).echo;
-    while ask.fetch(&what).await?.header("x-served-by") != "an edited file" {
-        sleep(Duration::from_millis(100)).await;
-    }
+    change.await?;
     said_back(&mut socket, "after").await?;
     Ok(socket.close(None).await?)
+}
+
+async fn served_by(ask: Asker, plan: &Plan) -> Result<String> {
+    let answer = ask.fetch(&Tries::at("127.0.0.1", plan).echo).await?;
+    equal("status", answer.status, 200)?;
+    Ok(answer.header("x-served-by").to_owned())
+}
+
+async fn status(plan: &Plan) -> Result<serde_json::Value> {
+    client::get(&format!("http://{}/status", plan.admin)).await?.json()
 }
 
 async fn open_websocket(to: SocketAddr, token: &str) -> Result<WebSocketStream<TcpStream>> {

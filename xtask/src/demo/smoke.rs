@@ -54,7 +54,9 @@ async fn all(report: &mut Report, plan: &Plan, registry: &Registry, gateway: &mu
     report.check("the VM is in the registry", checks::registered(ask, plan)).await;
     report.check("it renews its registration", checks::heartbeats(registry)).await;
     report.check("the admin address tells", checks::admin(plan)).await;
-    report.check("an edit of the TOML is taken over and cuts no connection", checks::reload(ask, plan)).await;
+    report.check("an edit of the TOML is taken over, no connection is cut", checks::edit(ask, plan)).await;
+    report.check("a broken edit is refused, and changes nothing", checks::broken_edit(ask, plan)).await;
+    report.check("a new build of a plugin is taken over", checks::new_component(ask, plan)).await;
 
     let ended = gateway.stop(STOPPED).await;
     report.add(

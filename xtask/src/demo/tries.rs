@@ -45,13 +45,8 @@ impl Try {
             true => format!("'{argument}'"),
             false => argument,
         };
-        let arguments = self.curl().into_iter().map(quoted);
-        ["curl".to_owned(), flags.to_owned()]
-            .into_iter()
-            .filter(|it| !it.is_empty())
-            .chain(arguments)
-            .collect::<Vec<_>>()
-            .join(" ")
+        let arguments: Vec<String> = self.curl().into_iter().map(quoted).collect();
+        format!("curl {flags} {}", arguments.join(" ")).replace("curl  ", "curl ")
     }
 }
 

@@ -1,0 +1,146 @@
+//! A gateway in a process of its own, where its memory, its log and its CPU time are nobody else's.
+
+use crate::{
+    admin::Admin,
+    gateway::complete,
+    wait::{eventually, within},
+};
+use serde_json::Value;
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+};
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::{Child, Command},
+};
+
+/// A running daemon with a configuration file of its own, which it follows. It is killed when this
+/// is dropped.
+#[derive(Debug)]
+pub struct GatewayProcess {
+    child: Child,
+    folder: tempfile::TempDir,
+    admin: Admin,
+    log: Log,
+}
+
+/// What a daemon wrote so far.
+#[derive(Debug, Clone, Default)]
+struct Log(Arc<Mutex<Vec<String>>>);
+
+impl GatewayProcess {
+    /// Runs the daemon with this configuration, to which is added what [`crate::TestGateway`] adds,
+    /// and a log in JSON.
+    ///
+    /// # Panics
+    /// Panics with what it wrote where it does not start.
+    pub async fn start(daemon: impl AsRef<Path>, toml: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("gateway.toml");
+        std::fs::write(&path, with_log(toml)).expect("the configuration is written");
+        let mut child = Command::new(daemon.as_ref())
+            .args(["run", "-c"])
+            .arg(&path)
+            .env_remove("VERS_LOG")
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the daemon starts");
+        let log = Log::default();
+        let written = log.clone();
+        let mut lines = BufReader::new(child.stderr.take().expect("its standard error")).lines();
+        // It ends with the daemon.
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                written.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+            }
+        });
+        let admin = eventually("the daemon's start", async || {
+            let ended = child.try_wait().expect("the daemon's state");
+            assert!(ended.is_none(), "the daemon ended: {}", log.text());
+            let line = log.lines().into_iter().find(|line| line["message"] == "admin")?;
+            Some(line["address"].as_str()?.parse().expect("an address"))
+        });
+        let admin = Admin::new(admin.await);
+        Self { child, folder, admin, log }
+    }
+
+    /// Its admin address.
+    pub fn admin(&self) -> &Admin {
+        &self.admin
+    }
+
+    /// Address of a listener by name, on loopback; a listener without a name has its address for one.
+    ///
+    /// # Panics
+    /// Panics where there is no such listener.
+    pub async fn addr_of(&self, name: &str) -> SocketAddr {
+        self.admin.listener(name).await.unwrap_or_else(|| panic!("no listener {name}"))
+    }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id().expect("a daemon that runs")
+    }
+
+    /// The folder of its configuration.
+    pub fn folder(&self) -> PathBuf {
+        self.folder.path().to_owned()
+    }
+
+    /// Replaces the configuration's text, which the daemon notices by itself.
+    pub fn write(&self, toml: &str) {
+        std::fs::write(self.folder.path().join("gateway.toml"), with_log(toml))
+            .expect("the configuration is written");
+    }
+
+    /// What it wrote so far: one object for each line that is one.
+    pub fn log(&self) -> Vec<Value> {
+        self.log.lines()
+    }
+
+    /// What it wrote so far, as it is.
+    pub fn log_text(&self) -> String {
+        self.log.text()
+    }
+
+    /// Bytes of memory that it has in use and that are in RAM, as the system counts them (`VmRSS`).
+    ///
+    /// # Panics
+    /// Panics where the daemon has ended.
+    pub fn rss(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.id());
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        kibibytes * 1024
+    }
+
+    /// Waits until it has ended by itself.
+    pub async fn ended(&mut self) -> ExitStatus {
+        within("the daemon's end", self.child.wait()).await.expect("the daemon's state")
+    }
+}
+
+impl Log {
+    fn lines(&self) -> Vec<Value> {
+        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    fn text(&self) -> String {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).join("\n")
+    }
+}
+
+fn with_log(toml: &str) -> String {
+    let mut text = complete(toml);
+    if !toml.contains("[log]") {
+        text.push_str("\n[log]\nformat = \"json\"\n");
+    }
+    text
+}
