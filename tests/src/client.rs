@@ -44,6 +44,11 @@ impl Answer {
     }
 }
 
+/// All values of a header as text, in order.
+pub fn values<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a str> {
+    headers.get_all(name).iter().map(|value| value.to_str().expect("text")).collect()
+}
+
 impl Client {
     /// A client for this address.
     pub fn new(address: SocketAddr) -> Self {
@@ -212,6 +217,22 @@ impl Raw {
         }
         let rest = self.seen.split_off(bytes);
         std::mem::replace(&mut self.seen, rest)
+    }
+
+    /// Reads so many bytes and forgets them; returns how many came before the connection ended.
+    pub async fn skip(&mut self, bytes: usize) -> usize {
+        let mut skipped = 0;
+        loop {
+            let seen = self.seen.len().min(bytes - skipped);
+            self.seen.drain(..seen);
+            skipped += seen;
+            self.seen.reserve(256 << 10);
+            if skipped == bytes
+                || !matches!(within("more bytes", self.stream.read_buf(&mut self.seen)).await, Ok(1..))
+            {
+                return skipped;
+            }
+        }
     }
 
     /// Reads until the other side closes; a reset counts as that.

@@ -13,7 +13,7 @@ mod wait;
 
 pub use admin::Admin;
 pub use backend::{Backend, Heard, Visitors};
-pub use client::{Answer, Client, Kept, Raw};
+pub use client::{Answer, Client, Kept, Raw, values};
 pub use components::{guest, plugin, plugin_table};
 pub use gateway::{TestGateway, one_route};
 pub use process::GatewayProcess;

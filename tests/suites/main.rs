@@ -1,3 +1,11 @@
 //! All suites, one line each. A test goes where its question is asked.
 
 mod forwarding; // what reaches the backend, and what comes back
+mod headers; // what a proxy adds to heads and takes away
+mod clients; // curl and a JavaScript runtime, as people use them
+mod scale; // much of everything, in flat memory
+mod first_party; // the first-party filters: what they let pass, what they change
+mod plugins; // what plugins can do to requests and answers, in which order, and what not
+
+/// The daemon, for suites that take a process.
+const DAEMON: &str = env!("CARGO_BIN_EXE_test-daemon");

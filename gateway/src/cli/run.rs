@@ -38,6 +38,7 @@ impl Run {
         let options = self.options();
         let (format, level) = log_settings(&options.source);
         let _flush = logging::start(format, level);
+        raise_file_limit();
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => return cannot_start(&error, Exit::Machine),
@@ -83,6 +84,16 @@ fn log_settings(source: &ConfigSource) -> (LogFormat, LogLevel) {
     };
     let config = source.and_then(|source| config::parse(&source, &|name| std::env::var(name).ok()).ok());
     config.map_or_else(Default::default, |config| (config.log.format, config.log.level))
+}
+
+/// Every connection is a file, and the limit that a login shell gives is one for people.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
 }
 
 struct Signals {

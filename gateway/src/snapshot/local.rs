@@ -8,7 +8,7 @@ use crate::{
     upstream::{Pool, PoolMetrics},
 };
 use http::StatusCode;
-use std::{rc::Rc, sync::Arc};
+use std::{collections::HashMap, rc::Rc, sync::Arc};
 
 /// What one worker runs on.
 #[derive(Debug)]
@@ -92,12 +92,15 @@ impl Local {
                 kept.cloned().or_else(|| new_instances(plugin, parts).map(Rc::new))
             })
             .collect();
-        let kept_routes = previous.map_or(&[][..], |previous| &previous.routes);
-        let routes = shared
-            .routes
-            .iter()
-            .map(|route| Rc::new(local_route(route, &pools, &instances, kept_routes, parts.metrics)))
-            .collect();
+        // Names are unique, and there may be tens of thousands of them.
+        let kept: HashMap<&str, &RouteMetrics> =
+            previous.iter().flat_map(|previous| &previous.routes).map(|kept| (&*kept.route.name, &kept.metrics)).collect();
+        let local = |route: &Arc<Route>| {
+            let kept = kept.get(&*route.name).copied().cloned();
+            let metrics = kept.unwrap_or_else(|| RouteMetrics::new(parts.metrics, &route.name));
+            Rc::new(local_route(route, &pools, &instances, metrics))
+        };
+        let routes = shared.routes.iter().map(local).collect();
         Self { shared, routes, pools, instances }
     }
 
@@ -134,8 +137,7 @@ fn local_route(
     route: &Arc<Route>,
     pools: &[Rc<Pool>],
     instances: &[Rc<Instances>],
-    kept: &[Rc<LocalRoute>],
-    metrics: &Metrics,
+    metrics: RouteMetrics,
 ) -> LocalRoute {
     let target = match route.target {
         Target::Backend(backend) => {
@@ -147,13 +149,7 @@ fn local_route(
         .plugins
         .iter()
         .filter_map(|(plugin, on_error)| Some((Rc::clone(instances.get(*plugin)?), *on_error)));
-    let kept = kept.iter().find(|kept| kept.route.name == route.name);
-    LocalRoute {
-        route: Arc::clone(route),
-        target,
-        chain: Chain::new(links),
-        metrics: kept.map_or_else(|| RouteMetrics::new(metrics, &route.name), |kept| kept.metrics.clone()),
-    }
+    LocalRoute { route: Arc::clone(route), target, chain: Chain::new(links), metrics }
 }
 
 fn new_instances(plugin: &Arc<Plugin>, parts: Parts<'_>) -> Option<Instances> {
