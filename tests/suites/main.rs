@@ -2,8 +2,10 @@
 
 mod forwarding; // what reaches the backend, and what comes back
 mod headers; // what a proxy adds to heads and takes away
+mod websocket; // protocols that begin as a request
 mod clients; // curl and a JavaScript runtime, as people use them
 mod scale; // much of everything, in flat memory
+mod faults; // what a plugin that misbehaves costs, and whom
 mod first_party; // the first-party filters: what they let pass, what they change
 mod plugins; // what plugins can do to requests and answers, in which order, and what not
 

@@ -53,7 +53,7 @@ impl Forwarding {
             if self.trusted {
                 return self.append(headers, host, trusted_proxies);
             }
-            remove_all(headers);
+            remove(headers, is_forwarding);
         }
         // Growing once is cheaper than growing on the way.
         headers.reserve(8);
@@ -66,6 +66,8 @@ impl Forwarding {
     }
 
     fn append(&self, headers: &mut HeaderMap, host: &HeaderValue, trusted_proxies: &[IpNet]) -> ClientAddr {
+        // No proxy writes these, but many pass them on: they are the client's own words.
+        remove(headers, |name| name.as_str().contains('_') && is_forwarding(name));
         let client = self.client(headers, trusted_proxies);
         let chain = join(headers, &X_FORWARDED_FOR, &self.peer_value);
         headers.insert(X_FORWARDED_FOR, chain);
@@ -116,8 +118,8 @@ pub fn is_forwarding(name: &HeaderName) -> bool {
     known(name) || (name.contains('_') && known(&name.replace('_', "-")))
 }
 
-fn remove_all(headers: &mut HeaderMap) {
-    let names: Vec<HeaderName> = headers.keys().filter(|name| is_forwarding(name)).cloned().collect();
+fn remove(headers: &mut HeaderMap, which: impl Fn(&HeaderName) -> bool) {
+    let names: Vec<HeaderName> = headers.keys().filter(|name| which(name)).cloned().collect();
     for name in names {
         headers.remove(name);
     }

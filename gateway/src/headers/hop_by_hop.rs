@@ -22,9 +22,10 @@ const HOP_BY_HOP: [&str; 9] = [
 pub struct Upgrade(HeaderValue);
 
 impl Upgrade {
-    /// Whether this is WebSocket (RFC 6455).
-    pub fn is_websocket(&self) -> bool {
-        self.0.as_bytes().eq_ignore_ascii_case(b"websocket")
+    /// Whether a backend that was asked for this may agree to `agreed`: it picks from what is listed
+    /// (RFC 9110 §7.8).
+    pub fn allows(&self, agreed: &Self) -> bool {
+        tokens(&agreed.0).all(|picked| tokens(&self.0).any(|listed| listed.eq_ignore_ascii_case(picked)))
     }
 
     /// Puts the fields back that [`strip`] took, for the next hop.
@@ -140,10 +141,23 @@ mod tests {
     fn an_upgrade_is_reported_and_can_be_restored() {
         let upgrade = check(&[("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")], &[]);
         let upgrade = upgrade.expect("an upgrade");
-        assert!(upgrade.is_websocket());
         let mut headers = HeaderMap::new();
         upgrade.restore(&mut headers);
         assert_eq!(headers, head(&[("connection", "upgrade"), ("upgrade", "WebSocket")]));
+    }
+
+    #[test]
+    fn a_backend_picks_from_what_was_asked_for() {
+        let upgrade = |protocol| Upgrade(HeaderValue::from_static(protocol));
+        for (asked, agreed, expected) in [
+            ("websocket", "WebSocket", true),
+            ("foo/2, websocket", "websocket", true),
+            ("foo/2", "foo", false),
+            ("foo", "foo, bar", false),
+            ("foo", "", false),
+        ] {
+            assert_eq!(upgrade(asked).allows(&upgrade(agreed)), expected, "{asked:?}, {agreed:?}");
+        }
     }
 
     #[test]

@@ -125,7 +125,8 @@ impl types::HostRequestHead for State {
     }
 
     fn set_path_and_query(&mut self, _: Resource<RequestHeadHandle>, value: String) -> Result<(), EditError> {
-        if !value.starts_with('/') {
+        // A fragment is never sent; the parser below would drop it without a word.
+        if !value.starts_with('/') || !value.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {
             return Err(EditError::InvalidValue);
         }
         let target: PathAndQuery = value.try_into().map_err(|_| EditError::InvalidValue)?;
@@ -220,7 +221,8 @@ impl outbound_http::Host for State {
         request: outbound_http::Request,
     ) -> Result<outbound_http::Response, outbound_http::Error> {
         use outbound_http::Error;
-        let deadline = Duration::from_millis(request.timeout_ms.into()).min(self.plugin.limits.wall);
+        // Not cut to the wall-clock limit: that one ends the call, and is not for the guest to survive.
+        let deadline = Duration::from_millis(request.timeout_ms.into());
         let request = outbound_request(request)?;
         if !self.plugin.grants.http.iter().any(|origin| origin.covers(request.uri())) {
             return Err(Error::NotGranted);

@@ -235,7 +235,7 @@ impl<'a> Session<'a> {
     ) -> Result<Response<Content>, Error> {
         let (mut head, ()) = response.into_parts();
         let agreed = hop_by_hop::strip(&mut head.headers).ok_or(Error::WrongUpgrade)?;
-        if agreed.is_websocket() != asked.is_websocket() {
+        if !asked.allows(&agreed) {
             return Err(Error::WrongUpgrade);
         }
         agreed.restore(&mut head.headers);

@@ -15,21 +15,21 @@ pub(crate) struct Edits<'a> {
 }
 
 impl Edits<'_> {
-    pub(crate) fn apply<'h>(self, headers: impl Fn() -> &'h Headers, x: &Exchange) {
+    pub(crate) fn apply(self, headers: &Headers, x: &Exchange) {
         for name in self.remove {
-            report(name, headers().remove(name));
+            report(name, headers.remove(name));
         }
         for (name, template) in self.set {
             let set = match template.value(x) {
-                Some(value) => headers().set(name, value.as_bytes()),
-                None => headers().remove(name),
+                Some(value) => headers.set(name, value.as_bytes()),
+                None => headers.remove(name),
             };
             // Without a value of ours, the sender's must not stand in its place.
-            report(name, set.or_else(|error| headers().remove(name).and(Err(error))));
+            report(name, set.or_else(|error| headers.remove(name).and(Err(error))));
         }
         for (name, template) in self.append {
             if let Some(value) = template.value(x) {
-                report(name, headers().append(name, value.as_bytes()));
+                report(name, headers.append(name, value.as_bytes()));
             }
         }
     }

@@ -33,12 +33,12 @@ impl HeaderInject {
 
 impl HttpFilter for HeaderInject {
     fn on_request(&self, req: &mut Request) -> Verdict {
-        self.request_edits().apply(|| req.headers(), req.exchange());
+        self.request_edits().apply(req.headers(), req.exchange());
         Verdict::Next
     }
 
     fn on_response(&self, resp: &mut Response) -> ResponseVerdict {
-        self.response_edits().apply(|| resp.headers(), resp.exchange());
+        self.response_edits().apply(resp.headers(), resp.exchange());
         ResponseVerdict::Next
     }
 

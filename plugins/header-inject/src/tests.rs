@@ -63,7 +63,7 @@ fn templates_name_facts() {
 fn an_unknown_vm_removes_a_forged_name_and_appends_nothing() {
     let _host = MockHost::new();
     let sent = testing::request("GET", "/").header("x-vm-id", "forged").build();
-    let req = on_request("request = { x-vm-id = '{vm_id}' }\nrequest_append = { via = '{vm_id}' }", sent);
+    let req = on_request("request = { x-vm-id = '{vm_id}' }\nrequest_append = { x-hops = '{vm_id}' }", sent);
     assert_eq!(req.headers().entries(), []);
 }
 
