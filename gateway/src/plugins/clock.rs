@@ -1,6 +1,6 @@
 //! What a call may take: CPU time inside the guest, and wall-clock time in all.
 
-use super::fault::FaultKind;
+use super::{engine::TICK, fault::FaultKind};
 use std::{
     pin::Pin,
     sync::{
@@ -15,16 +15,23 @@ use wasmtime::UpdateDeadline;
 
 /// Measures how long a guest has been running, leaving out the time it was parked in the host.
 ///
+/// A guest that computes is looked at with each tick of the epoch. Where much more time has passed
+/// since the last look, the machine was running somebody else: that is not counted, or a busy machine
+/// would fail calls that take a microsecond.
+///
 /// The times are atomics because wasmtime wants its callbacks `Send`; only one thread uses them.
 #[derive(Debug)]
 pub(super) struct CpuClock {
     base: Instant,
-    /// Nanoseconds since `base` at which the guest was last resumed.
-    resumed: AtomicU64,
+    /// Nanoseconds since `base` at which the guest was last resumed or looked at.
+    looked: AtomicU64,
     /// Nanoseconds of this call before that.
     used: AtomicU64,
     budget: u64,
 }
+
+/// The most that counts between two looks.
+const SLICE: u64 = 2 * TICK.as_nanos() as u64;
 
 /// The guest exceeded its CPU budget; told apart from other traps by this type.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +41,7 @@ pub(super) struct CpuBudgetSpent;
 impl CpuClock {
     pub(super) fn new(budget: Duration) -> Arc<Self> {
         let budget = u64::try_from(budget.as_nanos()).unwrap_or(u64::MAX);
-        Arc::new(Self { base: Instant::now(), resumed: AtomicU64::new(0), used: AtomicU64::new(0), budget })
+        Arc::new(Self { base: Instant::now(), looked: AtomicU64::new(0), used: AtomicU64::new(0), budget })
     }
 
     fn now(&self) -> u64 {
@@ -42,21 +49,25 @@ impl CpuClock {
     }
 
     fn resume(&self) {
-        self.resumed.store(self.now(), Relaxed);
+        self.looked.store(self.now(), Relaxed);
     }
 
-    fn pause(&self) {
-        self.used.store(self.used_now(), Relaxed);
+    /// Adds what the guest took since the last look, and returns the sum.
+    fn look(&self) -> u64 {
+        self.look_at(self.now())
     }
 
-    fn used_now(&self) -> u64 {
-        self.used.load(Relaxed) + self.now().saturating_sub(self.resumed.load(Relaxed))
+    fn look_at(&self, now: u64) -> u64 {
+        let taken = now.saturating_sub(self.looked.swap(now, Relaxed)).min(SLICE);
+        let used = self.used.load(Relaxed).saturating_add(taken);
+        self.used.store(used, Relaxed);
+        used
     }
 
     /// What to do when the epoch moved on while the guest ran: end it, or let other connections of
     /// the worker have their turn.
     pub(super) fn on_epoch(&self) -> wasmtime::Result<UpdateDeadline> {
-        if self.used_now() > self.budget {
+        if self.look() > self.budget {
             return Err(CpuBudgetSpent.into());
         }
         Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
@@ -86,8 +97,7 @@ impl<T, F: Future<Output = wasmtime::Result<T>>> Future for Timed<Pin<&mut F>> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.clock.resume();
         let result = self.call.as_mut().poll(cx);
-        self.clock.pause();
-        let cpu = Duration::from_nanos(self.clock.used.load(Relaxed));
+        let cpu = Duration::from_nanos(self.clock.look());
         if let Poll::Ready(result) = result {
             return Poll::Ready((result.map_err(CallError::Guest), cpu));
         }
@@ -103,4 +113,25 @@ impl<T, F: Future<Output = wasmtime::Result<T>>> Future for Timed<Pin<&mut F>> {
 pub(super) enum CallError {
     Guest(wasmtime::Error),
     Host(FaultKind),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MILLI: u64 = 1_000_000;
+
+    #[test]
+    fn what_a_guest_computes_adds_up() {
+        let clock = CpuClock::new(Duration::from_millis(10));
+        let used: Vec<u64> = [2, 4, 6].into_iter().map(|at| clock.look_at(at * MILLI)).collect();
+        assert_eq!(used, [2 * MILLI, 4 * MILLI, 6 * MILLI]);
+    }
+
+    #[test]
+    fn a_machine_that_ran_somebody_else_is_not_the_guests_fault() {
+        let clock = CpuClock::new(Duration::from_millis(10));
+        assert_eq!(clock.look_at(500 * MILLI), SLICE, "half a second away, and one slice counts");
+        assert_eq!(clock.look_at(501 * MILLI), SLICE + MILLI);
+    }
 }

@@ -11,7 +11,7 @@ use std::{
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 
 /// How often a running guest is looked at: the longest it can hold its worker at a stretch.
-const TICK: Duration = Duration::from_millis(2);
+pub(super) const TICK: Duration = Duration::from_millis(2);
 
 /// Ticks without any call after which the ticker sleeps.
 const IDLE_TICKS: u32 = 250;
