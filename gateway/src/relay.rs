@@ -4,7 +4,10 @@
 //! goes on. A direction holds a buffer only while bytes are in it. What the bytes mean is nobody's
 //! business here.
 
-use crate::io::{BUFFER_SIZE, Buffers};
+use crate::{
+    io::{BUFFER_SIZE, Buffers},
+    metrics::Counter,
+};
 use bytes::Bytes;
 use std::{
     future::poll_fn,
@@ -49,14 +52,29 @@ pub struct Side<I> {
     pub early: Bytes,
 }
 
+/// What is counted while a relay runs; it may run for days.
+#[derive(Debug)]
+pub struct Counters<'a> {
+    /// Bytes from the first side to the second.
+    pub sent: &'a Counter,
+    /// Bytes from the second side to the first.
+    pub received: &'a Counter,
+}
+
 /// Relays between two sides until both have closed.
-pub async fn relay<A, B>(mut a: Side<A>, mut b: Side<B>, idle: Duration, buffers: &Buffers) -> Summary
+pub async fn relay<A, B>(
+    mut a: Side<A>,
+    mut b: Side<B>,
+    idle: Duration,
+    buffers: &Buffers,
+    counters: Counters<'_>,
+) -> Summary
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut there = Direction::new(a.early, buffers);
-    let mut back = Direction::new(b.early, buffers);
+    let mut there = Direction::new(a.early, buffers, counters.sent);
+    let mut back = Direction::new(b.early, buffers, counters.received);
     let mut timer = IdleTimer::new(idle);
     let end = poll_fn(|cx| {
         let before = there.bytes + back.bytes;
@@ -88,6 +106,7 @@ struct Direction<'a> {
     unflushed: bool,
     state: State,
     buffers: &'a Buffers,
+    counter: &'a Counter,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -98,7 +117,7 @@ enum State {
 }
 
 impl<'a> Direction<'a> {
-    fn new(early: Bytes, buffers: &'a Buffers) -> Self {
+    fn new(early: Bytes, buffers: &'a Buffers, counter: &'a Counter) -> Self {
         Self {
             early,
             buffer: None,
@@ -108,6 +127,7 @@ impl<'a> Direction<'a> {
             unflushed: false,
             state: State::Copying,
             buffers,
+            counter,
         }
     }
 
@@ -173,6 +193,7 @@ impl<'a> Direction<'a> {
             return Err(io::ErrorKind::WriteZero.into());
         }
         self.bytes += written as u64;
+        self.counter.add(written as u64);
         self.unflushed = true;
         Ok(())
     }
@@ -239,7 +260,12 @@ impl IdleTimer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::{Metrics, names};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+
+    fn counter() -> Counter {
+        Metrics::new().counter(&names::TUNNEL_BYTES, &[])
+    }
 
     fn side<I>(io: I, early: &'static str) -> Side<I> {
         Side { io, early: Bytes::from_static(early.as_bytes()) }
@@ -249,7 +275,8 @@ mod tests {
     async fn both_ways_with_half_close_and_early_bytes() {
         let ((mut client, a), (mut server, b)) = (duplex(16), duplex(16));
         let buffers = Buffers::default();
-        let relaying = relay(side(a, "early "), side(b, ""), Duration::from_secs(60), &buffers);
+        let counters = Counters { sent: &counter(), received: &counter() };
+        let relaying = relay(side(a, "early "), side(b, ""), Duration::from_secs(60), &buffers, counters);
         let talking = async {
             client.write_all(b"ping").await.expect("a write");
             client.shutdown().await.expect("a shutdown");
@@ -271,7 +298,8 @@ mod tests {
     async fn idle() {
         let buffers = Buffers::default();
         let ((_client, a), (_server, b)) = (duplex(16), duplex(16));
-        let summary = relay(side(a, ""), side(b, ""), Duration::from_millis(9), &buffers).await;
+        let counters = Counters { sent: &counter(), received: &counter() };
+        let summary = relay(side(a, ""), side(b, ""), Duration::from_millis(9), &buffers, counters).await;
         assert!(matches!(summary.end, End::Idle), "{summary:?}");
     }
 }

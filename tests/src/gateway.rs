@@ -138,9 +138,14 @@ impl TestGateway {
         self.operator().status().await
     }
 
-    /// Stops it, and waits for what runs.
+    /// Stops it, and waits for what runs until the time of grace is over.
     pub async fn stop(self, grace: Duration) {
         within("a stop", self.running.stop(Some(grace))).await;
+    }
+
+    /// As [`Self::stop`], with the grace that its configuration says.
+    pub async fn stop_as_configured(self) {
+        within("a stop", self.running.stop(None)).await;
     }
 }
 

@@ -169,7 +169,7 @@ async fn requests_flow_beside_guests_that_spin() {
     let mut kept = gateway.client().connect().await.expect("a connection");
     let mut p99 = Duration::MAX;
     // A machine that is busy with something else for a moment says nothing about the gateway.
-    for _ in 0..3 {
+    for _ in 0..5 {
         let spin = async || assert_fault(&gateway.client().with("x-spin", "1").get("/").await, "plugin-fault");
         let spinning = async {
             for _ in 0..3 {
@@ -180,7 +180,6 @@ async fn requests_flow_beside_guests_that_spin() {
         assert!(taken.len() > 20, "only {} requests beside 1.2 s of spinning", taken.len());
         let median = percentile(&mut taken, 50);
         p99 = percentile(&mut taken, 99);
-        println!("{:?}", &taken[taken.len()-10..]);
         println!("beside two spinning guests: {} requests, median {median:?}, p99 {p99:?}", taken.len());
         if p99 < MOST {
             break;
@@ -226,8 +225,7 @@ async fn waiting_for_an_answer_is_no_cpu_time() {
     for _ in 0..2 {
         let began = Instant::now();
         let answer = gateway.client().get("/").await;
-        if answer.status != 200 { println!("{}", gateway.operator().plugin("guest").await); }
-        assert_eq!(answer.status, 200);
+        assert_eq!(answer.status, 200, "{}", answer.text());
         assert!(began.elapsed() >= BUDGET * 30, "the call was made");
         assert_eq!(backend.last().header("x-called"), "200");
     }

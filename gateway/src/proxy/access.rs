@@ -1,7 +1,10 @@
-//! The access log: one line for each request, when it is over.
+//! The access log: one line for each request, and for each raw TCP connection, when it is over.
 
 use super::answer::ErrorCode;
-use crate::ids::{ClientAddr, RequestId};
+use crate::{
+    ids::{ClientAddr, RequestId},
+    relay::Summary,
+};
 use http::{Method, StatusCode, Uri};
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -80,7 +83,7 @@ impl Entry {
             host = &*self.host,
             path = self.uri.path(),
             status = self.status.as_u16(),
-            duration_us = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX),
+            duration_us = micros(self.began),
             sent = self.sent,
             received = (self.received > 0).then_some(self.received),
             route = self.route.as_deref(),
@@ -91,4 +94,20 @@ impl Entry {
             request_id = %self.id,
         );
     }
+}
+
+/// Writes the line of a raw TCP connection.
+pub(super) fn connection(client: ClientAddr, route: &str, began: Instant, relayed: &Summary) {
+    tracing::info!(
+        target: TARGET,
+        %client,
+        duration_us = micros(began),
+        sent = relayed.received,
+        received = relayed.sent,
+        route,
+    );
+}
+
+fn micros(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
 }

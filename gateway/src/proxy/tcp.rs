@@ -1,6 +1,6 @@
 //! A raw TCP connection: its listener has one route; connect, and relay.
 
-use super::{tunnel::Tunnel, worker::Worker};
+use super::{access, tunnel::Tunnel, worker::Worker};
 use crate::{
     ids::ClientAddr,
     relay::Side,
@@ -8,16 +8,20 @@ use crate::{
 };
 use bytes::Bytes;
 use std::rc::Rc;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::Instant};
 
 /// Serves one connection of a TCP route.
 pub(super) async fn serve(stream: TcpStream, peer: ClientAddr, route: Rc<LocalRoute>, worker: &Worker) {
     let LocalTarget::Pool(pool) = &route.target else { return };
+    let began = Instant::now();
     match pool.tunnel(route.route.timeouts.connect).await {
         Ok(io) => {
             let upstream = Side { io, early: Bytes::new() };
             let tunnel = Tunnel { upstream, route: Rc::clone(&route), entry: None };
-            tunnel.run(Side { io: stream, early: Bytes::new() }, worker).await;
+            let summary = tunnel.run(Side { io: stream, early: Bytes::new() }, worker).await;
+            if worker.local().shared.log.access {
+                access::connection(peer, &route.route.name, began, &summary);
+            }
         }
         Err(error) => {
             tracing::warn!(route = &*route.route.name, client = %peer, %error, "a TCP connection could not be passed on");

@@ -2,7 +2,7 @@
 
 use super::{access::Entry, worker::Worker};
 use crate::{
-    relay::{End, Side, Summary, relay},
+    relay::{Counters, End, Side, Summary, relay},
     snapshot::LocalRoute,
 };
 use std::rc::Rc;
@@ -18,22 +18,26 @@ pub(super) struct Tunnel<I> {
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Tunnel<I> {
     /// Relays until both sides are done.
-    pub(super) async fn run<C: AsyncRead + AsyncWrite + Unpin>(mut self, client: Side<C>, worker: &Worker) {
+    pub(super) async fn run<C: AsyncRead + AsyncWrite + Unpin>(
+        mut self,
+        client: Side<C>,
+        worker: &Worker,
+    ) -> Summary {
         let metrics = &self.route.metrics;
         metrics.tunnels.inc();
         let _open = Open(&self.route);
         let idle = self.route.route.timeouts.tunnel;
-        let Summary { sent, received, end } = relay(client, self.upstream, idle, &worker.buffers).await;
-        metrics.sent.add(sent);
-        metrics.received.add(received);
-        if let End::Failed(error) = &end {
+        let counters = Counters { sent: &metrics.sent, received: &metrics.received };
+        let summary = relay(client, self.upstream, idle, &worker.buffers, counters).await;
+        if let End::Failed(error) = &summary.end {
             // A peer that is gone is how most tunnels end.
             tracing::debug!(route = &*self.route.route.name, %error, "a tunnel broke off");
         }
         if let Some(entry) = &mut self.entry {
-            entry.tunnelled(received, sent);
+            entry.tunnelled(summary.received, summary.sent);
             entry.write();
         }
+        summary
     }
 }
 

@@ -6,6 +6,7 @@ use crate::{
     listen::{Accepted, Bound, accept_loop},
     metrics::{Counter, Gauge, Metrics, names},
     proxy::{self, Worker},
+    snapshot::Mode,
 };
 use std::{
     collections::HashMap,
@@ -129,10 +130,14 @@ impl Door {
     fn enter(&self, stream: TcpStream, peer: SocketAddr) {
         self.metrics.accepted.inc();
         let inside = Inside::new(&self.bound, &self.metrics.active);
-        if self.bound.open.load(Ordering::Relaxed) > self.limit() {
+        let local = self.worker.local();
+        let listener = local.shared.listeners.iter().find(|listener| listener.address == self.address);
+        if self.bound.open.load(Ordering::Relaxed) > listener.map_or(0, |listener| listener.connections) {
             self.metrics.rejected.inc();
-            // Best effort, and it costs nothing: the socket's buffer is empty.
-            let _ = stream.try_write(proxy::TOO_MANY_CONNECTIONS);
+            if listener.is_some_and(|listener| matches!(listener.mode, Mode::Http(_))) {
+                // Best effort, and it costs nothing: the socket's buffer is empty.
+                let _ = stream.try_write(proxy::TOO_MANY_CONNECTIONS);
+            }
             return;
         }
         // A socket that is dead already says so at the first read.
@@ -142,12 +147,6 @@ impl Door {
             let _inside = inside;
             proxy::serve(stream, peer, address, worker, guard).await;
         });
-    }
-
-    fn limit(&self) -> usize {
-        let local = self.worker.local();
-        let listener = local.shared.listeners.iter().find(|listener| listener.address == self.address);
-        listener.map_or(0, |listener| listener.connections)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Configuration → snapshot: the only door. Everything that can be wrong is found here, all of it at
 //! once, with its place; what did not change is taken over from the previous snapshot.
 
-use super::{Files, Fixed, HeadLimits, Listener, Mode, Route, Snapshot, Target, Timeouts, plugins::Plugins};
+use super::{Files, Fixed, Listener, Mode, Route, Snapshot, Target, Timeouts, plugins::Plugins};
 use crate::{
     config::{
         self, Config, Diagnostic, Listener as ListenerConfig, ListenerProtocol, Route as RouteConfig,
@@ -9,7 +9,7 @@ use crate::{
     },
     plugins::{Host, OnError, Services},
     route::{Conditions, HostPattern, PathPattern, PatternError, Table},
-    upstream::{Backend, Balance, Server},
+    upstream::{Backend, Balance, HeadLimits, Server},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use ipnet::IpNet;
@@ -76,10 +76,7 @@ pub async fn build(
         routes,
         backends: backends.built,
         plugins,
-        heads: HeadLimits {
-            size: usize::try_from(config.limits.header_size.get()).unwrap_or(usize::MAX),
-            headers: config.limits.headers as usize,
-        },
+        heads: head_limits(config),
         log: config.log.clone(),
         admin: config.admin.address.as_ref().map(|address| address.get_ref().clone()),
         admin_token,
@@ -87,6 +84,13 @@ pub async fn build(
         shutdown_grace: config.gateway.shutdown_grace.get(),
         files,
     })
+}
+
+fn head_limits(config: &Config) -> HeadLimits {
+    HeadLimits {
+        size: usize::try_from(config.limits.header_size.get()).unwrap_or(usize::MAX),
+        headers: config.limits.headers as usize,
+    }
 }
 
 fn build_route(
@@ -170,6 +174,7 @@ impl Backends<'_> {
             balance: Balance::RoundRobin,
             keep: keepalive.connections as usize,
             keep_for: keepalive.idle.get(),
+            heads: head_limits(self.config),
         })
     }
 
@@ -190,6 +195,7 @@ impl Backends<'_> {
             },
             keep: keepalive.connections as usize,
             keep_for: keepalive.idle.get(),
+            heads: head_limits(self.config),
         })
     }
 

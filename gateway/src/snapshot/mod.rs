@@ -19,7 +19,7 @@ use crate::{
     config::{AdminAddress, Log},
     plugins::{OnError, Plugin, Secret},
     route::Table,
-    upstream::Backend,
+    upstream::{Backend, HeadLimits},
 };
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -37,7 +37,7 @@ pub struct Snapshot {
     pub backends: Vec<Arc<Backend>>,
     /// Plugins as the routes use them: one for each component and configuration.
     pub plugins: Vec<Arc<Plugin>>,
-    /// Limits of heads.
+    /// Limits of the heads of requests.
     pub heads: HeadLimits,
     /// What is logged.
     pub log: Log,
@@ -79,15 +79,6 @@ pub enum Mode {
     Http(Table),
     /// Bytes, all on this route.
     Tcp(usize),
-}
-
-/// Limits of a request's head.
-#[derive(Debug, Clone, Copy)]
-pub struct HeadLimits {
-    /// Bytes of the whole head.
-    pub size: usize,
-    /// Header lines.
-    pub headers: usize,
 }
 
 /// Where matched requests go, and through what.

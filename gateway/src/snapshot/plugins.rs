@@ -223,7 +223,7 @@ fn explain(
                 .help("this gateway offers the interfaces of vers:gateway@0.1.0 and WASI 0.2"),
         ],
         LoadError::Fault(fault) => {
-            let detail = fault.detail.lines().next().unwrap_or_default().to_owned();
+            let detail = said(&fault.detail).to_owned();
             let problem = Diagnostic::error(
                 used,
                 format!("plugin `{name}` failed while being configured: {}", fault.kind),
@@ -234,4 +234,10 @@ fn explain(
             vec![Diagnostic::error(component, format!("plugin `{name}`: {error}")).label("cannot be used")]
         }
     }
+}
+
+/// What a guest said when it failed: the words of a panic, without the line that tells where it was.
+fn said(detail: &str) -> &str {
+    let words = detail.lines().find(|line| !line.is_empty() && !line.starts_with("thread '"));
+    words.filter(|line| !line.starts_with("error while executing")).unwrap_or_default()
 }

@@ -8,7 +8,7 @@ mod connect;
 mod error;
 mod pool;
 
-pub use backend::{Backend, Balance, Server, ServerError};
+pub use backend::{Backend, Balance, HeadLimits, Server, ServerError};
 pub use body::{RequestBody, ResponseBody};
 pub use connect::connect;
 pub use error::{Cause, UpstreamError};

@@ -195,7 +195,12 @@ impl Pool {
 
     async fn open(&self, server: usize, deadline: Duration) -> Result<Link, Cause> {
         let stream = self.dial(server, deadline).await?;
-        let handshake = Builder::new().handshake(TokioIo::new(stream)).await;
+        let heads = self.backend.heads;
+        let handshake = Builder::new()
+            .max_headers(heads.headers)
+            .max_header_size(heads.size)
+            .handshake(TokioIo::new(stream))
+            .await;
         let (send, connection) = handshake.map_err(Cause::Exchange)?;
         Ok(Link { send, connection })
     }

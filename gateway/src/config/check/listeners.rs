@@ -25,7 +25,12 @@ fn addresses(config: &Config, report: &mut Report) {
     let mut seen: Vec<&Spanned<SocketAddr>> = Vec::new();
     for listener in &config.listeners {
         let address = &listener.address;
-        match seen.iter().find(|first| overlap(*first.get_ref(), *address.get_ref())) {
+        // Port 0 is another port each time, but the address as it is written is what a listener is
+        // recognised by after a reload.
+        let is_taken = |first: &Spanned<SocketAddr>| {
+            first.get_ref() == address.get_ref() || overlap(*first.get_ref(), *address.get_ref())
+        };
+        match seen.iter().find(|first| is_taken(first)) {
             Some(first) => report.add(taken(address, first)),
             None => seen.push(address),
         }
