@@ -5,6 +5,7 @@ use crate::{
     gateway::complete,
     wait::{eventually, within},
 };
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::{
     net::SocketAddr,
@@ -118,6 +119,15 @@ impl GatewayProcess {
         let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
         let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
         kibibytes * 1024
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Panics
+    /// Panics where the daemon has ended.
+    pub fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.id()).ok().and_then(Pid::from_raw).expect("the id of a process");
+        kill_process(id, signal).expect("a signal to a process of our own");
     }
 
     /// Waits until it has ended by itself.

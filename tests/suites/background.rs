@@ -70,7 +70,9 @@ fn answer(entries: &mut BTreeMap<String, Value>, heard: &Heard) -> (u16, Value) 
     let path: Vec<&str> = heard.uri.path().split('/').skip(1).collect();
     match (heard.method.as_str(), path.as_slice()) {
         ("POST", ["registry", "vms"]) => {
-            let missing = ["id", "name", "role", "address", "registeredBy"].into_iter().find(|key| !body[key].is_string());
+            let missing = ["id", "name", "role", "address", "registeredBy"]
+                .into_iter()
+                .find(|key| !body[key].is_string());
             let id = body["id"].as_str().unwrap_or_default().to_owned();
             match missing {
                 Some(key) => (400, json!({ "error": format!("{key} is missing") })),
@@ -233,7 +235,8 @@ async fn a_changed_plugin_says_goodbye_before_it_comes_back() {
     gateway.reload().await.expect("a good configuration");
     asked(&registry, "POST /registry/vms/b2/heartbeat", 1).await;
     let asked = registry.asked();
-    let gone = asked.iter().position(|asked| asked == "DELETE /registry/vms/a1").expect("the old one says goodbye");
+    let gone =
+        asked.iter().position(|asked| asked == "DELETE /registry/vms/a1").expect("the old one says goodbye");
     let come = asked.iter().rposition(|asked| asked == REGISTER).expect("the new one registers");
     assert!(gone < come, "the old one first: {asked:?}");
     assert_eq!((registry.entry("a1"), registry.entry("b2").is_some()), (None, true));

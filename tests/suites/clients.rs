@@ -16,11 +16,14 @@ async fn daemon() -> (GatewayProcess, Vec<Backend>) {
         "/events" => {
             let events = "data: one\n\ndata: two\n\n";
             let mut response = Response::new(Full::from(events));
-            response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/event-stream"));
+            response
+                .headers_mut()
+                .insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/event-stream"));
             response
         }
         _ => {
-            let seen = format!("{} {} from {}", heard.method, heard.uri.path(), heard.header("x-forwarded-for"));
+            let seen =
+                format!("{} {} from {}", heard.method, heard.uri.path(), heard.header("x-forwarded-for"));
             let body = if heard.body.is_empty() { Bytes::from(seen) } else { heard.body.clone() };
             Response::new(Full::new(body))
         }
@@ -55,7 +58,8 @@ async fn run(program: &str, arguments: &[&str]) -> Option<String> {
     let running = Command::new(program).args(arguments).kill_on_drop(true).output();
     match within(program, running).await {
         Ok(output) => {
-            let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            let (out, err) =
+                (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
             assert!(output.status.success(), "{program} {arguments:?}: {}\n{out}\n{err}", output.status);
             Some(out.into_owned())
         }
@@ -75,14 +79,17 @@ async fn curl_gets_posts_and_uploads() {
         let url = format!("http://{host}/x");
         let Some(got) = run("curl", &["-sS", "-g", &url]).await else { return };
         assert_eq!(got, format!("GET /x from {client}"));
-        let chunked = ["-sS", "-g", "-H", "transfer-encoding: chunked", "--data-binary", "a chunked body", &url];
+        let chunked =
+            ["-sS", "-g", "-H", "transfer-encoding: chunked", "--data-binary", "a chunked body", &url];
         assert_eq!(run("curl", &chunked).await.as_deref(), Some("a chunked body"));
-        let expecting = ["-sS", "-g", "-H", "expect: 100-continue", "--data-binary", "an expected body", &url];
+        let expecting =
+            ["-sS", "-g", "-H", "expect: 100-continue", "--data-binary", "an expected body", &url];
         assert_eq!(run("curl", &expecting).await.as_deref(), Some("an expected body"));
         let head = run("curl", &["-sS", "-g", "--head", &url]).await.unwrap_or_default();
         assert!(head.starts_with("HTTP/1.1 200"), "{head}");
         // Two requests on one connection.
-        let twice = run("curl", &["-sS", "-g", "-w", "%{num_connects} ", &url, &url]).await.unwrap_or_default();
+        let twice =
+            run("curl", &["-sS", "-g", "-w", "%{num_connects} ", &url, &url]).await.unwrap_or_default();
         assert!(twice.trim_end().ends_with('0'), "the second request opened a connection: {twice}");
     }
 }
@@ -109,7 +116,8 @@ async fn a_javascript_runtime_fetches_streams_and_talks() {
             console.log("all of it");
             "#
         );
-        let arguments = ["--experimental-websocket", "--no-warnings", "--input-type=module", "--eval", &script];
+        let arguments =
+            ["--experimental-websocket", "--no-warnings", "--input-type=module", "--eval", &script];
         let Some(printed) = run("node", &arguments).await else { return };
         assert_eq!(printed.trim(), "all of it");
     }
@@ -133,7 +141,10 @@ async fn events_reach_the_client_as_they_happen() {
         }
     })
     .await;
-    let toml = format!("[[listener]]\nname = \"web\"\naddress = \"[::]:0\"\n[[route]]\nto = \"{}\"\n", backend.addr());
+    let toml = format!(
+        "[[listener]]\nname = \"web\"\naddress = \"[::]:0\"\n[[route]]\nto = \"{}\"\n",
+        backend.addr()
+    );
     let gateway = GatewayProcess::start(DAEMON, &toml).await;
     let mut client = gateway_tests::Raw::connect(gateway.addr_of("web").await).await;
     client.send("GET /events HTTP/1.1\r\nhost: a\r\n\r\n").await;

@@ -16,7 +16,8 @@ const LONG: Duration = Duration::from_secs(60);
 async fn stopping(gateway: TestGateway, grace: Duration) -> JoinHandle<()> {
     let admin = gateway.admin();
     let stop = tokio::spawn(gateway.stop(grace));
-    eventually("the news on /readyz", async || (admin.get("/readyz").await.status == 503).then_some(())).await;
+    eventually("the news on /readyz", async || (admin.get("/readyz").await.status == 503).then_some(()))
+        .await;
     stop
 }
 

@@ -72,10 +72,18 @@ async fn check(name: &str, limits: &str, bad: (&'static str, &str), kind: &str) 
     }
     assert_eq!(connection.get("/plain").await.text(), "hello", "{kind}: the connection is as good as before");
     let in_the_response = usize::from(value == "response") * 2;
-    assert_eq!(backend.heard().len(), reached + in_the_response + 1, "{kind}: a request that is denied stops there");
+    assert_eq!(
+        backend.heard().len(),
+        reached + in_the_response + 1,
+        "{kind}: a request that is denied stops there"
+    );
 
     let answer = bad.get("/lenient").await;
-    assert_eq!((answer.status.as_u16(), answer.text().as_str()), (200, "hello"), "{kind}: on_error = \"skip\"");
+    assert_eq!(
+        (answer.status.as_u16(), answer.text().as_str()),
+        (200, "hello"),
+        "{kind}: on_error = \"skip\""
+    );
     assert_eq!(good.get("/").await.text(), "hello", "{kind}: the next request");
     assert_eq!(instances(&operator).await, 1.0, "{kind}: with a new instance");
 
@@ -170,7 +178,8 @@ async fn requests_flow_beside_guests_that_spin() {
     let mut p99 = Duration::MAX;
     // A machine that is busy with something else for a moment says nothing about the gateway.
     for _ in 0..5 {
-        let spin = async || assert_fault(&gateway.client().with("x-spin", "1").get("/").await, "plugin-fault");
+        let spin =
+            async || assert_fault(&gateway.client().with("x-spin", "1").get("/").await, "plugin-fault");
         let spinning = async {
             for _ in 0..3 {
                 join_all((0..2).map(async |_| spin().await)).await;
@@ -273,7 +282,8 @@ async fn a_client_that_leaves_takes_its_waiting_call_along() {
             clients.push(raw);
         }
         eventually("four calls that wait", async || (instances(&operator).await == 4.0).then_some(())).await;
-        eventually("four calls that went out", async || (silent.connections() == 4 * round).then_some(())).await;
+        eventually("four calls that went out", async || (silent.connections() == 4 * round).then_some(()))
+            .await;
         drop(clients);
         eventually("their end", async || (instances(&operator).await == 0.0).then_some(())).await;
     }
@@ -343,7 +353,8 @@ async fn a_flood_of_log_lines_is_cut() {
     };
 
     assert_eq!(client.clone().with("x-flood", "10").get("/").await.status, 200);
-    let told = eventually("eleven lines", async || Some(lines().await).filter(|lines| lines.len() >= 11)).await;
+    let told =
+        eventually("eleven lines", async || Some(lines().await).filter(|lines| lines.len() >= 11)).await;
     let last = told[10]["message"].as_str().unwrap_or_default();
     assert_eq!((last.len(), last.trim_matches('x')), (4096, ""), "a long line is cut");
     assert_eq!((&told[0]["message"], &told[0]["level"]), (&"flood 0".into(), &"WARN".into()));
@@ -352,7 +363,11 @@ async fn a_flood_of_log_lines_is_cut() {
     assert_eq!(client.with("x-flood", "10000").get("/").await.status, 200);
     let told = settled("an end of the flood", async || lines().await.len()).await - 11;
     assert!((1..=101).contains(&told), "{told} of 10001 lines were written");
-    let cut = lines().await.iter().filter(|line| line["message"].as_str().is_some_and(|it| it.starts_with("too many"))).count();
+    let cut = lines()
+        .await
+        .iter()
+        .filter(|line| line["message"].as_str().is_some_and(|it| it.starts_with("too many")))
+        .count();
     assert!((1..=2).contains(&cut), "the cut is told once a second, not {cut} times");
 }
 

@@ -209,7 +209,8 @@ async fn a_websocket_needs_the_token_like_any_request() {
 #[tokio::test]
 async fn headers_are_removed_then_set_then_appended() {
     let backend = Backend::http(|_| {
-        let answer = Response::builder().header("server", "app").header("x-kind", "app").header("x-kind", "2");
+        let answer =
+            Response::builder().header("server", "app").header("x-kind", "app").header("x-kind", "2");
         answer.header("x-more", "app").body(Full::from("hello")).expect("an answer")
     })
     .await;

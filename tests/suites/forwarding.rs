@@ -30,7 +30,10 @@ async fn a_request_and_its_answer_pass() {
 #[tokio::test]
 async fn every_method_passes() {
     let backend = Backend::http(|heard| {
-        Response::builder().header("x-method", heard.method.as_str()).body(Full::default()).expect("an answer")
+        Response::builder()
+            .header("x-method", heard.method.as_str())
+            .body(Full::default())
+            .expect("an answer")
     })
     .await;
     let gateway = TestGateway::to(backend.addr());
@@ -255,7 +258,9 @@ async fn events_arrive_one_by_one() {
     client.send("GET /events HTTP/1.1\r\nhost: a\r\naccept: text/event-stream\r\n\r\n").await;
     let mut server = visitors.next().await;
     server.head().await;
-    server.send("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n").await;
+    server
+        .send("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+        .await;
     let head = client.head().await;
     assert!(head.contains("content-type: text/event-stream\r\n"), "the head comes before any event: {head}");
     for event in 0..5 {

@@ -94,7 +94,11 @@ async fn a_trusted_proxy_is_believed_and_added_to() {
         ("x-forwarded-for: 192.0.2.1, 10.1.2.3\r\n", "192.0.2.1", "192.0.2.1, 10.1.2.3, ::1"),
         // What the client forged stands before what the first trusted proxy saw.
         ("x-forwarded-for: 6.6.6.6, 192.0.2.1\r\n", "192.0.2.1", "6.6.6.6, 192.0.2.1, ::1"),
-        ("x-forwarded-for: 6.6.6.6\r\nx-forwarded-for: 192.0.2.1\r\n", "192.0.2.1", "6.6.6.6, 192.0.2.1, ::1"),
+        (
+            "x-forwarded-for: 6.6.6.6\r\nx-forwarded-for: 192.0.2.1\r\n",
+            "192.0.2.1",
+            "6.6.6.6, 192.0.2.1, ::1",
+        ),
         ("x-forwarded-for: ::ffff:192.0.2.1\r\n", "192.0.2.1", "::ffff:192.0.2.1, ::1"),
         ("x-forwarded-for: [2001:db8::7]:4711\r\n", "2001:db8::7", "[2001:db8::7]:4711, ::1"),
         ("x-forwarded-for: 192.0.2.1, unknown\r\n", "::1", "192.0.2.1, unknown, ::1"),
@@ -230,7 +234,9 @@ async fn all_other_headers_pass_as_they_are() {
     assert!(head.contains("\r\nx-empty: \r\n") || head.contains("\r\nx-empty:\r\n"), "{head}");
     server.send(answer).await;
     let head = client.head().await;
-    for line in ["set-cookie: a=1\r\nset-cookie: b=2", "x-latin: caf\u{fffd}", "server: old", "date: yesterday"] {
+    for line in
+        ["set-cookie: a=1\r\nset-cookie: b=2", "x-latin: caf\u{fffd}", "server: old", "date: yesterday"]
+    {
         assert!(head.contains(&format!("\r\n{line}\r\n")), "{line:?} in {head}");
     }
     assert_eq!(head.matches("date:").count(), 1, "{head}");

@@ -74,7 +74,8 @@ async fn limits_of_a_head_hold_for_answers_too() {
         let answer = told(&limited(&backend, limits), GET).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "200 headers, {limits:?}: {answer}");
     }
-    let backend = Backend::canned(format!("HTTP/1.1 204 No Content\r\nx: {}\r\n\r\n", "x".repeat(20_000))).await;
+    let backend =
+        Backend::canned(format!("HTTP/1.1 204 No Content\r\nx: {}\r\n\r\n", "x".repeat(20_000))).await;
     for (limits, status) in [("header_size = \"32KiB\"", 204), ("header_size = \"16KiB\"", 502)] {
         let answer = told(&limited(&backend, limits), GET).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "20 kB, {limits:?}: {answer}");
@@ -174,8 +175,10 @@ async fn an_upload_that_stops_is_given_up() {
 #[tokio::test]
 async fn a_download_that_stops_is_cut() {
     let (backend, mut visitors) = Backend::by_hand().await;
-    let gateway =
-        TestGateway::with(backend.addr(), "timeouts = { idle = \"100ms\", response = \"1h\", tunnel = \"1h\" }");
+    let gateway = TestGateway::with(
+        backend.addr(),
+        "timeouts = { idle = \"100ms\", response = \"1h\", tunnel = \"1h\" }",
+    );
     let mut client = Raw::connect(gateway.addr()).await;
     client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
     let mut server = visitors.next().await;

@@ -45,7 +45,8 @@ async fn refused(backend: &Backend, toml: &str, parts: &[&str]) {
 #[tokio::test]
 async fn a_refused_key_is_pointed_at() {
     let backend = Backend::hello().await;
-    let toml = toml(&backend, &guest("bad_config"), "config = { question = \"six times nine\", answer = 41 }");
+    let toml =
+        toml(&backend, &guest("bad_config"), "config = { question = \"six times nine\", answer = 41 }");
     let message = "plugin `guest`: `answer`: not 42; expected 42";
     refused(&backend, &toml, &[message, &place(&toml, "41"), "refused by the plugin"]).await;
 }
@@ -68,8 +69,12 @@ async fn a_table_of_a_route_is_pointed_at_in_the_route() {
         backend.addr(),
         &format!("plugins = [{{ use = \"guest\", config = {{ captures = [\"good\", 7] }} }}]\n{table}"),
     );
-    refused(&backend, &toml, &["`captures.1`: invalid type: integer `7`, expected a string", &place(&toml, "7] }")])
-        .await;
+    refused(
+        &backend,
+        &toml,
+        &["`captures.1`: invalid type: integer `7`, expected a string", &place(&toml, "7] }")],
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -83,8 +88,10 @@ async fn a_key_that_a_first_party_plugin_does_not_know_is_pointed_at() {
 
     let headers = toml(&backend, &plugin("header_inject"), "config = { response = { x-a = \"{rout}\" } }");
     refused(&backend, &headers, &["unknown fact \"{rout}\"", &place(&headers, "\"{rout}\"")]).await;
-    let headers = toml(&backend, &plugin("header_inject"), "config = { request_remove = [\"x-a\", \"host\"] }");
-    refused(&backend, &headers, &["header \"host\": belongs to the gateway", &place(&headers, "\"host\"")]).await;
+    let headers =
+        toml(&backend, &plugin("header_inject"), "config = { request_remove = [\"x-a\", \"host\"] }");
+    refused(&backend, &headers, &["header \"host\": belongs to the gateway", &place(&headers, "\"host\"")])
+        .await;
 }
 
 #[tokio::test]
@@ -93,9 +100,14 @@ async fn every_mistake_of_every_plugin_is_told_at_once() {
     let tables = [
         plugin_table("one", &guest("bad_config"), "config = { answer = 1 }"),
         plugin_table("two", Path::new("missing.wasm"), ""),
-        plugin_table("three", &plugin("header_inject"), "config = { request = { te = \"\", trailer = \"\" } }"),
+        plugin_table(
+            "three",
+            &plugin("header_inject"),
+            "config = { request = { te = \"\", trailer = \"\" } }",
+        ),
     ];
-    let toml = one_route(backend.addr(), &format!("plugins = [\"one\", \"two\", \"three\"]\n{}", tables.concat()));
+    let toml =
+        one_route(backend.addr(), &format!("plugins = [\"one\", \"two\", \"three\"]\n{}", tables.concat()));
     let parts = ["`answer`: not 42", "missing.wasm", "header \"te\"", "header \"trailer\""];
     refused(&backend, &toml, &parts).await;
 }
@@ -113,7 +125,8 @@ async fn a_missing_grant_is_named_as_it_would_be_written() {
     let backend = Backend::hello().await;
     let check = async |more: &str, import: &str, grant: &str| {
         let toml = toml(&backend, &guest("ungranted"), more);
-        let message = format!("plugin `guest`: it imports `vers:gateway/{import}@0.1.0`, which is not granted");
+        let message =
+            format!("plugin `guest`: it imports `vers:gateway/{import}@0.1.0`, which is not granted");
         let help = format!("add `{grant}` to [plugin.guest]");
         refused(&backend, &toml, &[&message, &help, &place(&toml, "\"/"), "needs a grant"]).await;
     };
@@ -135,7 +148,8 @@ async fn what_is_no_component_is_told_apart() {
     check(b"", "is not a WebAssembly component: it does not start like one").await;
     check(b"#!/bin/sh\n", "is not a WebAssembly component: it does not start like one").await;
     check(b"\0asm\x01\0\0\0", "it is a core module; build it with `--target wasm32-wasip2`").await;
-    check(b"\0asm\x0d\0\x01\0", "is no plugin for this gateway: it does not export `vers:gateway/lifecycle`").await;
+    check(b"\0asm\x0d\0\x01\0", "is no plugin for this gateway: it does not export `vers:gateway/lifecycle`")
+        .await;
     let whole = std::fs::read(guest("trap")).expect("a component");
     check(&whole[..whole.len() / 2], "is not a WebAssembly component: ").await;
     let mut damaged = whole;
@@ -164,7 +178,8 @@ async fn another_content_than_the_hash_says_is_refused() {
     let gateway = TestGateway::start(&toml(&backend, &file, ""));
     let plugin = gateway.operator().plugin("guest").await;
     let real = plugin["sha256"].as_str().expect("a hash");
-    refused(&backend, &bad, &["another hash", &format!("it is {real}"), &place(&bad, &format!("\"{zeros}"))]).await;
+    refused(&backend, &bad, &["another hash", &format!("it is {real}"), &place(&bad, &format!("\"{zeros}"))])
+        .await;
     for good in [real.to_owned(), real.to_uppercase()] {
         gateway.write(&toml(&backend, &file, &format!("sha256 = \"{good}\"")));
         gateway.reload().await.unwrap_or_else(|error| panic!("{good} is its hash: {error}"));
@@ -195,10 +210,14 @@ async fn a_component_on_many_routes_is_compiled_once() {
     let start = |routes: usize| {
         let mut toml = String::from("[[listener]]\naddress = \"[::]:0\"\n");
         for route in 0..routes {
-            let own = format!("{{ use = \"headers\", config = {{ response = {{ x-route = \"{route}\" }} }} }}");
+            let own =
+                format!("{{ use = \"headers\", config = {{ response = {{ x-route = \"{route}\" }} }} }}");
             let used = if route % 2 == 0 { "\"headers\"" } else { &own };
             let to = backend.addr();
-            let _ = writeln!(toml, "[[route]]\nname = \"{route}\"\npath = \"/{route}\"\nto = \"{to}\"\nplugins = [{used}]");
+            let _ = writeln!(
+                toml,
+                "[[route]]\nname = \"{route}\"\npath = \"/{route}\"\nto = \"{to}\"\nplugins = [{used}]"
+            );
         }
         toml.push_str(&plugin_table("headers", &plugin("header_inject"), ""));
         let began = Instant::now();
@@ -209,7 +228,11 @@ async fn a_component_on_many_routes_is_compiled_once() {
     println!("a start with one route takes {alone:?}, with {ROUTES} routes {all:?}");
     assert!(all < alone * 10, "{alone:?} with one route, {all:?} with {ROUTES}");
     let plugins = many.status().await["plugins"].as_array().map(Vec::len);
-    assert_eq!(plugins, Some(1 + ROUTES / 2), "one plugin for each table, shared by routes that use it alike");
+    assert_eq!(
+        plugins,
+        Some(1 + ROUTES / 2),
+        "one plugin for each table, shared by routes that use it alike"
+    );
     let answer = many.client().get("/7").await;
     assert_eq!((answer.status.as_u16(), answer.header("x-route")), (200, "7"));
     assert_eq!(many.client().get("/8").await.header("x-route"), "");

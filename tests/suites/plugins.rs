@@ -30,7 +30,9 @@ fn told<'a>(text: &'a str, name: &str) -> &'a str {
 async fn requests_meet_plugins_in_order_and_answers_in_reverse() {
     let backend = Backend::hello().await;
     let append = |name: &str| {
-        format!("config = {{ request_append = {{ x-met = \"{name}\" }}, response_append = {{ x-met = \"{name}\" }} }}")
+        format!(
+            "config = {{ request_append = {{ x-met = \"{name}\" }}, response_append = {{ x-met = \"{name}\" }} }}"
+        )
     };
     let file = plugin("header_inject");
     let gateway = through(
@@ -46,7 +48,9 @@ async fn requests_meet_plugins_in_order_and_answers_in_reverse() {
 async fn a_plugin_that_answers_ends_the_way_in() {
     let backend = Backend::hello().await;
     let append = |name: &str| {
-        format!("config = {{ request = {{ x-met = \"{name}\" }}, response_append = {{ x-met = \"{name}\" }} }}")
+        format!(
+            "config = {{ request = {{ x-met = \"{name}\" }}, response_append = {{ x-met = \"{name}\" }} }}"
+        )
     };
     let file = plugin("header_inject");
     let gateway = through(
@@ -59,7 +63,11 @@ async fn a_plugin_that_answers_ends_the_way_in() {
     );
     let answer = gateway.client().get("/").await;
     assert_eq!((answer.status.as_u16(), answer.text().as_str()), (418, "short and stout"));
-    assert_eq!(values(&answer.headers, "x-met"), ["first"], "plugins before it see its answer, later ones not");
+    assert_eq!(
+        values(&answer.headers, "x-met"),
+        ["first"],
+        "plugins before it see its answer, later ones not"
+    );
     assert_eq!(backend.connections(), 0, "nor does the backend see anything");
     assert_eq!(gateway.metric("vers_plugin_calls_total", &["plugin=\"last\""]).await, 0.0);
 }
@@ -93,7 +101,8 @@ async fn values_of_an_exchange_last_until_its_answer_and_are_private() {
 async fn values_of_an_exchange_are_bounded() {
     let backend = Backend::hello().await;
     let gateway = through(backend.addr(), &[("values", guest("exchange_values"), "")]);
-    let ask = async |size: &str| gateway.client().with("x-store", "v").with("x-store-size", size).get("/").await;
+    let ask =
+        async |size: &str| gateway.client().with("x-store", "v").with("x-store-size", size).get("/").await;
     let answer = ask("16000").await;
     assert_eq!((answer.status.as_u16(), answer.header("x-stored")), (200, "v"));
     let answer = ask("16384").await;
@@ -105,7 +114,8 @@ async fn values_of_an_exchange_are_bounded() {
 #[tokio::test]
 async fn a_plugin_learns_who_asks_for_what() {
     let backend = Backend::hello().await;
-    let config = "config = { captures = [\"vm\", \"id\", \"nothing\"] }\n[gateway]\nworkers = 1\nvm_id = \"a1\"\n";
+    let config =
+        "config = { captures = [\"vm\", \"id\", \"nothing\"] }\n[gateway]\nworkers = 1\nvm_id = \"a1\"\n";
     let table = plugin_table("echo", &guest("echo_context"), config);
     let gateway = TestGateway::start(&format!(
         "[[listener]]\naddress = \"[::]:0\"\n[[route]]\nname = \"api\"\nto = \"{}\"\n\
@@ -394,7 +404,10 @@ async fn outbound_requests_go_where_they_are_granted() {
     check(format!("https://{granted}/"), "no grant for this origin").await;
     check("nonsense".to_owned(), "no grant for this origin").await;
     assert_eq!(other.connections(), 0, "nothing went where it must not");
-    assert!(elsewhere.heard().iter().all(|heard| heard.uri.path() != "/elsewhere"), "no redirect is followed");
+    assert!(
+        elsewhere.heard().iter().all(|heard| heard.uri.path() != "/elsewhere"),
+        "no redirect is followed"
+    );
 
     let secret = async |name: &str| gateway.client().with("x-secret", name).get("/").await.text();
     assert_eq!(secret("mine").await, "mine");
@@ -425,7 +438,17 @@ async fn log_metrics_and_status_tell_what_plugins_did() {
     for line in lines.await {
         let told = (&line["status"], &line["plugin"], &line["reason"], &line["route"], &line["path"]);
         let expected = (418, "wall", "teapot", "app", "/pot");
-        assert_eq!(told, (&expected.0.into(), &expected.1.into(), &expected.2.into(), &expected.3.into(), &expected.4.into()), "{line}");
+        assert_eq!(
+            told,
+            (
+                &expected.0.into(),
+                &expected.1.into(),
+                &expected.2.into(),
+                &expected.3.into(),
+                &expected.4.into()
+            ),
+            "{line}"
+        );
     }
     let calls = async |plugin: &str, hook: &str| {
         let labels = [format!("plugin=\"{plugin}\""), format!("hook=\"{hook}\"")];
@@ -441,7 +464,11 @@ async fn log_metrics_and_status_tell_what_plugins_did() {
     assert_eq!((&headers["calls"], &headers["instances"]), (&6.into(), &1.into()), "{headers}");
     assert_eq!(headers["faults"], serde_json::json!({}), "{headers}");
     let wall = gateway.admin().plugin("wall").await;
-    assert_eq!((&wall["calls"], &wall["hooks"]), (&3.into(), &serde_json::json!(["request-filter"])), "{wall}");
+    assert_eq!(
+        (&wall["calls"], &wall["hooks"]),
+        (&3.into(), &serde_json::json!(["request-filter"])),
+        "{wall}"
+    );
     assert_eq!(wall["component"], guest("respond").display().to_string(), "{wall}");
     let status = gateway.admin().status().await;
     assert_eq!(status["routes"][0]["plugins"], serde_json::json!(["headers", "wall"]), "{status}");

@@ -27,7 +27,10 @@ const FLAT: u64 = 10 << 20;
 const LONG: Duration = Duration::from_secs(180);
 
 async fn gateway(backend: &Backend) -> GatewayProcess {
-    let toml = format!("[[listener]]\nname = \"web\"\naddress = \"[::]:0\"\n[[route]]\nto = \"{}\"\n", backend.addr());
+    let toml = format!(
+        "[[listener]]\nname = \"web\"\naddress = \"[::]:0\"\n[[route]]\nto = \"{}\"\n",
+        backend.addr()
+    );
     GatewayProcess::start(DAEMON, &toml).await
 }
 
@@ -88,7 +91,9 @@ async fn a_gibibyte_down_and_up_in_flat_memory() {
     let before = gateway.rss();
 
     let (while_down, down) = peak(&gateway, async {
-        let request = Request::get("/down").header("host", "a").body(http_body_util::Either::Right(http_body_util::Empty::new()));
+        let request = Request::get("/down")
+            .header("host", "a")
+            .body(http_body_util::Either::Right(http_body_util::Empty::new()));
         let mut body = client.send_request(request.expect("a request")).await.expect("an answer").into_body();
         let mut bytes = 0;
         while let Some(frame) = body.frame().await {

@@ -201,7 +201,11 @@ async fn each_listener_carries_what_its_routes_say() {
     for name in ["named", "told"] {
         let mut client = Raw::connect(gateway.addr_of(name)).await;
         client.send("GET / HTTP/1.1\r\n\r\n").await;
-        assert_eq!(client.until("\r\n\r\n").await, "GET / HTTP/1.1\r\n\r\n", "echoed by the TCP route of {name}");
+        assert_eq!(
+            client.until("\r\n\r\n").await,
+            "GET / HTTP/1.1\r\n\r\n",
+            "echoed by the TCP route of {name}"
+        );
     }
 }
 

@@ -395,7 +395,8 @@ async fn tunnels_are_counted() {
         (gateway.metric("vers_tunnels_active", &["route=\"app\""]).await == 0.0).then_some(())
     })
     .await;
-    let bytes = async |direction| gateway.metric("vers_tunnel_bytes_total", &["route=\"app\"", direction]).await;
+    let bytes =
+        async |direction| gateway.metric("vers_tunnel_bytes_total", &["route=\"app\"", direction]).await;
     assert_eq!(bytes("direction=\"sent\"").await, 14.0, "to the backend");
     assert_eq!(bytes("direction=\"received\"").await, 4.0, "from the backend");
     assert_eq!(gateway.metric("vers_requests_total", &["route=\"app\"", "status=\"1xx\""]).await, 1.0);

@@ -1,21 +1,22 @@
 //! Where log lines go: to standard error, written by a thread of its own.
 
 use crate::config::{LogFormat, LogLevel};
-use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, fmt};
 
 /// Starts logging. Lines are lost rather than waited for when standard error is slower than the
-/// traffic. Dropping the guard writes what is left.
-pub(super) fn start(format: LogFormat, level: LogLevel) -> WorkerGuard {
+/// traffic, and counted. Dropping the guard writes what is left.
+pub(super) fn start(format: LogFormat, level: LogLevel) -> (WorkerGuard, ErrorCounter) {
     let (writer, guard) =
         NonBlockingBuilder::default().lossy(true).thread_name("vers-log").finish(std::io::stderr());
+    let lost = writer.error_counter();
     // VERS_LOG takes the finer directives of tracing, for whoever debugs the gateway itself.
     let filter = EnvFilter::try_from_env("VERS_LOG").unwrap_or_else(|_| EnvFilter::new(level.as_str()));
     match format {
         LogFormat::Json => json(writer, filter),
         LogFormat::Human => human(writer, filter),
     }
-    guard
+    (guard, lost)
 }
 
 fn json(writer: NonBlocking, filter: EnvFilter) {

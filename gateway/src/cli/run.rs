@@ -3,11 +3,21 @@
 use super::{Exit, logging};
 use crate::{
     config::{self, LogFormat, LogLevel, Source},
+    metrics::names,
     server::{self, ConfigSource, Options, Running, StartError},
 };
 use clap::Args;
-use std::{io::Write as _, net::SocketAddr, path::PathBuf};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use std::{
+    io::Write as _,
+    net::{Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::interval,
+};
+use tracing_appender::non_blocking::ErrorCounter;
 
 /// `run -c FILE`, or `run --to PORT`.
 #[derive(Debug, Args)]
@@ -19,9 +29,17 @@ pub(super) struct Run {
     /// No file: pass everything on to this local port, or to HOST:PORT
     #[arg(long, value_name = "PORT", value_parser = target)]
     to: Option<String>,
-    /// Where `--to` listens, for IPv6 and IPv4
-    #[arg(long, value_name = "ADDRESS", default_value = "[::]:8080", requires = "to")]
+    /// Where `--to` listens: a port, for IPv6 and IPv4, or ADDRESS:PORT
+    #[arg(long, value_name = "PORT", default_value = "8080", conflicts_with = "config", value_parser = address)]
     listen: SocketAddr,
+}
+
+/// A port on every address of this machine, or `address:port`.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    match text.parse::<u16>() {
+        Ok(port) => Ok((Ipv6Addr::UNSPECIFIED, port).into()),
+        Err(_) => text.parse().map_err(|_| "expected a port, or an address such as [::1]:8080".to_owned()),
+    }
 }
 
 /// A port of this machine, or `host:port`.
@@ -37,7 +55,7 @@ impl Run {
     pub(super) fn run(self) -> Exit {
         let options = self.options();
         let (format, level) = log_settings(&options.source);
-        let _flush = logging::start(format, level);
+        let (_flush, lost) = logging::start(format, level);
         raise_file_limit();
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
@@ -51,7 +69,7 @@ impl Run {
         };
         match server::start(options) {
             Ok(running) => {
-                runtime.block_on(follow(running, signals));
+                runtime.block_on(follow(running, signals, &lost));
                 Exit::Fine
             }
             Err(error @ StartError::Config(_)) => cannot_start(&error, Exit::BadConfig),
@@ -123,11 +141,22 @@ impl Ends {
     }
 }
 
+/// How often lost lines of the log are counted.
+const COUNT: Duration = Duration::from_secs(1);
+
 /// Does what signals say, until one says stop. A second one ends the wait.
-async fn follow(running: Running, signals: Signals) {
+async fn follow(running: Running, signals: Signals, lost: &ErrorCounter) {
     let Signals { mut hang_up, mut ends } = signals;
+    let dropped = running.metrics().counter(&names::LOG_LINES_DROPPED, &[]);
+    let mut counted = 0;
+    let mut tick = interval(COUNT);
     loop {
         tokio::select! {
+            _ = tick.tick() => {
+                let now = lost.dropped_lines() as u64;
+                dropped.add(now - counted);
+                counted = now;
+            }
             // The outcome is logged where it happens.
             _ = hang_up.recv() => drop(running.reload().await),
             () = ends.recv() => break,

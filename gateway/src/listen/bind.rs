@@ -55,10 +55,30 @@ impl Bound {
 /// # Errors
 /// Fails where the address is taken, forbidden or not this machine's.
 pub fn bind(requested: SocketAddr, workers: usize) -> Result<Bound, BindError> {
-    match bind_all(requested, workers) {
+    bind_port(requested, workers, Port::Free)
+}
+
+/// As [`bind`], where this gateway listens on the port already, on another address: `[::]:8080`
+/// beside `0.0.0.0:8080`, which a reload is about to end.
+///
+/// # Errors
+/// As [`bind`].
+pub fn bind_beside(requested: SocketAddr, workers: usize) -> Result<Bound, BindError> {
+    bind_port(requested, workers, Port::Ours)
+}
+
+/// Who is expected to have a port.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Port {
+    Free,
+    Ours,
+}
+
+fn bind_port(requested: SocketAddr, workers: usize, port: Port) -> Result<Bound, BindError> {
+    match bind_all(requested, workers, port) {
         Err(error) if requested.ip().is_unspecified() && requested.is_ipv6() && has_no_ipv6(&error) => {
             let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, requested.port()));
-            let mut bound = bind_all(v4, workers).map_err(|error| explain(error, requested))?;
+            let mut bound = bind_all(v4, workers, port).map_err(|error| explain(error, requested))?;
             bound.warning =
                 Some(format!("this machine has no IPv6: listening on {v4} instead of {requested}"));
             Ok(bound)
@@ -67,8 +87,8 @@ pub fn bind(requested: SocketAddr, workers: usize) -> Result<Bound, BindError> {
     }
 }
 
-fn bind_all(requested: SocketAddr, workers: usize) -> io::Result<Bound> {
-    if requested.port() != 0 {
+fn bind_all(requested: SocketAddr, workers: usize, port: Port) -> io::Result<Bound> {
+    if requested.port() != 0 && port == Port::Free {
         // Sockets that share a port would share it with another gateway as well, each getting some
         // of the connections. One without that option finds out whether anybody is there.
         drop(socket(requested, Sharing::No)?);

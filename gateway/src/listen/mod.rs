@@ -4,4 +4,4 @@ mod accept;
 mod bind;
 
 pub use accept::{Accepted, accept_loop};
-pub use bind::{BindError, Bound, bind};
+pub use bind::{BindError, Bound, bind, bind_beside};

@@ -53,5 +53,5 @@ names! {
     RELOADS: Counter = "vers_reloads", "Reloads that took effect.";
     RELOAD_FAILURES: Counter = "vers_reload_failures", "Reloads that were refused and changed nothing.";
     GENERATION: Gauge = "vers_generation", "Number of the configuration that runs; the first is 1.";
-    ACCESS_LOG_DROPPED: Gauge = "vers_log_lines_dropped", "Log lines dropped because the output was slower than the traffic.";
+    LOG_LINES_DROPPED: Counter = "vers_log_lines_dropped", "Log lines dropped because the output was slower than the traffic.";
 }

@@ -1,6 +1,6 @@
 //! The text that `/metrics` answers: OpenMetrics, which Prometheus scrapes.
 
-use super::{Family, Kind, Metrics, Series, shard::BOUNDS};
+use super::{Family, Kind, Labels, Metrics, Series, shard::BOUNDS};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text},
@@ -32,10 +32,8 @@ impl Collector for Metrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let families = self.series.lock().unwrap_or_else(PoisonError::into_inner);
         for family in families.values() {
-            // The encoder adds the full stop itself.
-            let help = family.name.help.trim_end_matches('.');
-            let metric_type = metric_type(family.name.kind);
-            let metric = encoder.encode_descriptor(family.name.name, help, None, metric_type)?;
+            let (name, metric_type) = (family.name, metric_type(family.name.kind));
+            let metric = encoder.encode_descriptor(name.name, name.help, None, metric_type)?;
             encode_family(metric, family)?;
         }
         Ok(())
@@ -47,10 +45,16 @@ fn encode_family(mut metric: MetricEncoder<'_>, family: &Family) -> fmt::Result 
         if labels.is_empty() {
             encode_series(&mut metric, family.name.kind, series)?;
         } else {
-            encode_series(&mut metric.encode_family(labels)?, family.name.kind, series)?;
+            let labels: Labels = labels.iter().map(|(name, value)| (*name, escaped(value))).collect();
+            encode_series(&mut metric.encode_family(&labels)?, family.name.kind, series)?;
         }
     }
     Ok(())
+}
+
+/// The encoder writes label values as they are, and names in a configuration are any text.
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 fn encode_series(metric: &mut MetricEncoder<'_>, kind: Kind, series: &Series) -> fmt::Result {

@@ -124,7 +124,14 @@ impl Instances {
             let Some(guest) = request.take() else { return Ok(request_filter::Verdict::Next) };
             let verdict = instance
                 .run(async |store| {
-                    guest.call_on_request(store, Resource::new_borrow(0), Resource::new_borrow(0), Resource::new_borrow(REQUEST)).await
+                    guest
+                        .call_on_request(
+                            store,
+                            Resource::new_borrow(0),
+                            Resource::new_borrow(0),
+                            Resource::new_borrow(REQUEST),
+                        )
+                        .await
                 })
                 .await;
             instance.request = Some(guest);
@@ -146,7 +153,14 @@ impl Instances {
             let Some(guest) = response.take() else { return Ok(response_filter::Verdict::Next) };
             let verdict = instance
                 .run(async |store| {
-                    guest.call_on_response(store, Resource::new_borrow(0), Resource::new_borrow(0), Resource::new_borrow(RESPONSE)).await
+                    guest
+                        .call_on_response(
+                            store,
+                            Resource::new_borrow(0),
+                            Resource::new_borrow(0),
+                            Resource::new_borrow(RESPONSE),
+                        )
+                        .await
                 })
                 .await;
             instance.response = Some(guest);

@@ -27,20 +27,23 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
-use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
 
-/// Serves a connection that was accepted on the listener with this configured address.
+/// Serves a connection that was accepted on the listener with this configured address, and begins
+/// with `local`, where that listener is.
 pub async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
+    local: Rc<Local>,
     listener: SocketAddr,
     worker: Rc<Worker>,
     guard: Guard,
 ) {
     let peer = ClientAddr::from(peer);
     let port = stream.local_addr().map_or(0, |address| address.port());
-    let Some(view) = View::of(worker.local(), listener, peer, port) else { return };
+    let Some(view) = View::of(local, listener, peer, port) else { return };
     match view.listener.mode {
         Mode::Http(_) => {
             let (view, tunnel) = (RefCell::new(view), RefCell::new(None));
@@ -106,6 +109,11 @@ enum End {
 
 async fn serve_http(stream: TcpStream, connection: Connection, mut guard: Guard) {
     let connection = Rc::new(connection);
+    if guard.is_draining() {
+        // It was accepted on the way out: its client is about to ask, or has asked already. How this
+        // ends, the connection finds out itself.
+        let _ = timeout(LAST_CALL, stream.readable()).await;
+    }
     let stream = Watched::new(stream);
     let (limits, deadlines) = {
         let view = connection.view.borrow();
@@ -123,7 +131,21 @@ async fn serve_http(stream: TcpStream, connection: Connection, mut guard: Guard)
         .max_headers(limits.headers)
         .max_header_size(limits.size)
         .serve_connection(TokioIo::new(stream), service);
-    let end = poll_fn(|cx| poll_http(&mut http, &deadlines, &mut guard, cx)).await;
+    let mut leaving = false;
+    let end = poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(end) = poll_http(&mut http, &deadlines, cx) {
+                return Poll::Ready(end);
+            }
+            // After a look at the client: a request that is there already is served.
+            if leaving || guard.poll_draining(cx).is_pending() {
+                return Poll::Pending;
+            }
+            leaving = true;
+            Pin::new(&mut http).graceful_shutdown();
+        }
+    })
+    .await;
     let tunnel = connection.tunnel.take();
     match (end, tunnel) {
         (End::Done(Ok(())), Some(tunnel)) => {
@@ -144,6 +166,9 @@ async fn serve_http(stream: TcpStream, connection: Connection, mut guard: Guard)
     }
 }
 
+/// How long a client may take to ask that has come while its listener goes.
+const LAST_CALL: Duration = Duration::from_millis(250);
+
 /// RFC 9110 §15.5.9.
 const REQUEST_TIMEOUT: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
@@ -151,16 +176,12 @@ const REQUEST_TIMEOUT: &[u8] =
 fn poll_http<S>(
     http: &mut Http<S>,
     deadlines: &Deadlines,
-    guard: &mut Guard,
     cx: &mut Context<'_>,
 ) -> Poll<End>
 where
     S: hyper::service::HttpService<Incoming, ResBody = Body> + Unpin,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    if guard.poll_draining(cx).is_ready() {
-        Pin::new(&mut *http).graceful_shutdown();
-    }
     loop {
         if let Poll::Ready(done) = Pin::new(&mut *http).poll(cx) {
             return Poll::Ready(End::Done(done));

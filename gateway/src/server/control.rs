@@ -189,6 +189,8 @@ struct Control {
 }
 
 struct Counts {
+    /// Held, because a series is gone when nobody owns it.
+    _build_info: Gauge,
     reloads: Counter,
     failures: Counter,
     generation: Gauge,
@@ -380,8 +382,10 @@ impl Control {
 
 impl Counts {
     fn new(metrics: &Metrics) -> Self {
-        metrics.gauge(&names::BUILD_INFO, &[("version", env!("CARGO_PKG_VERSION"))]).set(1);
+        let build_info = metrics.gauge(&names::BUILD_INFO, &[("version", env!("CARGO_PKG_VERSION"))]);
+        build_info.set(1);
         Self {
+            _build_info: build_info,
             reloads: metrics.counter(&names::RELOADS, &[]),
             failures: metrics.counter(&names::RELOAD_FAILURES, &[]),
             generation: metrics.gauge(&names::GENERATION, &[]),
@@ -415,13 +419,17 @@ fn bind(snapshot: &Snapshot, current: Option<&Generation>) -> Result<Vec<Arc<Bou
             .find(|(listener, _)| listener.address == address)
             .map(|(_, bound)| Arc::clone(bound))
     };
+    let is_ours = |port: u16| {
+        current.is_some_and(|current| current.sockets.iter().any(|bound| bound.address.port() == port))
+    };
     let mut sockets = Vec::with_capacity(snapshot.listeners.len());
     for listener in &snapshot.listeners {
         let bound = match known(listener.address) {
             Some(bound) => bound,
             None => {
                 let workers = current.map_or(snapshot.workers, |current| current.snapshot.workers);
-                let bound = listen::bind(listener.address, workers)
+                let bind = if is_ours(listener.address.port()) { listen::bind_beside } else { listen::bind };
+                let bound = bind(listener.address, workers)
                     .map_err(|cause| StartError::Bind { address: listener.address.to_string(), cause })?;
                 if let Some(warning) = &bound.warning {
                     tracing::warn!("{warning}");

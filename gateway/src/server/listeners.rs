@@ -6,9 +6,10 @@ use crate::{
     listen::{Accepted, Bound, accept_loop},
     metrics::{Counter, Gauge, Metrics, names},
     proxy::{self, Worker},
-    snapshot::Mode,
+    snapshot::{Local, Mode},
 };
 use std::{
+    cell::OnceCell,
     collections::HashMap,
     net::SocketAddr,
     rc::Rc,
@@ -23,10 +24,19 @@ pub(super) struct Listeners {
     worker: Rc<Worker>,
     metrics: Arc<Metrics>,
     /// By configured address.
-    running: HashMap<SocketAddr, Drain>,
+    running: HashMap<SocketAddr, Running>,
     /// Those that are gone, while connections of them live.
     draining: Vec<Drain>,
 }
+
+struct Running {
+    drain: Drain,
+    last: Last,
+}
+
+/// What a listener served with before it went: the kernel may have accepted connections for it that
+/// nobody has taken yet. Empty as long as the listener is there.
+type Last = Rc<OnceCell<Rc<Local>>>;
 
 impl Listeners {
     pub(super) fn new(index: usize, worker: Rc<Worker>, metrics: Arc<Metrics>) -> Self {
@@ -34,7 +44,8 @@ impl Listeners {
     }
 
     /// Starts listeners that are new, drains those that are gone, and leaves the others alone.
-    pub(super) fn apply(&mut self, generation: &Generation) {
+    /// `previous` is what the worker ran on until now.
+    pub(super) fn apply(&mut self, generation: &Generation, previous: &Rc<Local>) {
         self.draining.retain(|drain| drain.live() > 0);
         let wanted = &generation.snapshot.listeners;
         let gone: Vec<SocketAddr> = self
@@ -44,7 +55,12 @@ impl Listeners {
             .copied()
             .collect();
         for address in gone {
-            self.draining.extend(self.running.remove(&address).inspect(Drain::start));
+            if let Some(running) = self.running.remove(&address) {
+                // A listener goes once, so nothing is there yet.
+                let _ = running.last.set(Rc::clone(previous));
+                running.drain.start();
+                self.draining.push(running.drain);
+            }
         }
         for (listener, bound) in wanted.iter().zip(&generation.sockets) {
             if !self.running.contains_key(&listener.address) {
@@ -55,7 +71,7 @@ impl Listeners {
 
     /// Drains all of them.
     pub(super) fn drain(&mut self) {
-        self.draining.extend(self.running.drain().map(|(_, drain)| drain).inspect(Drain::start));
+        self.draining.extend(self.running.drain().map(|(_, running)| running.drain).inspect(Drain::start));
     }
 
     /// Waits until nothing of the drained ones is left.
@@ -73,9 +89,10 @@ impl Listeners {
                 return tracing::error!(%address, %error, "a listener could not be started on a worker");
             }
         };
-        let drain = Drain::new();
+        let (drain, last) = (Drain::new(), Last::default());
         let door = Door {
             address,
+            last: Rc::clone(&last),
             bound: Arc::clone(bound),
             worker: Rc::clone(&self.worker),
             drain: drain.clone(),
@@ -83,13 +100,14 @@ impl Listeners {
         };
         let guard = drain.guard();
         spawn_local(accept_loop(listener, guard, move |accepted| door.on_accept(accepted)));
-        self.running.insert(address, drain);
+        self.running.insert(address, Running { drain, last });
     }
 }
 
 /// Where connections of one listener come in on one worker.
 struct Door {
     address: SocketAddr,
+    last: Last,
     bound: Arc<Bound>,
     worker: Rc<Worker>,
     drain: Drain,
@@ -130,7 +148,7 @@ impl Door {
     fn enter(&self, stream: TcpStream, peer: SocketAddr) {
         self.metrics.accepted.inc();
         let inside = Inside::new(&self.bound, &self.metrics.active);
-        let local = self.worker.local();
+        let local = self.last.get().cloned().unwrap_or_else(|| self.worker.local());
         let listener = local.shared.listeners.iter().find(|listener| listener.address == self.address);
         if self.bound.open.load(Ordering::Relaxed) > listener.map_or(0, |listener| listener.connections) {
             self.metrics.rejected.inc();
@@ -145,7 +163,7 @@ impl Door {
         let (worker, guard, address) = (Rc::clone(&self.worker), self.drain.guard(), self.address);
         spawn_local(async move {
             let _inside = inside;
-            proxy::serve(stream, peer, address, worker, guard).await;
+            proxy::serve(stream, peer, local, address, worker, guard).await;
         });
     }
 }

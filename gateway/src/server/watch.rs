@@ -1,6 +1,9 @@
 //! Notices that files may have changed. Whether they did is decided by their content, elsewhere.
 
-use notify::{Config, PollWatcher, RecommendedWatcher, RecursiveMode, Watcher};
+use notify::{
+    Config, EventKind, PollWatcher, RecommendedWatcher, RecursiveMode, Watcher,
+    event::{AccessKind, AccessMode},
+};
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
@@ -32,7 +35,12 @@ impl FileWatch {
     pub(super) fn new() -> Option<Self> {
         let happened = Arc::new(Notify::new());
         let notify = Arc::clone(&happened);
-        let on_event = move |_: notify::Result<notify::Event>| notify.notify_one();
+        let on_event = move |event: notify::Result<notify::Event>| {
+            // Looking at the files is an event too; taken for a change, it would go on for ever.
+            if event.is_ok_and(|event| !is_look(event.kind)) {
+                notify.notify_one();
+            }
+        };
         let watcher: Option<Box<dyn Watcher>> = match RecommendedWatcher::new(
             on_event.clone(),
             Config::default(),
@@ -52,7 +60,7 @@ impl FileWatch {
 
     /// Watches these files, and no others.
     pub(super) fn set<'a>(&mut self, files: impl Iterator<Item = &'a Path>) {
-        let folders: BTreeSet<PathBuf> = files.filter_map(folder).collect();
+        let folders: BTreeSet<PathBuf> = files.flat_map(folders).collect();
         for gone in self.folders.difference(&folders) {
             // A folder that does not exist any more cannot be unwatched, and need not be.
             let _ = self.watcher.unwatch(gone);
@@ -64,7 +72,11 @@ impl FileWatch {
                 continue;
             }
             match self.watcher.watch(&folder, RecursiveMode::NonRecursive) {
-                Ok(()) => drop(watched.insert(folder)),
+                Ok(()) => {
+                    watched.insert(folder);
+                    // What happened in it since its files were read was not reported.
+                    self.happened.notify_one();
+                }
                 Err(error) => {
                     tracing::warn!(folder = %folder.display(), %error, "changes in this folder will not be noticed")
                 }
@@ -86,9 +98,16 @@ impl FileWatch {
     }
 }
 
-fn folder(file: &Path) -> Option<PathBuf> {
-    let folder = file.parent()?;
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+fn is_look(kind: EventKind) -> bool {
+    kind.is_access() && kind != EventKind::Access(AccessKind::Close(AccessMode::Write))
+}
+
+/// Where something happens when a file becomes another: the folder that it is in, and that of each
+/// link on the way to it. Without links in them: a link may lead to another folder tomorrow.
+fn folders(file: &Path) -> Vec<PathBuf> {
+    let links = file.ancestors().filter(|path| path.is_symlink());
+    let target = file.canonicalize().ok();
+    let paths = std::iter::once(file).chain(links).chain(target.as_deref());
     // A folder that is not there yet cannot be watched; what is read from it is an error anyway.
-    folder.is_dir().then(|| folder.to_owned())
+    paths.filter_map(|path| std::path::absolute(path).ok()?.parent()?.canonicalize().ok()).collect()
 }

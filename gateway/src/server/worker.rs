@@ -63,7 +63,7 @@ async fn run(index: usize, mut orders: Orders, host: &Host, metrics: &Arc<Metric
     let first = Arc::clone(&orders.generation.borrow_and_update());
     let worker = Rc::new(proxy::Worker::new(Arc::clone(&first.snapshot), parts));
     let mut listeners = Listeners::new(index, Rc::clone(&worker), Arc::clone(metrics));
-    listeners.apply(&first);
+    listeners.apply(&first, &worker.local());
     drop(first);
     let mut sweep = interval(SWEEP);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -74,8 +74,9 @@ async fn run(index: usize, mut orders: Orders, host: &Host, metrics: &Arc<Metric
                     break None;
                 }
                 let next = Arc::clone(&orders.generation.borrow_and_update());
+                let previous = worker.local();
                 worker.swap(Arc::clone(&next.snapshot), parts);
-                listeners.apply(&next);
+                listeners.apply(&next, &previous);
             }
             _ = orders.stop.changed() => break *orders.stop.borrow_and_update(),
             _ = sweep.tick() => worker.local().sweep(),

@@ -4,8 +4,8 @@
 use super::{Files, Fixed, Listener, Mode, Route, Snapshot, Target, Timeouts, plugins::Plugins};
 use crate::{
     config::{
-        self, Config, Diagnostic, Listener as ListenerConfig, ListenerProtocol, Route as RouteConfig,
-        RouteProtocol,
+        self, AdminAddress, Config, Diagnostic, Listener as ListenerConfig, ListenerProtocol,
+        Route as RouteConfig, RouteProtocol,
     },
     plugins::{Host, OnError, Services},
     route::{Conditions, HostPattern, PathPattern, PatternError, Table},
@@ -78,7 +78,10 @@ pub async fn build(
         plugins,
         heads: head_limits(config),
         log: config.log.clone(),
-        admin: config.admin.address.as_ref().map(|address| address.get_ref().clone()),
+        admin: config.admin.address.as_ref().map(|address| match address.get_ref() {
+            AdminAddress::Unix(path) => AdminAddress::Unix(inputs.base.join(path)),
+            address => address.clone(),
+        }),
         admin_token,
         workers: config.gateway.workers.map_or(inputs.default_workers, usize::from),
         shutdown_grace: config.gateway.shutdown_grace.get(),

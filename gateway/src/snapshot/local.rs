@@ -93,8 +93,11 @@ impl Local {
             })
             .collect();
         // Names are unique, and there may be tens of thousands of them.
-        let kept: HashMap<&str, &RouteMetrics> =
-            previous.iter().flat_map(|previous| &previous.routes).map(|kept| (&*kept.route.name, &kept.metrics)).collect();
+        let kept: HashMap<&str, &RouteMetrics> = previous
+            .iter()
+            .flat_map(|previous| &previous.routes)
+            .map(|kept| (&*kept.route.name, &kept.metrics))
+            .collect();
         let local = |route: &Arc<Route>| {
             let kept = kept.get(&*route.name).copied().cloned();
             let metrics = kept.unwrap_or_else(|| RouteMetrics::new(parts.metrics, &route.name));

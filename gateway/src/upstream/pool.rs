@@ -46,11 +46,11 @@ pub struct Pool {
 
 #[derive(Debug)]
 struct Idle {
-    link: Link,
+    link: Box<Link>,
     since: Instant,
 }
 
-/// One connection to a server.
+/// One connection to a server. Boxed wherever it goes: it is large, and goes through many hands.
 #[derive(Debug)]
 struct Link {
     send: SendRequest<RequestBody>,
@@ -60,7 +60,7 @@ struct Link {
 /// A connection in use, and where it belongs.
 #[derive(Debug)]
 pub(super) struct Lease {
-    link: Link,
+    link: Box<Link>,
     server: usize,
     pool: Rc<Pool>,
 }
@@ -172,7 +172,7 @@ impl Pool {
         self.backend.servers.get(index)
     }
 
-    fn take_idle(&self, server: usize, cx: &mut Context<'_>) -> Option<Link> {
+    fn take_idle(&self, server: usize, cx: &mut Context<'_>) -> Option<Box<Link>> {
         let mut idle = self.idle.get(server)?.borrow_mut();
         loop {
             let Idle { mut link, since } = idle.pop()?;
@@ -184,7 +184,7 @@ impl Pool {
         }
     }
 
-    fn put_idle(&self, server: usize, link: Link) {
+    fn put_idle(&self, server: usize, link: Box<Link>) {
         if let Some(idle) = self.idle.get(server)
             && idle.borrow().len() < self.backend.keep
         {
@@ -193,7 +193,7 @@ impl Pool {
         }
     }
 
-    async fn open(&self, server: usize, deadline: Duration) -> Result<Link, Cause> {
+    async fn open(&self, server: usize, deadline: Duration) -> Result<Box<Link>, Cause> {
         let stream = self.dial(server, deadline).await?;
         let heads = self.backend.heads;
         let handshake = Builder::new()
@@ -202,7 +202,7 @@ impl Pool {
             .handshake(TokioIo::new(stream))
             .await;
         let (send, connection) = handshake.map_err(Cause::Exchange)?;
-        Ok(Link { send, connection })
+        Ok(Box::new(Link { send, connection }))
     }
 
     async fn dial(&self, server: usize, deadline: Duration) -> Result<TcpStream, Cause> {
