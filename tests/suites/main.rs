@@ -1,21 +1,25 @@
 //! All suites, one line each. A test goes where its question is asked.
 
 mod admin; // what operators ask the gateway itself
-mod cli; // the command line
 mod background; // plugins that work beside the traffic, by the example of the registry
+mod cli; // the command line
 mod clients; // curl and a JavaScript runtime, as people use them
 mod drain; // a stop
+mod examples; // every file in `examples/` starts
 mod faults; // what a plugin that misbehaves costs, and whom
 mod first_party; // the first-party filters: what they let pass, what they change
 mod forwarding; // what reaches the backend, and what comes back
+mod guide; // the plugin guide and the READMEs of plugins, executed
 mod headers; // what a proxy adds to heads and takes away
 mod limits; // how long is waited, how much is taken
 mod loading; // components and tables that cannot be used: what is said of them
 mod plugins; // what plugins can do to requests and answers, in which order, and what not
-mod reload;
+mod reload; // what a reload changes, and what it leaves alone
+mod reload_under_load; // the promise: a hundred of them, and no client notices
 mod scale; // much of everything, in flat memory
 mod tcp; // raw TCP routes
-mod websocket; // protocols that begin as a request // what a reload changes, and what it leaves alone
+mod tidy; // habits that a machine can check
+mod websocket; // protocols that begin as a request
 
 /// The daemon, for suites that take a process.
 const DAEMON: &str = env!("CARGO_BIN_EXE_test-daemon");

@@ -70,6 +70,8 @@ impl Run {
         match server::start(options) {
             Ok(running) => {
                 runtime.block_on(follow(running, signals, &lost));
+                // Where nobody waits any longer, a thread still does.
+                runtime.shutdown_background();
                 Exit::Fine
             }
             Err(error @ StartError::Config(_)) => cannot_start(&error, Exit::BadConfig),

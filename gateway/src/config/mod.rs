@@ -42,7 +42,9 @@ mod tests;
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
-use toml::Spanned;
+
+/// A value with its place in the file.
+pub use toml::Spanned;
 
 pub use self::{
     admin::{Admin, AdminAddress},

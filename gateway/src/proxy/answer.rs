@@ -60,7 +60,8 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
-    const ALL: [Self; 11] = [
+    /// All codes.
+    pub const ALL: [Self; 11] = [
         Self::BadHost,
         Self::ConnectMethod,
         Self::NoRoute,
@@ -77,6 +78,11 @@ impl ErrorCode {
     /// As it is printed.
     pub fn as_str(self) -> &'static str {
         self.row().1
+    }
+
+    /// The status of its answer.
+    pub fn status(self) -> StatusCode {
+        self.row().0
     }
 
     /// Status, code, and words for a person at the other end. They name no address: whoever runs

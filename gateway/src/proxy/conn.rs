@@ -173,11 +173,7 @@ const LAST_CALL: Duration = Duration::from_millis(250);
 const REQUEST_TIMEOUT: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
-fn poll_http<S>(
-    http: &mut Http<S>,
-    deadlines: &Deadlines,
-    cx: &mut Context<'_>,
-) -> Poll<End>
+fn poll_http<S>(http: &mut Http<S>, deadlines: &Deadlines, cx: &mut Context<'_>) -> Poll<End>
 where
     S: hyper::service::HttpService<Incoming, ResBody = Body> + Unpin,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,

@@ -5,7 +5,7 @@ use super::{Files, Fixed, Listener, Mode, Route, Snapshot, Target, Timeouts, plu
 use crate::{
     config::{
         self, AdminAddress, Config, Diagnostic, Listener as ListenerConfig, ListenerProtocol,
-        Route as RouteConfig, RouteProtocol,
+        Route as RouteConfig, RouteProtocol, Spanned,
     },
     plugins::{Host, OnError, Services},
     route::{Conditions, HostPattern, PathPattern, PatternError, Table},
@@ -14,7 +14,6 @@ use crate::{
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use ipnet::IpNet;
 use std::{path::Path, sync::Arc};
-use toml::Spanned;
 
 /// What a configuration is built with.
 pub struct Inputs<'a> {
