@@ -164,7 +164,7 @@ async fn tunnels_are_held_until_the_deadline_and_then_cut() {
     raw.exactly(1).await;
 
     let began = Instant::now();
-    let grace = Duration::from_millis(700);
+    let grace = Duration::from_secs(2);
     let stop = stopping(gateway, grace).await;
     socket.send(Message::text("still there")).await.expect("a send");
     let said = within("a message", socket.next()).await.expect("an open socket").expect("a message");

@@ -90,13 +90,14 @@ async fn a_head_that_is_not_finished_in_time_is_told_so() {
     client.send("GET / HTTP/1.1\r\nhost: a\r\nx-slow").await;
     let answer = client.to_end().await;
     assert!(answer.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{answer:?}");
+    assert!(answer.contains("\r\nx-gateway-error: head-timeout\r\n"), "{answer:?}");
 
     let mut client = Raw::connect(gateway.addr()).await;
     client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
     client.until("hello").await;
     client.send("GET / HT").await;
     let answer = client.to_end().await;
-    assert!(answer.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "the second as the first: {answer:?}");
+    assert_eq!(answer, "", "what is sent now could be taken for the end of the answer before");
     assert_eq!(backend.heard().len(), 1);
 }
 
@@ -106,44 +107,41 @@ async fn a_byte_now_and_then_does_not_prolong_a_head() {
     let gateway = impatient(&backend, "head = \"200ms\", idle = \"1h\"");
     let mut client = Raw::connect(gateway.addr()).await;
     client.send("GET / HTTP/1.1\r\nhost: a\r\nx-slow: ").await;
-    let mut answer = [0; 12];
+    let mut drip = tokio::time::interval(Duration::from_millis(10));
     within("the end of patience", async {
         loop {
             tokio::select! {
-                read = tokio::io::AsyncReadExt::read_exact(&mut client.stream, &mut answer) => {
-                    return read.expect("an answer");
-                }
-                () = tokio::time::sleep(Duration::from_millis(10)) => {
-                    let _ = client.stream.try_write(b"x");
-                }
+                readable = client.stream.readable() => return readable.expect("an answer"),
+                _ = drip.tick() => drop(client.stream.try_write(b"x")),
             }
         }
     })
     .await;
-    assert_eq!(&answer, b"HTTP/1.1 408");
+    let answer = client.to_end().await;
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
 }
 
 #[tokio::test]
 async fn a_connection_without_requests_is_closed() {
     let backend = Backend::hello().await;
-    let gateway = impatient(&backend, "idle = \"200ms\", head = \"1h\"");
+    let gateway = impatient(&backend, "idle = \"400ms\", head = \"1h\"");
     let began = Instant::now();
     let mut client = Raw::connect(gateway.addr()).await;
     assert_eq!(client.to_end().await, "", "never a request");
-    assert!(began.elapsed() >= Duration::from_millis(200), "closed after {:?}", began.elapsed());
+    assert!(began.elapsed() >= Duration::from_millis(400), "closed after {:?}", began.elapsed());
 
     let mut client = Raw::connect(gateway.addr()).await;
+    let began = Instant::now();
     client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
     client.until("hello").await;
-    let began = Instant::now();
     assert_eq!(client.to_end().await, "", "not a second one");
-    assert!(began.elapsed() >= Duration::from_millis(150), "closed after {:?}", began.elapsed());
+    assert!(began.elapsed() >= Duration::from_millis(400), "closed after {:?}", began.elapsed());
 }
 
 #[tokio::test]
 async fn a_backend_that_does_not_answer_is_given_up() {
     let (backend, mut visitors) = Backend::by_hand().await;
-    let gateway = TestGateway::with(backend.addr(), "timeouts = { response = \"100ms\" }");
+    let gateway = TestGateway::with(backend.addr(), "timeouts = { response = \"1s\" }");
     let mut client = Raw::connect(gateway.addr()).await;
     client.send("GET /1 HTTP/1.1\r\nhost: a\r\n\r\n").await;
     let mut server = visitors.next().await;
@@ -236,7 +234,7 @@ async fn a_backend_that_does_not_accept_is_given_up() {
     let mut waiting = Vec::new();
     // Once its queue is full, the kernel leaves further connections unanswered.
     while let Ok(Ok(stream)) =
-        tokio::time::timeout(Duration::from_millis(100), TcpStream::connect(address)).await
+        tokio::time::timeout(Duration::from_millis(500), TcpStream::connect(address)).await
     {
         waiting.push(stream);
     }

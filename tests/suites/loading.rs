@@ -195,6 +195,19 @@ async fn a_guest_that_fails_on_its_table_is_refused_with_its_words() {
 }
 
 #[tokio::test]
+async fn a_guest_that_never_ends_its_configuration_is_ended() {
+    // Nothing else runs that could keep the clock of the guests awake.
+    let backend = Backend::hello().await;
+    let more = "config = { configure = true }\nlimits = { cpu = \"50ms\" }";
+    refused(
+        &backend,
+        &toml(&backend, &guest("spin"), more),
+        &["`guest` failed while being configured", "CPU time"],
+    )
+    .await;
+}
+
+#[tokio::test]
 async fn a_limit_that_a_guest_cannot_start_in_is_named() {
     let backend = Backend::hello().await;
     let toml = toml(&backend, &guest("trap"), "limits = { memory = \"1MiB\" }");

@@ -245,13 +245,19 @@ impl Files {
         answer.status == 422
     }
 
-    /// So many reloads have come about, and so many were refused.
+    /// So many reloads have come about, so many were refused, and no more than that.
     async fn told(&self, good: usize, bad: usize) {
         let what = format!("{good} reloads and {bad} refusals");
         eventually(&what, async || {
             let text = self.gateway.admin().client().get("/metrics").await.text();
-            let is = |name: &str, number: usize| text.contains(&format!("\n{name} {number}\n"));
-            (is("vers_reloads_total", good) && is("vers_reload_failures_total", bad)).then_some(())
+            let count = |name: &str| -> usize {
+                let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+                value.and_then(|value| value.parse().ok()).expect("a number")
+            };
+            let now = (count("vers_reloads_total"), count("vers_reload_failures_total"));
+            let log = || self.gateway.log().into_iter().rev().take(5).collect::<Vec<_>>();
+            assert!(now.0 <= good && now.1 <= bad, "{now:?} instead of {what}: {:#?}", log());
+            (now == (good, bad)).then_some(())
         })
         .await;
     }

@@ -67,7 +67,7 @@ pub enum ListenerProtocol {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ListenerTimeouts {
-    /// For the whole head of a request. A slower client is cut off.
+    /// For the whole head of a request. A slower client is told 408.
     pub head: Duration,
     /// For the next request on a connection that is kept open.
     pub idle: Duration,

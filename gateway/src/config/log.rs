@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
-    /// Whether each request and each connection gets a line.
+    /// Whether each request and each raw TCP connection gets a line.
     pub access: bool,
     /// How a line looks.
     pub format: LogFormat,

@@ -94,9 +94,9 @@ pub struct PluginUse {
 pub struct RouteTimeouts {
     /// Until a connection to the backend stands.
     pub connect: Duration,
-    /// Until the head of the backend's answer is there.
+    /// Until the head of the backend's answer is there, since the client's last byte.
     pub response: Duration,
-    /// While a body is under way: since a byte of it moved last, in either direction.
+    /// While the answer's body is under way: since a byte moved last, in either direction.
     pub idle: Duration,
     /// While a WebSocket or a TCP connection is open: since a byte moved last, in either direction.
     pub tunnel: Duration,

@@ -10,6 +10,7 @@ use std::{cell::RefCell, fmt::Write as _, net::IpAddr};
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 
 /// What one connection contributes to the forwarding headers of its requests, prepared once.
@@ -69,6 +70,13 @@ impl Forwarding {
         // No proxy writes these, but many pass them on: they are the client's own words.
         remove(headers, |name| name.as_str().contains('_') && is_forwarding(name));
         let client = self.client(headers, trusted_proxies);
+        // Proxies maintain one family of headers and let the other through as the client sent it:
+        // where they disagree, `Forwarded` is not the proxies'.
+        let told = self.first_stranger(list(headers, &FORWARDED).map(forwarded_for), trusted_proxies);
+        if headers.contains_key(FORWARDED) && told != client {
+            headers.remove(FORWARDED);
+        }
+        headers.remove(X_REAL_IP);
         let chain = join(headers, &X_FORWARDED_FOR, &self.peer_value);
         headers.insert(X_FORWARDED_FOR, chain);
         let forwarded = join(headers, &FORWARDED, &self.forwarded(host));
@@ -81,10 +89,19 @@ impl Forwarding {
 
     /// Walks the chain from its end, which the nearest proxy wrote, to the first stranger in it.
     fn client(&self, headers: &HeaderMap, trusted_proxies: &[IpNet]) -> ClientAddr {
-        let mut chain: Vec<Option<ClientAddr>> = list(headers, &X_FORWARDED_FOR).map(node).collect();
-        if chain.is_empty() {
-            chain = list(headers, &FORWARDED).map(forwarded_for).collect();
+        if headers.contains_key(X_FORWARDED_FOR) {
+            self.first_stranger(list(headers, &X_FORWARDED_FOR).map(node), trusted_proxies)
+        } else {
+            self.first_stranger(list(headers, &FORWARDED).map(forwarded_for), trusted_proxies)
         }
+    }
+
+    fn first_stranger(
+        &self,
+        chain: impl Iterator<Item = Option<ClientAddr>>,
+        trusted_proxies: &[IpNet],
+    ) -> ClientAddr {
+        let chain: Vec<Option<ClientAddr>> = chain.collect();
         let mut client = self.peer;
         for address in chain.into_iter().rev() {
             // An entry that is no address ends the walk: nothing before it can be relied on.
@@ -264,6 +281,18 @@ mod tests {
             client: "10.0.0.9",
             chain: "192.0.2.1, unknown, 10.0.0.9",
         });
+    }
+
+    #[test]
+    fn of_two_families_that_disagree_one_is_the_clients_own() {
+        let headers = check(&Case {
+            peer: "10.0.0.9",
+            sent: &[("x-forwarded-for", "192.0.2.1"), ("forwarded", "for=6.6.6.6"), ("x-real-ip", "6.6.6.6")],
+            client: "192.0.2.1",
+            chain: "192.0.2.1, 10.0.0.9",
+        });
+        assert_eq!(headers["forwarded"], "for=10.0.0.9;host=\"a:8080\";proto=http");
+        assert!(!headers.contains_key("x-real-ip"));
     }
 
     #[test]

@@ -54,6 +54,10 @@ pub fn strip(headers: &mut HeaderMap) -> Option<Upgrade> {
             headers.remove(name);
         }
     }
+    if headers.contains_key(TRANSFER_ENCODING) {
+        // RFC 9112 §6.3: the coding decides where the body ends, and a length beside it is wrong.
+        headers.remove(CONTENT_LENGTH);
+    }
     for name in HOP_BY_HOP {
         headers.remove(name);
     }
@@ -61,6 +65,13 @@ pub fn strip(headers: &mut HeaderMap) -> Option<Upgrade> {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
     upgrade
+}
+
+/// Whether a message's body is coded in a way that is undone by neither side of this gateway
+/// (RFC 9112 §6.1): forwarded without its name, it could not be read.
+pub fn has_other_coding(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter().flat_map(tokens);
+    codings.any(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"chunked"))
 }
 
 /// Whether a field belongs to one connection and is not forwarded.
@@ -127,6 +138,13 @@ mod tests {
             &[("x-c", "3")],
         );
         check(&[("te", "gzip, trailers"), ("proxy-connection", "x")], &[("te", "trailers")]);
+    }
+
+    #[test]
+    fn a_length_beside_a_transfer_coding_goes() {
+        check(&[("transfer-encoding", "chunked"), ("content-length", "3")], &[]);
+        assert!(!has_other_coding(&head(&[("transfer-encoding", "Chunked")])));
+        assert!(has_other_coding(&head(&[("transfer-encoding", "gzip, chunked")])));
     }
 
     #[test]

@@ -54,6 +54,11 @@ impl Activity {
         }
     }
 
+    /// When bytes last left.
+    pub fn last_written(&self) -> Instant {
+        self.0.written.get()
+    }
+
     /// When bytes last moved in either direction.
     pub fn last(&self) -> Instant {
         self.0.read.get().max(self.0.written.get())

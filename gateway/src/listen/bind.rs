@@ -105,7 +105,7 @@ fn bind_all(requested: SocketAddr, workers: usize, port: Port) -> io::Result<Bou
     Ok(Bound { address, open: AtomicUsize::new(0), warning: None, sockets: Mutex::new(sockets) })
 }
 
-#[derive(PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Sharing {
     Yes,
     No,

@@ -83,7 +83,7 @@ impl Metrics {
     }
 
     /// Forgets series that nobody owns any more, such as those of a removed route.
-    fn prune(&self) {
+    pub fn prune(&self) {
         let mut families = self.series.lock().unwrap_or_else(PoisonError::into_inner);
         for family in families.values_mut() {
             family.series.retain(|_, series| {

@@ -36,9 +36,8 @@ impl Background {
         plugin: Arc<Plugin>,
         services: Arc<dyn Services>,
         metrics: PluginMetrics,
-    ) -> Option<Self> {
-        let caller = host.caller()?;
-        Some(Self { plugin, services, metrics, caller, instance: None })
+    ) -> Self {
+        Self { plugin, services, metrics, caller: host.caller(), instance: None }
     }
 
     /// Name of the plugin.
@@ -84,9 +83,7 @@ impl Background {
         &mut self,
         hook: impl AsyncFnOnce(&mut Instance) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
-        self.caller.begin();
         let result = self.call_in_instance(hook).await;
-        self.caller.end();
         if let Err(fault) = &result {
             self.metrics.fault(fault.kind);
         }
@@ -99,9 +96,11 @@ impl Background {
     ) -> Result<T, Fault> {
         let mut instance = match self.instance.take() {
             Some(instance) => instance,
-            None => Instance::start(Arc::clone(&self.plugin), Arc::clone(&self.services))
-                .await
-                .map_err(|error| Fault { kind: FaultKind::Start, detail: error.to_string() })?,
+            None => {
+                Instance::start(Arc::clone(&self.plugin), Arc::clone(&self.services), self.caller.clone())
+                    .await
+                    .map_err(|error| Fault { kind: FaultKind::Start, detail: error.to_string() })?
+            }
         };
         let result = hook(&mut instance).await;
         self.metrics.cpu.add(u64::try_from(instance.cpu.as_nanos()).unwrap_or(u64::MAX));

@@ -89,13 +89,16 @@ impl Chain {
                 continue;
             }
             exchange.caller = position;
+            let untouched = link.may_be_skipped().then(|| exchange.request.clone());
             match link.instances.on_request(exchange).await {
                 Ok(Verdict::Next) => {}
                 Ok(Verdict::Respond(response)) => {
                     return (Outcome::Respond { response, plugin: link.name() }, position + 1);
                 }
-                Err(_) if link.on_error == OnError::Skip => {}
-                Err(fault) => return (Outcome::Denied { fault, plugin: link.name() }, position + 1),
+                Err(fault) => match untouched {
+                    Some(head) => exchange.request = head,
+                    None => return (Outcome::Denied { fault, plugin: link.name() }, position + 1),
+                },
             }
         }
         (Outcome::Next, self.links.len())
@@ -117,11 +120,14 @@ impl Chain {
                 continue;
             }
             exchange.caller = position;
+            let untouched = link.may_be_skipped().then(|| exchange.response.clone());
             match link.instances.on_response(exchange).await {
                 Ok(Verdict::Next) => {}
                 Ok(Verdict::Respond(response)) => replace(exchange, response, link.name()),
-                Err(_) if link.on_error == OnError::Skip => {}
-                Err(fault) => return Err((fault, link.name())),
+                Err(fault) => match untouched {
+                    Some(head) => exchange.response = head,
+                    None => return Err((fault, link.name())),
+                },
             }
         }
         Ok(())
@@ -129,6 +135,11 @@ impl Chain {
 }
 
 impl Link {
+    /// Whether a fault must leave no trace: what the plugin changed before it failed is undone.
+    fn may_be_skipped(&self) -> bool {
+        self.on_error == OnError::Skip
+    }
+
     fn name(&self) -> String {
         self.instances.plugin().name().to_owned()
     }

@@ -52,7 +52,8 @@ pub(super) fn engine() -> wasmtime::Result<Engine> {
 #[derive(Debug)]
 pub(super) struct Ticker {
     shared: Arc<Shared>,
-    thread: Option<thread::JoinHandle<()>>,
+    thread: thread::Thread,
+    handle: Option<thread::JoinHandle<()>>,
 }
 
 #[derive(Debug, Default)]
@@ -84,33 +85,44 @@ impl Ticker {
         let of_thread = Arc::clone(&shared);
         let thread =
             thread::Builder::new().name("vers-epoch".to_owned()).spawn(move || tick(&engine, &of_thread))?;
-        Ok(Self { shared, thread: Some(thread) })
+        Ok(Self { shared, thread: thread.thread().clone(), handle: Some(thread) })
     }
 
-    pub(super) fn caller(&self) -> Option<Caller> {
-        let thread = self.thread.as_ref()?.thread().clone();
+    /// For one thread, which alone uses it.
+    pub(super) fn caller(&self) -> Caller {
         let slot = Arc::new(Slot::default());
         let mut slots = self.shared.slots.lock().unwrap_or_else(PoisonError::into_inner);
         slots.retain(|slot| Arc::strong_count(slot) > 1);
         slots.push(Arc::clone(&slot));
-        Some(Caller { slot, shared: Arc::clone(&self.shared), thread })
+        Caller { slot, shared: Arc::clone(&self.shared), thread: self.thread.clone() }
     }
 }
 
 impl Drop for Ticker {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
-        if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
+        self.thread.unpark();
+        if let Some(handle) = self.handle.take() {
             // It ends within a tick; a panic in it has been printed already.
-            let _ = thread.join();
+            let _ = handle.join();
         }
+    }
+}
+
+/// A guest runs, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Calling<'a>(&'a Caller);
+
+impl Drop for Calling<'_> {
+    fn drop(&mut self) {
+        let ended = &self.0.slot.ended;
+        ended.store(ended.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     }
 }
 
 impl Caller {
     /// A guest is about to run.
-    pub(super) fn begin(&self) {
+    pub(super) fn calling(&self) -> Calling<'_> {
         let started = &self.slot.started;
         started.store(started.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         // Either the ticker sees this call when it makes up its mind to sleep, or this sees that it
@@ -120,12 +132,7 @@ impl Caller {
             self.shared.awake.store(true, Ordering::SeqCst);
             self.thread.unpark();
         }
-    }
-
-    /// The guest has returned.
-    pub(super) fn end(&self) {
-        let ended = &self.slot.ended;
-        ended.store(ended.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        Calling(self)
     }
 }
 

@@ -76,7 +76,9 @@ impl types::HostHeaders for State {
 
     fn set(&mut self, which: Resource<HeadersHandle>, name: String, value: Vec<u8>) -> Result<(), EditError> {
         let (name, value) = (self.editable(&name)?, header_value(value)?);
-        self.edit(&which)?.insert(name, value);
+        let headers = self.edit(&which)?;
+        check_room(headers, &name, &value)?;
+        headers.try_insert(name, value).map_err(|_| EditError::TooLarge)?;
         Ok(())
     }
 
@@ -88,6 +90,7 @@ impl types::HostHeaders for State {
     ) -> Result<(), EditError> {
         let (name, value) = (self.editable(&name)?, header_value(value)?);
         let headers = self.edit(&which)?;
+        check_room(headers, &name, &value)?;
         headers.try_append(name, value).map_err(|_| EditError::TooLarge)?;
         Ok(())
     }
@@ -223,7 +226,7 @@ impl outbound_http::Host for State {
         use outbound_http::Error;
         // Not cut to the wall-clock limit: that one ends the call, and is not for the guest to survive.
         let deadline = Duration::from_millis(request.timeout_ms.into());
-        let request = outbound_request(request)?;
+        let request = outbound_request(request, self.plugin.protected)?;
         if !self.plugin.grants.http.iter().any(|origin| origin.covers(request.uri())) {
             return Err(Error::NotGranted);
         }
@@ -280,6 +283,16 @@ fn bytes(value: &HeaderValue) -> Vec<u8> {
     value.as_bytes().to_vec()
 }
 
+/// Bytes of header fields that a plugin's edits may lead to, and lines of them.
+const HEAD_SIZE: usize = 64 * 1024;
+const HEAD_LINES: usize = 256;
+
+fn check_room(headers: &HeaderMap, name: &HeaderName, value: &HeaderValue) -> Result<(), EditError> {
+    let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    let fits = size + name.as_str().len() + value.len() <= HEAD_SIZE && headers.len() < HEAD_LINES;
+    if fits { Ok(()) } else { Err(EditError::TooLarge) }
+}
+
 fn header_value(value: Vec<u8>) -> Result<HeaderValue, EditError> {
     HeaderValue::try_from(value).map_err(|_| EditError::InvalidValue)
 }
@@ -292,12 +305,23 @@ fn cut(text: &str, most: usize) -> &str {
     text.get(..text.floor_char_boundary(most)).unwrap_or(text)
 }
 
+/// The host decides where a request goes and how it is framed; a header could say otherwise.
 fn outbound_request(
     request: outbound_http::Request,
+    protected: fn(&HeaderName) -> bool,
 ) -> Result<http::Request<bytes::Bytes>, outbound_http::Error> {
+    let invalid = |what: &dyn std::fmt::Display| outbound_http::Error::InvalidRequest(what.to_string());
     let mut builder = http::Request::builder().method(request.method.as_str()).uri(request.url);
     for (name, value) in request.headers {
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|error| invalid(&error))?;
+        if protected(&name) {
+            return Err(invalid(&format_args!("the header {name} is the gateway's")));
+        }
         builder = builder.header(name, value);
     }
-    builder.body(request.body.into()).map_err(|error| outbound_http::Error::InvalidRequest(error.to_string()))
+    let request = builder.body(request.body.into()).map_err(|error| invalid(&error))?;
+    if request.method() == http::Method::CONNECT {
+        return Err(invalid(&"CONNECT opens a tunnel, and there are none"));
+    }
+    Ok(request)
 }

@@ -4,6 +4,7 @@ use super::{
     ConfigProblem, Fault, FaultKind, LoadError, Plugin, Services,
     bindings::exports::vers::gateway::{background, request_filter, response_filter},
     clock::{CallError, CpuBudgetSpent, Timed},
+    engine::Caller,
     state::State,
 };
 use std::{pin::pin, sync::Arc, time::Duration};
@@ -17,17 +18,22 @@ pub(super) struct Instance {
     pub(super) background: Option<background::Guest>,
     /// CPU time of the last call.
     pub(super) cpu: Duration,
+    caller: Caller,
 }
 
 impl Instance {
     /// Makes an instance and gives it its configuration.
-    pub(super) async fn start(plugin: Arc<Plugin>, services: Arc<dyn Services>) -> Result<Self, LoadError> {
+    pub(super) async fn start(
+        plugin: Arc<Plugin>,
+        services: Arc<dyn Services>,
+        caller: Caller,
+    ) -> Result<Self, LoadError> {
         let mut store = Store::new(plugin.pre.engine(), State::new(Arc::clone(&plugin), services));
         store.limiter(|state| &mut state.memory);
         store.epoch_deadline_callback(|context: StoreContextMut<'_, State>| context.data().clock.on_epoch());
         store.set_epoch_deadline(1);
         let mut instance =
-            Self { store, request: None, response: None, background: None, cpu: Duration::ZERO };
+            Self { store, request: None, response: None, background: None, cpu: Duration::ZERO, caller };
         let started = instance.run(async |store| {
             let linked = plugin.pre.instantiate_async(&mut *store).await?;
             let lifecycle = plugin.exports.lifecycle.load(&mut *store, &linked)?;
@@ -54,6 +60,8 @@ impl Instance {
         let clock = Arc::clone(&self.store.data().clock);
         let wall = self.store.data().plugin.limits.wall;
         self.store.set_epoch_deadline(1);
+        // Without the ticker a guest that never returns would never be stopped.
+        let _calling = self.caller.calling();
         let (result, cpu) = {
             let call = pin!(call(&mut self.store));
             Timed::new(call, clock, wall).await

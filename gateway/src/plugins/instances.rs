@@ -52,6 +52,8 @@ pub struct Instances {
     metrics: PluginMetrics,
     idle: RefCell<Vec<Idle>>,
     live: Rc<Cell<usize>>,
+    /// Most instances in use at once since the last trim.
+    peak: Cell<usize>,
 }
 
 struct Idle {
@@ -81,22 +83,6 @@ impl Drop for Live {
     }
 }
 
-/// Tells the ticker of a call, however it ends.
-struct Calling<'a>(&'a Caller);
-
-impl<'a> Calling<'a> {
-    fn new(caller: &'a Caller) -> Self {
-        caller.begin();
-        Self(caller)
-    }
-}
-
-impl Drop for Calling<'_> {
-    fn drop(&mut self) {
-        self.0.end();
-    }
-}
-
 impl Instances {
     pub(super) fn new(
         plugin: Arc<Plugin>,
@@ -104,7 +90,19 @@ impl Instances {
         caller: Caller,
         metrics: PluginMetrics,
     ) -> Self {
-        Self { plugin, services, caller, metrics, idle: RefCell::default(), live: Rc::default() }
+        let (idle, live, peak) = Default::default();
+        Self { plugin, services, caller, metrics, idle, live, peak }
+    }
+
+    /// Frees the instances that a burst left behind: as many stay as were in use at once since the
+    /// last time.
+    pub fn trim(&self) {
+        let mut idle = self.idle.borrow_mut();
+        let in_use = self.live.get().saturating_sub(idle.len());
+        // The oldest go: the youngest were used last, and their memory is warm.
+        let superfluous = idle.len().saturating_sub(self.peak.get().saturating_sub(in_use).max(1));
+        idle.drain(..superfluous);
+        self.peak.set(in_use);
     }
 
     /// The plugin that these are instances of.
@@ -179,7 +177,6 @@ impl Instances {
         exchange: &mut Box<Exchange>,
         hook: impl AsyncFnOnce(&mut Instance) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
-        let _calling = Calling::new(&self.caller);
         let mut borrowed = self.borrow().await.inspect_err(|fault| self.report(fault))?;
         let instance = &mut borrowed.instance;
         std::mem::swap(exchange, &mut instance.store.data_mut().exchange);
@@ -194,14 +191,18 @@ impl Instances {
     }
 
     async fn borrow(&self) -> Result<Idle, Fault> {
-        if let Some(idle) = self.idle.borrow_mut().pop() {
+        let idle = self.idle.borrow_mut().pop();
+        let in_use = self.live.get() - self.idle.borrow().len() + usize::from(idle.is_none());
+        self.peak.set(self.peak.get().max(in_use));
+        if let Some(idle) = idle {
             return Ok(idle);
         }
         if self.live.get() >= self.plugin.limits.instances {
             return Err(Fault { kind: FaultKind::Busy, detail: String::new() });
         }
         let live = Live::new(&self.live, &self.metrics.instances);
-        let started = Instance::start(Arc::clone(&self.plugin), Arc::clone(&self.services)).await;
+        let started =
+            Instance::start(Arc::clone(&self.plugin), Arc::clone(&self.services), self.caller.clone()).await;
         let instance =
             started.map_err(|error| Fault { kind: FaultKind::Start, detail: error.to_string() })?;
         Ok(Idle { instance, calls: 0, _live: live })

@@ -120,11 +120,11 @@ impl Host {
         plugin: Arc<Plugin>,
         services: Arc<dyn Services>,
         metrics: PluginMetrics,
-    ) -> Option<Instances> {
-        Some(Instances::new(plugin, services, self.caller()?, metrics))
+    ) -> Instances {
+        Instances::new(plugin, services, self.caller(), metrics)
     }
 
-    fn caller(&self) -> Option<Caller> {
+    fn caller(&self) -> Caller {
         self.ticker.caller()
     }
 

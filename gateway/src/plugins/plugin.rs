@@ -100,8 +100,12 @@ impl Plugin {
     ///
     /// # Errors
     /// Fails with what the plugin says about its configuration, or with the fault of the attempt.
-    pub async fn try_out(self: &Arc<Self>, services: Arc<dyn Services>) -> Result<(), super::LoadError> {
-        super::instance::Instance::start(Arc::clone(self), services).await.map(drop)
+    pub async fn try_out(
+        self: &Arc<Self>,
+        host: &super::Host,
+        services: Arc<dyn Services>,
+    ) -> Result<(), super::LoadError> {
+        super::instance::Instance::start(Arc::clone(self), services, host.caller()).await.map(drop)
     }
 }
 

@@ -26,7 +26,7 @@ impl State {
             clock: CpuClock::new(plugin.limits.cpu),
             // An empty sandbox: no files, no sockets, no environment, no arguments.
             wasi: WasiCtx::builder().stdout(text.clone()).stderr(text.clone()).build(),
-            table: ResourceTable::new(),
+            table: bounded_table(),
             exchange: Box::default(),
             log: LogBudget::new(),
             text,
@@ -41,6 +41,16 @@ impl WasiView for State {
         WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
     }
 }
+
+/// What a guest opens and never closes lies in the host's memory.
+fn bounded_table() -> ResourceTable {
+    let mut table = ResourceTable::new();
+    table.set_max_capacity(HANDLES);
+    table
+}
+
+/// Streams, timers and the like that an instance may hold.
+const HANDLES: usize = 1024;
 
 /// Bounds an instance's memory, and remembers that it was refused more: the trap that follows says
 /// only that the guest gave up.

@@ -22,7 +22,8 @@ pub(super) struct Entry {
     pub(super) host: Box<str>,
     pub(super) began: Instant,
     pub(super) route: Option<Arc<str>>,
-    pub(super) status: StatusCode,
+    /// None where the client left before there was an answer.
+    pub(super) status: Option<StatusCode>,
     pub(super) error: Option<ErrorCode>,
     /// The plugin that answered, and its reason.
     pub(super) answered_by: Option<(String, String)>,
@@ -48,7 +49,7 @@ impl Entry {
             host: host.into(),
             began,
             route: None,
-            status: StatusCode::OK,
+            status: None,
             error: None,
             answered_by: None,
             sent: 0,
@@ -72,8 +73,7 @@ impl Entry {
         self.broke_off = true;
     }
 
-    /// Writes the line.
-    pub(super) fn write(&self) {
+    fn write(&self) {
         let (plugin, reason) =
             self.answered_by.as_ref().map(|(plugin, reason)| (plugin.as_str(), reason.as_str())).unzip();
         tracing::info!(
@@ -82,7 +82,7 @@ impl Entry {
             method = self.method.as_str(),
             host = &*self.host,
             path = self.uri.path(),
-            status = self.status.as_u16(),
+            status = self.status.map(|status| status.as_u16()),
             duration_us = micros(self.began),
             sent = self.sent,
             received = (self.received > 0).then_some(self.received),
@@ -90,9 +90,16 @@ impl Entry {
             error = self.error.map(ErrorCode::as_str),
             plugin,
             reason,
-            broke_off = self.broke_off.then_some(true),
+            broke_off = (self.broke_off || self.status.is_none()).then_some(true),
             request_id = %self.id,
         );
+    }
+}
+
+/// Whatever becomes of a request, it leaves its line.
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.write();
     }
 }
 

@@ -13,6 +13,16 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 /// Header of an answer that the gateway gave itself: the code of [`ErrorCode`], for machines.
 const X_GATEWAY_ERROR: HeaderName = HeaderName::from_static("x-gateway-error");
 
+/// The answer to a head that was not finished in time (RFC 9110 §15.5.9). Like the next one it is
+/// sent where there is no request to answer, hence as bytes.
+pub(super) const REQUEST_TIMEOUT: &[u8] =
+    b"HTTP/1.1 408 Request Timeout\r\nx-gateway-error: head-timeout\r\n\
+    connection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// What a client over its listener's limit is told.
+pub const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+    x-gateway-error: too-many-connections\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
 /// Why a request got no answer from its backend.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
@@ -20,6 +30,12 @@ pub(super) enum Error {
     Authority(AuthorityError),
     #[error("the gateway is no forward proxy: CONNECT is not served")]
     Connect,
+    #[error("the target is neither a path nor a URL")]
+    Target,
+    #[error("the request's transfer coding is not chunked alone")]
+    Coding,
+    #[error("the answer's transfer coding is not chunked alone")]
+    AnswerCoding,
     #[error("no route matches")]
     NoRoute,
     #[error("{0}")]
@@ -39,6 +55,10 @@ pub enum ErrorCode {
     BadHost,
     /// CONNECT.
     ConnectMethod,
+    /// The target is neither a path nor a URL.
+    BadTarget,
+    /// A transfer coding other than chunked.
+    BadCoding,
     /// No route matches.
     NoRoute,
     /// Nothing listens at the backend.
@@ -61,9 +81,11 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All codes.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::BadHost,
         Self::ConnectMethod,
+        Self::BadTarget,
+        Self::BadCoding,
         Self::NoRoute,
         Self::Refused,
         Self::ConnectTimeout,
@@ -92,6 +114,10 @@ impl ErrorCode {
             Self::BadHost => (StatusCode::BAD_REQUEST, "bad-host", "the request must name one host"),
             Self::ConnectMethod => {
                 (StatusCode::NOT_IMPLEMENTED, "connect-method", "this is no forward proxy")
+            }
+            Self::BadTarget => (StatusCode::BAD_REQUEST, "bad-target", "the request's target is no path"),
+            Self::BadCoding => {
+                (StatusCode::NOT_IMPLEMENTED, "bad-coding", "no transfer coding but chunked is understood")
             }
             Self::NoRoute => {
                 (StatusCode::NOT_FOUND, "no-route", "no route of this gateway matches the request")
@@ -133,8 +159,10 @@ impl Error {
         match self {
             Self::Authority(_) => ErrorCode::BadHost,
             Self::Connect => ErrorCode::ConnectMethod,
+            Self::Target => ErrorCode::BadTarget,
+            Self::Coding => ErrorCode::BadCoding,
             Self::NoRoute => ErrorCode::NoRoute,
-            Self::WrongUpgrade => ErrorCode::BadAnswer,
+            Self::WrongUpgrade | Self::AnswerCoding => ErrorCode::BadAnswer,
             Self::ResponseTimeout => ErrorCode::ResponseTimeout,
             Self::Plugin { kind: FaultKind::Busy, .. } => ErrorCode::PluginBusy,
             Self::Plugin { .. } => ErrorCode::PluginFault,
@@ -143,7 +171,7 @@ impl Error {
                 Cause::ConnectTimeout => ErrorCode::ConnectTimeout,
                 Cause::Connect(_) => ErrorCode::ConnectFailed,
                 Cause::Resolve(_) => ErrorCode::Resolve,
-                Cause::Exchange(_) | Cause::UnaskedUpgrade => ErrorCode::BadAnswer,
+                Cause::Exchange(_) | Cause::Closed => ErrorCode::BadAnswer,
             },
         }
     }

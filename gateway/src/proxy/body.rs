@@ -3,6 +3,7 @@
 use super::{access::Entry, deadlines::Deadlines};
 use crate::upstream::ResponseBody;
 use bytes::Bytes;
+use http::Method;
 use http_body::{Frame, SizeHint};
 use std::{
     pin::Pin,
@@ -73,8 +74,12 @@ impl http_body::Body for Body {
 impl Drop for Body {
     fn drop(&mut self) {
         self.deadlines.request_over();
-        if let Some(entry) = self.entry.take() {
-            entry.write();
+        let ended = http_body::Body::is_end_stream(self);
+        if let Some(entry) = &mut self.entry
+            && !ended
+            && entry.method != Method::HEAD
+        {
+            entry.broke_off();
         }
     }
 }

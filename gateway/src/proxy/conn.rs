@@ -1,6 +1,7 @@
 //! The spine: what happens to a connection, from accept to its end.
 
 use super::{
+    answer,
     body::Body,
     deadlines::{Deadlines, Late},
     http, tcp,
@@ -19,7 +20,7 @@ use ::http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     convert::Infallible,
     future::poll_fn,
     net::SocketAddr,
@@ -29,7 +30,7 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
+use tokio::{io::AsyncReadExt as _, net::TcpStream, time::timeout};
 
 /// Serves a connection that was accepted on the listener with this configured address, and begins
 /// with `local`, where that listener is.
@@ -47,11 +48,11 @@ pub async fn serve(
     match view.listener.mode {
         Mode::Http(_) => {
             let (view, tunnel) = (RefCell::new(view), RefCell::new(None));
-            serve_http(stream, Connection { worker, peer, port, view, tunnel }, guard).await;
+            let connection = Connection { worker, peer, port, view, tunnel, unread: Cell::new(false) };
+            serve_http(stream, connection, guard).await;
         }
         Mode::Tcp(route) => {
             if let Some(route) = view.local.routes.get(route).cloned() {
-                // A tunnel lives long, and holds on to nothing but its route.
                 drop(view);
                 tcp::serve(stream, peer, route, &worker).await;
             }
@@ -84,6 +85,8 @@ pub(super) struct Connection {
     view: RefCell<Rc<View>>,
     /// Set by a request whose backend agreed to change the protocol.
     pub(super) tunnel: RefCell<Option<Tunnel<TcpStream>>>,
+    /// Set by an answer that was given without reading the whole request.
+    pub(super) unread: Cell<bool>,
 }
 
 impl Connection {
@@ -130,6 +133,8 @@ async fn serve_http(stream: TcpStream, connection: Connection, mut guard: Guard)
     let mut http = http1::Builder::new()
         .max_headers(limits.headers)
         .max_header_size(limits.size)
+        // The buffer must hold the largest head that is allowed.
+        .max_buf_size(READ_BUFFER.max(limits.size))
         .serve_connection(TokioIo::new(stream), service);
     let mut leaving = false;
     let end = poll_fn(|cx| {
@@ -153,25 +158,51 @@ async fn serve_http(stream: TcpStream, connection: Connection, mut guard: Guard)
             let client = Side { io: parts.io.into_inner().into_inner(), early: parts.read_buf };
             tunnel.run(client, &connection.worker).await;
         }
+        (End::Done(Ok(())), None) if connection.unread.get() => {
+            linger(http.into_parts().io.into_inner().into_inner(), &connection.worker).await;
+        }
         (End::Done(Ok(())), None) => {}
         // Clients that go away, or speak something else: the client's side knows what it did.
         (End::Done(Err(error)), _) => tracing::debug!(peer = %connection.peer, %error, "a connection ended"),
         (End::Late(Late::Head), _) => {
             tracing::debug!(peer = %connection.peer, "a request's head was not finished in time");
-            let mut stream = http.into_parts().io.into_inner();
-            // Best effort: the socket's buffer is empty, and nobody waits for a client that is slow.
-            let _ = stream.write_all(REQUEST_TIMEOUT).await;
+            if deadlines.is_first_request() {
+                // Nothing was written yet, so this cannot end up inside another answer; and nobody
+                // waits for a client that is slow.
+                let stream = http.into_parts().io.into_inner().into_inner();
+                let _ = stream.try_write(answer::REQUEST_TIMEOUT);
+            }
         }
         (End::Late(late), _) => tracing::debug!(peer = %connection.peer, ?late, "a connection was closed"),
     }
 }
 
+/// Bytes that hyper may buffer of what a client sends; its own default.
+const READ_BUFFER: usize = 8192 + 4096 * 100;
+
 /// How long a client may take to ask that has come while its listener goes.
 const LAST_CALL: Duration = Duration::from_millis(250);
 
-/// RFC 9110 §15.5.9.
-const REQUEST_TIMEOUT: &[u8] =
-    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+/// Reads on for a while what the client still sends of a body that nobody wants: a socket that is
+/// closed with unread bytes resets the connection, and the client would never see its answer.
+async fn linger(mut stream: TcpStream, worker: &Worker) {
+    let mut buffer = worker.buffers.take();
+    let reading = async {
+        let mut bytes = 0;
+        while let Ok(read @ 1..) = stream.read(&mut buffer).await {
+            bytes += read;
+            if bytes > LINGER_BYTES {
+                break;
+            }
+        }
+    };
+    // Either way it is closed now.
+    let _ = timeout(LINGER, reading).await;
+    worker.buffers.put(buffer);
+}
+
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 64 * 1024 * 1024;
 
 fn poll_http<S>(http: &mut Http<S>, deadlines: &Deadlines, cx: &mut Context<'_>) -> Poll<End>
 where
@@ -198,6 +229,3 @@ async fn respond(
 ) -> Result<Response<Body>, Infallible> {
     Ok(http::respond(&connection, deadlines, request).await)
 }
-
-/// What a client over the listener's limit is told; one that speaks no HTTP is closed all the same.
-pub const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nx-gateway-error: too-many-connections\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";

@@ -6,11 +6,14 @@
 use crate::io::Activity;
 use std::{
     cell::{Cell, RefCell},
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll, ready},
     time::Duration,
 };
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::{
+    task::unconstrained,
+    time::{Instant, Sleep, sleep_until},
+};
 
 /// The deadlines of one connection.
 #[derive(Debug)]
@@ -19,6 +22,8 @@ pub(super) struct Deadlines {
     head: Duration,
     idle: Duration,
     awaited: Cell<Awaited>,
+    /// No request has been answered yet.
+    first: Cell<bool>,
     /// The deadline for an answer has passed; the request's own code makes the answer for that.
     answer_late: Cell<bool>,
     timer: RefCell<Timer>,
@@ -56,24 +61,27 @@ impl Deadlines {
             head,
             idle,
             awaited: Cell::new(Awaited::Request(now)),
+            first: Cell::new(true),
             answer_late: Cell::new(false),
             timer,
         }
     }
 
-    /// When the bytes of the current request arrived.
-    pub(super) fn request_began(&self) -> Instant {
-        self.activity.last_read()
+    /// Whether nothing was answered on this connection yet.
+    pub(super) fn is_first_request(&self) -> bool {
+        self.first.get()
     }
 
     /// A request waits for its answer.
     pub(super) fn await_answer(&self, within: Duration) {
         self.answer_late.set(false);
-        self.awaited.set(Awaited::Answer(self.activity.last_read(), within));
+        // A pipelined request may have arrived long before its turn came.
+        self.awaited.set(Awaited::Answer(Instant::now(), within));
     }
 
     /// The answer's head is on its way; bodies follow.
     pub(super) fn await_body(&self, idle: Duration) {
+        self.first.set(false);
         self.answer_late.set(false);
         self.awaited.set(Awaited::Body(Instant::now(), idle));
     }
@@ -103,7 +111,8 @@ impl Deadlines {
     fn due(&self) -> (Instant, Late) {
         match self.awaited.get() {
             Awaited::Request(since) => match self.activity.first_read() {
-                Some(begun) => (begun + self.head, Late::Head),
+                // What the client still reads of the last answer keeps it busy.
+                Some(begun) => (begun.max(self.activity.last_written()) + self.head, Late::Head),
                 None => (since.max(self.activity.last()) + self.idle, Late::Idle),
             },
             Awaited::Answer(since, within) => (since.max(self.activity.last_read()) + within, Late::Answer),
@@ -134,7 +143,8 @@ impl Timer {
                 return Poll::Pending;
             }
             self.armed = true;
-            ready!(self.sleep.as_mut().poll(cx));
+            // Outside of tokio's budget: without it the sleep would not note whom to wake.
+            ready!(pin!(unconstrained(self.sleep.as_mut())).poll(cx));
             if self.sleep.deadline() >= due {
                 return Poll::Ready(());
             }

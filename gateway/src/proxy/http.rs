@@ -19,7 +19,7 @@ use crate::{
 };
 use http::{HeaderValue, Method, Request, Response, Uri, Version, header, request};
 use hyper::body::{Body as _, Incoming};
-use std::{future::poll_fn, pin::pin, rc::Rc, task::Poll, time::Duration};
+use std::{future::poll_fn, pin::pin, rc::Rc, sync::Arc, task::Poll, time::Duration};
 use tokio::time::Instant;
 
 /// What this gateway calls itself on the way to a backend (RFC 9110 §7.6.3).
@@ -35,8 +35,11 @@ pub(super) async fn respond(
     request: Request<Incoming>,
 ) -> Response<Body> {
     let mut session = Session::new(connection, &deadlines, &request);
+    let has_body = !request.body().is_end_stream();
     let answered = session.forward(request).await;
     let response = answered.unwrap_or_else(|error| session.refuse(&error));
+    // An answer that is not the backend's was given without looking at the body.
+    connection.unread.set(has_body && matches!(response.body(), Content::Whole(_)));
     session.finish(response)
 }
 
@@ -63,7 +66,7 @@ enum Delivered {
 
 impl<'a> Session<'a> {
     fn new(connection: &'a Connection, deadlines: &'a Rc<Deadlines>, request: &Request<Incoming>) -> Self {
-        let (id, began) = (connection.worker.ids.next(), deadlines.request_began());
+        let (id, began) = (connection.worker.ids.next(), Instant::now());
         let view = connection.view();
         let entry = view.local.shared.log.access.then(|| {
             let host =
@@ -88,6 +91,12 @@ impl<'a> Session<'a> {
         if head.method == Method::CONNECT {
             return Err(Error::Connect);
         }
+        if !head.uri.path().starts_with('/') && head.uri.path() != "*" {
+            return Err(Error::Target);
+        }
+        if hop_by_hop::has_other_coding(&head.headers) {
+            return Err(Error::Coding);
+        }
         let authority = headers::authority(&head.uri, &head.headers).map_err(Error::Authority)?;
         let question = Question {
             host: &authority.host,
@@ -105,7 +114,9 @@ impl<'a> Session<'a> {
         self.deadlines.await_answer(route.route.timeouts.response);
         self.route = Some(Rc::clone(&route));
 
-        let upgrade = hop_by_hop::strip(&mut head.headers).filter(|_| body.is_end_stream());
+        // RFC 9110 §7.8: HTTP/1.0 has no upgrades. One with a body would have two meanings.
+        let may_upgrade = head.version == Version::HTTP_11 && body.is_end_stream();
+        let upgrade = hop_by_hop::strip(&mut head.headers).filter(|_| may_upgrade);
         let client = view.forwarding.apply(&mut head.headers, &host, &view.listener.trusted_proxies);
         if let Some(entry) = &mut self.entry {
             entry.client = client;
@@ -193,6 +204,9 @@ impl<'a> Session<'a> {
         match self.send(pool, request, route.route.timeouts.connect).await? {
             Reply::Response(response) => {
                 let (mut head, body) = response.into_parts();
+                if hop_by_hop::has_other_coding(&head.headers) {
+                    return Err(Error::AnswerCoding);
+                }
                 hop_by_hop::strip(&mut head.headers);
                 head.version = Version::HTTP_11;
                 Ok(Delivered::Answer(Response::from_parts(head, Content::Upstream(body))))
@@ -219,7 +233,7 @@ impl<'a> Session<'a> {
         .await
         .inspect_err(|error| {
             if let Some(route) = &self.route {
-                tracing::warn!(route = &*route.route.name, request_id = %self.id, "{error}");
+                tracing::warn!(route = &*route.name, request_id = %self.id, "{error}");
             }
         })
     }
@@ -242,11 +256,11 @@ impl<'a> Session<'a> {
         head.version = Version::HTTP_11;
         let mut entry = self.entry.take();
         if let Some(entry) = &mut entry {
-            entry.status = head.status;
-            entry.route = Some(route.route.name.clone());
+            entry.status = Some(head.status);
+            entry.route = Some(Arc::clone(&route.name));
         }
         let upstream = Side { io: upgraded.io, early: upgraded.read };
-        let tunnel = Tunnel { upstream, route: Rc::clone(route), entry };
+        let tunnel = Tunnel::new(upstream, route, entry);
         self.connection.tunnel.replace(Some(tunnel));
         Ok(Response::from_parts(head, Content::Whole(None)))
     }
@@ -261,7 +275,7 @@ impl<'a> Session<'a> {
     ) -> Facts {
         Facts {
             id: self.id,
-            route: route.route.name.clone(),
+            route: Arc::clone(&route.name),
             client,
             peer: self.connection.peer,
             local_port: self.connection.port,
@@ -298,8 +312,8 @@ impl<'a> Session<'a> {
             idle = route.route.timeouts.idle;
         }
         if let Some(entry) = &mut self.entry {
-            entry.status = status;
-            entry.route = self.route.as_ref().map(|route| route.route.name.clone());
+            entry.status = Some(status);
+            entry.route = self.route.as_ref().map(|route| Arc::clone(&route.name));
         }
         self.deadlines.await_body(idle);
         let (deadlines, entry) = (Rc::clone(self.deadlines), self.entry.take());

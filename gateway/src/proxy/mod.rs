@@ -13,6 +13,6 @@ mod tcp;
 mod tunnel;
 mod worker;
 
-pub use answer::ErrorCode;
-pub use conn::{TOO_MANY_CONNECTIONS, serve};
+pub use answer::{ErrorCode, TOO_MANY_CONNECTIONS};
+pub use conn::serve;
 pub use worker::Worker;

@@ -7,7 +7,7 @@ use crate::{
     snapshot::{LocalRoute, LocalTarget},
 };
 use bytes::Bytes;
-use std::rc::Rc;
+use std::{rc::Rc, sync::Arc};
 use tokio::{net::TcpStream, time::Instant};
 
 /// Serves one connection of a TCP route.
@@ -17,14 +17,17 @@ pub(super) async fn serve(stream: TcpStream, peer: ClientAddr, route: Rc<LocalRo
     match pool.tunnel(route.route.timeouts.connect).await {
         Ok(io) => {
             let upstream = Side { io, early: Bytes::new() };
-            let tunnel = Tunnel { upstream, route: Rc::clone(&route), entry: None };
+            let tunnel = Tunnel::new(upstream, &route, None);
+            let name = Arc::clone(&route.name);
+            // See there: the route must not live as long as the tunnel.
+            drop(route);
             let summary = tunnel.run(Side { io: stream, early: Bytes::new() }, worker).await;
             if worker.local().shared.log.access {
-                access::connection(peer, &route.route.name, began, &summary);
+                access::connection(peer, &name, began, &summary);
             }
         }
         Err(error) => {
-            tracing::warn!(route = &*route.route.name, client = %peer, %error, "a TCP connection could not be passed on");
+            tracing::warn!(route = &*route.name, client = %peer, %error, "a TCP connection could not be passed on");
         }
     }
 }

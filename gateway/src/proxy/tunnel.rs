@@ -2,50 +2,64 @@
 
 use super::{access::Entry, worker::Worker};
 use crate::{
+    metrics::Gauge,
     relay::{Counters, End, Side, Summary, relay},
-    snapshot::LocalRoute,
+    snapshot::{LocalRoute, RouteMetrics},
 };
-use std::rc::Rc;
+use std::{sync::Arc, time::Duration};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// A tunnel that is about to open: its other side, its route, its line in the access log.
+/// A tunnel that is about to open: its other side, and its line in the access log.
+///
+/// Of its route it keeps the name, the idle time and the counters. It may live for days, and the
+/// plugins and connections of a route that is long replaced must not live as long.
 #[derive(Debug)]
 pub(super) struct Tunnel<I> {
-    pub(super) upstream: Side<I>,
-    pub(super) route: Rc<LocalRoute>,
-    pub(super) entry: Option<Box<Entry>>,
+    upstream: Side<I>,
+    route: Arc<str>,
+    idle: Duration,
+    metrics: RouteMetrics,
+    entry: Option<Box<Entry>>,
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Tunnel<I> {
+    pub(super) fn new(upstream: Side<I>, route: &LocalRoute, entry: Option<Box<Entry>>) -> Self {
+        let (name, metrics) = (Arc::clone(&route.name), route.metrics.clone());
+        Self { upstream, route: name, idle: route.route.timeouts.tunnel, metrics, entry }
+    }
+
     /// Relays until both sides are done.
     pub(super) async fn run<C: AsyncRead + AsyncWrite + Unpin>(
         mut self,
         client: Side<C>,
         worker: &Worker,
     ) -> Summary {
-        let metrics = &self.route.metrics;
-        metrics.tunnels.inc();
-        let _open = Open(&self.route);
-        let idle = self.route.route.timeouts.tunnel;
-        let counters = Counters { sent: &metrics.sent, received: &metrics.received };
-        let summary = relay(client, self.upstream, idle, &worker.buffers, counters).await;
+        let _open = Open::new(&self.metrics.tunnels);
+        let counters = Counters { sent: &self.metrics.sent, received: &self.metrics.received };
+        let summary = relay(client, self.upstream, self.idle, &worker.buffers, counters).await;
         if let End::Failed(error) = &summary.end {
             // A peer that is gone is how most tunnels end.
-            tracing::debug!(route = &*self.route.route.name, %error, "a tunnel broke off");
+            tracing::debug!(route = &*self.route, %error, "a tunnel broke off");
         }
         if let Some(entry) = &mut self.entry {
             entry.tunnelled(summary.received, summary.sent);
-            entry.write();
         }
         summary
     }
 }
 
-/// Takes the tunnel out of the gauge, even where its task is dropped.
-struct Open<'a>(&'a LocalRoute);
+/// Counts one open tunnel, even where its task is dropped.
+struct Open(Gauge);
 
-impl Drop for Open<'_> {
+impl Open {
+    fn new(tunnels: &Gauge) -> Self {
+        tunnels.inc();
+        Self(tunnels.clone())
+    }
+}
+
+impl Drop for Open {
     fn drop(&mut self) {
-        self.0.metrics.tunnels.dec();
+        self.0.dec();
     }
 }

@@ -151,8 +151,14 @@ fn explain(error: io::Error, port: u16) -> BindError {
 
 /// A socket file that nobody listens on is what a killed gateway leaves behind.
 fn bind_unix(path: &Path) -> io::Result<UnixListener> {
-    use std::os::unix::{fs::PermissionsExt as _, net::UnixStream};
+    use std::os::unix::{
+        fs::{FileTypeExt as _, PermissionsExt as _},
+        net::UnixStream,
+    };
     if path.exists() {
+        if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is no socket lies there"));
+        }
         if UnixStream::connect(path).is_ok() {
             return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there"));
         }

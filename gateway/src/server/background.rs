@@ -72,9 +72,7 @@ impl BackgroundWork {
     fn start(&mut self, plugin: &Arc<Plugin>, before: Vec<(Arc<Plugin>, JoinHandle<()>)>) {
         let metrics = plugin_metrics(&self.metrics, plugin.name());
         let services = Arc::new(self.outbound.clone());
-        let Some(background) = Background::new(&self.host, Arc::clone(plugin), services, metrics) else {
-            return;
-        };
+        let background = Background::new(&self.host, Arc::clone(plugin), services, metrics);
         let (stop, stopped) = watch::channel(false);
         let states = self.states();
         let task = spawn_local(async move {

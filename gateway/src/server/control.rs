@@ -29,6 +29,9 @@ use tokio::{
     time::Instant,
 };
 
+/// How long plugins may take to say that this gateway is going away, before it stops accepting.
+const FAREWELL: Duration = Duration::from_secs(3);
+
 /// Commands that may wait for the control thread; whoever sends one more waits.
 const COMMANDS: usize = 16;
 
@@ -185,6 +188,7 @@ struct Control {
     /// The files of the last attempt, good or bad.
     files: Files,
     last_reload: Option<LastReload>,
+    draining: bool,
     counts: Counts,
 }
 
@@ -237,6 +241,7 @@ impl Control {
             watch,
             files: loaded.files,
             last_reload: None,
+            draining: false,
             counts,
         };
         control.publish();
@@ -296,6 +301,8 @@ impl Control {
             Err(refused) => Err(refused),
         };
         self.note(trigger, &result);
+        // What the generation before this one counted with; nobody may ever ask for the metrics.
+        self.metrics.prune();
         result
     }
 
@@ -356,7 +363,7 @@ impl Control {
         let (generation, last) = (Arc::clone(&self.generation.borrow()), self.last_reload.clone());
         self.counts.generation.set(generation.number);
         let (metrics, states) = (Arc::clone(&self.metrics), self.background.states());
-        let draining = self.stop.borrow().is_some();
+        let draining = self.draining;
         let for_status = Arc::clone(&metrics);
         self.admin.publish(
             Rc::new(move || status::status(&generation, last.as_ref(), &states, &for_status, draining)),
@@ -369,11 +376,13 @@ impl Control {
         let grace = grace.unwrap_or(self.generation.borrow().snapshot.shutdown_grace);
         let deadline = Instant::now() + grace;
         tracing::info!(?grace, "stopping: no new connections, waiting for those that are open");
-        self.stop.send_replace(Some(deadline));
+        self.draining = true;
         self.publish();
-        // Others should learn first that this gateway is going away, but not at the cost of the
-        // deadline.
-        let _ = tokio::time::timeout_at(deadline, self.background.stop()).await;
+        // Others learn first that this gateway is going away, but not at the cost of the connections
+        // that are open.
+        let _ =
+            tokio::time::timeout_at(deadline.min(Instant::now() + FAREWELL), self.background.stop()).await;
+        self.stop.send_replace(Some(deadline));
         let workers = std::mem::take(&mut self.workers);
         let _ = tokio::task::spawn_blocking(move || workers.into_iter().for_each(WorkerThread::join)).await;
         tracing::info!("stopped");

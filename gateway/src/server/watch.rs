@@ -61,16 +61,13 @@ impl FileWatch {
     /// Watches these files, and no others.
     pub(super) fn set<'a>(&mut self, files: impl Iterator<Item = &'a Path>) {
         let folders: BTreeSet<PathBuf> = files.flat_map(folders).collect();
-        for gone in self.folders.difference(&folders) {
+        for known in &self.folders {
+            // All of them: one that was removed and made again is another folder of the same name.
             // A folder that does not exist any more cannot be unwatched, and need not be.
-            let _ = self.watcher.unwatch(gone);
+            let _ = self.watcher.unwatch(known);
         }
         let mut watched = BTreeSet::new();
         for folder in folders {
-            if self.folders.contains(&folder) {
-                watched.insert(folder);
-                continue;
-            }
             match self.watcher.watch(&folder, RecursiveMode::NonRecursive) {
                 Ok(()) => {
                     watched.insert(folder);
@@ -108,6 +105,8 @@ fn folders(file: &Path) -> Vec<PathBuf> {
     let links = file.ancestors().filter(|path| path.is_symlink());
     let target = file.canonicalize().ok();
     let paths = std::iter::once(file).chain(links).chain(target.as_deref());
-    // A folder that is not there yet cannot be watched; what is read from it is an error anyway.
-    paths.filter_map(|path| std::path::absolute(path).ok()?.parent()?.canonicalize().ok()).collect()
+    // A folder that is not there cannot be watched, but the nearest one above it, in which it can
+    // appear.
+    let existing = |path: &Path| path.ancestors().find_map(|folder| folder.canonicalize().ok());
+    paths.filter_map(|path| existing(std::path::absolute(path).ok()?.parent()?)).collect()
 }

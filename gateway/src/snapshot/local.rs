@@ -24,6 +24,8 @@ pub struct Local {
 /// A route on one worker.
 #[derive(Debug)]
 pub struct LocalRoute {
+    /// Its name, in this worker's memory: each request hands it on.
+    pub name: Arc<str>,
     /// What all workers share.
     pub route: Arc<Route>,
     /// Where requests go.
@@ -87,9 +89,9 @@ impl Local {
         let instances: Vec<Rc<Instances>> = shared
             .plugins
             .iter()
-            .filter_map(|plugin| {
+            .map(|plugin| {
                 let kept = kept_instances.iter().find(|instances| Arc::ptr_eq(instances.plugin(), plugin));
-                kept.cloned().or_else(|| new_instances(plugin, parts).map(Rc::new))
+                kept.cloned().unwrap_or_else(|| Rc::new(new_instances(plugin, parts)))
             })
             .collect();
         // Names are unique, and there may be tens of thousands of them.
@@ -107,9 +109,10 @@ impl Local {
         Self { shared, routes, pools, instances }
     }
 
-    /// Closes connections to backends that nobody needs any more.
+    /// Closes connections to backends, and frees plugin instances, that nobody needs any more.
     pub fn sweep(&self) {
         self.pools.iter().for_each(|pool| pool.sweep());
+        self.instances.iter().for_each(|instances| instances.trim());
     }
 }
 
@@ -152,10 +155,16 @@ fn local_route(
         .plugins
         .iter()
         .filter_map(|(plugin, on_error)| Some((Rc::clone(instances.get(*plugin)?), *on_error)));
-    LocalRoute { route: Arc::clone(route), target, chain: Chain::new(links), metrics }
+    LocalRoute {
+        name: Arc::from(&*route.name),
+        route: Arc::clone(route),
+        target,
+        chain: Chain::new(links),
+        metrics,
+    }
 }
 
-fn new_instances(plugin: &Arc<Plugin>, parts: Parts<'_>) -> Option<Instances> {
+fn new_instances(plugin: &Arc<Plugin>, parts: Parts<'_>) -> Instances {
     let metrics = plugin_metrics(parts.metrics, plugin.name());
     parts.host.instances(Arc::clone(plugin), Arc::new(parts.outbound.clone()), metrics)
 }

@@ -175,7 +175,7 @@ impl<'a> Plugins<'a> {
 
 async fn link(host: &Host, spec: PluginSpec, services: &Arc<dyn Services>) -> Result<Arc<Plugin>, LoadError> {
     let plugin = Arc::new(host.link(spec)?);
-    plugin.try_out(Arc::clone(services)).await?;
+    plugin.try_out(host, Arc::clone(services)).await?;
     Ok(plugin)
 }
 

@@ -19,11 +19,6 @@ impl RequestBody {
         Self((!incoming.is_end_stream()).then_some(incoming))
     }
 
-    /// No body.
-    pub fn empty() -> Self {
-        Self(None)
-    }
-
     /// Whether its end is only marked in the stream itself (RFC 9112 §7.1).
     pub fn is_chunked(&self) -> bool {
         self.0.as_ref().is_some_and(|body| body.size_hint().exact().is_none())

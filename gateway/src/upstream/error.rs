@@ -33,7 +33,7 @@ pub enum Cause {
     /// The connection ended, or carried no HTTP, before there was an answer.
     #[error("the exchange broke off: {0}")]
     Exchange(#[source] hyper::Error),
-    /// The backend changed protocol without being asked to, or to another one.
-    #[error("an upgrade that nobody asked for")]
-    UnaskedUpgrade,
+    /// A kept connection was closed at the very moment of its use.
+    #[error("the connection was closed")]
+    Closed,
 }

@@ -247,19 +247,25 @@ impl Lease {
         let mut response = pin!(self.link.send.try_send_request(request));
         let connection = &mut self.link.connection;
         let answered = poll_fn(|cx| {
-            // The connection answers through a channel, so it is polled first; its end, good or
-            // bad, reaches the channel too.
-            let _ = connection.poll_without_shutdown(cx);
-            response.as_mut().poll(cx)
+            // The connection answers through a channel, so it is polled first. An end by error reaches
+            // the channel too; a good one, before the request was taken, does not.
+            let over = connection.poll_without_shutdown(cx).is_ready();
+            match response.as_mut().poll(cx) {
+                Poll::Pending if over => Poll::Ready(None),
+                answer => answer.map(Some),
+            }
         });
-        match answered.await {
+        let Some(answer) = answered.await else {
+            return Err(Failed { cause: Cause::Closed, unsent: None });
+        };
+        match answer {
             Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 self.upgrade(response).await
             }
             Ok(response) => {
                 let (parts, incoming) = response.into_parts();
-                let body = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
-                let body = ResponseBody::new(incoming, self, &mut Context::from_waker(&body));
+                let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+                let body = ResponseBody::new(incoming, self, &mut Context::from_waker(&waker));
                 Ok(Reply::Response(Response::from_parts(parts, body)))
             }
             Err(mut error) => {
