@@ -338,7 +338,7 @@ async fn a_socket_file_that_nobody_listens_on_is_replaced() {
     let admin = format!("address = \"unix:{}\"", path.display());
     let first = gateway(&admin);
     ask_socket(&path, "GET /livez").await.expect("an answer");
-    let error = TestGateway::try_start(&toml("ok", &admin)).err().expect("the first one is still there");
+    let error = TestGateway::try_start(&toml("ok", &admin)).expect_err("the first one is still there");
     assert!(error.to_string().contains("another process listens there"), "{error}");
     ask_socket(&path, "GET /livez").await.expect("the first one is untouched");
     drop(first);

@@ -266,35 +266,8 @@ fn named(backend: SocketAddr) -> String {
 #[tokio::test]
 async fn the_log_is_one_object_a_line_and_tells_each_request() {
     let (web, raw) = (Backend::hello().await, Backend::tcp_echo().await);
-    let gateway = GatewayProcess::start(
-        DAEMON,
-        &format!(
-            r#"
-            [[listener]]
-            name = "web"
-            address = "[::]:0"
-            [[listener]]
-            name = "raw"
-            address = "[::1]:0"
-            [[route]]
-            name = "app"
-            to = "{}"
-            [[route]]
-            name = "none"
-            path = "/none"
-            to = "{}"
-            [[route]]
-            name = "echo"
-            listeners = ["raw"]
-            protocol = "tcp"
-            to = "{}"
-            "#,
-            web.addr(),
-            Backend::nobody().await,
-            raw.addr()
-        ),
-    )
-    .await;
+    let toml = three_routes(web.addr(), Backend::nobody().await, raw.addr());
+    let gateway = GatewayProcess::start(DAEMON, &toml).await;
     let client = Client::new(gateway.addr_of("web").await).with("host", "app.example");
     client.get("/path?secret=1").await;
     client.get("/none").await;
@@ -334,6 +307,31 @@ async fn the_log_is_one_object_a_line_and_tells_each_request() {
     }
     assert_eq!((&carried["sent"], &carried["received"]), (&4.into(), &4.into()), "{carried}");
     assert!(!gateway.log_text().contains("secret=1"), "queries may hold what is nobody's business");
+}
+
+fn three_routes(web: SocketAddr, nobody: SocketAddr, raw: SocketAddr) -> String {
+    format!(
+        r#"
+        [[listener]]
+        name = "web"
+        address = "[::]:0"
+        [[listener]]
+        name = "raw"
+        address = "[::1]:0"
+        [[route]]
+        name = "app"
+        to = "{web}"
+        [[route]]
+        name = "none"
+        path = "/none"
+        to = "{nobody}"
+        [[route]]
+        name = "echo"
+        listeners = ["raw"]
+        protocol = "tcp"
+        to = "{raw}"
+        "#
+    )
 }
 
 #[tokio::test]

@@ -125,7 +125,7 @@ impl<'a> Session<'a> {
             to_origin_form(&mut head, &host);
         }
         if route.chain.has_filters() {
-            let facts = self.facts(&route, client, found.captures, &host, upgrade.is_some());
+            let facts = self.facts(&route, client, &found.captures, &host, upgrade.is_some());
             return self.filter(&route, facts, head, body, upgrade).await;
         }
         match self.deliver(&route, head, body, upgrade).await? {
@@ -269,7 +269,7 @@ impl<'a> Session<'a> {
         &self,
         route: &LocalRoute,
         client: ClientAddr,
-        captures: Captures,
+        captures: &Captures,
         authority: &HeaderValue,
         is_upgrade: bool,
     ) -> Facts {

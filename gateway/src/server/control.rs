@@ -207,7 +207,7 @@ impl Control {
         commands: mpsc::Sender<Command>,
     ) -> Result<Self, StartError> {
         let host = Arc::new(Host::new()?);
-        let outbound = Outbound::new();
+        let outbound = Outbound::default();
         let loaded = load::load(&options.source, None, &host, Arc::new(outbound.clone()), false).await;
         warn(&loaded.warnings);
         let snapshot = Arc::new(loaded.result.map_err(StartError::Config)?);

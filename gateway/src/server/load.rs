@@ -116,7 +116,7 @@ pub fn check(path: &Path, color: bool) -> Result<Checked, StartError> {
     let runtime = runtime.map_err(|error| StartError::Thread(error.to_string()))?;
     let source = ConfigSource::File(path.to_owned());
     let loaded =
-        runtime.block_on(async { load(&source, None, &host, Arc::new(Outbound::new()), color).await });
+        runtime.block_on(async { load(&source, None, &host, Arc::new(Outbound::default()), color).await });
     let snapshot = loaded.result.map_err(StartError::Config)?;
     let count =
         |number: usize, thing: &str| format!("{number} {thing}{}", if number == 1 { "" } else { "s" });

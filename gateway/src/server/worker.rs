@@ -58,7 +58,7 @@ impl WorkerThread {
 }
 
 async fn run(index: usize, mut orders: Orders, host: &Host, metrics: &Arc<Metrics>) {
-    let outbound = Outbound::new();
+    let outbound = Outbound::default();
     let parts = Parts { host, metrics, outbound: &outbound };
     let first = Arc::clone(&orders.generation.borrow_and_update());
     let worker = Rc::new(proxy::Worker::new(Arc::clone(&first.snapshot), parts));

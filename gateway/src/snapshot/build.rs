@@ -376,7 +376,7 @@ fn http_mode<'a>(
                 let label = |index: usize| {
                     config.routes.get(index).map(|route| route.label(index)).unwrap_or_default()
                 };
-                let span = config.routes.get(duplicate.second).map(|route| place(route)).unwrap_or_default();
+                let span = config.routes.get(duplicate.second).map(place).unwrap_or_default();
                 let message = format!(
                     "route `{}` can never match: `{}` has the same conditions",
                     label(duplicate.second),

@@ -21,9 +21,9 @@ const KEEP_FOR: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub struct Outbound(Client<tls::Connector, Full<Bytes>>);
 
-impl Outbound {
+impl Default for Outbound {
     /// No connections yet.
-    pub fn new() -> Self {
+    fn default() -> Self {
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(KEEP_FOR)
