@@ -79,7 +79,7 @@ pub enum EditError {
     InvalidName,
     /// The value holds bytes that do not belong there.
     InvalidValue,
-    /// Framing, hop-by-hop and forwarding headers belong to the gateway.
+    /// Framing, hop-by-hop and forwarding headers, Host and Via belong to the gateway.
     Forbidden,
     /// The change would exceed a limit of the gateway.
     TooLarge,

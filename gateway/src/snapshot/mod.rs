@@ -2,7 +2,7 @@
 //!
 //! A [`Snapshot`] is built once per configuration and shared by all workers, unchanged; each worker
 //! adds what is its own in a [`Local`]. A request sees exactly one of them from its first byte to
-//! its last. Nothing here opens a socket.
+//! its last. Nothing here listens.
 
 mod build;
 mod files;
