@@ -3,6 +3,7 @@
 use crate::{
     admin::{Admin, loopback},
     client::Client,
+    files::replace,
     wait::within,
 };
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -116,8 +117,7 @@ impl TestGateway {
 
     /// Replaces the configuration's text; [`Self::reload`] or the watcher makes it take effect.
     pub fn write(&self, toml: &str) {
-        std::fs::write(self.folder.path().join("gateway.toml"), complete(toml))
-            .expect("the configuration is written");
+        replace(&self.folder.path().join("gateway.toml"), complete(toml));
     }
 
     /// Reads the configuration again.

@@ -2,6 +2,7 @@
 
 use crate::{
     admin::Admin,
+    files::replace,
     gateway::complete,
     wait::{eventually, within},
 };
@@ -95,8 +96,7 @@ impl GatewayProcess {
 
     /// Replaces the configuration's text, which the daemon notices by itself.
     pub fn write(&self, toml: &str) {
-        std::fs::write(self.folder.path().join("gateway.toml"), with_log(toml))
-            .expect("the configuration is written");
+        replace(&self.folder.path().join("gateway.toml"), with_log(toml));
     }
 
     /// What it wrote so far: one object for each line that is one.

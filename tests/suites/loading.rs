@@ -113,6 +113,23 @@ async fn every_mistake_of_every_plugin_is_told_at_once() {
 }
 
 #[tokio::test]
+async fn a_mistake_is_told_once_however_many_routes_have_it() {
+    let backend = Backend::hello().await;
+    let to = backend.addr();
+    let route = |path: &str| format!("[[route]]\npath = \"{path}\"\nto = \"{to}\"\nplugins = [\"guest\"]\n");
+    let toml = format!(
+        "{}{}{}",
+        route("/a"),
+        route("/b"),
+        toml(&backend, &guest("bad_config"), "config = { answer = 1 }")
+    );
+    match TestGateway::try_start(&toml) {
+        Err(StartError::Config(refused)) => assert_eq!(refused.errors, 1, "{refused}"),
+        other => panic!("it starts, or fails for another reason: {other:?}"),
+    }
+}
+
+#[tokio::test]
 async fn an_import_that_no_gateway_offers_is_named() {
     let backend = Backend::hello().await;
     let toml = toml(&backend, &guest("missing_import"), "");

@@ -1,7 +1,7 @@
 //! What a reload changes, what it leaves alone, and what is left when it is refused.
 
 use gateway_tests::{
-    Backend, Client, Raw, TestGateway, eventually, guest, one_route, plugin, plugin_table, within,
+    Backend, Client, Raw, TestGateway, eventually, guest, one_route, plugin, plugin_table, replace, within,
 };
 use http::Method;
 use std::{
@@ -24,13 +24,6 @@ fn stamped(component: &Path, stamp: u8) -> Vec<u8> {
     // Section 0, three bytes: a name of one letter, and the stamp.
     bytes.extend([0, 3, 1, b's', stamp]);
     bytes
-}
-
-/// As tools do it that want readers to see the old file or the new one.
-fn replace(file: &Path, content: impl AsRef<[u8]>) {
-    let beside = file.with_extension("new");
-    std::fs::write(&beside, content).expect("the new file is written");
-    std::fs::rename(&beside, file).expect("it takes the old one's place");
 }
 
 async fn refuses_connections(address: SocketAddr) {

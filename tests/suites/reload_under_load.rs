@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
-use gateway_tests::{Backend, Client, GatewayProcess, Raw, eventually, guest, plugin, plugin_table, within};
+use gateway_tests::{
+    Backend, Client, GatewayProcess, Raw, eventually, guest, plugin, plugin_table, replace, within,
+};
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, StreamBody, combinators::BoxBody};
 use hyper::body::{Frame, Incoming};
@@ -281,18 +283,12 @@ impl Files {
         self.told(good + 4, bad + 3).await;
         self.good_text();
         assert!(!self.post().await, "a good text");
-        replace(&self.component, &std::fs::read(guest("missing_import")).expect("a component"));
+        replace(&self.component, std::fs::read(guest("missing_import")).expect("a component"));
         assert!(self.post().await, "a component of another gateway");
         self.good_component();
         self.told(good + 6, bad + 4).await;
         assert_eq!(self.gateway.admin().client().get("/readyz").await.status, 200);
     }
-}
-
-fn replace(file: &Path, content: &[u8]) {
-    let beside = file.with_extension("new");
-    std::fs::write(&beside, content).expect("the new file is written");
-    std::fs::rename(&beside, file).expect("it takes the old one's place");
 }
 
 /// In a process of its own, so that its memory is its own.

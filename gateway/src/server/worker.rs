@@ -7,7 +7,13 @@ use crate::{
     proxy,
     snapshot::{Outbound, Parts},
 };
-use std::{io, rc::Rc, sync::Arc, thread, time::Duration};
+use std::{
+    io,
+    rc::Rc,
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
 use tokio::{
     runtime::{Builder, LocalOptions},
     sync::watch,
@@ -32,22 +38,30 @@ pub(super) struct Orders {
 }
 
 impl WorkerThread {
+    /// Starts a worker, and returns once it has a runtime: without one, nobody would accept the
+    /// connections on its sockets.
     pub(super) fn start(
         index: usize,
         orders: Orders,
         host: Arc<Host>,
         metrics: Arc<Metrics>,
     ) -> io::Result<Self> {
+        let (ready, started) = mpsc::channel();
         let thread = thread::Builder::new().name(format!("vers-worker-{index}")).spawn(move || {
             let runtime = Builder::new_current_thread()
                 .enable_all()
                 .thread_name("vers-blocking")
                 .build_local(LocalOptions::default());
             match runtime {
-                Ok(runtime) => runtime.block_on(run(index, orders, &host, &metrics)),
-                Err(error) => tracing::error!(worker = index, %error, "a worker could not start"),
+                Ok(runtime) => {
+                    // Whoever starts workers waits for this.
+                    let _ = ready.send(Ok(()));
+                    runtime.block_on(run(index, orders, &host, &metrics));
+                }
+                Err(error) => drop(ready.send(Err(error))),
             }
         })?;
+        started.recv().unwrap_or_else(|_| Err(io::Error::other("it ended before it was ready")))?;
         Ok(Self { thread })
     }
 

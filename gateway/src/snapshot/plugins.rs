@@ -86,7 +86,12 @@ impl<'a> Plugins<'a> {
             None => match link(&self.inputs.host, spec, &self.inputs.services).await {
                 Ok(plugin) => plugin,
                 Err(error) => {
-                    self.problems.extend(explain(name, declared, table, span, error));
+                    for problem in explain(name, declared, table, span, error) {
+                        // Each route that uses the plugin finds it, and once is enough.
+                        if !self.problems.contains(&problem) {
+                            self.problems.push(problem);
+                        }
+                    }
                     return None;
                 }
             },
