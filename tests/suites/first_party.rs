@@ -206,6 +206,25 @@ async fn a_websocket_needs_the_token_like_any_request() {
     }
 }
 
+/// A client that uploads without a token has to learn why it is turned away, however much it still
+/// had to say.
+#[tokio::test]
+async fn an_upload_that_is_refused_is_told_so() {
+    let backend = Backend::echo().await;
+    let gateway = with_token(&backend, "").await;
+    for size in [1_000, 10_000_000] {
+        let answer = gateway.client().post("/upload", vec![b'x'; size]).await;
+        assert_eq!(answer.status, 401, "{size} bytes");
+        let token = gateway.client().with("authorization", "Bearer s3cret");
+        assert_eq!(
+            token.post("/upload", vec![b'x'; size]).await.body.len(),
+            size,
+            "and with the token it passes"
+        );
+    }
+    assert_eq!(backend.heard().len(), 2);
+}
+
 #[tokio::test]
 async fn headers_are_removed_then_set_then_appended() {
     let backend = Backend::http(|_| {

@@ -156,7 +156,9 @@ async fn serve_http(stream: TcpStream, connection: Connection, mut guard: Guard)
         (End::Done(Ok(())), Some(tunnel)) => {
             let parts = http.into_parts();
             let client = Side { io: parts.io.into_inner().into_inner(), early: parts.read_buf };
-            tunnel.run(client, &connection.worker).await;
+            // In a place of its own: it lives long, and the state of the HTTP connection around it is
+            // large. Thousands of tunnels should touch little memory.
+            Box::pin(tunnel.run(client, &connection.worker)).await;
         }
         (End::Done(Ok(())), None) if connection.unread.get() => {
             linger(http.into_parts().io.into_inner().into_inner(), &connection.worker).await;

@@ -1,5 +1,5 @@
-//! Panics in the hook that the request header `x-trap` names: `request` or `response`; with
-//! `configure = true` already there.
+//! Panics in the hook that the request header `x-trap` names, `request` or `response`, after it has
+//! set the header `x-half-done`; with `configure = true` while it is configured.
 
 use vers_plugin::prelude::*;
 
@@ -13,7 +13,10 @@ struct Trap {
 impl HttpFilter for Trap {
     fn on_request(&self, req: &mut Request) -> Verdict {
         match req.header_str("x-trap").as_deref() {
-            Some("request") => panic!("asked to panic on request"),
+            Some("request") => {
+                req.set_header("x-half-done", "1");
+                panic!("asked to panic on request");
+            }
             Some("response") => req.exchange().set("trap", "1").expect("a small value"),
             _ => {}
         }
@@ -21,7 +24,9 @@ impl HttpFilter for Trap {
     }
 
     fn on_response(&self, resp: &mut Response) -> ResponseVerdict {
+        resp.set_header("x-half-done", "1");
         assert!(resp.exchange().get("trap").is_none(), "asked to panic on response");
+        resp.remove_header("x-half-done");
         ResponseVerdict::Next
     }
 
