@@ -42,6 +42,18 @@ pub enum BindError {
     Other(#[source] io::Error),
 }
 
+impl BindError {
+    /// What it means that this port could not be bound.
+    pub fn of(error: io::Error, port: u16) -> Self {
+        match error.kind() {
+            io::ErrorKind::AddrInUse => Self::InUse { port },
+            io::ErrorKind::PermissionDenied => Self::Denied,
+            io::ErrorKind::AddrNotAvailable => Self::NotHere,
+            _ => Self::Other(error),
+        }
+    }
+}
+
 impl Bound {
     /// A worker's socket; each worker takes its own once.
     pub fn take(&self, worker: usize) -> Option<TcpListener> {
@@ -78,12 +90,13 @@ fn bind_port(requested: SocketAddr, workers: usize, port: Port) -> Result<Bound,
     match bind_all(requested, workers, port) {
         Err(error) if requested.ip().is_unspecified() && requested.is_ipv6() && has_no_ipv6(&error) => {
             let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, requested.port()));
-            let mut bound = bind_all(v4, workers, port).map_err(|error| explain(error, requested))?;
+            let mut bound =
+                bind_all(v4, workers, port).map_err(|error| BindError::of(error, requested.port()))?;
             bound.warning =
                 Some(format!("this machine has no IPv6: listening on {v4} instead of {requested}"));
             Ok(bound)
         }
-        bound => bound.map_err(|error| explain(error, requested)),
+        bound => bound.map_err(|error| BindError::of(error, requested.port())),
     }
 }
 
@@ -129,15 +142,6 @@ fn socket(address: SocketAddr, sharing: Sharing) -> io::Result<Socket> {
 fn has_no_ipv6(error: &io::Error) -> bool {
     const EAFNOSUPPORT: i32 = 97;
     error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(EAFNOSUPPORT)
-}
-
-fn explain(error: io::Error, requested: SocketAddr) -> BindError {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => BindError::InUse { port: requested.port() },
-        io::ErrorKind::PermissionDenied => BindError::Denied,
-        io::ErrorKind::AddrNotAvailable => BindError::NotHere,
-        _ => BindError::Other(error),
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! One request and its answer, as the hooks of a chain see them.
 
 use crate::ids::{ClientAddr, RequestId};
-use http::{request, response};
+use http::{HeaderValue, request, response};
 use std::sync::Arc;
 
 /// How many bytes all values of one exchange may have together.
@@ -38,7 +38,7 @@ pub struct Facts {
     /// What the route's patterns captured.
     pub captures: Vec<(Box<str>, Box<str>)>,
     /// `host[:port]` of the request.
-    pub authority: Box<str>,
+    pub authority: HeaderValue,
     /// Whether the request asks for another protocol.
     pub is_upgrade: bool,
 }

@@ -116,7 +116,8 @@ impl types::HostRequestHead for State {
     }
 
     fn authority(&mut self, _: Resource<RequestHeadHandle>) -> String {
-        self.exchange.facts.as_ref().map(|facts| facts.authority.to_string()).unwrap_or_default()
+        let authority = self.exchange.facts.as_ref().map(|facts| &facts.authority);
+        authority.and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
     }
 
     fn path(&mut self, _: Resource<RequestHeadHandle>) -> String {

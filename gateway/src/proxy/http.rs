@@ -280,7 +280,7 @@ impl<'a> Session<'a> {
             peer: self.connection.peer,
             local_port: self.connection.port,
             captures: captures.iter().map(|(name, text)| (name.into(), text.into())).collect(),
-            authority: authority.to_str().unwrap_or_default().into(),
+            authority: authority.clone(),
             is_upgrade,
         }
     }

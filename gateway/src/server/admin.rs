@@ -121,7 +121,7 @@ async fn listen(address: &AdminAddress, shared: &Rc<Shared>) -> Result<Option<Li
         AdminAddress::Off => return Ok(None),
         AdminAddress::Socket(address) => {
             let listener =
-                TcpListener::bind(address).await.map_err(|error| explain(error, address.port()))?;
+                TcpListener::bind(address).await.map_err(|error| BindError::of(error, address.port()))?;
             let address = listener.local_addr().map_err(BindError::Other)?;
             let task = spawn_local(async move {
                 accept(async || listener.accept().await.map(|(stream, _)| stream), shared).await;
@@ -138,15 +138,6 @@ async fn listen(address: &AdminAddress, shared: &Rc<Shared>) -> Result<Option<Li
     };
     tracing::info!(%address, "admin");
     Ok(Some(Listening { address, task: task.abort_handle() }))
-}
-
-fn explain(error: io::Error, port: u16) -> BindError {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => BindError::InUse { port },
-        io::ErrorKind::PermissionDenied => BindError::Denied,
-        io::ErrorKind::AddrNotAvailable => BindError::NotHere,
-        _ => BindError::Other(error),
-    }
 }
 
 /// A socket file that nobody listens on is what a killed gateway leaves behind.

@@ -375,7 +375,10 @@ impl Control {
     async fn shut_down(mut self, grace: Option<Duration>) {
         let grace = grace.unwrap_or(self.generation.borrow().snapshot.shutdown_grace);
         let deadline = Instant::now() + grace;
-        tracing::info!(?grace, "stopping: no new connections, waiting for those that are open");
+        tracing::info!(
+            ?grace,
+            "stopping: plugins say so, then no new connections, and waiting for those that are open"
+        );
         self.draining = true;
         self.publish();
         // Others learn first that this gateway is going away, but not at the cost of the connections
