@@ -2,6 +2,7 @@
 
 use crate::Plugin;
 use serde_path_to_error::Segment;
+use std::{borrow::Cow, fmt};
 
 /// Something wrong with the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +35,32 @@ impl Problems {
         self.0.push(ConfigProblem { path: path.into(), message: message.into() });
     }
 }
+
+/// Why a text is not what a configuration asks for there: a pattern, a template, a URL, a duration. It
+/// shows itself in the words of a [`ConfigProblem`]: what is wrong, or what would be right.
+///
+/// ```
+/// use vers_plugin::url::BaseUrl;
+///
+/// let error = "infra:3000".parse::<BaseUrl>().unwrap_err();
+/// assert_eq!(error.to_string(), "expected a URL such as \"https://infra.vm.example.com:3000\"");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParseError(Cow<'static, str>);
+
+impl ParseError {
+    pub(crate) fn new(message: impl Into<Cow<'static, str>>) -> Self {
+        Self(message.into())
+    }
+}
+
+impl fmt::Display for ParseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ParseError {}
 
 /// Reads the JSON text of a `config` table.
 pub(crate) fn parse<P: Plugin>(json: &str) -> Result<P, Vec<ConfigProblem>> {

@@ -119,6 +119,27 @@ impl Response {
         matches!(self.0.status, 200..=299)
     }
 
+    /// Takes an answer with another status for an error that says it.
+    ///
+    /// ```
+    /// use vers_plugin::{http, testing::MockHost};
+    ///
+    /// let _host = MockHost::new().reply(200, "").reply(503, "no space left\n");
+    /// let beat = || http::post("https://example.com/heartbeat").send()?.error_for_status();
+    /// assert!(beat().is_ok());
+    /// assert_eq!(beat().unwrap_err().to_string(), "answered 503 no space left");
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Status`] where the status is not 200 to 299.
+    pub fn error_for_status(self) -> Result<Self, Error> {
+        if self.is_success() {
+            return Ok(self);
+        }
+        let body = String::from_utf8_lossy(&self.0.body);
+        Err(Error::Status(self.0.status, body.trim().chars().take(200).collect()))
+    }
+
     /// The first value of a header, if it is UTF-8.
     pub fn header_str(&self, name: &str) -> Option<&str> {
         find(&self.0.headers, name)
@@ -138,7 +159,7 @@ impl Response {
     }
 }
 
-/// Why there is no answer.
+/// Why there is no answer, or not the one that is needed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
@@ -154,20 +175,22 @@ pub enum Error {
     TooLarge,
     /// The exchange broke off.
     Protocol(String),
+    /// There is an answer, with this status and a body that begins so. Only
+    /// [`Response::error_for_status`] takes it for an error.
+    Status(u16, String),
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (what, detail) = match self {
-            Self::NotGranted => ("no grant for this origin", ""),
-            Self::InvalidRequest(detail) => ("invalid request: ", detail.as_str()),
-            Self::Connect(detail) => ("no connection: ", detail.as_str()),
-            Self::Timeout => ("no answer in time", ""),
-            Self::TooLarge => ("the answer is too large", ""),
-            Self::Protocol(detail) => ("broken off: ", detail.as_str()),
-        };
-        f.write_str(what)?;
-        f.write_str(detail)
+        match self {
+            Self::NotGranted => f.write_str("no grant for this origin"),
+            Self::InvalidRequest(detail) => write!(f, "invalid request: {detail}"),
+            Self::Connect(detail) => write!(f, "no connection: {detail}"),
+            Self::Timeout => f.write_str("no answer in time"),
+            Self::TooLarge => f.write_str("the answer is too large"),
+            Self::Protocol(detail) => write!(f, "broken off: {detail}"),
+            Self::Status(status, body) => write!(f, "answered {status} {body}"),
+        }
     }
 }
 

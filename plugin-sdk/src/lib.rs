@@ -31,6 +31,19 @@
 //! The crate's type is `cdylib`, and `cargo build --release --target wasm32-wasip2` makes the
 //! component. The same code runs without WebAssembly in ordinary tests: see [`testing`].
 //!
+//! # What configurations are made of
+//!
+//! Types for what operators write as text, read with the configuration, so that a hook meets only
+//! values that are sound and a mistake is reported at its key. They are in the [`prelude`].
+//!
+//! - [`path`]: patterns such as `/assets/*` that no second spelling of a path gets around, and names
+//!   that are safe in a path.
+//! - [`template`]: header values with `{facts}` of the exchange; [`edits`]: tables of them to set or to
+//!   append, and lists of headers to remove.
+//! - [`url`]: where a service answers; [`duration`]: `"15s"`.
+//!
+//! And for work that may fail, [`back_off`].
+//!
 //! # What the gateway promises
 //!
 //! - **Order.** [`on_request`](HttpFilter::on_request) runs in the order of the route's `plugins`,
@@ -52,16 +65,20 @@
 
 #![deny(missing_docs)]
 
+pub mod back_off;
 #[doc(hidden)]
 #[allow(unsafe_code, reason = "the canonical ABI is made of raw pointers")]
 pub mod bindings;
 mod config;
+pub mod duration;
+pub mod edits;
 mod exchange;
 mod export;
 #[doc(hidden)]
 pub mod guest;
 pub mod headers;
 pub mod http;
+pub mod path;
 mod plugin;
 mod reply;
 mod request;
@@ -69,8 +86,10 @@ mod response;
 mod services;
 #[cfg(not(target_family = "wasm"))]
 mod simulation;
+pub mod template;
 #[cfg(not(target_family = "wasm"))]
 pub mod testing;
+pub mod url;
 
 /// The gateway behind every call: the real one in a component, a simulation in native tests.
 #[cfg(target_family = "wasm")]
@@ -78,7 +97,7 @@ use bindings::base::vers::gateway as host;
 #[cfg(not(target_family = "wasm"))]
 use simulation as host;
 
-pub use config::{ConfigProblem, Problems};
+pub use config::{ConfigProblem, ParseError, Problems};
 pub use exchange::Exchange;
 pub use headers::{EditError, Headers};
 pub use plugin::{Background, HttpFilter, Next, Plugin, Reason};
@@ -95,9 +114,17 @@ pub use services::{identity, log, random, secrets};
 pub mod prelude {
     pub use crate::{
         Background, ConfigProblem, EditError, Exchange, Headers, HttpFilter, Next, Problems, Reason, Reply,
-        Request, Response, ResponseVerdict, Verdict, http, identity, log, random, secrets,
+        Request, Response, ResponseVerdict, Verdict,
+        back_off::BackOff,
+        duration,
+        edits::{HeaderNames, HeaderValues},
+        http, identity, log,
+        path::{PathPattern, PathSegment},
+        random, secrets,
+        template::Template,
+        url::BaseUrl,
     };
-    pub use serde::Deserialize;
+    pub use serde::{Deserialize, Serialize};
 }
 
 /// The guide's examples compile and run as this crate's tests.

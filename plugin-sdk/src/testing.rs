@@ -109,7 +109,7 @@ impl MockHost {
         self
     }
 
-    /// Lets the next request that has no answer yet fail.
+    /// Lets the next request that has no answer yet fail; for [`http::Error::Status`], answers it so.
     pub fn fail(self, error: http::Error) -> Self {
         let error = match error {
             http::Error::NotGranted => wit::Error::NotGranted,
@@ -118,6 +118,7 @@ impl MockHost {
             http::Error::Timeout => wit::Error::Timeout,
             http::Error::TooLarge => wit::Error::TooLarge,
             http::Error::Protocol(detail) => wit::Error::Protocol(detail),
+            http::Error::Status(status, body) => return self.reply(status, &body),
         };
         simulation::with(|state| state.replies.push_back(Err(error)));
         self

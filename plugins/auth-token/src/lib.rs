@@ -1,8 +1,5 @@
 //! Lets a request pass if it carries the fleet's bearer token, or asks for an exempt path.
 
-mod exempt;
-
-use exempt::Exempt;
 use vers_plugin::prelude::*;
 
 #[derive(Debug, Deserialize)]
@@ -12,7 +9,7 @@ struct AuthToken {
     secret: String,
     /// Paths that need no token.
     #[serde(default = "health")]
-    exempt: Vec<Exempt>,
+    exempt: Vec<PathPattern>,
     /// What happens while the secret has no value.
     #[serde(default)]
     when_unset: WhenUnset,
@@ -33,7 +30,7 @@ impl HttpFilter for AuthToken {
         let token = req.bearer();
         // The token first: nearly every request has it, and each question to the gateway costs.
         if token.as_ref().is_some_and(|token| secrets::matches(&self.secret, token))
-            || self.exempt.iter().any(|exempt| exempt.covers(req.path()))
+            || self.exempt.iter().any(|paths| paths.covers(req.path()))
         {
             return Verdict::Next;
         }
@@ -47,6 +44,9 @@ impl HttpFilter for AuthToken {
     fn validate(&self, problems: &mut Problems) {
         if self.secret.is_empty() {
             problems.add("secret", "empty; expected the name of a [secret.NAME] table");
+        }
+        for (i, _) in self.exempt.iter().enumerate().filter(|(_, paths)| paths.covers_all()) {
+            problems.add(format!("exempt.{i}"), "exempts every path; take the plugin off the route instead");
         }
         let is_quotable = |b: u8| (0x20..0x7f).contains(&b) && b != b'"' && b != b'\\';
         if self.realm.as_ref().is_some_and(|realm| !realm.bytes().all(is_quotable)) {
@@ -83,8 +83,8 @@ impl AuthToken {
     }
 }
 
-fn health() -> Vec<Exempt> {
-    vec![Exempt::Exact("/health".into())]
+fn health() -> Vec<PathPattern> {
+    vec![PathPattern::exact("/health")]
 }
 
 #[cfg(test)]

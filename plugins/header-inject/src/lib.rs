@@ -1,50 +1,46 @@
 //! Sets, adds and removes headers of requests and answers; values may name facts of the exchange.
 
-mod edits;
-mod template;
-
-use edits::{Edits, Names, Values};
 use vers_plugin::prelude::*;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct HeaderInject {
     /// Headers that a request has with these values and no others.
-    request: Values,
+    request: HeaderValues,
     /// Values added to those that a request has.
-    request_append: Values,
+    request_append: HeaderValues,
     /// Headers that a request does not have.
-    request_remove: Names,
+    request_remove: HeaderNames,
     /// The same for answers.
-    response: Values,
-    response_append: Values,
-    response_remove: Names,
-}
-
-impl HeaderInject {
-    fn request_edits(&self) -> Edits<'_> {
-        Edits { set: &self.request, append: &self.request_append, remove: &self.request_remove }
-    }
-
-    fn response_edits(&self) -> Edits<'_> {
-        Edits { set: &self.response, append: &self.response_append, remove: &self.response_remove }
-    }
+    response: HeaderValues,
+    response_append: HeaderValues,
+    response_remove: HeaderNames,
 }
 
 impl HttpFilter for HeaderInject {
     fn on_request(&self, req: &mut Request) -> Verdict {
-        self.request_edits().apply(req.headers(), req.exchange());
+        let (headers, x) = (req.headers(), req.exchange());
+        self.request_remove.remove_from(headers);
+        self.request.set_on(headers, x);
+        self.request_append.append_to(headers, x);
         Verdict::Next
     }
 
     fn on_response(&self, resp: &mut Response) -> ResponseVerdict {
-        self.response_edits().apply(resp.headers(), resp.exchange());
+        let (headers, x) = (resp.headers(), resp.exchange());
+        self.response_remove.remove_from(headers);
+        self.response.set_on(headers, x);
+        self.response_append.append_to(headers, x);
         ResponseVerdict::Next
     }
 
     fn validate(&self, problems: &mut Problems) {
-        self.request_edits().validate("request", problems);
-        self.response_edits().validate("response", problems);
+        self.request.validate("request", problems);
+        self.request_append.validate("request_append", problems);
+        self.request_remove.validate("request_remove", problems);
+        self.response.validate("response", problems);
+        self.response_append.validate("response_append", problems);
+        self.response_remove.validate("response_remove", problems);
     }
 }
 vers_plugin::export!(HeaderInject: http_filter);

@@ -119,7 +119,7 @@ fn addresses() {
     let _host = MockHost::new();
     let check = |registry: &str, more: &str, expected: &str| {
         let table = format!("registry = '{registry}'\nname = 'n'\n{more}");
-        let entry = serde_json::to_value(plugin(&table).entry("a1")).expect("JSON");
+        let entry = serde_json::to_value(plugin(&table).entry(&"a1".parse().expect("an id"))).expect("JSON");
         assert_eq!(entry["address"], expected, "{table}");
     };
     check("https://infra.vm.example.com:3000", "", "a1.vm.example.com");
