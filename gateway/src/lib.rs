@@ -31,9 +31,11 @@
 pub mod drain;
 pub mod ids;
 pub mod io;
+pub mod message;
 pub mod metrics;
-// Floor 1: what the user wrote.
+// Floor 1: what the user wrote, and what is on the wire.
 pub mod config;
+pub mod http1;
 // Floor 2: the parts; none knows its siblings or its callers.
 pub mod headers;
 pub mod listen;

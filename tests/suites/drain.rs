@@ -196,7 +196,7 @@ async fn a_tunnel_that_ends_ends_the_wait() {
 #[tokio::test]
 async fn an_upgrade_can_still_be_agreed_to() {
     let (backend, mut visitors) = Backend::by_hand().await;
-    let gateway = TestGateway::to(backend.addr());
+    let gateway = TestGateway::with(backend.addr(), r#"upgrades = ["foo"]"#);
     let mut client = Raw::connect(gateway.addr()).await;
     client.send("GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: foo\r\n\r\n").await;
     let mut server = visitors.next().await;

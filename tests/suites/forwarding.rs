@@ -1,7 +1,7 @@
 //! What reaches the backend, and what comes back.
 
 use bytes::Bytes;
-use gateway_tests::{Answer, Backend, Client, Raw, TestGateway, settled, within};
+use gateway_tests::{Answer, Backend, Client, Raw, TestGateway, Visitors, settled, within};
 use http::{Method, Response};
 use http_body_util::{BodyExt as _, Full};
 use std::{
@@ -379,18 +379,48 @@ async fn a_kept_connection_that_the_backend_closed_is_replaced() {
     assert_eq!(backend.connections(), 3);
 }
 
-#[tokio::test]
-async fn a_request_that_was_sent_is_never_sent_twice() {
-    let (backend, mut visitors) = Backend::by_hand().await;
-    let gateway = TestGateway::to(backend.addr());
+/// A client whose first request left a connection to the backend behind, which the gateway keeps.
+async fn with_a_kept_connection(gateway: &TestGateway, visitors: &mut Visitors) -> (Raw, Raw) {
     let mut client = Raw::connect(gateway.addr()).await;
     client.send("GET /1 HTTP/1.1\r\nhost: a\r\n\r\n").await;
     let mut server = visitors.next().await;
     server.head().await;
     server.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
     client.head().await;
-    client.send("GET /2 HTTP/1.1\r\nhost: a\r\n\r\n").await;
-    // The kept connection takes the second request, and breaks.
+    (client, server)
+}
+
+#[tokio::test]
+async fn a_request_that_meets_a_closing_connection_is_sent_again_where_that_is_harmless() {
+    let (backend, mut visitors) = Backend::by_hand().await;
+    let gateway = TestGateway::to(backend.addr());
+    for request in [
+        "GET /2 HTTP/1.1\r\nhost: a\r\n\r\n",
+        "PUT /2 HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nbody",
+        "PUT /2 HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n2\r\nbo\r\n2\r\ndy\r\n0\r\n\r\n",
+    ] {
+        let (mut client, mut server) = with_a_kept_connection(&gateway, &mut visitors).await;
+        client.send(request).await;
+        // The kept connection takes the second request, and breaks.
+        server.head().await;
+        drop(server);
+        let mut server = visitors.next().await;
+        let head = server.head().await;
+        assert!(head.starts_with(&request[..7]), "{head}");
+        if request.starts_with("PUT") {
+            server.until("body").await;
+        }
+        server.send("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok").await;
+        assert!(client.until("ok").await.starts_with("HTTP/1.1 200 OK\r\n"), "after {request:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_may_have_had_its_effect_is_never_sent_twice() {
+    let (backend, mut visitors) = Backend::by_hand().await;
+    let gateway = TestGateway::to(backend.addr());
+    let (mut client, mut server) = with_a_kept_connection(&gateway, &mut visitors).await;
+    client.send("POST /2 HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n").await;
     server.head().await;
     drop(server);
     let head = client.head().await;
@@ -447,13 +477,13 @@ async fn http_1_0_closes_unless_it_asks_to_stay() {
             .send("POST / HTTP/1.0\r\nhost: a\r\nconnection: keep-alive\r\ncontent-length: 4\r\n\r\nping")
             .await;
         let head = client.head().await;
-        assert!(head.starts_with("HTTP/1.0 200 OK\r\n"), "{head}");
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
         assert!(head.contains("connection: keep-alive\r\n"), "{head}");
         assert_eq!(client.exactly(4).await, b"ping");
     }
     client.send("POST / HTTP/1.0\r\nhost: a\r\ncontent-length: 4\r\n\r\npong").await;
     let answer = client.to_end().await;
-    assert!(answer.starts_with("HTTP/1.0 200 ") && answer.ends_with("\r\n\r\npong"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\npong"), "{answer}");
 }
 
 #[tokio::test]

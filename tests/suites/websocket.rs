@@ -14,12 +14,18 @@ use tokio_tungstenite::{
 
 /// An upgrade as a client of that protocol asks for it.
 fn ask(protocol: &str) -> String {
-    format!("GET /ws HTTP/1.1\r\nhost: a\r\nconnection: keep-alive, Upgrade\r\nupgrade: {protocol}\r\n\r\n")
+    let handshake = "sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==";
+    format!(
+        "GET /ws HTTP/1.1\r\nhost: a\r\nconnection: keep-alive, Upgrade\r\nupgrade: {protocol}\r\n{handshake}\r\n\r\n"
+    )
 }
 
 /// How a server agrees.
 fn agree(protocol: &str) -> String {
-    format!("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: {protocol}\r\n\r\n")
+    let handshake = "sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: {protocol}\r\n{handshake}\r\n\r\n"
+    )
 }
 
 /// Sends every message back.
@@ -123,11 +129,11 @@ async fn the_handshake_reaches_the_server_whole() {
         )
         .await;
     let mut server = visitors.next().await;
-    let head = server.head().await;
+    let head = server.head().await.to_lowercase();
     for line in [
         "connection: upgrade",
-        "upgrade: WebSocket",
-        "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==",
+        "upgrade: websocket",
+        "sec-websocket-key: dghlihnhbxbszsbub25jzq==",
         "sec-websocket-version: 13",
         "sec-websocket-protocol: chat, soap",
         "sec-websocket-extensions: permessage-deflate",
@@ -146,8 +152,8 @@ async fn the_handshake_reaches_the_server_whole() {
     for line in [
         "connection: upgrade",
         "upgrade: websocket",
-        "sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=",
-        "sec-websocket-protocol: chat",
+        "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=",
+        "Sec-WebSocket-Protocol: chat",
     ] {
         assert!(head.contains(&format!("\r\n{line}\r\n")), "{line:?} in {head}");
     }
@@ -155,9 +161,9 @@ async fn the_handshake_reaches_the_server_whole() {
 }
 
 #[tokio::test]
-async fn any_protocol_can_be_changed_to() {
+async fn a_route_says_what_else_can_be_changed_to() {
     let (backend, mut visitors) = Backend::by_hand().await;
-    let gateway = TestGateway::to(backend.addr());
+    let gateway = TestGateway::with(backend.addr(), r#"upgrades = ["foo/2"]"#);
     let mut client = Raw::connect(gateway.addr()).await;
     client.send(ask("foo/2")).await;
     let mut server = visitors.next().await;
@@ -270,11 +276,13 @@ async fn an_answer_to_another_question_is_the_backends_fault() {
         (ask("foo"), agree("websocket")),
         (ask("foo"), agree("bar")),
         (ask("websocket"), agree("h2c")),
+        (ask("websocket"), agree("websocket").replace("s3pPLM", "AAAAAA")),
+        (ask("websocket"), agree("websocket").replace("sec-websocket-accept", "x")),
         (ask("websocket"), "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n\r\n".to_owned()),
         (ask("websocket"), "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\n\r\n".to_owned()),
     ] {
         let (backend, mut visitors) = Backend::by_hand().await;
-        let gateway = TestGateway::to(backend.addr());
+        let gateway = TestGateway::with(backend.addr(), r#"upgrades = ["websocket", "foo"]"#);
         let mut client = Raw::connect(gateway.addr()).await;
         client.send(&question).await;
         let mut server = visitors.next().await;
@@ -290,21 +298,34 @@ async fn an_answer_to_another_question_is_the_backends_fault() {
 #[tokio::test]
 async fn a_client_may_name_several_protocols_and_the_server_picks() {
     let (backend, mut visitors) = Backend::by_hand().await;
-    let gateway = TestGateway::to(backend.addr());
+    let gateway = TestGateway::with(backend.addr(), r#"upgrades = ["websocket", "foo"]"#);
     let mut client = Raw::connect(gateway.addr()).await;
-    client.send(ask("foo, websocket")).await;
+    client.send(ask("foo, websocket, bar")).await;
     let mut server = visitors.next().await;
-    assert!(server.head().await.contains("\r\nupgrade: foo, websocket\r\n"));
+    assert!(server.head().await.contains("\r\nupgrade: foo, websocket\r\n"), "less what the route does not have");
     server.send(agree("websocket")).await;
     let head = client.head().await;
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
 }
 
 #[tokio::test]
+async fn what_a_route_does_not_list_goes_on_as_http() {
+    let (backend, mut visitors) = Backend::by_hand().await;
+    let gateway = TestGateway::to(backend.addr());
+    let mut client = Raw::connect(gateway.addr()).await;
+    client.send(ask("foo")).await;
+    let mut server = visitors.next().await;
+    let head = server.head().await;
+    assert!(!head.contains("upgrade"), "{head}");
+    server.send("HTTP/1.1 204 No Content\r\n\r\n").await;
+    assert!(client.head().await.starts_with("HTTP/1.1 204 "), "it is answered as what it is");
+}
+
+#[tokio::test]
 async fn either_side_may_finish_first() {
     for client_first in [Order::ClientFirst, Order::ServerFirst] {
         let (backend, mut visitors) = Backend::by_hand().await;
-        let gateway = TestGateway::to(backend.addr());
+        let gateway = TestGateway::with(backend.addr(), r#"upgrades = ["foo"]"#);
         let mut client = Raw::connect(gateway.addr()).await;
         client.send(ask("foo")).await;
         let mut server = visitors.next().await;

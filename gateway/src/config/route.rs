@@ -50,9 +50,18 @@ pub struct Route {
     #[serde(default)]
     #[schemars(with = "Vec<PluginUse>")]
     pub plugins: Vec<Spanned<PluginUse>>,
+    /// Protocols that a request may change to by `Upgrade`; a request for another goes on without.
+    /// `h2c` is never among them.
+    #[serde(default = "websocket")]
+    #[schemars(with = "Vec<String>")]
+    pub upgrades: Vec<Spanned<String>>,
     /// How long to wait for the backend.
     #[serde(default)]
     pub timeouts: RouteTimeouts,
+}
+
+fn websocket() -> Vec<Spanned<String>> {
+    vec![Spanned::new(0..0, "websocket".to_owned())]
 }
 
 impl Route {
@@ -96,7 +105,8 @@ pub struct RouteTimeouts {
     pub connect: Duration,
     /// Until the head of the backend's answer is there, since the client's last byte.
     pub response: Duration,
-    /// While the answer's body is under way: since a byte moved last, in either direction.
+    /// While a body is under way: since a byte of it moved last, in either direction. A request whose
+    /// body stops is answered 408.
     pub idle: Duration,
     /// While a WebSocket or a TCP connection is open: since a byte moved last, in either direction.
     pub tunnel: Duration,

@@ -1,6 +1,7 @@
 //! Which host a request is for (RFC 9112 §3.2, RFC 9110 §7.2).
 
-use http::{HeaderMap, Uri, header::HOST};
+use crate::message::{Known, RequestHead};
+use http::Version;
 use std::borrow::Cow;
 
 /// `host[:port]` of a request, taken apart. The host is in lower case, without a final dot.
@@ -30,24 +31,26 @@ pub enum AuthorityError {
 ///
 /// # Errors
 /// Fails where there is not exactly one, in the Host header or in an absolute-form target.
-pub fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Result<Authority<'a>, AuthorityError> {
-    let mut hosts = headers.get_all(HOST).iter();
+pub fn authority(head: &RequestHead) -> Result<Authority<'_>, AuthorityError> {
+    let mut hosts = head.fields.all(Known::Host);
     let host = hosts.next();
     if hosts.next().is_some() {
         return Err(AuthorityError::Ambiguous);
     }
-    let host = host.map(|value| value.to_str().map_err(|_| AuthorityError::Malformed)).transpose()?;
-    match (uri.authority(), host) {
+    match (head.authority(), host) {
         (None, None) => Err(AuthorityError::Missing),
+        // RFC 9112 §3.2: with an absolute target, too. HTTP/1.0 knows no Host.
+        (Some(target), None) if head.version == Version::HTTP_10 => parse(target),
+        (Some(_), None) => Err(AuthorityError::Missing),
         (None, Some(host)) => parse(host),
-        (Some(target), None) => parse(target.as_str()),
         // §3.2.2 lets the target win. A client that means two hosts at once is up to something.
-        (Some(target), Some(host)) if target.as_str().eq_ignore_ascii_case(host) => parse(host),
+        (Some(target), Some(host)) if target.eq_ignore_ascii_case(host) => parse(host),
         (Some(_), Some(_)) => Err(AuthorityError::Ambiguous),
     }
 }
 
-fn parse(full: &str) -> Result<Authority<'_>, AuthorityError> {
+fn parse(full: &[u8]) -> Result<Authority<'_>, AuthorityError> {
+    let full = std::str::from_utf8(full).map_err(|_| AuthorityError::Malformed)?;
     let (host, port) = match full.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((v6, after)) => {
             v6.parse::<std::net::Ipv6Addr>().map_err(|_| AuthorityError::Malformed)?;
@@ -85,15 +88,15 @@ fn is_host_byte(byte: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
+    use crate::http1::{HeadLimits, parse_request};
 
     fn check(target: &str, hosts: &[&str], expected: Result<&str, AuthorityError>) {
-        let uri: Uri = target.parse().expect("a target");
-        let mut headers = HeaderMap::new();
-        for host in hosts {
-            headers.append(HOST, HeaderValue::from_str(host).expect("a value"));
-        }
-        let got = authority(&uri, &headers).map(|authority| authority.host.into_owned());
+        let mut text = format!("GET {target} HTTP/1.1\r\n");
+        hosts.iter().for_each(|host| text.push_str(&format!("Host: {host}\r\n")));
+        text.push_str("\r\n");
+        let parsed = parse_request(text.as_bytes(), HeadLimits { size: 1024, headers: 8 });
+        let (head, _) = parsed.expect("a head").expect("a whole one");
+        let got = authority(&head).map(|authority| authority.host.into_owned());
         assert_eq!(got.as_deref().map_err(|e| *e), expected, "{target} {hosts:?}");
     }
 
@@ -110,9 +113,10 @@ mod tests {
         check("http://a/", &["a"], Ok("a"));
         check("http://a/", &["A"], Ok("a"));
         check("http://a/", &["b"], Err(Ambiguous));
-        check("http://a/", &[], Ok("a"));
+        check("http://a/", &[], Err(Missing));
+        check("http://u@a/", &["u@a"], Err(Malformed));
         for bad in
-            ["", ":80", "a:x", "a:99999", "a b", "a/b", "a@b", "[::1", "[::g]", "[::1]x", "a:+1", "a\u{e9}"]
+            ["", ":80", "a:x", "a:99999", "a b", "a/b", "a@b", "[::1", "[::g]", "[::1]x", "a:+1", "a\u{e9}", "a,b"]
         {
             check("/", &[bad], Err(Malformed));
         }

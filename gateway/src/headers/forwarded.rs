@@ -2,28 +2,24 @@
 //! `X-Forwarded-*`. Rebuilt from the socket; what the client sent counts only if the socket's other
 //! end is a trusted proxy.
 
-use crate::ids::ClientAddr;
-use http::{HeaderMap, HeaderName, HeaderValue, header::FORWARDED};
+use crate::{
+    ids::ClientAddr,
+    message::{Fields, Known},
+};
 use ipnet::IpNet;
 use std::{cell::RefCell, fmt::Write as _, net::IpAddr};
-
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
-const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 
 /// What one connection contributes to the forwarding headers of its requests, prepared once.
 #[derive(Debug)]
 pub struct Forwarding {
     peer: ClientAddr,
-    peer_value: HeaderValue,
+    peer_value: String,
     scheme: &'static str,
-    port: HeaderValue,
+    port: String,
     trusted: bool,
     /// The last host and the `Forwarded` value made for it: nearly all requests of a connection
     /// name the same host, and formatting costs more than comparing.
-    last: RefCell<Option<(HeaderValue, HeaderValue)>>,
+    last: RefCell<(Vec<u8>, String)>,
 }
 
 impl Forwarding {
@@ -31,11 +27,11 @@ impl Forwarding {
     pub fn new(peer: ClientAddr, scheme: &'static str, port: u16, trusted_proxies: &[IpNet]) -> Self {
         Self {
             peer,
-            peer_value: value(&peer.to_string()),
+            peer_value: peer.to_string(),
             scheme,
-            port: HeaderValue::from(port),
+            port: port.to_string(),
             trusted: contains(trusted_proxies, peer.ip()),
-            last: RefCell::new(None),
+            last: RefCell::default(),
         }
     }
 
@@ -44,55 +40,54 @@ impl Forwarding {
     /// `host` is the value of the Host header. From a stranger, every forwarding header is dropped
     /// first, whatever its spelling; from a trusted proxy they are appended to, and the client is
     /// the last address in them that is not a trusted proxy itself.
-    pub fn apply(
-        &self,
-        headers: &mut HeaderMap,
-        host: &HeaderValue,
-        trusted_proxies: &[IpNet],
-    ) -> ClientAddr {
-        if headers.keys().any(is_forwarding) {
+    pub fn apply(&self, fields: &mut Fields, host: &[u8], trusted_proxies: &[IpNet]) -> ClientAddr {
+        if fields.has_forwarding() {
             if self.trusted {
-                return self.append(headers, host, trusted_proxies);
+                return self.append(fields, host, trusted_proxies);
             }
-            remove(headers, is_forwarding);
+            fields.retain(|known, _| !known.is_some_and(Known::is_forwarding));
         }
-        // Growing once is cheaper than growing on the way.
-        headers.reserve(8);
-        headers.insert(X_FORWARDED_FOR, self.peer_value.clone());
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(self.scheme));
-        headers.insert(X_FORWARDED_HOST, host.clone());
-        headers.insert(X_FORWARDED_PORT, self.port.clone());
-        headers.insert(FORWARDED, self.forwarded(host));
+        fields.append_known(Known::XForwardedFor, self.peer_value.as_bytes());
+        fields.append_known(Known::XForwardedProto, self.scheme.as_bytes());
+        fields.append_known(Known::XForwardedHost, host);
+        fields.append_known(Known::XForwardedPort, self.port.as_bytes());
+        self.with_forwarded(host, |value| fields.append_known(Known::Forwarded, value));
         self.peer
     }
 
-    fn append(&self, headers: &mut HeaderMap, host: &HeaderValue, trusted_proxies: &[IpNet]) -> ClientAddr {
+    fn append(&self, fields: &mut Fields, host: &[u8], trusted_proxies: &[IpNet]) -> ClientAddr {
         // No proxy writes these, but many pass them on: they are the client's own words.
-        remove(headers, |name| name.as_str().contains('_') && is_forwarding(name));
-        let client = self.client(headers, trusted_proxies);
+        fields.retain(|known, name| !(known == Some(Known::ForwardedOther) && name.contains(&b'_')));
+        let client = self.client(fields, trusted_proxies);
         // Proxies maintain one family of headers and let the other through as the client sent it:
         // where they disagree, `Forwarded` is not the proxies'.
-        let told = self.first_stranger(list(headers, &FORWARDED).map(forwarded_for), trusted_proxies);
-        if headers.contains_key(FORWARDED) && told != client {
-            headers.remove(FORWARDED);
+        let told = self.first_stranger(list(fields, Known::Forwarded).map(forwarded_for), trusted_proxies);
+        if fields.has(Known::Forwarded) && told != client {
+            fields.remove(Known::Forwarded);
         }
-        headers.remove(X_REAL_IP);
-        let chain = join(headers, &X_FORWARDED_FOR, &self.peer_value);
-        headers.insert(X_FORWARDED_FOR, chain);
-        let forwarded = join(headers, &FORWARDED, &self.forwarded(host));
-        headers.insert(FORWARDED, forwarded);
-        headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static(self.scheme));
-        headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
-        headers.entry(X_FORWARDED_PORT).or_insert_with(|| self.port.clone());
+        fields.remove(Known::XRealIp);
+        let chain = join(fields, Known::XForwardedFor, self.peer_value.as_bytes());
+        fields.set_known(Known::XForwardedFor, &chain);
+        let forwarded = self.with_forwarded(host, |value| join(fields, Known::Forwarded, value));
+        fields.set_known(Known::Forwarded, &forwarded);
+        for (known, value) in [
+            (Known::XForwardedProto, self.scheme.as_bytes()),
+            (Known::XForwardedHost, host),
+            (Known::XForwardedPort, self.port.as_bytes()),
+        ] {
+            if !fields.has(known) {
+                fields.append_known(known, value);
+            }
+        }
         client
     }
 
-    /// Walks the chain from its end, which the nearest proxy wrote, to the first stranger in it.
-    fn client(&self, headers: &HeaderMap, trusted_proxies: &[IpNet]) -> ClientAddr {
-        if headers.contains_key(X_FORWARDED_FOR) {
-            self.first_stranger(list(headers, &X_FORWARDED_FOR).map(node), trusted_proxies)
+/// Walks the chain from its end, which the nearest proxy wrote, to the first stranger in it.
+    fn client(&self, fields: &Fields, trusted_proxies: &[IpNet]) -> ClientAddr {
+        if fields.has(Known::XForwardedFor) {
+            self.first_stranger(list(fields, Known::XForwardedFor).map(node), trusted_proxies)
         } else {
-            self.first_stranger(list(headers, &FORWARDED).map(forwarded_for), trusted_proxies)
+            self.first_stranger(list(fields, Known::Forwarded).map(forwarded_for), trusted_proxies)
         }
     }
 
@@ -114,31 +109,15 @@ impl Forwarding {
         client
     }
 
-    fn forwarded(&self, host: &HeaderValue) -> HeaderValue {
+    /// Hands the `Forwarded` element of this host to the function.
+    fn with_forwarded<T>(&self, host: &[u8], then: impl FnOnce(&[u8]) -> T) -> T {
         let mut last = self.last.borrow_mut();
-        match &*last {
-            Some((known, made)) if known == host => made.clone(),
-            _ => {
-                let made = forwarded_element(self.peer, host, self.scheme);
-                *last = Some((host.clone(), made.clone()));
-                made
-            }
+        let (known, made) = &mut *last;
+        if known != host || made.is_empty() {
+            *known = host.to_vec();
+            *made = forwarded_element(self.peer, host, self.scheme);
         }
-    }
-}
-
-/// Whether backends read a header as a statement about the client or the way to it, by its usual
-/// name or by one that frameworks confuse with it (`X_Forwarded_For`).
-pub fn is_forwarding(name: &HeaderName) -> bool {
-    let name = name.as_str();
-    let known = |name: &str| matches!(name, "forwarded" | "x-real-ip") || name.starts_with("x-forwarded");
-    known(name) || (name.contains('_') && known(&name.replace('_', "-")))
-}
-
-fn remove(headers: &mut HeaderMap, which: impl Fn(&HeaderName) -> bool) {
-    let names: Vec<HeaderName> = headers.keys().filter(|name| which(name)).cloned().collect();
-    for name in names {
-        headers.remove(name);
+        then(made.as_bytes())
     }
 }
 
@@ -148,8 +127,9 @@ fn contains(networks: &[IpNet], ip: IpAddr) -> bool {
 
 /// All elements of a list field, across its lines. A line that is not text ends in an element that
 /// is no address.
-fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
-    headers.get_all(name).iter().flat_map(|value| value.to_str().unwrap_or("?").split(',')).map(str::trim)
+fn list(fields: &Fields, known: Known) -> impl Iterator<Item = &str> {
+    let text = |value| std::str::from_utf8(value).unwrap_or("?");
+    fields.all(known).flat_map(move |value| text(value).split(',')).map(str::trim)
 }
 
 /// An address as `X-Forwarded-For` and RFC 7239 §6 write it: bare, bracketed, with or without port.
@@ -173,36 +153,25 @@ fn forwarded_for(element: &str) -> Option<ClientAddr> {
     })
 }
 
-fn join(headers: &HeaderMap, name: &HeaderName, last: &HeaderValue) -> HeaderValue {
-    let mut joined: Vec<u8> = Vec::new();
-    for value in headers.get_all(name).iter().chain([last]) {
-        if !joined.is_empty() {
-            joined.extend_from_slice(b", ");
-        }
-        joined.extend_from_slice(value.as_bytes());
-    }
-    HeaderValue::from_bytes(&joined).unwrap_or_else(|_| last.clone())
+fn join(fields: &Fields, known: Known, last: &[u8]) -> Vec<u8> {
+    let values: Vec<&[u8]> = fields.all(known).chain([last]).collect();
+    values.join(&b", "[..])
 }
 
-fn forwarded_element(peer: ClientAddr, host: &HeaderValue, scheme: &str) -> HeaderValue {
+fn forwarded_element(peer: ClientAddr, host: &[u8], scheme: &str) -> String {
     let mut text = String::with_capacity(96);
     // Writing into a String cannot fail. IPv6 needs brackets, and brackets need quotes (§6).
     let _ = match peer.ip() {
         IpAddr::V4(ip) => write!(text, "for={ip}"),
         IpAddr::V6(ip) => write!(text, "for=\"[{ip}]\""),
     };
-    if let Ok(host) = host.to_str()
+    if let Ok(host) = std::str::from_utf8(host)
         && !host.contains(['"', '\\'])
     {
         let _ = write!(text, ";host=\"{host}\"");
     }
     let _ = write!(text, ";proto={scheme}");
-    value(&text)
-}
-
-fn value(text: &str) -> HeaderValue {
-    // Addresses and checked hosts are visible ASCII; the fallback is unreachable, not wrong.
-    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("unknown"))
+    text
 }
 
 #[cfg(test)]
@@ -219,21 +188,21 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(case: &Case<'_>) -> HeaderMap {
+    fn check(case: &Case<'_>) -> Fields {
         let proxies: Vec<IpNet> = vec![PROXIES.parse().expect("a network")];
-        let mut headers: HeaderMap = case
-            .sent
-            .iter()
-            .map(|(n, v)| {
-                (n.parse::<HeaderName>().expect("a name"), v.parse::<HeaderValue>().expect("a value"))
-            })
-            .collect();
+        let mut fields: Fields = case.sent.iter().copied().collect();
         let forwarding = Forwarding::new(case.peer.parse().expect("an address"), "http", 8080, &proxies);
-        let client = forwarding.apply(&mut headers, &HeaderValue::from_static("a:8080"), &proxies);
+        let client = forwarding.apply(&mut fields, b"a:8080", &proxies);
         assert_eq!(client.to_string(), case.client);
-        assert_eq!(headers.get("x-forwarded-for").map(HeaderValue::as_bytes), Some(case.chain.as_bytes()));
-        assert_eq!(headers.get_all("x-forwarded-for").iter().count(), 1);
-        headers
+        assert_eq!(text(&fields, "x-forwarded-for"), case.chain);
+        fields
+    }
+
+    fn text<'a>(fields: &'a Fields, name: &'a str) -> &'a str {
+        let mut values = fields.all_named(name.as_bytes());
+        let value = std::str::from_utf8(values.next().unwrap_or_default()).expect("text");
+        assert_eq!(values.next(), None, "a second line of {name}");
+        value
     }
 
     #[test]
@@ -249,8 +218,8 @@ mod tests {
         let headers =
             check(&Case { peer: "192.0.2.1", sent: &forged, client: "192.0.2.1", chain: "192.0.2.1" });
         assert_eq!(headers.len(), 5, "{headers:?}");
-        assert_eq!(headers["forwarded"], "for=192.0.2.1;host=\"a:8080\";proto=http");
-        assert_eq!(headers["x-forwarded-port"], "8080");
+        assert_eq!(text(&headers, "forwarded"), "for=192.0.2.1;host=\"a:8080\";proto=http");
+        assert_eq!(text(&headers, "x-forwarded-port"), "8080");
     }
 
     #[test]
@@ -258,7 +227,7 @@ mod tests {
         check(&Case { peer: "::ffff:192.0.2.1", sent: &[], client: "192.0.2.1", chain: "192.0.2.1" });
         let headers =
             check(&Case { peer: "2001:db8::1", sent: &[], client: "2001:db8::1", chain: "2001:db8::1" });
-        assert_eq!(headers["forwarded"], "for=\"[2001:db8::1]\";host=\"a:8080\";proto=http");
+        assert_eq!(text(&headers, "forwarded"), "for=\"[2001:db8::1]\";host=\"a:8080\";proto=http");
     }
 
     #[test]
@@ -291,8 +260,8 @@ mod tests {
             client: "192.0.2.1",
             chain: "192.0.2.1, 10.0.0.9",
         });
-        assert_eq!(headers["forwarded"], "for=10.0.0.9;host=\"a:8080\";proto=http");
-        assert!(!headers.contains_key("x-real-ip"));
+        assert_eq!(text(&headers, "forwarded"), "for=10.0.0.9;host=\"a:8080\";proto=http");
+        assert!(!headers.has(Known::XRealIp));
     }
 
     #[test]
@@ -303,7 +272,7 @@ mod tests {
             client: "192.0.2.1",
             chain: "192.0.2.1, 10.0.0.9",
         });
-        assert_eq!(headers["x-forwarded-proto"], "https");
-        assert_eq!(headers["x-forwarded-host"], "a:8080");
+        assert_eq!(text(&headers, "x-forwarded-proto"), "https");
+        assert_eq!(text(&headers, "x-forwarded-host"), "a:8080");
     }
 }

@@ -1,27 +1,40 @@
 //! Fields that belong to one connection and are not forwarded (RFC 9110 §7.6.1).
 
-use http::{
-    HeaderMap, HeaderName, HeaderValue,
-    header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE},
-};
+use crate::message::{Fields, Known, trim};
 
-const HOP_BY_HOP: [&str; 9] = [
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "te",
-    "transfer-encoding",
-    "upgrade",
-    "http2-settings",
-];
-
-/// The protocol that a message wants to change to, where it does.
+/// The protocol that a message wants to change to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Upgrade(HeaderValue);
+pub struct Upgrade(Box<[u8]>);
+
+/// What a message says about the connection that it came on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Options {
+    /// The sender closes it after this message (RFC 9112 §9.6).
+    pub close: bool,
+    /// The sender keeps it, where that is not understood by itself (RFC 9112 §9.3).
+    pub keep_alive: bool,
+    /// The sender wants another protocol on it (RFC 9110 §7.8).
+    pub upgrade: Option<Upgrade>,
+}
 
 impl Upgrade {
+    /// Without all but these protocols; none where none is left.
+    pub fn limited_to(self, protocols: &[Box<str>]) -> Option<Self> {
+        let is_listed = |wanted: &[u8]| {
+            protocols.iter().any(|protocol| protocol.as_bytes().eq_ignore_ascii_case(wanted))
+        };
+        if tokens(&self.0).all(is_listed) {
+            return Some(self);
+        }
+        let left: Vec<&[u8]> = tokens(&self.0).filter(|wanted| is_listed(wanted)).collect();
+        (!left.is_empty()).then(|| Self(left.join(&b", "[..]).into()))
+    }
+
+    /// Whether it is to WebSocket (RFC 6455), and to nothing else.
+    pub fn is_to_websocket(&self) -> bool {
+        self.0.eq_ignore_ascii_case(b"websocket")
+    }
+
     /// Whether a backend that was asked for this may agree to `agreed`: it picks from what is listed
     /// (RFC 9110 §7.8).
     pub fn allows(&self, agreed: &Self) -> bool {
@@ -29,103 +42,96 @@ impl Upgrade {
     }
 
     /// Puts the fields back that [`strip`] took, for the next hop.
-    pub fn restore(&self, headers: &mut HeaderMap) {
-        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(UPGRADE, self.0.clone());
+    pub fn restore(&self, fields: &mut Fields) {
+        fields.append_known(Known::Connection, b"upgrade");
+        fields.append_known(Known::Upgrade, &self.0);
     }
 }
 
-/// Removes everything that belongs to the connection it came on: the known fields and those that
-/// `Connection` nominates. Returns the protocol change that the message asked for.
+/// Removes everything that belongs to the connection that a message came on: the known fields and
+/// those that `Connection` nominates. Returns what the message says about the connection.
 ///
 /// `TE: trailers` stays, because it says what the sender of the message can take (§10.1.4). Host and
 /// the framing fields cannot be nominated away: they would change what the message is.
 ///
 /// `Upgrade: h2c` is never returned: it would carry requests past everything that filters them.
-pub fn strip(headers: &mut HeaderMap) -> Option<Upgrade> {
-    // Nearly no message has any of these fields; one look at the names settles that.
-    if !headers.keys().any(is_hop_by_hop) {
-        return None;
+pub fn strip(fields: &mut Fields) -> Options {
+    // Many messages have none of these fields.
+    if !fields.has_hop_by_hop() {
+        return Options::default();
     }
-    let upgrade = upgrade(headers);
-    let takes_trailers = headers.get_all(TE).iter().any(|value| has_token(value, "trailers"));
-    if headers.contains_key(CONNECTION) {
-        for name in nominated(headers) {
-            headers.remove(name);
-        }
+    let options = options(fields);
+    let takes_trailers = fields.all(Known::Te).any(|value| has_token(value, b"trailers"));
+    for name in nominated(fields) {
+        fields.remove_named(&name);
     }
-    if headers.contains_key(TRANSFER_ENCODING) {
-        // RFC 9112 §6.3: the coding decides where the body ends, and a length beside it is wrong.
-        headers.remove(CONTENT_LENGTH);
-    }
-    for name in HOP_BY_HOP {
-        headers.remove(name);
-    }
+    fields.retain(|known, _| !known.is_some_and(Known::is_hop_by_hop));
     if takes_trailers {
-        headers.insert(TE, HeaderValue::from_static("trailers"));
+        fields.append_known(Known::Te, b"trailers");
     }
-    upgrade
+    options
 }
 
-/// Whether a message's body is coded in a way that is undone by neither side of this gateway
-/// (RFC 9112 §6.1): forwarded without its name, it could not be read.
-pub fn has_other_coding(headers: &HeaderMap) -> bool {
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter().flat_map(tokens);
-    codings.any(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"chunked"))
+/// Removes from trailers what has no place in them (RFC 9110 §6.5.1): what frames, routes or speaks
+/// about the connection or the client.
+pub fn strip_trailers(trailers: &mut Fields) {
+    trailers.retain(|known, _| {
+        !known.is_some_and(|known| {
+            known.is_hop_by_hop()
+                || known.is_forwarding()
+                || matches!(known, Known::Host | Known::ContentLength | Known::Trailer | Known::Expect)
+        })
+    });
 }
 
-/// Whether a field belongs to one connection and is not forwarded.
-pub fn is_hop_by_hop(name: &HeaderName) -> bool {
-    HOP_BY_HOP.contains(&name.as_str())
+fn options(fields: &Fields) -> Options {
+    let says = |token| fields.all(Known::Connection).any(|value| has_token(value, token));
+    Options {
+        close: says(b"close"),
+        keep_alive: says(b"keep-alive"),
+        upgrade: fields.only(Known::Upgrade).filter(|protocol| {
+            let carries_http = has_token(protocol, b"h2c") || has_token(protocol, b"h2");
+            !protocol.is_empty() && !carries_http && says(b"upgrade")
+        }).map(|protocol| Upgrade(protocol.into())),
+    }
 }
 
-fn upgrade(headers: &HeaderMap) -> Option<Upgrade> {
-    let asked = headers.get_all(CONNECTION).iter().any(|value| has_token(value, "upgrade"));
-    let mut protocols = headers.get_all(UPGRADE).iter();
-    let (protocol, None) = (protocols.next()?, protocols.next()) else {
-        return None;
-    };
-    let carries_http = has_token(protocol, "h2c") || has_token(protocol, "h2");
-    (asked && !carries_http).then(|| Upgrade(protocol.clone()))
+fn nominated(fields: &Fields) -> Vec<Vec<u8>> {
+    let tokens = fields.all(Known::Connection).flat_map(tokens);
+    tokens.filter(|name| is_nominable(name)).map(<[u8]>::to_vec).collect()
 }
 
-fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
-    headers
-        .get_all(CONNECTION)
-        .iter()
-        .flat_map(tokens)
-        .filter_map(|token| HeaderName::from_bytes(token).ok())
-        .filter(|name| ![HOST, CONTENT_LENGTH, TRANSFER_ENCODING, TE].contains(name))
-        .collect()
+fn is_nominable(name: &[u8]) -> bool {
+    // The usual ones are no fields, or go anyway.
+    let is_usual = [&b"close"[..], b"keep-alive", b"upgrade", b"te"];
+    let is_message = [Known::Host, Known::ContentLength, Known::TransferEncoding];
+    !is_usual.iter().any(|usual| name.eq_ignore_ascii_case(usual))
+        && !Known::of(name).is_some_and(|known| is_message.contains(&known))
 }
 
-fn has_token(value: &HeaderValue, wanted: &str) -> bool {
-    tokens(value).any(|token| token.eq_ignore_ascii_case(wanted.as_bytes()))
+fn has_token(value: &[u8], wanted: &[u8]) -> bool {
+    tokens(value).any(|token| token.eq_ignore_ascii_case(wanted))
 }
 
-fn tokens(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
-    value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
+fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| *byte == b',').map(trim)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn head(fields: &[(&str, &str)]) -> HeaderMap {
-        fields
-            .iter()
-            .map(|(name, value)| {
-                (name.parse::<HeaderName>().expect("a name"), value.parse::<HeaderValue>().expect("a value"))
-            })
-            .collect()
+    fn lines(fields: &Fields) -> Vec<(String, String)> {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        fields.iter().map(|(name, value)| (text(name), text(value))).collect()
     }
 
     #[track_caller]
-    fn check(before: &[(&str, &str)], after: &[(&str, &str)]) -> Option<Upgrade> {
-        let mut headers = head(before);
-        let upgrade = strip(&mut headers);
-        assert_eq!(headers, head(after), "from {before:?}");
-        upgrade
+    fn check(before: &[(&str, &str)], after: &[(&str, &str)]) -> Options {
+        let mut fields: Fields = before.iter().copied().collect();
+        let options = strip(&mut fields);
+        assert_eq!(lines(&fields), lines(&after.iter().copied().collect()), "from {before:?}");
+        options
     }
 
     #[test]
@@ -134,17 +140,11 @@ mod tests {
         check(&plain, &plain);
         check(&[("connection", "close"), ("keep-alive", "5"), ("host", "a")], &[("host", "a")]);
         check(
-            &[("connection", "X-Auth , x-b"), ("x-auth", "1"), ("x-b", "2"), ("x-c", "3")],
+            &[("connection", "X-Auth , x-b"), ("x-auth", "1"), ("X-B", "2"), ("x-c", "3")],
             &[("x-c", "3")],
         );
         check(&[("te", "gzip, trailers"), ("proxy-connection", "x")], &[("te", "trailers")]);
-    }
-
-    #[test]
-    fn a_length_beside_a_transfer_coding_goes() {
-        check(&[("transfer-encoding", "chunked"), ("content-length", "3")], &[]);
-        assert!(!has_other_coding(&head(&[("transfer-encoding", "Chunked")])));
-        assert!(has_other_coding(&head(&[("transfer-encoding", "gzip, chunked")])));
+        check(&[("transfer-encoding", "chunked")], &[]);
     }
 
     #[test]
@@ -156,17 +156,26 @@ mod tests {
     }
 
     #[test]
+    fn what_becomes_of_the_connection() {
+        let says = |value| check(&[("Connection", value)], &[]);
+        assert!(says("close").close && says("foo, Close").close && !says("keep-alive").close);
+        assert!(says("Keep-Alive").keep_alive && !says("close").keep_alive);
+    }
+
+    #[test]
     fn an_upgrade_is_reported_and_can_be_restored() {
-        let upgrade = check(&[("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")], &[]);
-        let upgrade = upgrade.expect("an upgrade");
-        let mut headers = HeaderMap::new();
-        upgrade.restore(&mut headers);
-        assert_eq!(headers, head(&[("connection", "upgrade"), ("upgrade", "WebSocket")]));
+        let options = check(&[("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")], &[]);
+        let upgrade = options.upgrade.expect("an upgrade");
+        assert!(upgrade.is_to_websocket());
+        let mut fields = Fields::new();
+        upgrade.restore(&mut fields);
+        let restored = [("connection", "upgrade"), ("upgrade", "WebSocket")];
+        assert_eq!(lines(&fields), lines(&restored.into_iter().collect()));
     }
 
     #[test]
     fn a_backend_picks_from_what_was_asked_for() {
-        let upgrade = |protocol| Upgrade(HeaderValue::from_static(protocol));
+        let upgrade = |protocol: &str| Upgrade(protocol.as_bytes().into());
         for (asked, agreed, expected) in [
             ("websocket", "WebSocket", true),
             ("foo/2, websocket", "websocket", true),
@@ -179,15 +188,28 @@ mod tests {
     }
 
     #[test]
+    fn only_what_is_listed_can_be_changed_to() {
+        let limited = |protocol: &str| Upgrade(protocol.as_bytes().into()).limited_to(&["websocket".into()]);
+        assert!(limited("foo, WebSocket").is_some_and(|upgrade| upgrade.is_to_websocket()));
+        assert_eq!(limited("foo"), None);
+    }
+
+    #[test]
     fn what_is_no_upgrade() {
-        assert_eq!(check(&[("upgrade", "websocket")], &[]), None, "not nominated by Connection");
-        assert_eq!(check(&[("connection", "upgrade")], &[]), None, "no protocol");
-        assert_eq!(check(&[("connection", "upgrade"), ("upgrade", "h2c")], &[]), None);
-        assert_eq!(check(&[("connection", "upgrade"), ("upgrade", "websocket, H2C")], &[]), None);
-        assert_eq!(
-            check(&[("connection", "upgrade"), ("upgrade", "a"), ("upgrade", "b")], &[]),
-            None,
-            "two lines are one too many"
-        );
+        let none = |fields: &[(&str, &str)]| assert_eq!(check(fields, &[]).upgrade, None, "{fields:?}");
+        none(&[("upgrade", "websocket")]);
+        none(&[("connection", "upgrade")]);
+        none(&[("connection", "upgrade"), ("upgrade", "h2c")]);
+        none(&[("connection", "upgrade"), ("upgrade", "websocket, H2C")]);
+        // Two lines are one too many.
+        none(&[("connection", "upgrade"), ("upgrade", "a"), ("upgrade", "b")]);
+    }
+
+    #[test]
+    fn trailers_say_nothing_about_the_message() {
+        let sent = [("x-sum", "1"), ("Content-Length", "5"), ("host", "b"), ("x-forwarded-for", "c"), ("te", "x")];
+        let mut trailers: Fields = sent.into_iter().collect();
+        strip_trailers(&mut trailers);
+        assert_eq!(lines(&trailers), [("x-sum".to_owned(), "1".to_owned())]);
     }
 }

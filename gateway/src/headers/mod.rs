@@ -7,7 +7,8 @@
 mod authority;
 mod forwarded;
 pub mod hop_by_hop;
+pub mod websocket;
 
 pub use authority::{Authority, AuthorityError, authority};
-pub use forwarded::{Forwarding, is_forwarding};
+pub use forwarded::Forwarding;
 pub use hop_by_hop::Upgrade;

@@ -9,21 +9,41 @@ pub const BUFFER_SIZE: usize = 64 * 1024;
 /// How many unused buffers are kept; more are freed.
 const KEEP: usize = 32;
 
+/// Texts larger than this are freed: most are a head.
+const TEXT_SIZE: usize = 8 * 1024;
+
 /// Unused buffers of one worker.
 #[derive(Debug, Default)]
-pub struct Buffers(RefCell<Vec<Box<[u8]>>>);
+pub struct Buffers {
+    blocks: RefCell<Vec<Box<[u8]>>>,
+    texts: RefCell<Vec<Vec<u8>>>,
+}
 
 impl Buffers {
     /// A buffer of [`BUFFER_SIZE`] bytes, with anything in it.
     pub fn take(&self) -> Box<[u8]> {
-        self.0.borrow_mut().pop().unwrap_or_else(|| vec![0; BUFFER_SIZE].into_boxed_slice())
+        self.blocks.borrow_mut().pop().unwrap_or_else(|| vec![0; BUFFER_SIZE].into_boxed_slice())
     }
 
     /// Gives a buffer back.
     pub fn put(&self, buffer: Box<[u8]>) {
-        let mut stock = self.0.borrow_mut();
+        let mut stock = self.blocks.borrow_mut();
         if stock.len() < KEEP && buffer.len() == BUFFER_SIZE {
             stock.push(buffer);
+        }
+    }
+
+    /// An empty buffer to write a head into.
+    pub fn text(&self) -> Vec<u8> {
+        self.texts.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(TEXT_SIZE / 8))
+    }
+
+    /// Gives such a buffer back.
+    pub fn put_text(&self, mut text: Vec<u8>) {
+        let mut stock = self.texts.borrow_mut();
+        if stock.len() < KEEP && text.capacity() <= TEXT_SIZE {
+            text.clear();
+            stock.push(text);
         }
     }
 }
@@ -37,6 +57,6 @@ mod tests {
         let buffers = Buffers::default();
         let taken: Vec<_> = (0..2 * KEEP).map(|_| buffers.take()).collect();
         taken.into_iter().for_each(|buffer| buffers.put(buffer));
-        assert_eq!(buffers.0.borrow().len(), KEEP);
+        assert_eq!(buffers.blocks.borrow().len(), KEEP);
     }
 }

@@ -1,7 +1,11 @@
 //! Streams and buffers, before anybody knows what protocol they carry.
 
 mod buffers;
-mod watched;
+mod inbox;
+mod stream;
+mod timer;
 
 pub use buffers::{BUFFER_SIZE, Buffers};
-pub use watched::{Activity, Watched};
+pub use inbox::Inbox;
+pub use stream::Stream;
+pub use timer::Timer;

@@ -148,8 +148,8 @@ impl Host {
                 .transpose()
                 .map_err(mismatch)?,
         };
-        let PluginSpec { name, component, config, grants, limits, vm_id, protected } = spec;
-        Ok(Plugin { name, component, config, grants, limits, vm_id, protected, pre, exports })
+        let PluginSpec { name, component, config, grants, limits, vm_id } = spec;
+        Ok(Plugin { name, component, config, grants, limits, vm_id, pre, exports })
     }
 
     /// The linker's own words for a missing import name the interface, but not what to do.

@@ -1,7 +1,9 @@
 //! One request and its answer, as the hooks of a chain see them.
 
-use crate::ids::{ClientAddr, RequestId};
-use http::{HeaderValue, request, response};
+use crate::{
+    ids::{ClientAddr, RequestId},
+    message::{RequestHead, ResponseHead},
+};
 use std::sync::Arc;
 
 /// How many bytes all values of one exchange may have together.
@@ -13,9 +15,9 @@ pub struct Exchange {
     /// What the host knows; absent only in an instance that nobody calls.
     pub facts: Option<Facts>,
     /// The request's head, until it is sent to the backend.
-    pub request: Option<request::Parts>,
+    pub request: Option<RequestHead>,
     /// The answer's head, once there is one.
-    pub response: Option<response::Parts>,
+    pub response: Option<ResponseHead>,
     values: Vec<Value>,
     values_size: usize,
     /// Whose turn it is: the position of the called plugin in its chain.
@@ -37,8 +39,6 @@ pub struct Facts {
     pub local_port: u16,
     /// What the route's patterns captured.
     pub captures: Vec<(Box<str>, Box<str>)>,
-    /// `host[:port]` of the request.
-    pub authority: HeaderValue,
     /// Whether the request asks for another protocol.
     pub is_upgrade: bool,
 }
@@ -52,7 +52,7 @@ struct Value {
 
 impl Exchange {
     /// An exchange of which the request is known.
-    pub fn new(facts: Facts, request: request::Parts) -> Self {
+    pub fn new(facts: Facts, request: RequestHead) -> Self {
         Self { facts: Some(facts), request: Some(request), ..Self::default() }
     }
 

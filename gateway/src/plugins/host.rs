@@ -10,7 +10,8 @@ use super::{
     handles::{ExchangeHandle, HeadersHandle, REQUEST, RequestHeadHandle, ResponseHeadHandle},
     state::{LogVerdict, State},
 };
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, request, response, uri::PathAndQuery};
+use crate::message::{Fields, Known, RequestHead, ResponseHead, is_field_value, is_target, is_token, trim};
+use http::{HeaderName, StatusCode};
 use std::time::Duration;
 use subtle::ConstantTimeEq as _;
 use wasmtime::component::Resource;
@@ -61,24 +62,21 @@ impl types::HostExchange for State {
 
 impl types::HostHeaders for State {
     fn get(&mut self, which: Resource<HeadersHandle>, name: String) -> Option<Vec<u8>> {
-        headers(&self.exchange, &which)?.get(name).map(bytes)
+        fields(&self.exchange, &which)?.get_named(name.as_bytes()).map(<[u8]>::to_vec)
     }
 
     fn get_all(&mut self, which: Resource<HeadersHandle>, name: String) -> Vec<Vec<u8>> {
-        headers(&self.exchange, &which)
-            .map(|headers| headers.get_all(name).iter().map(bytes).collect())
-            .unwrap_or_default()
+        let fields = fields(&self.exchange, &which).into_iter();
+        fields.flat_map(|fields| fields.all_named(name.as_bytes())).map(<[u8]>::to_vec).collect()
     }
 
     fn has(&mut self, which: Resource<HeadersHandle>, name: String) -> bool {
-        headers(&self.exchange, &which).is_some_and(|headers| headers.contains_key(name))
+        fields(&self.exchange, &which).is_some_and(|fields| fields.get_named(name.as_bytes()).is_some())
     }
 
     fn set(&mut self, which: Resource<HeadersHandle>, name: String, value: Vec<u8>) -> Result<(), EditError> {
-        let (name, value) = (self.editable(&name)?, header_value(value)?);
-        let headers = self.edit(&which)?;
-        check_room(headers, &name, &value)?;
-        headers.try_insert(name, value).map_err(|_| EditError::TooLarge)?;
+        let (fields, value) = self.edit(&which, &name, &value)?;
+        fields.set(name.as_bytes(), value);
         Ok(())
     }
 
@@ -88,21 +86,21 @@ impl types::HostHeaders for State {
         name: String,
         value: Vec<u8>,
     ) -> Result<(), EditError> {
-        let (name, value) = (self.editable(&name)?, header_value(value)?);
-        let headers = self.edit(&which)?;
-        check_room(headers, &name, &value)?;
-        headers.try_append(name, value).map_err(|_| EditError::TooLarge)?;
+        let (fields, value) = self.edit(&which, &name, &value)?;
+        fields.append(name.as_bytes(), value);
         Ok(())
     }
 
     fn remove(&mut self, which: Resource<HeadersHandle>, name: String) -> Result<(), EditError> {
-        let name = self.editable(&name)?;
-        self.edit(&which)?.remove(name);
+        let (fields, _) = self.edit(&which, &name, &[])?;
+        fields.remove_named(name.as_bytes());
         Ok(())
     }
 
     fn entries(&mut self, which: Resource<HeadersHandle>) -> Vec<(String, Vec<u8>)> {
-        headers(&self.exchange, &which).map(entries).unwrap_or_default()
+        let fields = fields(&self.exchange, &which).into_iter();
+        let text = |name: &[u8]| String::from_utf8_lossy(name).to_ascii_lowercase();
+        fields.flat_map(Fields::iter).map(|(name, value)| (text(name), value.to_vec())).collect()
     }
 
     fn drop(&mut self, _: Resource<HeadersHandle>) -> wasmtime::Result<()> {
@@ -116,26 +114,27 @@ impl types::HostRequestHead for State {
     }
 
     fn authority(&mut self, _: Resource<RequestHeadHandle>) -> String {
-        let authority = self.exchange.facts.as_ref().map(|facts| &facts.authority);
-        authority.and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+        let host = self.request().and_then(|head| head.fields.get(Known::Host)).unwrap_or_default();
+        String::from_utf8_lossy(host).into_owned()
     }
 
     fn path(&mut self, _: Resource<RequestHeadHandle>) -> String {
-        self.request().map(|head| head.uri.path().to_owned()).unwrap_or_default()
+        self.request().map(|head| head.path().to_owned()).unwrap_or_default()
     }
 
     fn query(&mut self, _: Resource<RequestHeadHandle>) -> Option<String> {
-        self.request()?.uri.query().map(str::to_owned)
+        self.request()?.query().map(str::to_owned)
     }
 
     fn set_path_and_query(&mut self, _: Resource<RequestHeadHandle>, value: String) -> Result<(), EditError> {
-        // A fragment is never sent; the parser below would drop it without a word.
-        if !value.starts_with('/') || !value.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {
+        if !value.starts_with('/') || !is_target(value.as_bytes()) {
             return Err(EditError::InvalidValue);
         }
-        let target: PathAndQuery = value.try_into().map_err(|_| EditError::InvalidValue)?;
         let head = self.exchange.request.as_mut().ok_or(EditError::Gone)?;
-        head.uri = target.into();
+        if value.len() > HEAD_SIZE {
+            return Err(EditError::TooLarge);
+        }
+        head.set_target(value.as_bytes());
         Ok(())
     }
 
@@ -227,7 +226,7 @@ impl outbound_http::Host for State {
         use outbound_http::Error;
         // Not cut to the wall-clock limit: that one ends the call, and is not for the guest to survive.
         let deadline = Duration::from_millis(request.timeout_ms.into());
-        let request = outbound_request(request, self.plugin.protected)?;
+        let request = outbound_request(request)?;
         if !self.plugin.grants.http.iter().any(|origin| origin.covers(request.uri())) {
             return Err(Error::NotGranted);
         }
@@ -246,57 +245,60 @@ impl outbound_http::Host for State {
 }
 
 impl State {
-    fn request(&self) -> Option<&request::Parts> {
+    fn request(&self) -> Option<&RequestHead> {
         self.exchange.request.as_ref()
     }
 
-    fn response(&self) -> Option<&response::Parts> {
+    fn response(&self) -> Option<&ResponseHead> {
         self.exchange.response.as_ref()
     }
 
-    /// A name that plugins may change.
-    fn editable(&self, name: &str) -> Result<HeaderName, EditError> {
-        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| EditError::InvalidName)?;
-        if (self.plugin.protected)(&name) { Err(EditError::Forbidden) } else { Ok(name) }
-    }
-
-    fn edit(&mut self, which: &Resource<HeadersHandle>) -> Result<&mut HeaderMap, EditError> {
-        let head = match which.rep() {
-            REQUEST => self.exchange.request.as_mut().map(|head| &mut head.headers),
-            _ => self.exchange.response.as_mut().map(|head| &mut head.headers),
+    /// The fields, for an edit of this name to this value; and the value as it is written.
+    fn edit<'a>(
+        &mut self,
+        which: &Resource<HeadersHandle>,
+        name: &str,
+        value: &'a [u8],
+    ) -> Result<(&mut Fields, &'a [u8]), EditError> {
+        if !is_token(name.as_bytes()) {
+            return Err(EditError::InvalidName);
+        }
+        if Known::of(name.as_bytes()).is_some_and(Known::is_gateways) {
+            return Err(EditError::Forbidden);
+        }
+        if !is_field_value(value) {
+            return Err(EditError::InvalidValue);
+        }
+        let fields = match which.rep() {
+            REQUEST => self.exchange.request.as_mut().map(|head| &mut head.fields),
+            _ => self.exchange.response.as_mut().map(|head| &mut head.fields),
         };
-        head.ok_or(EditError::Gone)
+        let fields = fields.ok_or(EditError::Gone)?;
+        // What edits leave behind is freed with the head, and must not grow without bound either.
+        let fits = fields.size() + name.len() + value.len() <= HEAD_SIZE
+            && fields.text_len() <= LEFT_BEHIND
+            && fields.len() < HEAD_LINES;
+        if fits { Ok((fields, trim(value))) } else { Err(EditError::TooLarge) }
     }
 }
 
-fn headers<'a>(exchange: &'a Exchange, which: &Resource<HeadersHandle>) -> Option<&'a HeaderMap> {
+fn fields<'a>(exchange: &'a Exchange, which: &Resource<HeadersHandle>) -> Option<&'a Fields> {
     match which.rep() {
-        REQUEST => exchange.request.as_ref().map(|head| &head.headers),
-        _ => exchange.response.as_ref().map(|head| &head.headers),
+        REQUEST => exchange.request.as_ref().map(|head| &head.fields),
+        _ => exchange.response.as_ref().map(|head| &head.fields),
     }
 }
 
-fn entries(headers: &HeaderMap) -> Vec<(String, Vec<u8>)> {
-    headers.iter().map(|(name, value)| (name.as_str().to_owned(), bytes(value))).collect()
-}
-
-fn bytes(value: &HeaderValue) -> Vec<u8> {
-    value.as_bytes().to_vec()
+fn entries(headers: &http::HeaderMap) -> Vec<(String, Vec<u8>)> {
+    headers.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect()
 }
 
 /// Bytes of header fields that a plugin's edits may lead to, and lines of them.
 const HEAD_SIZE: usize = 64 * 1024;
 const HEAD_LINES: usize = 256;
 
-fn check_room(headers: &HeaderMap, name: &HeaderName, value: &HeaderValue) -> Result<(), EditError> {
-    let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-    let fits = size + name.as_str().len() + value.len() <= HEAD_SIZE && headers.len() < HEAD_LINES;
-    if fits { Ok(()) } else { Err(EditError::TooLarge) }
-}
-
-fn header_value(value: Vec<u8>) -> Result<HeaderValue, EditError> {
-    HeaderValue::try_from(value).map_err(|_| EditError::InvalidValue)
-}
+/// Bytes of text of a head, with what its edits left behind: twice the largest head there can be.
+const LEFT_BEHIND: usize = 2 * 1024 * 1024;
 
 fn frames_the_body(status: StatusCode) -> bool {
     status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
@@ -309,13 +311,12 @@ fn cut(text: &str, most: usize) -> &str {
 /// The host decides where a request goes and how it is framed; a header could say otherwise.
 fn outbound_request(
     request: outbound_http::Request,
-    protected: fn(&HeaderName) -> bool,
 ) -> Result<http::Request<bytes::Bytes>, outbound_http::Error> {
     let invalid = |what: &dyn std::fmt::Display| outbound_http::Error::InvalidRequest(what.to_string());
     let mut builder = http::Request::builder().method(request.method.as_str()).uri(request.url);
     for (name, value) in request.headers {
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|error| invalid(&error))?;
-        if protected(&name) {
+        if Known::of(name.as_str().as_bytes()).is_some_and(Known::is_gateways) {
             return Err(invalid(&format_args!("the header {name} is the gateway's")));
         }
         builder = builder.header(name, value);

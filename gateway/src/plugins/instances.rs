@@ -138,7 +138,7 @@ impl Instances {
         Ok(match verdict.await? {
             request_filter::Verdict::Next => Verdict::Next,
             request_filter::Verdict::Respond(response) => {
-                Verdict::Respond(LocalResponse::from_guest(response, self.plugin.protected))
+                Verdict::Respond(LocalResponse::from_guest(response))
             }
         })
     }
@@ -167,7 +167,7 @@ impl Instances {
         Ok(match verdict.await? {
             response_filter::Verdict::Next => Verdict::Next,
             response_filter::Verdict::Replace(response) => {
-                Verdict::Respond(LocalResponse::from_guest(response, self.plugin.protected))
+                Verdict::Respond(LocalResponse::from_guest(response))
             }
         })
     }

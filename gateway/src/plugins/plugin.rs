@@ -1,7 +1,6 @@
 //! A plugin that is ready to be called: a component, its configuration, what it may do.
 
 use super::{Component, ConfigProblem, Hooks, Origin, Secret, Services, state::State};
-use http::HeaderName;
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 use wasmtime::component::InstancePre;
 
@@ -22,8 +21,6 @@ pub struct PluginSpec {
     pub limits: Limits,
     /// The id of this VM, where it is known.
     pub vm_id: Option<String>,
-    /// Headers that no plugin may change.
-    pub protected: fn(&HeaderName) -> bool,
 }
 
 /// What the configuration grants to a plugin.
@@ -56,7 +53,6 @@ pub struct Plugin {
     pub(super) grants: Grants,
     pub(super) limits: Limits,
     pub(super) vm_id: Option<String>,
-    pub(super) protected: fn(&HeaderName) -> bool,
     pub(super) pre: InstancePre<State>,
     pub(super) exports: Exports,
 }

@@ -3,9 +3,10 @@
 use super::answer::ErrorCode;
 use crate::{
     ids::{ClientAddr, RequestId},
+    message::{Known, RequestHead},
     relay::Summary,
 };
-use http::{Method, StatusCode, Uri};
+use http::StatusCode;
 use std::sync::Arc;
 use tokio::time::Instant;
 
@@ -17,37 +18,36 @@ pub(crate) const TARGET: &str = "access";
 pub(super) struct Entry {
     pub(super) id: RequestId,
     pub(super) client: ClientAddr,
-    pub(super) method: Method,
-    pub(super) uri: Uri,
-    pub(super) host: Box<str>,
     pub(super) began: Instant,
+    /// None where what came was no request.
+    asked: Option<Asked>,
     pub(super) route: Option<Arc<str>>,
     /// None where the client left before there was an answer.
     pub(super) status: Option<StatusCode>,
     pub(super) error: Option<ErrorCode>,
     /// The plugin that answered, and its reason.
     pub(super) answered_by: Option<(String, String)>,
-    sent: u64,
+    /// Bytes of the body that went to the client.
+    pub(super) sent: u64,
     received: u64,
-    broke_off: bool,
+    /// The answer did not come to its end.
+    pub(super) broke_off: bool,
+}
+
+#[derive(Debug)]
+struct Asked {
+    method: Box<str>,
+    host: Box<str>,
+    path: Box<str>,
 }
 
 impl Entry {
-    pub(super) fn new(
-        id: RequestId,
-        client: ClientAddr,
-        method: Method,
-        uri: Uri,
-        host: &str,
-        began: Instant,
-    ) -> Self {
+    pub(super) fn new(id: RequestId, client: ClientAddr, began: Instant) -> Self {
         Self {
             id,
             client,
-            method,
-            uri,
-            host: host.into(),
             began,
+            asked: None,
             route: None,
             status: None,
             error: None,
@@ -58,9 +58,14 @@ impl Entry {
         }
     }
 
-    /// Bytes went to the client.
-    pub(super) fn sent(&mut self, bytes: usize) {
-        self.sent += bytes as u64;
+    /// What the request asked for.
+    pub(super) fn asked(&mut self, head: &RequestHead) {
+        let host = head.authority().or_else(|| head.fields.get(Known::Host)).unwrap_or_default();
+        self.asked = Some(Asked {
+            method: head.method.as_str().into(),
+            host: String::from_utf8_lossy(host).into(),
+            path: head.path().into(),
+        });
     }
 
     /// Bytes of a tunnel went to the client and to the backend.
@@ -68,20 +73,16 @@ impl Entry {
         (self.sent, self.received) = (to_client, to_backend);
     }
 
-    /// The answer did not come to its end.
-    pub(super) fn broke_off(&mut self) {
-        self.broke_off = true;
-    }
-
     fn write(&self) {
+        let asked = self.asked.as_ref();
         let (plugin, reason) =
             self.answered_by.as_ref().map(|(plugin, reason)| (plugin.as_str(), reason.as_str())).unzip();
         tracing::info!(
             target: TARGET,
             client = %self.client,
-            method = self.method.as_str(),
-            host = &*self.host,
-            path = self.uri.path(),
+            method = asked.map(|asked| &*asked.method),
+            host = asked.map(|asked| &*asked.host),
+            path = asked.map(|asked| &*asked.path),
             status = self.status.map(|status| status.as_u16()),
             duration_us = micros(self.began),
             sent = self.sent,

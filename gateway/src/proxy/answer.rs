@@ -1,23 +1,18 @@
 //! Every error → the status that the client sees. The only such table.
 
-use super::body::Content;
 use crate::{
-    headers::AuthorityError,
+    headers::{AuthorityError, websocket::HandshakeError},
+    http1::Malformed,
+    message::{Fields, ResponseHead},
     metrics::Counter,
     plugins::FaultKind,
     upstream::{Cause, UpstreamError},
 };
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use http::StatusCode;
 
 /// Header of an answer that the gateway gave itself: the code of [`ErrorCode`], for machines.
-const X_GATEWAY_ERROR: HeaderName = HeaderName::from_static("x-gateway-error");
-
-/// The answer to a head that was not finished in time (RFC 9110 §15.5.9). Like the next one it is
-/// sent where there is no request to answer, hence as bytes.
-pub(super) const REQUEST_TIMEOUT: &[u8] =
-    b"HTTP/1.1 408 Request Timeout\r\nx-gateway-error: head-timeout\r\n\
-    connection: close\r\ncontent-length: 0\r\n\r\n";
+const X_GATEWAY_ERROR: &[u8] = b"x-gateway-error";
 
 /// What a client over its listener's limit is told.
 pub const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
@@ -27,21 +22,31 @@ pub const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     #[error("{0}")]
+    Malformed(Malformed),
+    #[error("a request's head was not finished in time")]
+    HeadTimeout,
+    #[error("a request's body stopped coming")]
+    BodyTimeout,
+    #[error("{0}")]
     Authority(AuthorityError),
     #[error("the gateway is no forward proxy: CONNECT is not served")]
     Connect,
-    #[error("the target is neither a path nor a URL")]
-    Target,
-    #[error("the request's transfer coding is not chunked alone")]
-    Coding,
-    #[error("the answer's transfer coding is not chunked alone")]
-    AnswerCoding,
+    #[error("an expectation other than 100-continue")]
+    Expectation,
+    #[error("{0}")]
+    Handshake(HandshakeError),
+    #[error("the client is gone")]
+    ClientGone,
     #[error("no route matches")]
     NoRoute,
     #[error("{0}")]
     Upstream(#[source] UpstreamError),
     #[error("the backend answered a request for an upgrade with another protocol")]
     WrongUpgrade,
+    #[error("the backend's answer is malformed: {0}")]
+    BadAnswer(Malformed),
+    #[error("the backend answered 1xx without end")]
+    EndlessInterim,
     #[error("the backend did not answer in time")]
     ResponseTimeout,
     #[error("plugin {plugin} failed: {kind}")]
@@ -51,14 +56,32 @@ pub(super) enum Error {
 /// What went wrong, for machines: in the answer's `x-gateway-error`, in the access log, in metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorCode {
+    /// No HTTP/1, or one that could be read in two ways.
+    BadRequest,
+    /// A version other than HTTP/1.0 and HTTP/1.1.
+    BadVersion,
+    /// A method longer than any that there is.
+    BadMethod,
+    /// A transfer coding other than chunked.
+    BadCoding,
+    /// The target alone is over the limit of heads.
+    UriTooLong,
+    /// The head is over its limits.
+    HeadTooLarge,
+    /// The head was not finished in time.
+    HeadTimeout,
+    /// The body stopped coming.
+    BodyTimeout,
     /// No host, several hosts, or a malformed one.
     BadHost,
     /// CONNECT.
     ConnectMethod,
-    /// The target is neither a path nor a URL.
-    BadTarget,
-    /// A transfer coding other than chunked.
-    BadCoding,
+    /// An expectation other than `100-continue`.
+    BadExpectation,
+    /// A WebSocket handshake that no server could agree to.
+    BadHandshake,
+    /// Another version of WebSocket than 13.
+    BadHandshakeVersion,
     /// No route matches.
     NoRoute,
     /// Nothing listens at the backend.
@@ -81,11 +104,20 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All codes.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 22] = [
+        Self::BadRequest,
+        Self::BadVersion,
+        Self::BadMethod,
+        Self::BadCoding,
+        Self::UriTooLong,
+        Self::HeadTooLarge,
+        Self::HeadTimeout,
+        Self::BodyTimeout,
         Self::BadHost,
         Self::ConnectMethod,
-        Self::BadTarget,
-        Self::BadCoding,
+        Self::BadExpectation,
+        Self::BadHandshake,
+        Self::BadHandshakeVersion,
         Self::NoRoute,
         Self::Refused,
         Self::ConnectTimeout,
@@ -109,16 +141,48 @@ impl ErrorCode {
 
     /// Status, code, and words for a person at the other end. They name no address: whoever runs
     /// the gateway finds those in its log.
+    #[expect(clippy::too_many_lines, reason = "a table")]
     fn row(self) -> (StatusCode, &'static str, &'static str) {
         match self {
             Self::BadHost => (StatusCode::BAD_REQUEST, "bad-host", "the request must name one host"),
             Self::ConnectMethod => {
                 (StatusCode::NOT_IMPLEMENTED, "connect-method", "this is no forward proxy")
             }
-            Self::BadTarget => (StatusCode::BAD_REQUEST, "bad-target", "the request's target is no path"),
+            Self::BadRequest => (StatusCode::BAD_REQUEST, "bad-request", "the request is malformed"),
+            Self::BadVersion => (
+                StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+                "bad-version",
+                "only HTTP/1.0 and HTTP/1.1 are spoken here",
+            ),
+            Self::BadMethod => (StatusCode::NOT_IMPLEMENTED, "bad-method", "no method is that long"),
             Self::BadCoding => {
                 (StatusCode::NOT_IMPLEMENTED, "bad-coding", "no transfer coding but chunked is understood")
             }
+            Self::UriTooLong => (StatusCode::URI_TOO_LONG, "uri-too-long", "the request's target is too long"),
+            Self::HeadTooLarge => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "head-too-large",
+                "the request's head is too large, or has too many lines",
+            ),
+            Self::HeadTimeout => {
+                (StatusCode::REQUEST_TIMEOUT, "head-timeout", "the request's head was not finished in time")
+            }
+            Self::BodyTimeout => {
+                (StatusCode::REQUEST_TIMEOUT, "body-timeout", "the request's body stopped coming")
+            }
+            Self::BadExpectation => (
+                StatusCode::EXPECTATION_FAILED,
+                "bad-expectation",
+                "no expectation but 100-continue is understood",
+            ),
+            Self::BadHandshake => {
+                (StatusCode::BAD_REQUEST, "bad-handshake", "the WebSocket handshake is malformed")
+            }
+            Self::BadHandshakeVersion => (
+                StatusCode::UPGRADE_REQUIRED,
+                "bad-handshake-version",
+                "only version 13 of WebSocket is spoken here",
+            ),
             Self::NoRoute => {
                 (StatusCode::NOT_FOUND, "no-route", "no route of this gateway matches the request")
             }
@@ -155,14 +219,48 @@ impl ErrorCode {
 }
 
 impl Error {
+    /// Whether the request itself is wrong, so that nothing behind it can be trusted.
+    pub(super) fn is_of_client(&self) -> bool {
+        matches!(
+            self,
+            Self::Malformed(_)
+                | Self::HeadTimeout
+                | Self::BodyTimeout
+                | Self::Authority(_)
+                | Self::Connect
+                | Self::Expectation
+                | Self::Handshake(_)
+        )
+    }
+
+    /// Whether a backend is to blame.
+    pub(super) fn is_of_backend(&self) -> bool {
+        matches!(
+            self,
+            Self::Upstream(_) | Self::WrongUpgrade | Self::BadAnswer(_) | Self::EndlessInterim | Self::ResponseTimeout
+        )
+    }
+
     pub(super) fn code(&self) -> ErrorCode {
         match self {
+            Self::Malformed(error) => match error {
+                Malformed::Version => ErrorCode::BadVersion,
+                Malformed::Method => ErrorCode::BadMethod,
+                Malformed::UnknownCoding => ErrorCode::BadCoding,
+                Malformed::TargetTooLong => ErrorCode::UriTooLong,
+                Malformed::HeadTooLarge | Malformed::TooManyFields => ErrorCode::HeadTooLarge,
+                _ => ErrorCode::BadRequest,
+            },
+            Self::HeadTimeout => ErrorCode::HeadTimeout,
+            // Nobody sees the answer to who is gone.
+            Self::BodyTimeout | Self::ClientGone => ErrorCode::BodyTimeout,
             Self::Authority(_) => ErrorCode::BadHost,
             Self::Connect => ErrorCode::ConnectMethod,
-            Self::Target => ErrorCode::BadTarget,
-            Self::Coding => ErrorCode::BadCoding,
+            Self::Expectation => ErrorCode::BadExpectation,
+            Self::Handshake(HandshakeError::Key) => ErrorCode::BadHandshake,
+            Self::Handshake(HandshakeError::Version) => ErrorCode::BadHandshakeVersion,
             Self::NoRoute => ErrorCode::NoRoute,
-            Self::WrongUpgrade | Self::AnswerCoding => ErrorCode::BadAnswer,
+            Self::WrongUpgrade | Self::BadAnswer(_) | Self::EndlessInterim => ErrorCode::BadAnswer,
             Self::ResponseTimeout => ErrorCode::ResponseTimeout,
             Self::Plugin { kind: FaultKind::Busy, .. } => ErrorCode::PluginBusy,
             Self::Plugin { .. } => ErrorCode::PluginFault,
@@ -171,23 +269,29 @@ impl Error {
                 Cause::ConnectTimeout => ErrorCode::ConnectTimeout,
                 Cause::Connect(_) => ErrorCode::ConnectFailed,
                 Cause::Resolve(_) => ErrorCode::Resolve,
-                Cause::Exchange(_) | Cause::Closed => ErrorCode::BadAnswer,
+                Cause::Exchange(_) | Cause::Closed | Cause::Malformed(_) => ErrorCode::BadAnswer,
             },
         }
     }
 }
 
 /// The answer that an error becomes.
-pub(super) fn answer(code: ErrorCode) -> Response<Content> {
-    let (status, code, words) = code.row();
+pub(super) fn answer(error: &Error) -> (ResponseHead, Bytes) {
+    let (status, code, words) = error.code().row();
+    // What is wrong with a message, its sender may know exactly; about backends and plugins, the
+    // gateway's log tells more than a stranger should read.
+    let detail = if error.is_of_client() { error.to_string() } else { words.to_owned() };
     let text =
-        format!("{} {}: {words} ({code})\n", status.as_u16(), status.canonical_reason().unwrap_or_default());
-    let mut response = Response::new(Content::Whole(Some(Bytes::from(text))));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    headers.insert(X_GATEWAY_ERROR, HeaderValue::from_static(code));
-    response
+        format!("{} {}: {detail} ({code})\n", status.as_u16(), status.canonical_reason().unwrap_or_default());
+    let mut fields = Fields::new();
+    fields.append(b"content-type", b"text/plain; charset=utf-8");
+    fields.append(X_GATEWAY_ERROR, code.as_bytes());
+    if status == StatusCode::UPGRADE_REQUIRED {
+        // RFC 6455 §4.4, RFC 9110 §15.5.22.
+        fields.append(b"sec-websocket-version", b"13");
+        fields.append(b"upgrade", b"websocket");
+    }
+    (ResponseHead::new(status, fields), Bytes::from(text))
 }
 
 /// How often each error was answered.
@@ -213,15 +317,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_are_distinct_and_make_answers() {
+    fn codes_are_distinct_and_are_errors() {
         let mut codes: Vec<_> = ErrorCode::ALL.iter().map(|code| code.as_str()).collect();
         codes.sort_unstable();
         codes.dedup();
         assert_eq!(codes.len(), ErrorCode::ALL.len());
         for code in ErrorCode::ALL {
-            let answer = answer(code);
-            assert!(answer.status().is_client_error() || answer.status().is_server_error());
-            assert_eq!(answer.headers()[X_GATEWAY_ERROR], code.as_str());
+            assert!(code.status().is_client_error() || code.status().is_server_error(), "{code:?}");
         }
+    }
+
+    #[test]
+    fn an_answer_tells_machines_and_people() {
+        let (head, body) = answer(&Error::Malformed(Malformed::Folded));
+        assert_eq!(head.status, StatusCode::BAD_REQUEST);
+        assert_eq!(head.fields.get_named(X_GATEWAY_ERROR), Some(b"bad-request".as_slice()));
+        let body = String::from_utf8(body.to_vec()).expect("text");
+        assert_eq!(body, "400 Bad Request: a header line is folded, or begins with whitespace (bad-request)\n");
     }
 }

@@ -1,36 +1,27 @@
 //! The spine: what happens to a connection, from accept to its end.
 
 use super::{
-    answer,
-    body::Body,
-    deadlines::{Deadlines, Late},
-    http, tcp,
-    tunnel::Tunnel,
+    answer::Error,
+    client::{Client, Next, Patience},
+    http::{self, After},
+    tcp,
     worker::Worker,
 };
 use crate::{
     drain::Guard,
     headers::Forwarding,
+    http1::HeadLimits,
     ids::ClientAddr,
-    io::Watched,
+    io::Stream as _,
     relay::Side,
     snapshot::{Listener, Local, Mode},
 };
-use ::http::{Request, Response};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
-use std::{
-    cell::{Cell, RefCell},
-    convert::Infallible,
-    future::poll_fn,
-    net::SocketAddr,
-    pin::Pin,
-    rc::Rc,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
+use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use tokio::{
+    io::AsyncReadExt as _,
+    net::TcpStream,
+    time::{Instant, timeout},
 };
-use tokio::{io::AsyncReadExt as _, net::TcpStream, time::timeout};
 
 /// Serves a connection that was accepted on the listener with this configured address, and begins
 /// with `local`, where that listener is.
@@ -47,8 +38,7 @@ pub async fn serve(
     let Some(view) = View::of(local, listener, peer, port) else { return };
     match view.listener.mode {
         Mode::Http(_) => {
-            let (view, tunnel) = (RefCell::new(view), RefCell::new(None));
-            let connection = Connection { worker, peer, port, view, tunnel, unread: Cell::new(false) };
+            let connection = Connection { worker, peer, port, view: RefCell::new(view) };
             serve_http(stream, connection, guard).await;
         }
         Mode::Tcp(route) => {
@@ -83,10 +73,6 @@ pub(super) struct Connection {
     pub(super) peer: ClientAddr,
     pub(super) port: u16,
     view: RefCell<Rc<View>>,
-    /// Set by a request whose backend agreed to change the protocol.
-    pub(super) tunnel: RefCell<Option<Tunnel<TcpStream>>>,
-    /// Set by an answer that was given without reading the whole request.
-    pub(super) unread: Cell<bool>,
 }
 
 impl Connection {
@@ -100,87 +86,59 @@ impl Connection {
         }
         Rc::clone(&view)
     }
-}
 
-type Http<S> = http1::Connection<TokioIo<Watched<TcpStream>>, S>;
-
-/// How the HTTP part of a connection ended.
-enum End {
-    Done(hyper::Result<()>),
-    Late(Late),
+    /// What the next request's head may have, and how long it may take.
+    fn terms(&self) -> (HeadLimits, Patience) {
+        let view = self.view.borrow();
+        let patience = Patience { head: view.listener.head_deadline, idle: view.listener.idle_deadline };
+        (view.local.shared.heads, patience)
+    }
 }
 
 async fn serve_http(stream: TcpStream, connection: Connection, mut guard: Guard) {
-    let connection = Rc::new(connection);
     if guard.is_draining() {
         // It was accepted on the way out: its client is about to ask, or has asked already. How this
         // ends, the connection finds out itself.
         let _ = timeout(LAST_CALL, stream.readable()).await;
     }
-    let stream = Watched::new(stream);
-    let (limits, deadlines) = {
-        let view = connection.view.borrow();
-        let deadlines =
-            Deadlines::new(stream.activity(), view.listener.head_deadline, view.listener.idle_deadline);
-        (view.local.shared.heads, Rc::new(deadlines))
+    let worker = Rc::clone(&connection.worker);
+    let mut client = Client::new(stream);
+    let mut is_first = true;
+    let after = loop {
+        let (limits, patience) = connection.terms();
+        let after = match client.next(limits, patience, Instant::now(), &mut guard, &worker.buffers).await {
+            // In a place of its own: most connections wait for a request most of the time.
+            Next::Request(head) => {
+                Box::pin(http::serve(&connection, &mut client, head, &guard)).await
+            }
+            Next::Malformed(error) => {
+                Box::pin(http::reject(&connection, &mut client, Error::Malformed(error), &guard)).await
+            }
+            // Later on, it could be taken for the answer to a request that the client sends just now.
+            Next::Late if is_first => {
+                Box::pin(http::reject(&connection, &mut client, Error::HeadTimeout, &guard)).await
+            }
+            Next::Late | Next::Nothing => After::Close,
+        };
+        is_first = false;
+        if !matches!(after, After::Next) {
+            break after;
+        }
     };
-    let service = {
-        let (connection, deadlines) = (Rc::clone(&connection), Rc::clone(&deadlines));
-        service_fn(move |request: Request<Incoming>| {
-            respond(Rc::clone(&connection), Rc::clone(&deadlines), request)
-        })
-    };
-    let mut http = http1::Builder::new()
-        .max_headers(limits.headers)
-        .max_header_size(limits.size)
-        // The buffer must hold the largest head that is allowed.
-        .max_buf_size(READ_BUFFER.max(limits.size))
-        .serve_connection(TokioIo::new(stream), service);
-    let mut leaving = false;
-    let end = poll_fn(|cx| {
-        loop {
-            if let Poll::Ready(end) = poll_http(&mut http, &deadlines, cx) {
-                return Poll::Ready(end);
-            }
-            // After a look at the client: a request that is there already is served.
-            if leaving || guard.poll_draining(cx).is_pending() {
-                return Poll::Pending;
-            }
-            leaving = true;
-            Pin::new(&mut http).graceful_shutdown();
+    client.timer.stop();
+    match after {
+        After::Next | After::Close => client.inbox.release(&worker.buffers),
+        After::Reset => client.io.reset(),
+        After::Linger => linger(client.io, &worker).await,
+        After::Tunnel(tunnel) => {
+            let early = client.inbox.take(&worker.buffers);
+            let side = Side { io: client.io, early };
+            drop(connection);
+            // In a place of its own: it lives long, and thousands of tunnels should touch little memory.
+            Box::pin(tunnel.run(side, &worker)).await;
         }
-    })
-    .await;
-    let tunnel = connection.tunnel.take();
-    match (end, tunnel) {
-        (End::Done(Ok(())), Some(tunnel)) => {
-            let parts = http.into_parts();
-            let client = Side { io: parts.io.into_inner().into_inner(), early: parts.read_buf };
-            // In a place of its own: it lives long, and the state of the HTTP connection around it is
-            // large. Thousands of tunnels should touch little memory.
-            Box::pin(tunnel.run(client, &connection.worker)).await;
-        }
-        (End::Done(Ok(())), None) if connection.unread.get() => {
-            linger(http.into_parts().io.into_inner().into_inner(), &connection.worker).await;
-        }
-        (End::Done(Ok(())), None) => {}
-        // Clients that go away, or speak something else: the client's side knows what it did.
-        (End::Done(Err(error)), _) => tracing::debug!(peer = %connection.peer, %error, "a connection ended"),
-        (End::Late(Late::Head), _) => {
-            tracing::debug!(peer = %connection.peer, "a request's head was not finished in time");
-            if deadlines.is_first_request() {
-                // Nothing was written yet, so this cannot end up inside another answer; and nobody
-                // waits for a client that is slow.
-                let stream = http.into_parts().io.into_inner().into_inner();
-                let _ = stream.try_write(answer::REQUEST_TIMEOUT);
-            }
-        }
-        (End::Late(late), _) => tracing::debug!(peer = %connection.peer, ?late, "a connection was closed"),
     }
 }
-
-/// Bytes that hyper may buffer of what a client sends; its own default.
-const READ_BUFFER: usize = 8192 + 4096 * 100;
 
 /// How long a client may take to ask that has come while its listener goes.
 const LAST_CALL: Duration = Duration::from_millis(250);
@@ -205,29 +163,3 @@ async fn linger(mut stream: TcpStream, worker: &Worker) {
 
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 64 * 1024 * 1024;
-
-fn poll_http<S>(http: &mut Http<S>, deadlines: &Deadlines, cx: &mut Context<'_>) -> Poll<End>
-where
-    S: hyper::service::HttpService<Incoming, ResBody = Body> + Unpin,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    loop {
-        if let Poll::Ready(done) = Pin::new(&mut *http).poll(cx) {
-            return Poll::Ready(End::Done(done));
-        }
-        match deadlines.poll_late(cx) {
-            // The request sees it when the connection is polled again, and answers.
-            Poll::Ready(Late::Answer) => {}
-            Poll::Ready(late) => return Poll::Ready(End::Late(late)),
-            Poll::Pending => return Poll::Pending,
-        }
-    }
-}
-
-async fn respond(
-    connection: Rc<Connection>,
-    deadlines: Rc<Deadlines>,
-    request: Request<Incoming>,
-) -> Result<Response<Body>, Infallible> {
-    Ok(http::respond(&connection, deadlines, request).await)
-}

@@ -3,153 +3,244 @@
 use super::{
     access::Entry,
     answer::{self, Error},
-    body::{Body, Content},
+    client::Client,
     conn::{Connection, View},
-    deadlines::Deadlines,
+    exchange::{Exchange, InterimBudget, Order, Said, TransferError, is_whole},
+    flow::Flow,
     tunnel::Tunnel,
 };
 use crate::{
-    headers::{self, Upgrade, hop_by_hop},
+    drain::Guard,
+    headers::{self, Upgrade, hop_by_hop, hop_by_hop::Options, websocket},
+    http1::{BodyLength, Decoder, request_body, write_request, write_status_line},
     ids::{ClientAddr, RequestId},
-    plugins::{Exchange, Facts, LocalResponse, Outcome},
-    relay::Side,
+    io::{Buffers, Stream},
+    message::{Fields, Known, RequestHead, ResponseHead},
+    plugins::{self, Facts, LocalResponse, Outcome},
     route::{Captures, Question},
     snapshot::{Fixed, LocalRoute, LocalTarget, Mode, Target},
-    upstream::{Pool, Reply, RequestBody, Upgraded},
 };
-use http::{HeaderValue, Method, Request, Response, Uri, Version, header, request};
-use hyper::body::{Body as _, Incoming};
-use std::{future::poll_fn, pin::pin, rc::Rc, sync::Arc, task::Poll, time::Duration};
-use tokio::time::Instant;
+use bytes::Bytes;
+use http::{Method, StatusCode, Version};
+use std::{rc::Rc, sync::Arc, time::Duration};
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::TcpStream,
+    time::Instant,
+};
 
 /// What this gateway calls itself on the way to a backend (RFC 9110 §7.6.3).
-const VIA: HeaderValue = HeaderValue::from_static("1.1 vers-gateway");
+const VIA: &[u8] = b"1.1 vers-gateway";
 
 /// How long the gateway's own answer may take to reach a client that no route was found for.
 const UNROUTED_IDLE: Duration = Duration::from_secs(30);
 
+/// What becomes of a connection after a request.
+pub(super) enum After {
+    /// It waits for the next request.
+    Next,
+    /// It is closed.
+    Close,
+    /// It is closed, and its client may not have stopped sending.
+    Linger,
+    /// Its end must not look like the end of the answer.
+    Reset,
+    /// It speaks another protocol from now on.
+    Tunnel(Tunnel<TcpStream>),
+}
+
 /// Answers a request, whatever becomes of it.
-pub(super) async fn respond(
+pub(super) async fn serve<I: Stream>(
     connection: &Connection,
-    deadlines: Rc<Deadlines>,
-    request: Request<Incoming>,
-) -> Response<Body> {
-    let mut session = Session::new(connection, &deadlines, &request);
-    let has_body = !request.body().is_end_stream();
-    let answered = session.forward(request).await;
-    let response = answered.unwrap_or_else(|error| session.refuse(&error));
-    // An answer that is not the backend's was given without looking at the body.
-    connection.unread.set(has_body && matches!(response.body(), Content::Whole(_)));
-    session.finish(response)
+    client: &mut Client<I>,
+    head: RequestHead,
+    guard: &Guard,
+) -> After {
+    let mut session = Session::new(connection, guard, &head);
+    let answered = session.forward(client, head).await;
+    let answer = match answered {
+        Ok(Outgoing::Answer(answer)) => answer,
+        Ok(Outgoing::Switching(head, exchange)) => return session.switch(client, head, exchange).await,
+        Err(Error::ClientGone) => return After::Close,
+        Err(error) => session.refuse(&error),
+    };
+    session.send(client, answer).await
+}
+
+/// Answers what is no request.
+pub(super) async fn reject<I: Stream>(
+    connection: &Connection,
+    client: &mut Client<I>,
+    error: Error,
+    guard: &Guard,
+) -> After {
+    let mut session = Session::nameless(connection, guard);
+    let answer = session.refuse(&error);
+    session.send(client, answer).await
 }
 
 /// One request while it is served.
 struct Session<'a> {
     connection: &'a Connection,
-    deadlines: &'a Rc<Deadlines>,
+    guard: &'a Guard,
     /// What it runs on, whatever is reloaded meanwhile.
     view: Rc<View>,
     id: RequestId,
     began: Instant,
+    is_head: bool,
+    version: Version,
+    /// What is not read yet of the request.
+    body: BodyLength,
+    /// Whether the connection ends with this answer.
+    close: bool,
     /// The matched route, once there is one.
     route: Option<Rc<LocalRoute>>,
     /// The line in the access log, where that is on.
     entry: Option<Box<Entry>>,
 }
 
-/// What a route's target said.
-enum Delivered {
-    Answer(Response<Content>),
-    /// The protocol changes after this answer, which no plugin sees.
-    Upgraded(Response<Content>),
+/// An answer before it is sent.
+struct Answer {
+    head: ResponseHead,
+    content: Content,
+}
+
+#[expect(clippy::large_enum_variant, reason = "nearly all answers are of the large kind")]
+enum Content {
+    /// The backend's, as it comes; whether its connection is wanted again.
+    Upstream { exchange: Exchange, length: BodyLength, keep: bool },
+    /// The gateway's or a plugin's.
+    Whole(Bytes),
+}
+
+enum Outgoing {
+    Answer(Answer),
+    /// The protocol changes after this head, which no plugin sees.
+    Switching(ResponseHead, Exchange),
 }
 
 impl<'a> Session<'a> {
-    fn new(connection: &'a Connection, deadlines: &'a Rc<Deadlines>, request: &Request<Incoming>) -> Self {
+    fn new(connection: &'a Connection, guard: &'a Guard, head: &RequestHead) -> Self {
+        let mut session = Self::nameless(connection, guard);
+        session.is_head = head.method == Method::HEAD;
+        session.version = head.version;
+        session.close = false;
+        if let Some(entry) = &mut session.entry {
+            entry.asked(head);
+        }
+        session
+    }
+
+    fn nameless(connection: &'a Connection, guard: &'a Guard) -> Self {
         let (id, began) = (connection.worker.ids.next(), Instant::now());
         let view = connection.view();
-        let entry = view.local.shared.log.access.then(|| {
-            let host =
-                request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-            Box::new(Entry::new(
-                id,
-                connection.peer,
-                request.method().clone(),
-                request.uri().clone(),
-                host,
-                began,
-            ))
-        });
-        Self { connection, deadlines, view, id, began, route: None, entry }
+        let entry =
+            view.local.shared.log.access.then(|| Box::new(Entry::new(id, connection.peer, began)));
+        Self {
+            connection,
+            guard,
+            view,
+            id,
+            began,
+            is_head: false,
+            version: Version::HTTP_11,
+            body: BodyLength::None,
+            close: true,
+            route: None,
+            entry,
+        }
+    }
+
+    fn buffers(&self) -> &'a Buffers {
+        &self.connection.worker.buffers
     }
 
     /// The path of a request, from its head to the head of its answer.
-    async fn forward(&mut self, request: Request<Incoming>) -> Result<Response<Content>, Error> {
-        let (mut head, body) = request.into_parts();
+    async fn forward<I: Stream>(
+        &mut self,
+        client: &mut Client<I>,
+        mut head: RequestHead,
+    ) -> Result<Outgoing, Error> {
         let view = Rc::clone(&self.view);
+        // Until it is known where the body ends, nothing behind it can be a request.
+        self.body = BodyLength::UntilClose;
+        self.body = request_body(&head).map_err(Error::Malformed)?;
         let Mode::Http(table) = &view.listener.mode else { return Err(Error::NoRoute) };
         if head.method == Method::CONNECT {
             return Err(Error::Connect);
         }
-        if !head.uri.path().starts_with('/') && head.uri.path() != "*" {
-            return Err(Error::Target);
-        }
-        if hop_by_hop::has_other_coding(&head.headers) {
-            return Err(Error::Coding);
-        }
-        let authority = headers::authority(&head.uri, &head.headers).map_err(Error::Authority)?;
+        let authority = headers::authority(&head).map_err(Error::Authority)?;
         let question = Question {
             host: &authority.host,
-            path: head.uri.path(),
+            path: head.path(),
             method: &head.method,
-            headers: &head.headers,
+            fields: &head.fields,
         };
         let found = table.lookup(question).ok_or(Error::NoRoute)?;
-        let host = match head.headers.get(header::HOST) {
-            Some(host) => host.clone(),
-            None => HeaderValue::from_str(authority.full)
-                .map_err(|_| Error::Authority(headers::AuthorityError::Malformed))?,
-        };
+        let host = connection_host(authority.full);
         let route = Rc::clone(view.local.routes.get(found.route).ok_or(Error::NoRoute)?);
-        self.deadlines.await_answer(route.route.timeouts.response);
         self.route = Some(Rc::clone(&route));
-
-        // RFC 9110 §7.8: HTTP/1.0 has no upgrades. One with a body would have two meanings.
-        let may_upgrade = head.version == Version::HTTP_11 && body.is_end_stream();
-        let upgrade = hop_by_hop::strip(&mut head.headers).filter(|_| may_upgrade);
-        let client = view.forwarding.apply(&mut head.headers, &host, &view.listener.trusted_proxies);
-        if let Some(entry) = &mut self.entry {
-            entry.client = client;
+        let options = hop_by_hop::strip(&mut head.fields);
+        self.close |= closes(self.version, &options);
+        check_expectation(&mut head)?;
+        let asked = self.upgrade(&head, options, &route)?;
+        if !head.fields.has(Known::Host) {
+            // HTTP/1.0 with an absolute target.
+            head.fields.append_known(Known::Host, &host);
         }
-        if head.uri.scheme().is_some() {
-            to_origin_form(&mut head, &host);
+        let client_address = view.forwarding.apply(&mut head.fields, &host, &view.listener.trusted_proxies);
+        if let Some(entry) = &mut self.entry {
+            entry.client = client_address;
         }
         if route.chain.has_filters() {
-            let facts = self.facts(&route, client, &found.captures, &host, upgrade.is_some());
-            return self.filter(&route, facts, head, body, upgrade).await;
+            let facts = self.facts(&route, client_address, &found.captures, asked.is_some());
+            return self.filter(client, &route, facts, head, asked).await;
         }
-        match self.deliver(&route, head, body, upgrade).await? {
-            Delivered::Answer(response) | Delivered::Upgraded(response) => Ok(response),
+        self.deliver(client, &route, head, asked).await
+    }
+
+    /// The protocol change that the request asks for, where the route has it. RFC 9110 §7.8: HTTP/1.0
+    /// has none. One with a body would have two meanings.
+    fn upgrade(
+        &self,
+        head: &RequestHead,
+        options: Options,
+        route: &LocalRoute,
+    ) -> Result<Option<Asked>, Error> {
+        let may = self.version == Version::HTTP_11 && self.body == BodyLength::None;
+        let upgrade = options.upgrade.filter(|_| may);
+        let Some(upgrade) = upgrade.and_then(|upgrade| upgrade.limited_to(&route.route.upgrades)) else {
+            return Ok(None);
+        };
+        let handshake = websocket::handshake(&head.fields);
+        if !upgrade.is_to_websocket() {
+            return Ok(Some(Asked { upgrade, accept: handshake.ok() }));
         }
+        if head.method != Method::GET {
+            return Ok(None);
+        }
+        let accept = handshake.map_err(Error::Handshake)?;
+        Ok(Some(Asked { upgrade, accept: Some(accept) }))
     }
 
     /// Through the route's plugins, to its target, and back through the plugins.
-    async fn filter(
+    async fn filter<I: Stream>(
         &mut self,
+        client: &mut Client<I>,
         route: &Rc<LocalRoute>,
         facts: Facts,
-        head: request::Parts,
-        body: Incoming,
-        upgrade: Option<Upgrade>,
-    ) -> Result<Response<Content>, Error> {
-        let mut exchange = Box::new(Exchange::new(facts, head));
-        let (outcome, seen) = route.chain.on_request(&mut exchange).await;
-        let response = match outcome {
+        head: RequestHead,
+        asked: Option<Asked>,
+    ) -> Result<Outgoing, Error> {
+        let mut exchange = Box::new(plugins::Exchange::new(facts, head));
+        let (outcome, seen) =
+            client.while_waiting(self.buffers(), route.chain.on_request(&mut exchange)).await?;
+        let Answer { head, mut content } = match outcome {
             Outcome::Next => {
                 let head = exchange.request.take().ok_or(Error::NoRoute)?;
-                match self.deliver(route, head, body, upgrade).await? {
-                    Delivered::Answer(response) => response,
-                    Delivered::Upgraded(response) => return Ok(response),
+                match self.deliver(client, route, head, asked).await? {
+                    Outgoing::Answer(answer) => answer,
+                    switching @ Outgoing::Switching(..) => return Ok(switching),
                 }
             }
             Outcome::Respond { response, plugin } => {
@@ -159,110 +250,274 @@ impl<'a> Session<'a> {
             Outcome::Denied { fault, plugin } => return Err(Error::Plugin { plugin, kind: fault.kind }),
         };
         if !route.chain.has_response_filters() {
-            return Ok(response);
+            return Ok(Outgoing::Answer(Answer { head, content }));
         }
-        let (head, mut content) = response.into_parts();
         exchange.response = Some(head);
+        let buffers = self.buffers();
         let filtered = route.chain.on_response(&mut exchange, seen, |exchange, replacement, plugin| {
             self.answered_by(plugin, &replacement);
-            let (head, whole) = local(replacement).into_parts();
-            (exchange.response, content) = (Some(head), whole);
+            let answer = local(replacement);
+            (exchange.response, content) = (Some(answer.head), answer.content);
         });
-        filtered.await.map_err(|(fault, plugin)| Error::Plugin { plugin, kind: fault.kind })?;
-        let mut response = Response::new(content);
-        if let Some(head) = exchange.response.take() {
-            (*response.status_mut(), *response.headers_mut(), *response.extensions_mut()) =
-                (head.status, head.headers, head.extensions);
-        }
-        Ok(response)
+        let filtered = client.while_waiting(buffers, filtered).await?;
+        filtered.map_err(|(fault, plugin)| Error::Plugin { plugin, kind: fault.kind })?;
+        let head = exchange.response.take().ok_or(Error::NoRoute)?;
+        Ok(Outgoing::Answer(Answer { head, content }))
     }
 
     /// To the route's target, and the head of its answer back.
-    async fn deliver(
+    async fn deliver<I: Stream>(
         &mut self,
+        client: &mut Client<I>,
         route: &Rc<LocalRoute>,
-        mut head: request::Parts,
-        body: Incoming,
-        upgrade: Option<Upgrade>,
-    ) -> Result<Delivered, Error> {
+        mut head: RequestHead,
+        asked: Option<Asked>,
+    ) -> Result<Outgoing, Error> {
         let pool = match &route.target {
             LocalTarget::Pool(pool) => pool,
-            LocalTarget::Respond => return Ok(Delivered::Answer(fixed(route))),
+            LocalTarget::Respond => return Ok(Outgoing::Answer(fixed(route))),
         };
-        let body = RequestBody::new(body);
-        if body.is_chunked() {
-            // Without it, hyper takes a body of unknown length for none where the method is GET.
-            head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        }
-        if let Some(upgrade) = &upgrade {
-            upgrade.restore(&mut head.headers);
-        }
-        head.headers.append(header::VIA, VIA);
-        head.version = Version::HTTP_11;
-        head.extensions.clear();
-        let request = Request::from_parts(head, body);
-        match self.send(pool, request, route.route.timeouts.connect).await? {
-            Reply::Response(response) => {
-                let (mut head, body) = response.into_parts();
-                if hop_by_hop::has_other_coding(&head.headers) {
-                    return Err(Error::AnswerCoding);
+        let upload = self.compose(&mut head, asked.as_ref(), client)?;
+        let timeouts = &route.route.timeouts;
+        let order = Order {
+            pool,
+            method: &head.method,
+            heads: self.view.local.shared.heads,
+            connect: timeouts.connect,
+            response: timeouts.response,
+            idle: timeouts.idle,
+            buffers: self.buffers(),
+        };
+        // From here on the backend has the body, or takes it.
+        self.body = BodyLength::None;
+        let began = Exchange::begin(client, &order, upload).await;
+        let (mut exchange, mut said) = began.inspect_err(|error| self.failed(error))?;
+        let mut interim = InterimBudget::default();
+        loop {
+            match said {
+                Said::Interim(head) => {
+                    if !interim.take() {
+                        return Err(Error::EndlessInterim);
+                    }
+                    self.pass_on(client, head, timeouts.idle).await?;
+                    said = exchange.next(client, &order).await.inspect_err(|error| self.failed(error))?;
                 }
-                hop_by_hop::strip(&mut head.headers);
-                head.version = Version::HTTP_11;
-                Ok(Delivered::Answer(Response::from_parts(head, Content::Upstream(body))))
-            }
-            Reply::Upgraded(response, upgraded) => {
-                let upgrade = upgrade.ok_or(Error::WrongUpgrade)?;
-                self.upgrade(route, response, upgraded, &upgrade).map(Delivered::Upgraded)
+                Said::Answer(mut head, length) => {
+                    let options = hop_by_hop::strip(&mut head.fields);
+                    let keep = length != BodyLength::UntilClose && !closes(head.version, &options);
+                    let content = Content::Upstream { exchange, length, keep };
+                    return Ok(Outgoing::Answer(Answer { head, content }));
+                }
+                Said::Switching(mut head) => {
+                    let agreed = hop_by_hop::strip(&mut head.fields).upgrade;
+                    let (Some(asked), Some(agreed)) = (asked, agreed) else {
+                        return Err(Error::WrongUpgrade);
+                    };
+                    if !asked.is_answered_by(&agreed, &head.fields) {
+                        return Err(Error::WrongUpgrade);
+                    }
+                    agreed.restore(&mut head.fields);
+                    return Ok(Outgoing::Switching(head, exchange));
+                }
             }
         }
     }
 
-    /// Sends the request, and stops waiting when the answer is late.
-    async fn send(
+    /// The request as the backend gets it, with what has come of its body.
+    fn compose<I: Stream>(
         &self,
-        pool: &Rc<Pool>,
-        request: Request<RequestBody>,
-        connect: Duration,
-    ) -> Result<Reply, Error> {
-        let mut sent = pin!(pool.send(request, connect));
-        poll_fn(|cx| match sent.as_mut().poll(cx) {
-            Poll::Ready(reply) => Poll::Ready(reply.map_err(Error::Upstream)),
-            Poll::Pending => self.deadlines.poll_answer_late().map(|()| Err(Error::ResponseTimeout)),
-        })
-        .await
-        .inspect_err(|error| {
-            if let Some(route) = &self.route {
-                tracing::warn!(route = &*route.name, request_id = %self.id, "{error}");
-            }
-        })
+        head: &mut RequestHead,
+        asked: Option<&Asked>,
+        client: &mut Client<I>,
+    ) -> Result<Flow, Error> {
+        let chunked = self.body == BodyLength::Chunked;
+        if chunked {
+            head.fields.append_known(Known::TransferEncoding, b"chunked");
+        }
+        if let Some(asked) = asked {
+            asked.upgrade.restore(&mut head.fields);
+        }
+        head.fields.append_known(Known::Via, VIA);
+        let mut text = self.buffers().text();
+        write_request(head, &mut text);
+        text.extend_from_slice(b"\r\n");
+        let mut upload = Flow::new(text, Decoder::new(self.body), chunked);
+        upload.load(&mut client.inbox).map_err(Error::Malformed)?;
+        Ok(upload)
     }
 
-    /// Keeps the backend's socket for the tunnel that follows this answer. Only now, with the 101 in
-    /// hand, may bytes that are not HTTP flow.
-    fn upgrade(
-        &mut self,
-        route: &Rc<LocalRoute>,
-        response: Response<()>,
-        upgraded: Upgraded,
-        asked: &Upgrade,
-    ) -> Result<Response<Content>, Error> {
-        let (mut head, ()) = response.into_parts();
-        let agreed = hop_by_hop::strip(&mut head.headers).ok_or(Error::WrongUpgrade)?;
-        if !asked.allows(&agreed) {
-            return Err(Error::WrongUpgrade);
+    /// An answer before the answer goes on as it is (RFC 9110 §15.2), to who can take it.
+    async fn pass_on<I: Stream>(
+        &self,
+        client: &mut Client<I>,
+        mut head: ResponseHead,
+        idle: Duration,
+    ) -> Result<(), Error> {
+        if self.version != Version::HTTP_11 {
+            return Ok(());
         }
-        agreed.restore(&mut head.headers);
-        head.version = Version::HTTP_11;
-        let mut entry = self.entry.take();
-        if let Some(entry) = &mut entry {
-            entry.status = Some(head.status);
-            entry.route = Some(Arc::clone(&route.name));
+        hop_by_hop::strip(&mut head.fields);
+        head.fields.remove(Known::ContentLength);
+        let mut text = self.buffers().text();
+        write_status_line(head.status, &mut text);
+        head.fields.write(&mut text);
+        text.extend_from_slice(b"\r\n");
+        let sent = write_all(client, &text, idle).await;
+        self.buffers().put_text(text);
+        sent
+    }
+
+    /// Sends the answer, and says what becomes of the connection.
+    async fn send<I: Stream>(mut self, client: &mut Client<I>, mut answer: Answer) -> After {
+        if let Content::Upstream { exchange, length, .. } = &mut answer.content {
+            let framed = self.frame(&mut answer.head, *length, exchange.is_sent());
+            let chunked = framed == Framed::Chunked;
+            let head = self.answer_head(&answer.head, framed);
+            let mut flow = Flow::new(head, Decoder::new(*length), chunked);
+            match flow.load(exchange.inbox()) {
+                Ok(()) => return self.send_upstream(client, answer, flow, framed).await,
+                Err(error) => answer = self.refuse(&Error::BadAnswer(error)),
+            }
         }
-        let upstream = Side { io: upgraded.io, early: upgraded.read };
-        let tunnel = Tunnel::new(upstream, route, entry);
-        self.connection.tunnel.replace(Some(tunnel));
-        Ok(Response::from_parts(head, Content::Whole(None)))
+        let Content::Whole(body) = answer.content else { return After::Close };
+        self.send_whole(client, answer.head, &body).await
+    }
+
+    /// Sends the backend's answer as it comes.
+    async fn send_upstream<I: Stream>(
+        mut self,
+        client: &mut Client<I>,
+        answer: Answer,
+        mut flow: Flow,
+        framed: Framed,
+    ) -> After {
+        let Content::Upstream { mut exchange, keep, .. } = answer.content else { return After::Close };
+        self.count(answer.head.status);
+        let idle = self.idle();
+        let sent = exchange.transfer(client, &mut flow, idle, self.buffers()).await;
+        if let Some(entry) = &mut self.entry {
+            entry.sent = flow.body();
+            entry.broke_off = sent.is_err();
+        }
+        match sent {
+            Ok(()) => {
+                self.buffers().put_text(flow.finish(exchange.inbox(), self.buffers()));
+                let can_go_on = exchange.finish(&mut client.inbox, keep, self.buffers());
+                match (self.close, can_go_on) {
+                    (false, true) => After::Next,
+                    (true, true) => After::Close,
+                    (_, false) => After::Linger,
+                }
+            }
+            Err(error) => {
+                tracing::debug!(request_id = %self.id, ?error, "an answer broke off");
+                match (error, framed) {
+                    (TransferError::Backend | TransferError::Idle, Framed::UntilClose) => After::Reset,
+                    _ => After::Close,
+                }
+            }
+        }
+    }
+
+    /// Sends an answer that is there as a whole.
+    async fn send_whole<I: Stream>(
+        mut self,
+        client: &mut Client<I>,
+        mut head: ResponseHead,
+        body: &[u8],
+    ) -> After {
+        // An answer that was given without looking at the body.
+        let is_read = is_whole(self.body, &mut client.inbox, self.buffers());
+        self.close |= !is_read;
+        head.fields.remove(Known::ContentLength);
+        let has_body = !matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if has_body {
+            let mut digits = [0; 20];
+            head.fields.append_known(Known::ContentLength, decimal(body.len(), &mut digits));
+        }
+        self.count(head.status);
+        let mut text = self.answer_head(&head, Framed::AsIs);
+        let sent = if has_body && !self.is_head { body } else { &[] };
+        text.extend_from_slice(sent);
+        let written = write_all(client, &text, self.idle()).await;
+        self.buffers().put_text(text);
+        if let Some(entry) = &mut self.entry {
+            entry.sent = sent.len() as u64;
+            entry.broke_off = written.is_err();
+        }
+        match (written, self.close) {
+            (Err(_), _) => After::Close,
+            (Ok(()), false) => After::Next,
+            (Ok(()), true) if is_read => After::Close,
+            (Ok(()), true) => After::Linger,
+        }
+    }
+
+    /// Opens the tunnel that follows a 101. Only now, with the backend's agreement in hand, may bytes
+    /// that are not HTTP flow.
+    async fn switch<I: Stream>(
+        mut self,
+        client: &mut Client<I>,
+        head: ResponseHead,
+        exchange: Exchange,
+    ) -> After {
+        self.count(head.status);
+        let mut text = self.buffers().text();
+        write_status_line(head.status, &mut text);
+        head.fields.write(&mut text);
+        text.extend_from_slice(b"\r\n");
+        let written = write_all(client, &text, self.idle()).await;
+        self.buffers().put_text(text);
+        let (Ok(()), Some(route)) = (written, self.route.take()) else { return After::Close };
+        let upstream = exchange.into_tunnel(&mut client.inbox, self.buffers());
+        After::Tunnel(Tunnel::new(upstream, &route, self.entry.take()))
+    }
+
+    /// Decides how the client sees the end of the body, and says so in the head.
+    fn frame(&mut self, head: &mut ResponseHead, length: BodyLength, is_sent: bool) -> Framed {
+        // The rest of the request may never be read.
+        self.close |= !is_sent;
+        match length {
+            BodyLength::None => {
+                let keeps = self.is_head || head.status == StatusCode::NOT_MODIFIED;
+                if head.status == StatusCode::NO_CONTENT {
+                    head.fields.remove(Known::ContentLength);
+                } else if !keeps && !head.fields.has(Known::ContentLength) {
+                    head.fields.append_known(Known::ContentLength, b"0");
+                }
+                Framed::AsIs
+            }
+            BodyLength::Exact(_) => Framed::AsIs,
+            BodyLength::Chunked | BodyLength::UntilClose if self.version == Version::HTTP_11 => {
+                Framed::Chunked
+            }
+            BodyLength::Chunked | BodyLength::UntilClose => {
+                self.close = true;
+                Framed::UntilClose
+            }
+        }
+    }
+
+    /// The head of an answer, up to its empty line and with it.
+    fn answer_head(&mut self, head: &ResponseHead, framed: Framed) -> Vec<u8> {
+        self.close |= self.guard.is_draining();
+        let mut text = self.buffers().text();
+        write_status_line(head.status, &mut text);
+        head.fields.write(&mut text);
+        if head.fields.get_named(b"date").is_none() {
+            // RFC 9110 §6.6.1: a recipient with a clock adds it.
+            self.connection.worker.date.write(&mut text);
+        }
+        if framed == Framed::Chunked {
+            text.extend_from_slice(b"transfer-encoding: chunked\r\n");
+        }
+        if self.close {
+            text.extend_from_slice(b"connection: close\r\n");
+        } else if self.version == Version::HTTP_10 {
+            text.extend_from_slice(b"connection: keep-alive\r\n");
+        }
+        text.extend_from_slice(b"\r\n");
+        text
     }
 
     fn facts(
@@ -270,7 +525,6 @@ impl<'a> Session<'a> {
         route: &LocalRoute,
         client: ClientAddr,
         captures: &Captures,
-        authority: &HeaderValue,
         is_upgrade: bool,
     ) -> Facts {
         Facts {
@@ -280,7 +534,6 @@ impl<'a> Session<'a> {
             peer: self.connection.peer,
             local_port: self.connection.port,
             captures: captures.iter().map(|(name, text)| (name.into(), text.into())).collect(),
-            authority: authority.clone(),
             is_upgrade,
         }
     }
@@ -291,59 +544,125 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Says for the operator what went wrong with a backend.
+    fn failed(&self, error: &Error) {
+        if let (Some(route), true) = (&self.route, error.is_of_backend()) {
+            tracing::warn!(route = &*route.name, request_id = %self.id, "{error}");
+        }
+    }
+
     /// The answer to a request that cannot be served.
-    fn refuse(&mut self, error: &Error) -> Response<Content> {
+    fn refuse(&mut self, error: &Error) -> Answer {
         let code = error.code();
         self.connection.worker.count_error(code);
         if let Some(entry) = &mut self.entry {
             entry.error = Some(code);
         }
+        // Where a message is ambiguous, what follows it is as well (RFC 9112 §6.1, §6.3).
+        self.close |= error.is_of_client();
         tracing::debug!(request_id = %self.id, %error, "answered by the gateway");
-        answer::answer(code)
+        let (head, body) = answer::answer(error);
+        Answer { head, content: Content::Whole(body) }
     }
 
-    /// Counts the answer, and lets it go.
-    fn finish(mut self, response: Response<Content>) -> Response<Body> {
-        let status = response.status();
-        let mut idle = UNROUTED_IDLE;
+    fn idle(&self) -> Duration {
+        self.route.as_ref().map_or(UNROUTED_IDLE, |route| route.route.timeouts.idle)
+    }
+
+    /// Counts the answer.
+    fn count(&mut self, status: StatusCode) {
         if let Some(route) = &self.route {
             route.metrics.answered(status);
             route.metrics.duration.record(self.began.elapsed());
-            idle = route.route.timeouts.idle;
         }
         if let Some(entry) = &mut self.entry {
             entry.status = Some(status);
             entry.route = self.route.as_ref().map(|route| Arc::clone(&route.name));
         }
-        self.deadlines.await_body(idle);
-        let (deadlines, entry) = (Rc::clone(self.deadlines), self.entry.take());
-        response.map(|content| Body::new(content, deadlines, entry))
     }
 }
 
-/// An absolute-form target becomes origin-form, and its authority the Host (RFC 9112 §3.2.2).
-fn to_origin_form(head: &mut request::Parts, host: &HeaderValue) {
-    let target = head.uri.path_and_query().cloned();
-    head.uri = target.map_or(Uri::from_static("/"), Uri::from);
-    head.headers.insert(header::HOST, host.clone());
+/// How a client sees the end of an answer's body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Framed {
+    /// As the backend's head says.
+    AsIs,
+    Chunked,
+    /// By the end of the connection: to HTTP/1.0.
+    UntilClose,
+}
+
+/// A protocol change that was asked for.
+struct Asked {
+    upgrade: Upgrade,
+    /// What a WebSocket server must answer.
+    accept: Option<websocket::Accept>,
+}
+
+impl Asked {
+    fn is_answered_by(&self, agreed: &Upgrade, fields: &Fields) -> bool {
+        let is_handshake = !agreed.is_to_websocket() || self.accept.is_some_and(|accept| accept.is_in(fields));
+        self.upgrade.allows(agreed) && is_handshake
+    }
+}
+
+/// RFC 9112 §9.3.
+fn closes(version: Version, options: &Options) -> bool {
+    options.close || (version == Version::HTTP_10 && !options.keep_alive)
+}
+
+/// RFC 9110 §10.1.1.
+fn check_expectation(head: &mut RequestHead) -> Result<(), Error> {
+    if !head.fields.has(Known::Expect) {
+        return Ok(());
+    }
+    let is_known = head.fields.all(Known::Expect).all(|value| value.eq_ignore_ascii_case(b"100-continue"));
+    if !is_known {
+        return Err(Error::Expectation);
+    }
+    if head.version == Version::HTTP_10 {
+        head.fields.remove(Known::Expect);
+    }
+    Ok(())
+}
+
+/// Hosts are short, and each request needs its own beyond its head.
+fn connection_host(authority: &str) -> smallvec::SmallVec<[u8; 64]> {
+    smallvec::SmallVec::from_slice(authority.as_bytes())
+}
+
+fn decimal(number: usize, digits: &mut [u8; 20]) -> &[u8] {
+    let mut rest: &mut [u8] = digits;
+    // Twenty digits hold every number of 64 bits.
+    let _ = std::io::Write::write_fmt(&mut rest, format_args!("{number}"));
+    let left = rest.len();
+    digits.get(..20 - left).unwrap_or_default()
+}
+
+async fn write_all<I: Stream>(client: &mut Client<I>, text: &[u8], idle: Duration) -> Result<(), Error> {
+    let Client { io, timer, .. } = client;
+    let writing = async {
+        io.write_all(text).await?;
+        io.flush().await
+    };
+    match timer.within(Instant::now() + idle, writing).await {
+        Some(Ok(())) => Ok(()),
+        _ => Err(Error::ClientGone),
+    }
 }
 
 /// A plugin's own answer.
-fn local(response: LocalResponse) -> Response<Content> {
-    let mut answer = Response::new(Content::Whole(Some(response.body)));
-    *answer.status_mut() = response.status;
-    *answer.headers_mut() = response.headers;
-    answer
+fn local(response: LocalResponse) -> Answer {
+    let head = ResponseHead::new(response.status, response.fields);
+    Answer { head, content: Content::Whole(response.body) }
 }
 
 /// The answer that a route always gives.
-fn fixed(route: &LocalRoute) -> Response<Content> {
-    let Target::Respond(Fixed { status, headers, body }) = &route.route.target else {
+fn fixed(route: &LocalRoute) -> Answer {
+    let Target::Respond(Fixed { status, fields, body }) = &route.route.target else {
         // Routes with a backend have a pool; the builder of the snapshot sees to that.
-        return answer::answer(answer::ErrorCode::NoRoute);
+        let (head, body) = answer::answer(&Error::NoRoute);
+        return Answer { head, content: Content::Whole(body) };
     };
-    let mut answer = Response::new(Content::Whole(Some(body.clone())));
-    *answer.status_mut() = *status;
-    answer.headers_mut().clone_from(headers);
-    answer
+    Answer { head: ResponseHead::new(*status, fields.clone()), content: Content::Whole(body.clone()) }
 }

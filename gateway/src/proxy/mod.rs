@@ -5,9 +5,11 @@
 
 mod access;
 mod answer;
-mod body;
+mod client;
 mod conn;
-mod deadlines;
+mod date;
+mod exchange;
+mod flow;
 mod http;
 mod tcp;
 mod tunnel;

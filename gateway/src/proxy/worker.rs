@@ -1,6 +1,9 @@
 //! What a worker gives to its connections.
 
-use super::answer::{ErrorCode, ErrorCounters};
+use super::{
+    answer::{ErrorCode, ErrorCounters},
+    date::Date,
+};
 use crate::{
     ids::RequestIds,
     io::Buffers,
@@ -16,6 +19,7 @@ pub struct Worker {
     errors: ErrorCounters,
     pub(super) ids: RequestIds,
     pub(super) buffers: Buffers,
+    pub(super) date: Date,
 }
 
 impl Worker {
@@ -28,6 +32,7 @@ impl Worker {
             // apart.
             ids: RequestIds::new(getrandom::u64().unwrap_or_default()),
             buffers: Buffers::default(),
+            date: Date::default(),
         }
     }
 

@@ -2,7 +2,8 @@
 //! however many routes there are.
 
 use super::{HostPattern, PathPattern};
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use crate::message::Fields;
+use http::{HeaderName, HeaderValue, Method};
 use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 /// When a route applies; what is absent applies always.
@@ -27,8 +28,8 @@ pub struct Question<'a> {
     pub path: &'a str,
     /// Method of the request.
     pub method: &'a Method,
-    /// Headers as the client sent them.
-    pub headers: &'a HeaderMap,
+    /// Header fields as the client sent them.
+    pub fields: &'a Fields,
 }
 
 /// What the patterns of a route captured.
@@ -163,7 +164,9 @@ impl Candidate {
         });
         let applies = path_matches
             && (methods.is_empty() || methods.contains(question.method))
-            && headers.iter().all(|(name, value)| question.headers.get(name) == Some(value));
+            && headers.iter().all(|(name, value)| {
+                question.fields.get_named(name.as_str().as_bytes()) == Some(value.as_bytes())
+            });
         applies.then_some(captures)
     }
 }
@@ -239,7 +242,7 @@ mod tests {
 
     #[track_caller]
     fn check(table: &Table, host: &str, path: &str, expected: Option<usize>) -> Captures {
-        let question = Question { host, path, method: &Method::GET, headers: &HeaderMap::new() };
+        let question = Question { host, path, method: &Method::GET, fields: &Fields::new() };
         let found = table.lookup(question);
         assert_eq!(found.as_ref().map(|found| found.route), expected, "{host}{path}");
         found.map(|found| found.captures).unwrap_or_default()

@@ -7,11 +7,13 @@ use crate::{
         self, AdminAddress, Config, Diagnostic, Listener as ListenerConfig, ListenerProtocol,
         Route as RouteConfig, RouteProtocol, Spanned,
     },
+    http1::HeadLimits,
+    message::{Fields, is_field_value, is_token, trim},
     plugins::{Host, OnError, Services},
     route::{Conditions, HostPattern, PathPattern, PatternError, Table},
-    upstream::{Backend, Balance, HeadLimits, Server},
+    upstream::{Backend, Balance, Server},
 };
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, StatusCode};
 use ipnet::IpNet;
 use std::{path::Path, sync::Arc};
 
@@ -107,21 +109,23 @@ fn build_route(
         config::Target::Backend(name) => Target::Backend(backends.of_name(name)),
         config::Target::Respond(respond) => Target::Respond(Fixed {
             status: StatusCode::from_u16(respond.status).unwrap_or(StatusCode::OK),
-            headers: fixed_headers(&respond.headers, &respond.body, problems),
+            fields: fixed_fields(&respond.headers, &respond.body, problems),
             body: respond.body.clone().into(),
         }),
         config::Target::Redirect(redirect) => {
-            let mut headers = HeaderMap::new();
-            match HeaderValue::from_str(redirect.to.get_ref()) {
-                Ok(location) => drop(headers.insert(header::LOCATION, location)),
-                Err(_) => problems.push(
+            let mut fields = Fields::new();
+            let to = redirect.to.get_ref().as_bytes();
+            if is_field_value(to) {
+                fields.append(b"location", to);
+            } else {
+                problems.push(
                     Diagnostic::error(redirect.to.span(), "a location cannot hold these characters")
                         .label("not a URL"),
-                ),
+                );
             }
             let status =
                 StatusCode::from_u16(*redirect.status.get_ref()).unwrap_or(StatusCode::PERMANENT_REDIRECT);
-            Target::Respond(Fixed { status, headers, body: bytes::Bytes::new() })
+            Target::Respond(Fixed { status, fields, body: bytes::Bytes::new() })
         }
     };
     let timeouts = &route.timeouts;
@@ -129,6 +133,7 @@ fn build_route(
         name: route.label(index).into(),
         target,
         plugins,
+        upgrades: route.upgrades.iter().map(|protocol| protocol.get_ref().as_str().into()).collect(),
         timeouts: Timeouts {
             connect: timeouts.connect.get(),
             response: timeouts.response.get(),
@@ -138,25 +143,26 @@ fn build_route(
     }
 }
 
-fn fixed_headers(
+fn fixed_fields(
     written: &std::collections::BTreeMap<String, Spanned<String>>,
     body: &str,
     problems: &mut Vec<Diagnostic>,
-) -> HeaderMap {
-    let mut headers = HeaderMap::new();
+) -> Fields {
+    let mut fields = Fields::new();
     for (name, value) in written {
-        match (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value.get_ref())) {
-            (Ok(name), Ok(value)) => drop(headers.append(name, value)),
-            _ => problems.push(
+        if is_token(name.as_bytes()) && is_field_value(value.get_ref().as_bytes()) {
+            fields.append(name.as_bytes(), trim(value.get_ref().as_bytes()));
+        } else {
+            problems.push(
                 Diagnostic::error(value.span(), format!("`{name}` cannot be a header with this value"))
                     .label("not a header"),
-            ),
+            );
         }
     }
-    if !body.is_empty() {
-        headers.entry(header::CONTENT_TYPE).or_insert(HeaderValue::from_static("text/plain; charset=utf-8"));
+    if !body.is_empty() && fields.get_named(b"content-type").is_none() {
+        fields.append(b"content-type", b"text/plain; charset=utf-8");
     }
-    headers
+    fields
 }
 
 /// Makes backends as routes ask for them; equal ones are the same, and unchanged ones stay the very
@@ -176,7 +182,6 @@ impl Backends<'_> {
             balance: Balance::RoundRobin,
             keep: keepalive.connections as usize,
             keep_for: keepalive.idle.get(),
-            heads: head_limits(self.config),
         })
     }
 
@@ -197,7 +202,6 @@ impl Backends<'_> {
             },
             keep: keepalive.connections as usize,
             keep_for: keepalive.idle.get(),
-            heads: head_limits(self.config),
         })
     }
 

@@ -17,12 +17,14 @@ pub use services::Outbound;
 
 use crate::{
     config::{AdminAddress, Log},
+    http1::HeadLimits,
+    message::Fields,
     plugins::{OnError, Plugin, Secret},
     route::Table,
-    upstream::{Backend, HeadLimits},
+    upstream::Backend,
 };
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use ipnet::IpNet;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -90,6 +92,8 @@ pub struct Route {
     pub target: Target,
     /// Numbers of its plugins, in order.
     pub plugins: Vec<(usize, OnError)>,
+    /// Protocols that its requests may change to.
+    pub upgrades: Vec<Box<str>>,
     /// How long it waits for what.
     pub timeouts: Timeouts,
 }
@@ -108,8 +112,8 @@ pub enum Target {
 pub struct Fixed {
     /// Its status.
     pub status: StatusCode,
-    /// Its headers.
-    pub headers: HeaderMap,
+    /// Its header fields.
+    pub fields: Fields,
     /// Its body.
     pub body: Bytes,
 }

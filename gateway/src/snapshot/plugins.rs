@@ -6,10 +6,8 @@ use crate::{
         Config, Diagnostic, OnError as OnErrorConfig, Plugin as PluginConfig, PluginConfig as Table,
         PluginUse, SecretSource,
     },
-    headers,
     plugins::{Component, Grants, Host, Limits, LoadError, OnError, Plugin, PluginSpec, Secret, Services},
 };
-use http::{HeaderName, header};
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 /// Builds the plugins of a snapshot; a plugin that two routes use alike is built once.
@@ -173,7 +171,6 @@ impl<'a> Plugins<'a> {
                 instances: plugin.limits.instances as usize,
             },
             vm_id: self.config.gateway.vm_id.clone(),
-            protected,
         }
     }
 }
@@ -182,13 +179,6 @@ async fn link(host: &Host, spec: PluginSpec, services: &Arc<dyn Services>) -> Re
     let plugin = Arc::new(host.link(spec)?);
     plugin.try_out(host, Arc::clone(services)).await?;
     Ok(plugin)
-}
-
-/// What no plugin may change: how a message is framed and forwarded is the gateway's.
-fn protected(name: &HeaderName) -> bool {
-    matches!(*name, header::HOST | header::CONTENT_LENGTH | header::TRAILER | header::VIA)
-        || headers::hop_by_hop::is_hop_by_hop(name)
-        || headers::is_forwarding(name)
 }
 
 fn explain(

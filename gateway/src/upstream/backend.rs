@@ -20,17 +20,6 @@ pub struct Backend {
     pub keep: usize,
     /// How long an unused connection is kept.
     pub keep_for: Duration,
-    /// What the heads of its answers may hold.
-    pub heads: HeadLimits,
-}
-
-/// Limits of the head of a request or of an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HeadLimits {
-    /// Bytes of the whole head.
-    pub size: usize,
-    /// Header lines.
-    pub headers: usize,
 }
 
 /// How a server is chosen.

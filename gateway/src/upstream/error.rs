@@ -1,5 +1,6 @@
 //! Why a backend gave no answer.
 
+use crate::http1::Malformed;
 use std::io;
 
 /// What went wrong, with which server.
@@ -30,10 +31,13 @@ pub enum Cause {
     /// The connection failed in another way.
     #[error("connecting failed: {0}")]
     Connect(#[source] io::Error),
-    /// The connection ended, or carried no HTTP, before there was an answer.
+    /// The connection failed before there was an answer.
     #[error("the exchange broke off: {0}")]
-    Exchange(#[source] hyper::Error),
-    /// A kept connection was closed at the very moment of its use.
-    #[error("the connection was closed")]
+    Exchange(#[source] io::Error),
+    /// The connection was closed before there was an answer.
+    #[error("the connection was closed without an answer")]
     Closed,
+    /// What came was no answer.
+    #[error("the answer is malformed: {0}")]
+    Malformed(#[source] Malformed),
 }

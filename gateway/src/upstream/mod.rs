@@ -1,15 +1,13 @@
-//! The VM's side: where a backend is, a connection to it, one request sent on it.
+//! The VM's side: where a backend is, which of its servers is next, a connection to it.
 //!
-//! It retries only what was never sent. It knows nothing of routes, plugins or the client.
+//! It knows nothing of what connections carry, of routes, plugins or clients.
 
 mod backend;
-mod body;
 mod connect;
 mod error;
 mod pool;
 
-pub use backend::{Backend, Balance, HeadLimits, Server, ServerError};
-pub use body::{RequestBody, ResponseBody};
+pub use backend::{Backend, Balance, Server, ServerError};
 pub use connect::connect;
 pub use error::{Cause, UpstreamError};
-pub use pool::{Pool, PoolMetrics, Reply, Upgraded};
+pub use pool::{Lease, Pool, PoolMetrics};

@@ -1,19 +1,12 @@
 //! A worker's connections to one backend.
 //!
-//! A connection is no task of its own: whoever waits for its answer or reads its body polls it, and
-//! an idle one is polled by nobody. So a request crosses no queue between tasks, and an idle
-//! connection costs its memory only.
+//! A connection is no task of its own, and an unused one is polled by nobody: it costs its memory
+//! only, and a request crosses no queue between tasks.
 
-use super::{Backend, Balance, Cause, RequestBody, ResponseBody, Server, UpstreamError, connect};
+use super::{Backend, Balance, Cause, Server, UpstreamError, connect};
 use crate::metrics::{Counter, Gauge};
-use bytes::Bytes;
-use http::{Request, Response, StatusCode};
-use hyper::client::conn::http1::{Builder, Connection, SendRequest};
-use hyper_util::rt::TokioIo;
 use std::{
     cell::{Cell, RefCell},
-    future::poll_fn,
-    pin::pin,
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -46,41 +39,18 @@ pub struct Pool {
 
 #[derive(Debug)]
 struct Idle {
-    link: Box<Link>,
+    io: TcpStream,
     since: Instant,
 }
 
-/// One connection to a server. Boxed wherever it goes: it is large, and goes through many hands.
+/// A connection in use, and where it belongs. Dropped, it is closed.
 #[derive(Debug)]
-struct Link {
-    send: SendRequest<RequestBody>,
-    connection: Connection<TokioIo<TcpStream>, RequestBody>,
-}
-
-/// A connection in use, and where it belongs.
-#[derive(Debug)]
-pub(super) struct Lease {
-    link: Box<Link>,
-    server: usize,
-    pool: Rc<Pool>,
-}
-
-/// What a backend said to a request.
-#[derive(Debug)]
-pub enum Reply {
-    /// An answer.
-    Response(Response<ResponseBody>),
-    /// 101: the connection speaks the protocol that the request asked for.
-    Upgraded(Response<()>, Upgraded),
-}
-
-/// A connection after its upgrade.
-#[derive(Debug)]
-pub struct Upgraded {
-    /// The socket.
+pub struct Lease {
+    /// The connection.
     pub io: TcpStream,
-    /// Bytes of the new protocol that came with the answer.
-    pub read: Bytes,
+    server: usize,
+    is_reused: bool,
+    pool: Rc<Pool>,
 }
 
 impl Pool {
@@ -95,35 +65,15 @@ impl Pool {
         &self.backend
     }
 
-    /// Sends a request, and waits for the head of the answer. `connect_deadline` bounds a new
-    /// connection; the caller bounds the rest.
-    ///
-    /// A kept connection that turns out to be closed before anything of the request was sent is
-    /// replaced; nothing else is repeated.
+    /// A connection to one of the servers: one that is kept, or a new one within the deadline.
     ///
     /// # Errors
-    /// Fails when there is no connection, and when it ends before the answer.
-    pub async fn send(
-        self: &Rc<Self>,
-        mut request: Request<RequestBody>,
-        connect_deadline: Duration,
-    ) -> Result<Reply, UpstreamError> {
+    /// Fails as [`connect`] does.
+    pub async fn lease(self: &Rc<Self>, deadline: Duration) -> Result<Lease, UpstreamError> {
         let server = self.choose();
-        loop {
-            let kept = poll_fn(|cx| Poll::Ready(self.take_idle(server, cx))).await;
-            let reused = kept.is_some();
-            let link = match kept {
-                Some(link) => link,
-                None => {
-                    self.open(server, connect_deadline).await.map_err(|cause| self.error(server, cause))?
-                }
-            };
-            let lease = Lease { link, server, pool: Rc::clone(self) };
-            match lease.exchange(request).await {
-                Ok(reply) => return Ok(reply),
-                Err(Failed { unsent: Some(unsent), .. }) if reused => request = *unsent,
-                Err(failed) => return Err(self.error(server, failed.cause)),
-            }
+        match self.take_idle(server) {
+            Some(io) => Ok(Lease { io, server, is_reused: true, pool: Rc::clone(self) }),
+            None => self.open(server, deadline).await,
         }
     }
 
@@ -132,8 +82,7 @@ impl Pool {
     /// # Errors
     /// Fails as [`connect`] does.
     pub async fn tunnel(&self, deadline: Duration) -> Result<TcpStream, UpstreamError> {
-        let server = self.choose();
-        self.dial(server, deadline).await.map_err(|cause| self.error(server, cause))
+        self.dial(self.choose(), deadline).await
     }
 
     /// Closes connections that were idle for too long, or that the server closed.
@@ -141,9 +90,8 @@ impl Pool {
         let now = Instant::now();
         for idle in &self.idle {
             let before = idle.borrow().len();
-            idle.borrow_mut().retain_mut(|idle| {
-                let fresh = now.duration_since(idle.since) < self.backend.keep_for;
-                fresh && idle.link.is_open(&mut Context::from_waker(Waker::noop()))
+            idle.borrow_mut().retain(|idle| {
+                now.duration_since(idle.since) < self.backend.keep_for && is_quiet(&idle.io)
             });
             (idle.borrow().len()..before).for_each(|_| self.metrics.idle.dec());
         }
@@ -168,55 +116,38 @@ impl Pool {
         next % servers
     }
 
-    fn server(&self, index: usize) -> Option<&Server> {
-        self.backend.servers.get(index)
-    }
-
-    fn take_idle(&self, server: usize, cx: &mut Context<'_>) -> Option<Box<Link>> {
+    fn take_idle(&self, server: usize) -> Option<TcpStream> {
         let mut idle = self.idle.get(server)?.borrow_mut();
         loop {
-            let Idle { mut link, since } = idle.pop()?;
+            let Idle { io, since } = idle.pop()?;
             self.metrics.idle.dec();
-            if since.elapsed() < self.backend.keep_for && link.is_open(cx) {
+            if since.elapsed() < self.backend.keep_for && is_quiet(&io) {
                 self.metrics.reused.inc();
-                return Some(link);
+                return Some(io);
             }
         }
     }
 
-    fn put_idle(&self, server: usize, link: Box<Link>) {
-        if let Some(idle) = self.idle.get(server)
-            && idle.borrow().len() < self.backend.keep
-        {
-            idle.borrow_mut().push(Idle { link, since: Instant::now() });
-            self.metrics.idle.inc();
-        }
+    async fn open(self: &Rc<Self>, server: usize, deadline: Duration) -> Result<Lease, UpstreamError> {
+        let io = self.dial(server, deadline).await?;
+        Ok(Lease { io, server, is_reused: false, pool: Rc::clone(self) })
     }
 
-    async fn open(&self, server: usize, deadline: Duration) -> Result<Box<Link>, Cause> {
-        let stream = self.dial(server, deadline).await?;
-        let heads = self.backend.heads;
-        let handshake = Builder::new()
-            .max_headers(heads.headers)
-            .max_header_size(heads.size)
-            .handshake(TokioIo::new(stream))
-            .await;
-        let (send, connection) = handshake.map_err(Cause::Exchange)?;
-        Ok(Box::new(Link { send, connection }))
-    }
-
-    async fn dial(&self, server: usize, deadline: Duration) -> Result<TcpStream, Cause> {
-        let server = self.server(server).ok_or(Cause::Refused)?;
-        let connected = connect(server, deadline).await;
+    async fn dial(&self, server: usize, deadline: Duration) -> Result<TcpStream, UpstreamError> {
+        let address = self.backend.servers.get(server);
+        let connected = match address {
+            Some(address) => connect(address, deadline).await,
+            None => Err(Cause::Refused),
+        };
         match &connected {
             Ok(_) => self.metrics.connected.inc(),
             Err(_) => self.metrics.failed.inc(),
         }
-        connected
+        connected.map_err(|cause| self.error(server, cause))
     }
 
     fn error(&self, server: usize, cause: Cause) -> UpstreamError {
-        let server = self.server(server).map(Server::to_string).unwrap_or_default();
+        let server = self.backend.servers.get(server).map(Server::to_string).unwrap_or_default();
         UpstreamError { backend: self.backend.name.clone(), server, cause }
     }
 }
@@ -229,70 +160,45 @@ impl Drop for Pool {
     }
 }
 
-impl Link {
-    fn is_open(&mut self, cx: &mut Context<'_>) -> bool {
-        self.connection.poll_without_shutdown(cx).is_pending() && self.send.is_ready()
-    }
-}
-
-struct Failed {
-    cause: Cause,
-    /// The request, where nothing of it was sent.
-    unsent: Option<Box<Request<RequestBody>>>,
-}
-
 impl Lease {
-    /// Sends the request and drives the connection until the head of the answer is there.
-    async fn exchange(mut self, request: Request<RequestBody>) -> Result<Reply, Failed> {
-        let mut response = pin!(self.link.send.try_send_request(request));
-        let connection = &mut self.link.connection;
-        let answered = poll_fn(|cx| {
-            // The connection answers through a channel, so it is polled first. An end by error reaches
-            // the channel too; a good one, before the request was taken, does not.
-            let over = connection.poll_without_shutdown(cx).is_ready();
-            match response.as_mut().poll(cx) {
-                Poll::Pending if over => Poll::Ready(None),
-                answer => answer.map(Some),
-            }
-        });
-        let Some(answer) = answered.await else {
-            return Err(Failed { cause: Cause::Closed, unsent: None });
-        };
-        match answer {
-            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                self.upgrade(response).await
-            }
-            Ok(response) => {
-                let (parts, incoming) = response.into_parts();
-                let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
-                let body = ResponseBody::new(incoming, self, &mut Context::from_waker(&waker));
-                Ok(Reply::Response(Response::from_parts(parts, body)))
-            }
-            Err(mut error) => {
-                let unsent = error.take_message().map(Box::new);
-                Err(Failed { cause: Cause::Exchange(error.into_error()), unsent })
-            }
+    /// Whether the connection served a request before.
+    pub fn is_reused(&self) -> bool {
+        self.is_reused
+    }
+
+    /// A new connection to the same server, instead of this one.
+    ///
+    /// # Errors
+    /// Fails as [`connect`] does.
+    pub async fn replace(&self, deadline: Duration) -> Result<Self, UpstreamError> {
+        self.pool.open(self.server, deadline).await
+    }
+
+    /// Gives the connection back, to be used again: nothing on it is unread or unanswered.
+    pub fn keep(self) {
+        let Self { io, server, pool, .. } = self;
+        if let Some(idle) = pool.idle.get(server)
+            && idle.borrow().len() < pool.backend.keep
+        {
+            idle.borrow_mut().push(Idle { io, since: Instant::now() });
+            pool.metrics.idle.inc();
         }
     }
 
-    /// Takes the socket out of HTTP. Bytes that follow the answer belong to the new protocol.
-    async fn upgrade(self, response: Response<hyper::body::Incoming>) -> Result<Reply, Failed> {
-        let parts = self.link.connection.without_shutdown().await;
-        let parts = parts.map_err(|error| Failed { cause: Cause::Exchange(error), unsent: None })?;
-        let upgraded = Upgraded { io: parts.io.into_inner(), read: parts.read_buf };
-        Ok(Reply::Upgraded(response.map(drop), upgraded))
+    /// An error of this connection's server.
+    pub fn error(&self, cause: Cause) -> UpstreamError {
+        self.pool.error(self.server, cause)
     }
+}
 
-    /// Moves bytes on the connection.
-    pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
-        // Its end, good or bad, reaches the body through a channel.
-        let _ = self.link.connection.poll_without_shutdown(cx);
-    }
-
-    /// Gives the connection back, unless either side is done with it.
-    pub(super) fn release(mut self, cx: &mut Context<'_>) {
-        if self.link.is_open(cx) {
-            self.pool.put_idle(self.server, self.link);
+/// Whether a connection that nobody uses is still open, and silent: what a server sends without being
+/// asked would be taken for the next request's answer.
+fn is_quiet(io: &TcpStream) -> bool {
+    // Mostly answered without a system call, from what the reactor has seen.
+    match io.poll_read_ready(&mut Context::from_waker(Waker::noop())) {
+        Poll::Pending => true,
+        Poll::Ready(_) => {
+            matches!(io.try_read(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
         }
     }
 }

@@ -1,0 +1,268 @@
+//! The body of a message, out of its framing (RFC 9112 §6, §7.1).
+
+use super::{BodyLength, HeadLimits, Malformed, head};
+use crate::message::Fields;
+use memchr::memchr;
+use std::ops::Range;
+
+/// Bytes of a chunk's first line: 16 digits of its size, and extensions, which nobody uses.
+const CHUNK_LINE: usize = 16 + 256;
+
+/// Limits of the trailers.
+const TRAILERS: HeadLimits = HeadLimits { size: 16 * 1024, headers: 64 };
+
+/// Takes the body of one message out of its framing.
+#[derive(Debug)]
+pub struct Decoder {
+    state: State,
+    trailers: Option<Box<Fields>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// So many bytes are left.
+    Exact(u64),
+    UntilClose,
+    /// A chunk's first line comes next.
+    Size,
+    /// So many bytes of the chunk are left.
+    Chunk(u64),
+    /// The chunk's CRLF comes next.
+    ChunkEnd,
+    Trailers,
+    Ended,
+}
+
+/// What was found in some bytes.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Decoded {
+    /// Where the bytes of the body lie now.
+    pub data: Range<usize>,
+    /// How many bytes are done with; what is behind them belongs to what comes next.
+    pub consumed: usize,
+}
+
+impl Decoder {
+    /// For a body that ends in this way.
+    pub fn new(length: BodyLength) -> Self {
+        let state = match length {
+            BodyLength::None => State::Ended,
+            BodyLength::Exact(bytes) => State::Exact(bytes),
+            BodyLength::Chunked => State::Size,
+            BodyLength::UntilClose => State::UntilClose,
+        };
+        Self { state, trailers: None }
+    }
+
+    /// Whether the body has ended.
+    pub fn is_ended(&self) -> bool {
+        self.state == State::Ended
+    }
+
+    /// The trailers, once the body has ended.
+    pub fn take_trailers(&mut self) -> Option<Box<Fields>> {
+        self.trailers.take()
+    }
+
+    /// The sender's connection has ended.
+    ///
+    /// # Errors
+    /// Fails where more was to come.
+    pub fn end_of_input(&mut self) -> Result<(), Malformed> {
+        match self.state {
+            State::UntilClose | State::Ended => {
+                self.state = State::Ended;
+                Ok(())
+            }
+            _ => Err(Malformed::Truncated),
+        }
+    }
+
+    /// Takes the body's bytes out of these. Those of several chunks are moved together.
+    ///
+    /// # Errors
+    /// Fails where the framing is broken. What came before that is lost with it.
+    pub fn decode(&mut self, bytes: &mut [u8]) -> Result<Decoded, Malformed> {
+        let mut data = 0..0;
+        let mut at = 0;
+        loop {
+            let rest = bytes.get(at..).unwrap_or_default();
+            match self.state {
+                State::Ended => break,
+                State::Size => {
+                    let Some((size, length)) = chunk_line(rest)? else { break };
+                    at += length;
+                    self.state = if size == 0 { State::Trailers } else { State::Chunk(size) };
+                }
+                State::ChunkEnd => match rest {
+                    [b'\r', b'\n', ..] => {
+                        at += 2;
+                        self.state = State::Size;
+                    }
+                    [] | [b'\r'] => break,
+                    _ => return Err(Malformed::Chunk),
+                },
+                State::Trailers => {
+                    let Some(length) = self.read_trailers(rest)? else { break };
+                    at += length;
+                    self.state = State::Ended;
+                }
+                State::UntilClose | State::Exact(_) | State::Chunk(_) => {
+                    if rest.is_empty() {
+                        break;
+                    }
+                    let taken = self.take(rest.len());
+                    if data.is_empty() {
+                        data = at..at;
+                    }
+                    bytes.copy_within(at..at + taken, data.end);
+                    data.end += taken;
+                    at += taken;
+                }
+            }
+        }
+        Ok(Decoded { data, consumed: at })
+    }
+
+    /// Counts bytes of the body that are there, and returns how many.
+    fn take(&mut self, available: usize) -> usize {
+        let (State::Exact(left) | State::Chunk(left)) = &mut self.state else { return available };
+        let taken = usize::try_from(*left).map_or(available, |left| left.min(available));
+        *left -= taken as u64;
+        if *left == 0 {
+            let is_chunk = matches!(self.state, State::Chunk(_));
+            self.state = if is_chunk { State::ChunkEnd } else { State::Ended };
+        }
+        taken
+    }
+
+    /// Reads the trailer section (§7.1.2), once it is whole, and returns its length.
+    fn read_trailers(&mut self, bytes: &[u8]) -> Result<Option<usize>, Malformed> {
+        if bytes.starts_with(b"\r\n") {
+            return Ok(Some(2));
+        }
+        if bytes.len() < 2 && b"\r\n".starts_with(bytes) {
+            return Ok(None);
+        }
+        let Some(length) = head::length(bytes, TRAILERS)? else { return Ok(None) };
+        let fields = head::fields(bytes.get(..length).unwrap_or_default(), 0, TRAILERS)?;
+        self.trailers = Some(Box::new(fields));
+        Ok(Some(length))
+    }
+}
+
+/// The size that a chunk's first line tells, and the length of the line (§7.1); none where the line
+/// is not whole.
+fn chunk_line(bytes: &[u8]) -> Result<Option<(u64, usize)>, Malformed> {
+    let Some(end) = memchr(b'\n', bytes.get(..CHUNK_LINE.min(bytes.len())).unwrap_or_default()) else {
+        return if bytes.len() < CHUNK_LINE { Ok(None) } else { Err(Malformed::Chunk) };
+    };
+    let line = bytes.get(..end).and_then(|line| line.strip_suffix(b"\r")).ok_or(Malformed::Chunk)?;
+    let digits = line.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(line.len());
+    let (digits, extension) = line.split_at(digits);
+    // Extensions are dropped, as §7.1.1 has it; they must not hide the end of a line.
+    let is_extension = extension.is_empty()
+        || (extension.starts_with(b";") && crate::message::is_field_value(extension));
+    let text = std::str::from_utf8(digits).map_err(|_| Malformed::Chunk)?;
+    let size = u64::from_str_radix(text, 16).ok().filter(|size| *size <= i64::MAX as u64);
+    match size {
+        Some(size) if is_extension && digits.len() <= 16 => Ok(Some((size, end + 1))),
+        _ => Err(Malformed::Chunk),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What comes out when the bytes arrive in pieces of this size, and how many are left over.
+    fn decode(length: BodyLength, bytes: &[u8], piece: usize) -> Result<(Vec<u8>, usize, bool), Malformed> {
+        let mut decoder = Decoder::new(length);
+        let (mut held, mut body) = (Vec::new(), Vec::new());
+        for piece in bytes.chunks(piece) {
+            held.extend_from_slice(piece);
+            let decoded = decoder.decode(&mut held)?;
+            body.extend_from_slice(&held[decoded.data]);
+            held.drain(..decoded.consumed);
+        }
+        Ok((body, held.len(), decoder.is_ended()))
+    }
+
+    #[track_caller]
+    fn check(length: BodyLength, bytes: &[u8], expected: Result<(&[u8], usize, bool), Malformed>) {
+        for piece in [1, 2, 3, 7, bytes.len().max(1)] {
+            let got = decode(length, bytes, piece);
+            let got = got.as_ref().map(|(body, left, ended)| (body.as_slice(), *left, *ended)).map_err(|e| *e);
+            assert_eq!(got, expected, "{:?} in pieces of {piece}", String::from_utf8_lossy(bytes));
+        }
+    }
+
+    #[test]
+    fn bodies_of_known_length() {
+        check(BodyLength::None, b"GET", Ok((b"", 3, true)));
+        check(BodyLength::Exact(3), b"ab", Ok((b"ab", 0, false)));
+        check(BodyLength::Exact(3), b"abcGET", Ok((b"abc", 3, true)));
+        check(BodyLength::UntilClose, b"abc", Ok((b"abc", 0, false)));
+    }
+
+    #[test]
+    fn chunks_become_one_body() {
+        let chunked = BodyLength::Chunked;
+        check(chunked, b"3\r\nabc\r\n0a\r\n0123456789\r\n0\r\n\r\nGET", Ok((b"abc0123456789", 3, true)));
+        check(chunked, b"1;a=\"b c\";d\r\nx\r\n000\r\n\r\n", Ok((b"x", 0, true)));
+        check(chunked, b"5\r\nab", Ok((b"ab", 0, false)));
+    }
+
+    #[test]
+    fn trailers_are_kept() {
+        let mut decoder = Decoder::new(BodyLength::Chunked);
+        let mut bytes = b"1\r\nx\r\n0\r\nX-Sum: 7\r\n\r\nrest".to_vec();
+        let decoded = decoder.decode(&mut bytes).expect("a body");
+        assert_eq!(decoded.consumed, bytes.len() - 4);
+        let trailers = decoder.take_trailers().expect("trailers");
+        assert_eq!(trailers.get_named(b"x-sum"), Some(b"7".as_slice()));
+    }
+
+    #[test]
+    fn broken_chunks() {
+        for bytes in [
+            &b"\r\n"[..],
+            b"g\r\n",
+            b"+1\r\nx",
+            b"-1\r\nx",
+            b"0x1\r\nx",
+            b" 1\r\nx",
+            b"1 \r\nx",
+            b"1\nx\r\n",
+            b"1\r\nxx",
+            b"1\r\nx\n0",
+            b"1\r\nx\rx",
+            b"8000000000000000\r\n",
+            b"00000000000000001\r\n",
+            b"fffffffffffffffff\r\n",
+            b"1;\x00\r\n",
+            b"1;\r\r\n",
+            b"1x\r\n",
+            b"0\r\nno colon\r\n\r\n",
+            b"0\r\na : b\r\n\r\n",
+            b"0\r\n\n",
+        ] {
+            let got = decode(BodyLength::Chunked, bytes, bytes.len());
+            assert!(got.is_err(), "{:?}: {got:?}", String::from_utf8_lossy(bytes));
+        }
+        let endless = [b'1'; CHUNK_LINE + 1];
+        assert!(decode(BodyLength::Chunked, &endless, 7).is_err(), "a line without end");
+    }
+
+    #[test]
+    fn an_end_before_the_end_is_told() {
+        for (length, expected) in [
+            (BodyLength::None, Ok(())),
+            (BodyLength::UntilClose, Ok(())),
+            (BodyLength::Exact(1), Err(Malformed::Truncated)),
+            (BodyLength::Chunked, Err(Malformed::Truncated)),
+        ] {
+            assert_eq!(Decoder::new(length).end_of_input(), expected, "{length:?}");
+        }
+    }
+}

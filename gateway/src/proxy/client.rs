@@ -1,0 +1,135 @@
+//! The client's side of an HTTP/1 connection.
+
+use super::answer::Error;
+use crate::{
+    drain::Guard,
+    http1::{HeadLimits, Malformed, parse_request},
+    io::{Buffers, Inbox, Stream, Timer},
+    message::RequestHead,
+};
+use std::{
+    future::poll_fn,
+    pin::pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// How long a client that has closed its sending side may still want its answer. Some tools close it
+/// right behind their request; everybody else who closes is gone.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// The client's side of an HTTP/1 connection.
+#[derive(Debug)]
+pub(super) struct Client<I> {
+    pub(super) io: I,
+    pub(super) inbox: Inbox,
+    pub(super) timer: Timer,
+    /// When it closed its sending side.
+    closed: Option<Instant>,
+}
+
+/// How long a client may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// For a head, from its first byte on.
+    pub(super) head: Duration,
+    /// For the first byte of a head.
+    pub(super) idle: Duration,
+}
+
+/// What came next on a connection.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// A request's head.
+    Request(RequestHead),
+    /// Something that is none.
+    Malformed(Malformed),
+    /// A head that was begun, and not finished in time.
+    Late,
+    /// Nothing: the client, or its time, or the listener is gone.
+    Nothing,
+}
+
+impl<I: Stream> Client<I> {
+    pub(super) fn new(io: I) -> Self {
+        Self { io, inbox: Inbox::new(), timer: Timer::new(), closed: None }
+    }
+
+    /// Waits for the next request's head.
+    pub(super) async fn next(
+        &mut self,
+        limits: HeadLimits,
+        patience: Patience,
+        since: Instant,
+        guard: &mut Guard,
+        buffers: &Buffers,
+    ) -> Next {
+        let mut begun = None;
+        let mut seen = 0;
+        poll_fn(|cx| {
+            loop {
+                if self.inbox.bytes().len() > seen {
+                    seen = self.inbox.bytes().len();
+                    match parse_request(self.inbox.bytes(), limits) {
+                        Ok(Some((head, length))) => {
+                            self.inbox.consume(length, buffers);
+                            return Poll::Ready(Next::Request(head));
+                        }
+                        Ok(None) => {}
+                        Err(error) => return Poll::Ready(Next::Malformed(error)),
+                    }
+                }
+                match self.inbox.poll_fill(cx, &mut self.io, buffers) {
+                    Poll::Ready(Ok(1..)) => {}
+                    Poll::Ready(_) => return Poll::Ready(Next::Nothing),
+                    Poll::Pending => break,
+                }
+            }
+            // After a look at the client: a request that is there already is served.
+            if self.inbox.is_empty() {
+                if guard.poll_draining(cx).is_ready() {
+                    return Poll::Ready(Next::Nothing);
+                }
+                return self.timer.poll(cx, since + patience.idle).map(|()| Next::Nothing);
+            }
+            let begun = *begun.get_or_insert_with(Instant::now);
+            self.timer.poll(cx, begun + patience.head).map(|()| Next::Late)
+        })
+        .await
+    }
+
+    /// Waits for the future while the client does.
+    ///
+    /// # Errors
+    /// Fails where the client goes away first.
+    pub(super) async fn while_waiting<F: Future>(
+        &mut self,
+        buffers: &Buffers,
+        future: F,
+    ) -> Result<F::Output, Error> {
+        let mut future = pin!(future);
+        poll_fn(|cx| match future.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Ok(output)),
+            Poll::Pending => self.poll_gone(cx, buffers).map(Err),
+        })
+        .await
+    }
+
+    /// Ready when the client is gone: nobody waits for an answer any more.
+    pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>, buffers: &Buffers) -> Poll<Error> {
+        // What it sends ahead waits in one buffer, and the rest in the kernel.
+        while self.closed.is_none() && !self.inbox.is_full() {
+            match self.inbox.poll_fill(cx, &mut self.io, buffers) {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(Ok(0)) => self.closed = Some(Instant::now()),
+                Poll::Ready(Err(_)) => return Poll::Ready(Error::ClientGone),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        match self.closed {
+            Some(closed) => self.timer.poll(cx, closed + FAREWELL).map(|()| Error::ClientGone),
+            None => Poll::Pending,
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! One request to a backend: its head and body there, the head of the answer back, and then both
+//! bodies at the same time.
+
+use super::{
+    answer::Error,
+    client::Client,
+    flow::{Flow, FlowError},
+};
+use crate::{
+    http1::{BodyLength, Decoder, HeadLimits, Malformed, parse_response, response_body},
+    io::{Buffers, Inbox, Stream},
+    message::ResponseHead,
+    relay::Side,
+    upstream::{Cause, Lease, Pool},
+};
+use http::{Method, StatusCode};
+use std::{future::poll_fn, rc::Rc, task::Poll, time::Duration};
+use tokio::{net::TcpStream, time::Instant};
+
+/// Answers before the answer (1xx) that a backend may send; none sends more than two.
+const INTERIM: usize = 16;
+
+/// How a request is to be sent.
+pub(super) struct Order<'a> {
+    pub(super) pool: &'a Rc<Pool>,
+    pub(super) method: &'a Method,
+    pub(super) heads: HeadLimits,
+    /// For a connection.
+    pub(super) connect: Duration,
+    /// For the head of the answer, from the last byte of the request on.
+    pub(super) response: Duration,
+    /// Without a byte of a body.
+    pub(super) idle: Duration,
+    pub(super) buffers: &'a Buffers,
+}
+
+/// A request that a backend has, or is getting.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    lease: Lease,
+    inbox: Inbox,
+    upload: Flow,
+    progress: Upload,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Upload {
+    Running,
+    Done,
+    /// The backend takes no more of it. It may have answered before it closed.
+    Refused,
+}
+
+/// What a backend said so far.
+pub(super) enum Said {
+    /// An answer before the answer; call again for more.
+    Interim(ResponseHead),
+    /// The answer's head.
+    Answer(ResponseHead, BodyLength),
+    /// The protocol changes.
+    Switching(ResponseHead),
+}
+
+/// Why there is no answer on this connection.
+enum Failed {
+    /// The kept connection was closed before it answered anything.
+    Stale(Cause),
+    Other(Error),
+}
+
+impl Exchange {
+    /// Sends a request, and waits for what the backend says first.
+    ///
+    /// A kept connection may have been closed by its server at this very moment. The request is
+    /// repeated on a new one then, where nothing of it is lost, and where it may be received twice
+    /// without harm (RFC 9110 §9.2.2) or cannot have been received.
+    pub(super) async fn begin<I: Stream>(
+        client: &mut Client<I>,
+        order: &Order<'_>,
+        upload: Flow,
+    ) -> Result<(Self, Said), Error> {
+        let lease = client.while_waiting(order.buffers, order.pool.lease(order.connect)).await?;
+        let lease = lease.map_err(Error::Upstream)?;
+        let progress = Upload::Running;
+        let mut exchange = Self { lease, inbox: Inbox::new(), upload, progress };
+        match exchange.advance(client, order).await {
+            Ok(said) => return Ok((exchange, said)),
+            Err(Failed::Other(error)) => return Err(error),
+            Err(Failed::Stale(cause)) => {
+                let harmless = order.method.is_idempotent() || exchange.upload.moved() == 0;
+                if !(harmless && exchange.upload.rewind()) {
+                    return Err(Error::Upstream(exchange.lease.error(cause)));
+                }
+            }
+        }
+        let fresh = client.while_waiting(order.buffers, exchange.lease.replace(order.connect)).await?;
+        exchange.lease = fresh.map_err(Error::Upstream)?;
+        exchange.progress = Upload::Running;
+        let said = exchange.next(client, order).await?;
+        Ok((exchange, said))
+    }
+
+    /// What the backend says next, after an interim answer.
+    pub(super) async fn next<I: Stream>(
+        &mut self,
+        client: &mut Client<I>,
+        order: &Order<'_>,
+    ) -> Result<Said, Error> {
+        self.advance(client, order).await.map_err(|failed| match failed {
+            Failed::Stale(cause) => Error::Upstream(self.lease.error(cause)),
+            Failed::Other(error) => error,
+        })
+    }
+
+    async fn advance<I: Stream>(
+        &mut self,
+        client: &mut Client<I>,
+        order: &Order<'_>,
+    ) -> Result<Said, Failed> {
+        let mut since = Instant::now();
+        let mut seen = 0;
+        poll_fn(|cx| {
+            let moved = self.upload.moved();
+            if self.progress == Upload::Running {
+                match self.upload.poll(cx, &mut client.io, &mut client.inbox, &mut self.lease.io, order.buffers)
+                {
+                    Poll::Ready(Ok(())) => self.progress = Upload::Done,
+                    Poll::Ready(Err(FlowError::Sink)) => self.progress = Upload::Refused,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(Failed::Other(sender_failed(&error)))),
+                    Poll::Pending => {}
+                }
+            }
+            if self.upload.moved() != moved {
+                since = Instant::now();
+            }
+            loop {
+                if self.inbox.bytes().len() > seen {
+                    seen = self.inbox.bytes().len();
+                    match parse_response(self.inbox.bytes(), order.heads) {
+                        Ok(Some((head, length))) => {
+                            self.inbox.consume(length, order.buffers);
+                            return Poll::Ready(said(order.method, head).map_err(|error| self.broken(error)));
+                        }
+                        Ok(None) => {}
+                        Err(error) => return Poll::Ready(Err(self.broken(error))),
+                    }
+                }
+                match self.inbox.poll_fill(cx, &mut self.lease.io, order.buffers) {
+                    Poll::Ready(Ok(1..)) => {}
+                    Poll::Ready(Ok(_)) if seen > 0 => {
+                        return Poll::Ready(Err(self.broken(Malformed::Truncated)));
+                    }
+                    Poll::Ready(Ok(_)) => return Poll::Ready(Err(self.closed(Cause::Closed))),
+                    Poll::Ready(Err(error)) => {
+                        return Poll::Ready(Err(self.closed(Cause::Exchange(error))));
+                    }
+                    Poll::Pending => break,
+                }
+            }
+            if self.progress != Upload::Running
+                && let Poll::Ready(gone) = client.poll_gone(cx, order.buffers)
+            {
+                return Poll::Ready(Err(Failed::Other(gone)));
+            }
+            // Who is waited for: the client's body, or the backend.
+            let (patience, late) = if self.progress == Upload::Running && !self.upload.is_blocked() {
+                (order.idle, Error::BodyTimeout)
+            } else {
+                (order.response, Error::ResponseTimeout)
+            };
+            client.timer.poll(cx, since + patience).map(|()| Err(Failed::Other(late)))
+        })
+        .await
+    }
+
+    /// Whether the request has left as a whole: what follows on the client's connection is another.
+    pub(super) fn is_sent(&self) -> bool {
+        self.progress == Upload::Done
+    }
+
+    /// Sends the answer to the client, and what is left of the request to the backend. `answer` has
+    /// been loaded from [`Self::inbox`].
+    pub(super) async fn transfer<I: Stream>(
+        &mut self,
+        client: &mut Client<I>,
+        answer: &mut Flow,
+        idle: Duration,
+        buffers: &Buffers,
+    ) -> Result<(), TransferError> {
+        let mut since = Instant::now();
+        poll_fn(|cx| {
+            let moved = self.upload.moved() + answer.moved();
+            if self.progress == Upload::Running {
+                match self.upload.poll(cx, &mut client.io, &mut client.inbox, &mut self.lease.io, buffers) {
+                    Poll::Ready(Ok(())) => self.progress = Upload::Done,
+                    Poll::Ready(Err(FlowError::Sink)) => self.progress = Upload::Refused,
+                    Poll::Ready(Err(_)) => return Poll::Ready(Err(TransferError::Client)),
+                    Poll::Pending => {}
+                }
+            }
+            match answer.poll(cx, &mut self.lease.io, &mut self.inbox, &mut client.io, buffers) {
+                Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+                Poll::Ready(Err(FlowError::Sink)) => return Poll::Ready(Err(TransferError::Client)),
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(TransferError::Backend)),
+                Poll::Pending => {}
+            }
+            if self.upload.moved() + answer.moved() != moved {
+                since = Instant::now();
+            }
+            if self.progress != Upload::Running && client.poll_gone(cx, buffers).is_ready() {
+                return Poll::Ready(Err(TransferError::Client));
+            }
+            client.timer.poll(cx, since + idle).map(|()| Err(TransferError::Idle))
+        })
+        .await
+    }
+
+    /// The bytes of the answer that have been read.
+    pub(super) fn inbox(&mut self) -> &mut Inbox {
+        &mut self.inbox
+    }
+
+    /// The exchange is over; the connection is used again where that is `wanted` and safe. Returns
+    /// whether the client's connection can go on as well.
+    pub(super) fn finish(self, client: &mut Inbox, wanted: bool, buffers: &Buffers) -> bool {
+        let Self { lease, mut inbox, upload, progress } = self;
+        let is_sent = progress == Upload::Done;
+        if is_sent {
+            buffers.put_text(upload.finish(client, buffers));
+        }
+        // What a backend sends behind its answer belongs to no request: the next one must not get it.
+        if wanted && is_sent && inbox.is_empty() {
+            lease.keep();
+        } else {
+            inbox.release(buffers);
+        }
+        is_sent
+    }
+
+    /// The backend's side of a tunnel: what follows its 101 is the new protocol's.
+    pub(super) fn into_tunnel(self, client: &mut Inbox, buffers: &Buffers) -> Side<TcpStream> {
+        let Self { lease, mut inbox, upload, .. } = self;
+        buffers.put_text(upload.finish(client, buffers));
+        Side { io: lease.io, early: inbox.take(buffers) }
+    }
+
+    fn broken(&self, error: Malformed) -> Failed {
+        Failed::Other(Error::Upstream(self.lease.error(Cause::Malformed(error))))
+    }
+
+    fn closed(&self, cause: Cause) -> Failed {
+        if self.lease.is_reused() {
+            Failed::Stale(cause)
+        } else {
+            Failed::Other(Error::Upstream(self.lease.error(cause)))
+        }
+    }
+}
+
+/// Why an answer that was begun did not come to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TransferError {
+    /// The client is gone, or sends nonsense.
+    Client,
+    /// The backend is gone, or sends nonsense.
+    Backend,
+    /// Neither moves.
+    Idle,
+}
+
+fn said(method: &Method, head: ResponseHead) -> Result<Said, Malformed> {
+    let length = response_body(method, &head)?;
+    Ok(match head.status {
+        StatusCode::SWITCHING_PROTOCOLS => Said::Switching(head),
+        status if status.is_informational() => Said::Interim(head),
+        _ => Said::Answer(head, length),
+    })
+}
+
+fn sender_failed(error: &FlowError) -> Error {
+    match error {
+        FlowError::Malformed(Malformed::Truncated) | FlowError::Source | FlowError::Sink => {
+            Error::ClientGone
+        }
+        FlowError::Malformed(error) => Error::Malformed(*error),
+    }
+}
+
+/// Says whether a backend may send one more answer before its answer.
+#[derive(Debug, Default)]
+pub(super) struct InterimBudget(usize);
+
+impl InterimBudget {
+    pub(super) fn take(&mut self) -> bool {
+        self.0 += 1;
+        self.0 <= INTERIM
+    }
+}
+
+/// A body of which nothing is read but what came with its head.
+pub(super) fn is_whole(length: BodyLength, inbox: &mut Inbox, buffers: &Buffers) -> bool {
+    let mut decoder = Decoder::new(length);
+    match decoder.decode(inbox.bytes_mut()) {
+        Ok(decoded) if decoder.is_ended() => {
+            inbox.consume(decoded.consumed, buffers);
+            true
+        }
+        _ => false,
+    }
+}

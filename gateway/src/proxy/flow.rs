@@ -1,0 +1,229 @@
+//! A body on its way from one connection to another: out of one framing, into the other.
+//!
+//! One buffer's worth is in flight at a time: nothing more is read before it has left, so a slow
+//! reader slows its sender down and costs no memory.
+
+use crate::{
+    headers::hop_by_hop::strip_trailers,
+    http1::{Decoder, Malformed, write_chunk_size, write_last_chunk},
+    io::{Buffers, Inbox},
+};
+use std::{
+    io::{self, IoSlice},
+    ops::Range,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// A message on its way: its head, then its body.
+#[derive(Debug)]
+pub(super) struct Flow {
+    decoder: Decoder,
+    /// Whether the body goes on in chunks; else as it is.
+    chunked: bool,
+    /// Goes before the data: the head, a chunk's first line.
+    lead: Vec<u8>,
+    /// The data, in the inbox that it was read into.
+    data: Range<usize>,
+    /// Bytes of the inbox that are done with once the data has left.
+    consumed: usize,
+    /// Goes behind the data: a chunk's end, the last chunk.
+    tail: Vec<u8>,
+    /// Bytes of lead, data and tail that have left.
+    written: usize,
+    /// Whether the head is still to leave, or to leave once more.
+    is_first: bool,
+    unflushed: bool,
+    /// Bytes of the body that were read.
+    body: u64,
+    /// Bytes of everything that left.
+    moved: u64,
+}
+
+/// Why a flow ended too early.
+#[derive(Debug)]
+pub(super) enum FlowError {
+    /// The connection that it comes from failed.
+    Source,
+    /// What came over it is malformed, or broke off.
+    Malformed(Malformed),
+    /// The connection that it goes to failed.
+    Sink,
+}
+
+impl Flow {
+    /// A message with this head, whose body comes out of `decoder`.
+    pub(super) fn new(head: Vec<u8>, decoder: Decoder, chunked: bool) -> Self {
+        Self {
+            decoder,
+            chunked,
+            lead: head,
+            data: 0..0,
+            consumed: 0,
+            tail: Vec::new(),
+            written: 0,
+            is_first: true,
+            unflushed: false,
+            body: 0,
+            moved: 0,
+        }
+    }
+
+    /// Takes what has been read already along with the head.
+    ///
+    /// # Errors
+    /// Fails where that is malformed: nothing of the message has left then.
+    pub(super) fn load(&mut self, inbox: &mut Inbox) -> Result<(), Malformed> {
+        if self.decoder.is_ended() {
+            return Ok(());
+        }
+        let decoded = self.decoder.decode(inbox.bytes_mut())?;
+        (self.data, self.consumed) = (decoded.data, decoded.consumed);
+        self.body += self.data.len() as u64;
+        self.frame();
+        Ok(())
+    }
+
+    /// Bytes of the body so far.
+    pub(super) fn body(&self) -> u64 {
+        self.body
+    }
+
+    /// Bytes that left so far: whether it moves.
+    pub(super) fn moved(&self) -> u64 {
+        self.moved
+    }
+
+    /// Starts over, on another connection; false where something is gone that would be needed.
+    pub(super) fn rewind(&mut self) -> bool {
+        if self.is_first {
+            self.written = 0;
+        }
+        self.is_first
+    }
+
+    /// Whether something waits for the connection that it goes to.
+    pub(super) fn is_blocked(&self) -> bool {
+        !self.has_left()
+    }
+
+    /// The message has left: its part of the inbox is done with. Returns the buffer of the head.
+    pub(super) fn finish(self, inbox: &mut Inbox, buffers: &Buffers) -> Vec<u8> {
+        inbox.consume(self.consumed, buffers);
+        self.lead
+    }
+
+    /// Moves what can be moved. Ready once the whole message has left.
+    ///
+    /// # Errors
+    /// Fails where one of the connections does, or the message is malformed.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut (impl AsyncRead + Unpin),
+        inbox: &mut Inbox,
+        to: &mut (impl AsyncWrite + Unpin),
+        buffers: &Buffers,
+    ) -> Poll<Result<(), FlowError>> {
+        loop {
+            ready!(self.poll_write(cx, inbox, to)).map_err(|_| FlowError::Sink)?;
+            if self.decoder.is_ended() {
+                return self.poll_flush(cx, to);
+            }
+            inbox.consume(std::mem::take(&mut self.consumed), buffers);
+            self.next_window();
+            self.load(inbox).map_err(FlowError::Malformed)?;
+            if self.has_left() && !self.decoder.is_ended() {
+                let Poll::Ready(read) = inbox.poll_fill(cx, from, buffers) else {
+                    // Nothing more to come for now: what a stream holds back must leave.
+                    ready!(self.poll_flush(cx, to))?;
+                    return Poll::Pending;
+                };
+                if read.map_err(|_| FlowError::Source)? == 0 {
+                    self.decoder.end_of_input().map_err(FlowError::Malformed)?;
+                    self.frame();
+                } else {
+                    self.load(inbox).map_err(FlowError::Malformed)?;
+                }
+            }
+        }
+    }
+
+    /// Puts a chunk's frame around the data, where there are chunks.
+    fn frame(&mut self) {
+        if !self.chunked {
+            return;
+        }
+        if !self.data.is_empty() {
+            write_chunk_size(self.data.len(), &mut self.lead);
+            self.tail.extend_from_slice(b"\r\n");
+        }
+        if self.decoder.is_ended() {
+            let trailers = self.decoder.take_trailers().map(|mut trailers| {
+                strip_trailers(&mut trailers);
+                trailers
+            });
+            write_last_chunk(trailers.as_deref().filter(|trailers| !trailers.is_empty()), &mut self.tail);
+        }
+    }
+
+    fn next_window(&mut self) {
+        self.is_first = false;
+        self.lead.clear();
+        self.tail.clear();
+        self.data = 0..0;
+        self.written = 0;
+    }
+
+    fn has_left(&self) -> bool {
+        self.written == self.lead.len() + self.data.len() + self.tail.len()
+    }
+
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        inbox: &Inbox,
+        to: &mut (impl AsyncWrite + Unpin),
+    ) -> Poll<io::Result<()>> {
+        while !self.has_left() {
+            let data = inbox.bytes().get(self.data.clone()).unwrap_or_default();
+            let mut slices = [IoSlice::new(&self.lead), IoSlice::new(data), IoSlice::new(&self.tail)];
+            let mut waiting = slices.as_mut_slice();
+            IoSlice::advance_slices(&mut waiting, self.written);
+            let written = ready!(write(cx, Pin::new(&mut *to), waiting))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.written += written;
+            self.moved += written as u64;
+            self.unflushed = true;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_flush(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &mut (impl AsyncWrite + Unpin),
+    ) -> Poll<Result<(), FlowError>> {
+        if self.unflushed {
+            ready!(Pin::new(to).poll_flush(cx)).map_err(|_| FlowError::Sink)?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// One piece is written as one: gathering costs.
+fn write(
+    cx: &mut Context<'_>,
+    to: Pin<&mut impl AsyncWrite>,
+    waiting: &[IoSlice<'_>],
+) -> Poll<io::Result<usize>> {
+    let mut pieces = waiting.iter().filter(|slice| !slice.is_empty());
+    match (pieces.next(), pieces.next()) {
+        (Some(only), None) => to.poll_write(cx, only),
+        _ => to.poll_write_vectored(cx, waiting),
+    }
+}
