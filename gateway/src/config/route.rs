@@ -9,7 +9,12 @@ use serde::{
 };
 use toml::Spanned;
 
-use super::{plugin::OnError, plugin_config::PluginConfig, target::Target, values::Duration};
+use super::{
+    plugin::OnError,
+    plugin_config::PluginConfig,
+    target::Target,
+    values::{Duration, whole},
+};
 
 /// Which requests and connections go where, through which plugins.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -58,6 +63,9 @@ pub struct Route {
     /// How long to wait for the backend.
     #[serde(default)]
     pub timeouts: RouteTimeouts,
+    /// How often a request may be sent to another server.
+    #[serde(default)]
+    pub retries: Retries,
 }
 
 fn websocket() -> Vec<Spanned<String>> {
@@ -120,6 +128,27 @@ impl Default for RouteTimeouts {
             idle: Duration::from_secs(60),
             tunnel: Duration::from_secs(3600),
         }
+    }
+}
+
+/// How often a request may be sent to another server of the backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retries {
+    /// Attempts at a request, the first among them, 1 to 20. Each is at another server.
+    #[serde(deserialize_with = "whole::<_, u32, _, 1, 20>")]
+    #[schemars(range(min = 1, max = 20))]
+    pub attempts: u32,
+    /// Requests that may be repeated after they were sent, in percent of the route's requests of the
+    /// last seconds, 0 to 100. 0 repeats none.
+    #[serde(deserialize_with = "whole::<_, u32, _, 0, 100>")]
+    #[schemars(range(min = 0, max = 100))]
+    pub budget: u32,
+}
+
+impl Default for Retries {
+    fn default() -> Self {
+        Self { attempts: 3, budget: 20 }
     }
 }
 

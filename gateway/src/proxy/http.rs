@@ -277,6 +277,7 @@ impl<'a> Session<'a> {
             LocalTarget::Pool(pool) => pool,
             LocalTarget::Respond => return Ok(Outgoing::Answer(fixed(route))),
         };
+        let key = route.route.sticky.as_ref().and_then(|sticky| sticky.key(&head.fields));
         let upload = self.compose(&mut head, asked.as_ref(), client)?;
         let timeouts = &route.route.timeouts;
         let order = Order {
@@ -286,6 +287,9 @@ impl<'a> Session<'a> {
             connect: timeouts.connect,
             response: timeouts.response,
             idle: timeouts.idle,
+            attempts: route.route.retries.attempts,
+            budget: &route.budget,
+            key,
             buffers: self.buffers(),
         };
         // From here on the backend has the body, or takes it.
@@ -469,8 +473,8 @@ impl<'a> Session<'a> {
         let written = write_all(client, &text, self.idle()).await;
         self.buffers().put_text(text);
         let (Ok(()), Some(route)) = (written, self.route.take()) else { return After::Close };
-        let upstream = exchange.into_tunnel(&mut client.inbox, self.buffers());
-        After::Tunnel(Tunnel::new(upstream, &route, self.entry.take()))
+        let (upstream, seat) = exchange.into_tunnel(&mut client.inbox, self.buffers());
+        After::Tunnel(Tunnel::new(upstream, seat, &route, self.entry.take()))
     }
 
     /// Decides how the client sees the end of the body, and says so in the head.

@@ -5,6 +5,7 @@ use crate::{
     ids::ClientAddr,
     relay::Side,
     snapshot::{LocalRoute, LocalTarget},
+    upstream::Tries,
 };
 use bytes::Bytes;
 use std::{rc::Rc, sync::Arc};
@@ -14,10 +15,11 @@ use tokio::{net::TcpStream, time::Instant};
 pub(super) async fn serve(stream: TcpStream, peer: ClientAddr, route: Rc<LocalRoute>, worker: &Worker) {
     let LocalTarget::Pool(pool) = &route.target else { return };
     let began = Instant::now();
-    match pool.tunnel(route.route.timeouts.connect).await {
-        Ok(io) => {
+    let mut tries = Tries::of_tunnel(route.route.retries.attempts);
+    match pool.tunnel(&mut tries, route.route.timeouts.connect).await {
+        Ok((io, seat)) => {
             let upstream = Side { io, early: Bytes::new() };
-            let tunnel = Tunnel::new(upstream, &route, None);
+            let tunnel = Tunnel::new(upstream, seat, &route, None);
             let name = Arc::clone(&route.name);
             // See there: the route must not live as long as the tunnel.
             drop(route);

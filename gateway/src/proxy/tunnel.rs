@@ -5,17 +5,19 @@ use crate::{
     metrics::Gauge,
     relay::{Counters, End, Side, Summary, relay},
     snapshot::{LocalRoute, RouteMetrics},
+    upstream::Seat,
 };
 use std::{sync::Arc, time::Duration};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// A tunnel that is about to open: its other side, and its line in the access log.
 ///
-/// Of its route it keeps the name, the idle time and the counters. It may live for days, and the
+/// Of its route it keeps the name, the idle time, the counters and its place on the server. It may live for days, and the
 /// plugins and connections of a route that is long replaced must not live as long.
 #[derive(Debug)]
 pub(super) struct Tunnel<I> {
     upstream: Side<I>,
+    _seat: Seat,
     route: Arc<str>,
     idle: Duration,
     metrics: RouteMetrics,
@@ -23,9 +25,14 @@ pub(super) struct Tunnel<I> {
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Tunnel<I> {
-    pub(super) fn new(upstream: Side<I>, route: &LocalRoute, entry: Option<Box<Entry>>) -> Self {
+    pub(super) fn new(
+        upstream: Side<I>,
+        seat: Seat,
+        route: &LocalRoute,
+        entry: Option<Box<Entry>>,
+    ) -> Self {
         let (name, metrics) = (Arc::clone(&route.name), route.metrics.clone());
-        Self { upstream, route: name, idle: route.route.timeouts.tunnel, metrics, entry }
+        Self { upstream, _seat: seat, route: name, idle: route.route.timeouts.tunnel, metrics, entry }
     }
 
     /// Relays until both sides are done.
