@@ -25,12 +25,7 @@ pub(super) struct Tunnel<I> {
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Tunnel<I> {
-    pub(super) fn new(
-        upstream: Side<I>,
-        seat: Seat,
-        route: &LocalRoute,
-        entry: Option<Box<Entry>>,
-    ) -> Self {
+    pub(super) fn new(upstream: Side<I>, seat: Seat, route: &LocalRoute, entry: Option<Box<Entry>>) -> Self {
         let (name, metrics) = (Arc::clone(&route.name), route.metrics.clone());
         Self { upstream, _seat: seat, route: name, idle: route.route.timeouts.tunnel, metrics, entry }
     }

@@ -112,7 +112,8 @@ impl Counts {
         let server = check.server.to_string();
         let labels = [("backend", &*check.backend), ("server", &*server)];
         let [backend, server] = labels;
-        let asked = |outcome| metrics.counter(&names::HEALTH_CHECKS, &[backend, server, ("outcome", outcome)]);
+        let asked =
+            |outcome| metrics.counter(&names::HEALTH_CHECKS, &[backend, server, ("outcome", outcome)]);
         let healthy = metrics.gauge(&names::SERVER_HEALTHY, &labels);
         Self { passed: asked("passed"), failed: asked("failed"), healthy }
     }
@@ -158,7 +159,8 @@ impl Verdict {
     /// Takes one more answer into account, and says whether that changes anything.
     fn changes(&mut self, passed: bool, question: &Question) -> bool {
         (self.passed, self.failed) = if passed { (self.passed + 1, 0) } else { (0, self.failed + 1) };
-        let healthy = if self.healthy { self.failed < question.unhealthy } else { self.passed >= question.healthy };
+        let healthy =
+            if self.healthy { self.failed < question.unhealthy } else { self.passed >= question.healthy };
         let changes = healthy != self.healthy;
         if changes {
             *self = Self { healthy, passed: 0, failed: 0 };

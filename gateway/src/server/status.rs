@@ -88,9 +88,8 @@ fn routes(snapshot: &Snapshot, metrics: &Metrics) -> Vec<Value> {
 fn backends(snapshot: &Snapshot, reports: &Reports, metrics: &Metrics) -> Vec<Value> {
     let one = |backend: &Arc<Backend>| {
         let name = &*backend.settings.name;
-        let connects = |outcome| {
-            metrics.value(&names::UPSTREAM_CONNECTS, &[("backend", name), ("outcome", outcome)])
-        };
+        let connects =
+            |outcome| metrics.value(&names::UPSTREAM_CONNECTS, &[("backend", name), ("outcome", outcome)]);
         json!({
             "name": name,
             "servers": backend.members().map(|(server, member)| of_server(name, server, member, reports)).collect::<Vec<_>>(),

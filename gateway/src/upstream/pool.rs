@@ -108,7 +108,11 @@ impl Pool {
     ///
     /// # Errors
     /// Fails where none of those tried takes a connection, and where none has room in time.
-    pub async fn lease(self: &Rc<Self>, tries: &mut Tries, deadline: Duration) -> Result<Lease, UpstreamError> {
+    pub async fn lease(
+        self: &Rc<Self>,
+        tries: &mut Tries,
+        deadline: Duration,
+    ) -> Result<Lease, UpstreamError> {
         let is_first = self.backend.settings.limits.is_none() || self.backend.queue().is_empty();
         let seat = match is_first.then(|| self.enter(tries)).flatten() {
             Some(seat) => match self.kept(seat, tries) {
@@ -289,7 +293,8 @@ impl Pool {
     }
 
     async fn dial(&self, server: usize, deadline: Duration) -> Result<TcpStream, Cause> {
-        let (Some(address), Some(place)) = (self.backend.settings.servers.get(server), self.places.get(server))
+        let (Some(address), Some(place)) =
+            (self.backend.settings.servers.get(server), self.places.get(server))
         else {
             return Err(Cause::Refused);
         };
