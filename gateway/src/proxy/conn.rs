@@ -108,9 +108,7 @@ async fn serve_http(stream: TcpStream, connection: Connection, mut guard: Guard)
         let (limits, patience) = connection.terms();
         let after = match client.next(limits, patience, Instant::now(), &mut guard, &worker.buffers).await {
             // In a place of its own: most connections wait for a request most of the time.
-            Next::Request(head) => {
-                Box::pin(http::serve(&connection, &mut client, head, &guard)).await
-            }
+            Next::Request(head) => Box::pin(http::serve(&connection, &mut client, head, &guard)).await,
             Next::Malformed(error) => {
                 Box::pin(http::reject(&connection, &mut client, Error::Malformed(error), &guard)).await
             }

@@ -23,11 +23,7 @@ use crate::{
 use bytes::Bytes;
 use http::{Method, StatusCode, Version};
 use std::{rc::Rc, sync::Arc, time::Duration};
-use tokio::{
-    io::AsyncWriteExt as _,
-    net::TcpStream,
-    time::Instant,
-};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::Instant};
 
 /// What this gateway calls itself on the way to a backend (RFC 9110 §7.6.3).
 const VIA: &[u8] = b"1.1 vers-gateway";
@@ -134,8 +130,7 @@ impl<'a> Session<'a> {
     fn nameless(connection: &'a Connection, guard: &'a Guard) -> Self {
         let (id, began) = (connection.worker.ids.next(), Instant::now());
         let view = connection.view();
-        let entry =
-            view.local.shared.log.access.then(|| Box::new(Entry::new(id, connection.peer, began)));
+        let entry = view.local.shared.log.access.then(|| Box::new(Entry::new(id, connection.peer, began)));
         Self {
             connection,
             guard,
@@ -170,12 +165,8 @@ impl<'a> Session<'a> {
             return Err(Error::Connect);
         }
         let authority = headers::authority(&head).map_err(Error::Authority)?;
-        let question = Question {
-            host: &authority.host,
-            path: head.path(),
-            method: &head.method,
-            fields: &head.fields,
-        };
+        let question =
+            Question { host: &authority.host, path: head.path(), method: &head.method, fields: &head.fields };
         let found = table.lookup(question).ok_or(Error::NoRoute)?;
         let host = connection_host(authority.full);
         let route = Rc::clone(view.local.routes.get(found.route).ok_or(Error::NoRoute)?);
@@ -520,13 +511,7 @@ impl<'a> Session<'a> {
         text
     }
 
-    fn facts(
-        &self,
-        route: &LocalRoute,
-        client: ClientAddr,
-        captures: &Captures,
-        is_upgrade: bool,
-    ) -> Facts {
+    fn facts(&self, route: &LocalRoute, client: ClientAddr, captures: &Captures, is_upgrade: bool) -> Facts {
         Facts {
             id: self.id,
             route: Arc::clone(&route.name),
@@ -601,7 +586,8 @@ struct Asked {
 
 impl Asked {
     fn is_answered_by(&self, agreed: &Upgrade, fields: &Fields) -> bool {
-        let is_handshake = !agreed.is_to_websocket() || self.accept.is_some_and(|accept| accept.is_in(fields));
+        let is_handshake =
+            !agreed.is_to_websocket() || self.accept.is_some_and(|accept| accept.is_in(fields));
         self.upgrade.allows(agreed) && is_handshake
     }
 }
