@@ -2,10 +2,14 @@
 
 mod buffers;
 mod inbox;
+#[cfg(target_os = "linux")]
+mod pipe;
 mod stream;
 mod timer;
 
 pub use buffers::{BUFFER_SIZE, Buffers};
 pub use inbox::Inbox;
+#[cfg(target_os = "linux")]
+pub use pipe::Pipe;
 pub use stream::Stream;
 pub use timer::Timer;

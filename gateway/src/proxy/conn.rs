@@ -5,6 +5,7 @@ use super::{
     client::{Client, Next, Patience},
     http::{self, After},
     tcp,
+    tunnel::Tunnel,
     worker::Worker,
 };
 use crate::{
@@ -23,8 +24,8 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-/// Serves a connection that was accepted on the listener with this configured address, and begins
-/// with `local`, where that listener is.
+/// Serves a connection up to its end, or up to the tunnel that it becomes. It was accepted on the
+/// listener with this configured address, and begins with `local`, where that listener is.
 pub async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
@@ -32,20 +33,19 @@ pub async fn serve(
     listener: SocketAddr,
     worker: Rc<Worker>,
     guard: Guard,
-) {
+) -> Option<Tunnel> {
     let peer = ClientAddr::from(peer);
     let port = stream.local_addr().map_or(0, |address| address.port());
-    let Some(view) = View::of(local, listener, peer, port) else { return };
+    let view = View::of(local, listener, peer, port)?;
     match view.listener.mode {
         Mode::Http(_) => {
             let connection = Connection { worker, peer, port, view: RefCell::new(view) };
-            serve_http(stream, connection, guard).await;
+            serve_http(stream, connection, guard).await
         }
         Mode::Tcp(route) => {
-            if let Some(route) = view.local.routes.get(route).cloned() {
-                drop(view);
-                tcp::serve(stream, peer, route, &worker).await;
-            }
+            let route = view.local.routes.get(route).cloned()?;
+            drop(view);
+            tcp::serve(stream, peer, route, &worker, guard).await
         }
     }
 }
@@ -95,7 +95,7 @@ impl Connection {
     }
 }
 
-async fn serve_http(stream: TcpStream, connection: Connection, mut guard: Guard) {
+async fn serve_http(stream: TcpStream, connection: Connection, mut guard: Guard) -> Option<Tunnel> {
     if guard.is_draining() {
         // It was accepted on the way out: its client is about to ask, or has asked already. How this
         // ends, the connection finds out itself.
@@ -128,14 +128,13 @@ async fn serve_http(stream: TcpStream, connection: Connection, mut guard: Guard)
         After::Next | After::Close => client.inbox.release(&worker.buffers),
         After::Reset => client.io.reset(),
         After::Linger => linger(client.io, &worker).await,
-        After::Tunnel(tunnel) => {
+        After::Tunnel(route, upstream, line) => {
             let early = client.inbox.take(&worker.buffers);
-            let side = Side { io: client.io, early };
-            drop(connection);
-            // In a place of its own: it lives long, and thousands of tunnels should touch little memory.
-            Box::pin(tunnel.run(side, &worker)).await;
+            let client = Side { io: client.io, early };
+            return Some(Tunnel::new(client, upstream, &route, line, &worker, guard));
         }
     }
+    None
 }
 
 /// How long a client may take to ask that has come while its listener goes.

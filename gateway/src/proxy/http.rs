@@ -7,7 +7,7 @@ use super::{
     conn::{Connection, View},
     exchange::{Exchange, InterimBudget, Order, Said, TransferError, is_whole},
     flow::Flow,
-    tunnel::Tunnel,
+    tunnel::Line,
 };
 use crate::{
     drain::Guard,
@@ -17,6 +17,7 @@ use crate::{
     io::{Buffers, Stream},
     message::{Fields, Known, RequestHead, ResponseHead},
     plugins::{self, Facts, LocalResponse, Outcome},
+    relay::Side,
     route::{Captures, Question},
     snapshot::{Fixed, LocalRoute, LocalTarget, Mode, Target},
 };
@@ -42,7 +43,7 @@ pub(super) enum After {
     /// Its end must not look like the end of the answer.
     Reset,
     /// It speaks another protocol from now on.
-    Tunnel(Tunnel<TcpStream>),
+    Tunnel(Rc<LocalRoute>, Side<TcpStream>, Line),
 }
 
 /// Answers a request, whatever becomes of it.
@@ -461,7 +462,7 @@ impl<'a> Session<'a> {
         self.buffers().put_text(text);
         let (Ok(()), Some(route)) = (written, self.route.take()) else { return After::Close };
         let upstream = exchange.into_tunnel(&mut client.inbox, self.buffers());
-        After::Tunnel(Tunnel::new(upstream, &route, self.entry.take()))
+        After::Tunnel(route, upstream, Line::Request(self.entry.take()))
     }
 
     /// Decides how the client sees the end of the body, and says so in the head.

@@ -17,4 +17,5 @@ mod worker;
 
 pub use answer::{ErrorCode, TOO_MANY_CONNECTIONS};
 pub use conn::serve;
+pub use tunnel::Tunnel;
 pub use worker::Worker;
