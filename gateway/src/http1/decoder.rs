@@ -59,6 +59,25 @@ impl Decoder {
         self.state == State::Ended
     }
 
+    /// How many bytes are left of a body whose length was told.
+    pub fn left(&self) -> Option<u64> {
+        match self.state {
+            State::Exact(left) => Some(left),
+            _ => None,
+        }
+    }
+
+    /// Counts bytes of such a body that went by without being decoded: there is nothing to take them
+    /// out of.
+    pub fn pass(&mut self, bytes: u64) {
+        if let State::Exact(left) = &mut self.state {
+            *left = left.saturating_sub(bytes);
+            if *left == 0 {
+                self.state = State::Ended;
+            }
+        }
+    }
+
     /// The trailers, once the body has ended.
     pub fn take_trailers(&mut self) -> Option<Box<Fields>> {
         self.trailers.take()
