@@ -20,6 +20,8 @@ mod scale; // much of everything, in flat memory
 mod tcp; // raw TCP routes
 mod tidy; // habits that a machine can check
 mod websocket; // protocols that begin as a request
+mod wire_requests; // raw requests, each with its verdict
+mod wire_responses; // raw answers of backends, each with its verdict
 
 /// The daemon, for suites that take a process.
 const DAEMON: &str = env!("CARGO_BIN_EXE_test-daemon");
