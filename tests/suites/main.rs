@@ -20,6 +20,7 @@ mod scale; // much of everything, in flat memory
 mod tcp; // raw TCP routes
 mod tidy; // habits that a machine can check
 mod websocket; // protocols that begin as a request
+mod wire_faults; // backends and clients that misbehave on the wire
 
 /// The daemon, for suites that take a process.
 const DAEMON: &str = env!("CARGO_BIN_EXE_test-daemon");

@@ -18,7 +18,7 @@ use crate::{
 };
 use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 use tokio::{
-    io::AsyncReadExt as _,
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     time::{Instant, timeout},
 };
@@ -148,6 +148,8 @@ const LAST_CALL: Duration = Duration::from_millis(250);
 async fn linger(mut stream: TcpStream, worker: &Worker) {
     let mut buffer = worker.buffers.take();
     let reading = async {
+        // There is nothing more to come, and the client need not wait to learn it.
+        let _ = stream.shutdown().await;
         let mut bytes = 0;
         while let Ok(read @ 1..) = stream.read(&mut buffer).await {
             bytes += read;

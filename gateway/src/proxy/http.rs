@@ -288,8 +288,11 @@ impl<'a> Session<'a> {
             idle: timeouts.idle,
             buffers: self.buffers(),
         };
-        // From here on the backend has the body, or takes it.
-        self.body = BodyLength::None;
+        // From here on the backend takes the body. Should the exchange fail, nobody knows how much of
+        // it is left in front of the next request.
+        if self.body != BodyLength::None {
+            self.body = BodyLength::UntilClose;
+        }
         let began = Exchange::begin(client, &order, upload).await;
         let (mut exchange, mut said) = began.inspect_err(|error| self.failed(error))?;
         let mut interim = InterimBudget::default();
