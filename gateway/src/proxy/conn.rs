@@ -3,6 +3,7 @@
 use super::{
     answer::Error,
     client::{Client, Next, Patience},
+    cut::Cut,
     http::{self, After},
     tcp,
     worker::Worker,
@@ -118,7 +119,15 @@ async fn serve_http(stream: TcpStream, connection: Connection, mut guard: Guard)
             Next::Late if is_first => {
                 Box::pin(http::reject(&connection, &mut client, Error::HeadTimeout, &guard)).await
             }
-            Next::Late | Next::Nothing => After::Close,
+            Next::Late => {
+                worker.count_cut(Cut::Head);
+                After::Close
+            }
+            Next::Idle => {
+                worker.count_cut(Cut::KeepAlive);
+                After::Close
+            }
+            Next::Nothing => After::Close,
         };
         is_first = false;
         if !matches!(after, After::Next) {
@@ -129,7 +138,10 @@ async fn serve_http(stream: TcpStream, connection: Connection, mut guard: Guard)
     match after {
         After::Next | After::Close => client.inbox.release(&worker.buffers),
         After::Reset => client.io.reset(),
-        After::Linger => linger(client.io, &worker).await,
+        After::Linger => {
+            client.inbox.release(&worker.buffers);
+            linger(client.io, &worker).await;
+        }
         After::Tunnel(tunnel) => {
             let early = client.inbox.take(&worker.buffers);
             let side = Side { io: client.io, early };

@@ -4,6 +4,7 @@
 use super::{
     answer::Error,
     client::Client,
+    cut::Cut,
     flow::{Flow, FlowError},
 };
 use crate::{
@@ -157,9 +158,12 @@ impl Exchange {
                     Poll::Pending => break,
                 }
             }
-            if self.progress != Upload::Running
-                && let Poll::Ready(gone) = client.poll_gone(cx, order.buffers)
-            {
+            let gone = if self.progress == Upload::Running {
+                client.poll_overdue(cx)
+            } else {
+                client.poll_gone(cx, None, order.buffers)
+            };
+            if let Poll::Ready(gone) = gone {
                 return Poll::Ready(Err(Failed::Other(gone)));
             }
             // Who is waited for: the client's body, or the backend.
@@ -194,7 +198,12 @@ impl Exchange {
                 match self.upload.poll(cx, &mut client.io, &mut client.inbox, &mut self.lease.io, buffers) {
                     Poll::Ready(Ok(())) => self.progress = Upload::Done,
                     Poll::Ready(Err(FlowError::Sink)) => self.progress = Upload::Refused,
-                    Poll::Ready(Err(_)) => return Poll::Ready(Err(TransferError::Client)),
+                    Poll::Ready(Err(error)) => {
+                        return Poll::Ready(Err(match sender_failed(&error) {
+                            Error::Malformed(_) => TransferError::Body,
+                            _ => TransferError::Client,
+                        }));
+                    }
                     Poll::Pending => {}
                 }
             }
@@ -207,8 +216,16 @@ impl Exchange {
             if self.upload.moved() + answer.moved() != moved {
                 since = Instant::now();
             }
-            if self.progress != Upload::Running && client.poll_gone(cx, buffers).is_ready() {
-                return Poll::Ready(Err(TransferError::Client));
+            let gone = if self.progress == Upload::Running {
+                client.poll_overdue(cx)
+            } else {
+                client.poll_gone(cx, Some(since), buffers)
+            };
+            if let Poll::Ready(gone) = gone {
+                return Poll::Ready(Err(match gone {
+                    Error::TotalTimeout => TransferError::Total,
+                    _ => TransferError::Client,
+                }));
             }
             client.timer.poll(cx, since + idle).map(|()| Err(TransferError::Idle))
         })
@@ -260,12 +277,29 @@ impl Exchange {
 /// Why an answer that was begun did not come to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TransferError {
-    /// The client is gone, or sends nonsense.
+    /// The client is gone.
     Client,
+    /// The rest of the request's body is malformed, or too large.
+    Body,
     /// The backend is gone, or sends nonsense.
     Backend,
     /// Neither moves.
     Idle,
+    /// The time of the request is over.
+    Total,
+}
+
+impl TransferError {
+    /// What it is to the operator; a client that left was not cut.
+    pub(super) fn cut(self) -> Option<Cut> {
+        match self {
+            Self::Client => None,
+            Self::Body => Some(Cut::Body),
+            Self::Backend => Some(Cut::Upstream),
+            Self::Idle => Some(Cut::Idle),
+            Self::Total => Some(Cut::Total),
+        }
+    }
 }
 
 fn said(method: &Method, head: ResponseHead) -> Result<Said, Malformed> {

@@ -1,6 +1,6 @@
 //! What follows a protocol change: bytes both ways, and nobody looks at them.
 
-use super::{access::Entry, worker::Worker};
+use super::{access::Entry, cut::Cut, worker::Worker};
 use crate::{
     metrics::Gauge,
     relay::{Counters, End, Side, Summary, relay},
@@ -37,9 +37,11 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Tunnel<I> {
         let _open = Open::new(&self.metrics.tunnels);
         let counters = Counters { sent: &self.metrics.sent, received: &self.metrics.received };
         let summary = relay(client, self.upstream, self.idle, &worker.buffers, counters).await;
-        if let End::Failed(error) = &summary.end {
+        match &summary.end {
+            End::Closed => {}
+            End::Idle => worker.count_cut(Cut::Tunnel),
             // A peer that is gone is how most tunnels end.
-            tracing::debug!(route = &*self.route, %error, "a tunnel broke off");
+            End::Failed(error) => tracing::debug!(route = &*self.route, %error, "a tunnel broke off"),
         }
         if let Some(entry) = &mut self.entry {
             entry.tunnelled(summary.received, summary.sent);
