@@ -361,8 +361,11 @@ async fn an_upgrade_shows_itself_to_plugins() {
     let backend = Backend::hello().await;
     let gateway = through(backend.addr(), &[("echo", guest("echo_context"), "")]);
     let mut raw = Raw::connect(gateway.addr()).await;
-    raw.send("GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade, close\r\nupgrade: websocket\r\n\
-              sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n").await;
+    raw.send(
+        "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade, close\r\nupgrade: websocket\r\n\
+              sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    )
+    .await;
     let answer = raw.to_end().await;
     assert_eq!(told(&answer, "upgrade"), "yes", "{answer}");
     assert!(!answer.contains("\nconnection: upgrade"), "hop-by-hop headers are gone by then: {answer}");

@@ -135,8 +135,10 @@ async fn what_runs_on_a_removed_listener_is_finished() {
     let (backend, mut calls) = Backend::by_hand().await;
     let (echo, upgrading) = (Backend::tcp_echo().await, upgrading().await);
     let stays = listener("stays", "[::]:0", echo.addr(), "");
-    let upgrade =
-        format!("[[route]]\nlisteners = [\"goes\"]\npath = \"/echo\"\nupgrades = [\"echo\"]\nto = \"{}\"", upgrading.addr());
+    let upgrade = format!(
+        "[[route]]\nlisteners = [\"goes\"]\npath = \"/echo\"\nupgrades = [\"echo\"]\nto = \"{}\"",
+        upgrading.addr()
+    );
     let goes = listener("goes", "127.0.0.1:0", backend.addr(), &upgrade);
     let raw = listener("raw", "[::1]:0", echo.addr(), "protocol = \"tcp\"");
     let gateway = TestGateway::start(&format!("{stays}{goes}{raw}"));

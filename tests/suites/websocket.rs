@@ -302,7 +302,10 @@ async fn a_client_may_name_several_protocols_and_the_server_picks() {
     let mut client = Raw::connect(gateway.addr()).await;
     client.send(ask("foo, websocket, bar")).await;
     let mut server = visitors.next().await;
-    assert!(server.head().await.contains("\r\nupgrade: foo, websocket\r\n"), "less what the route does not have");
+    assert!(
+        server.head().await.contains("\r\nupgrade: foo, websocket\r\n"),
+        "less what the route does not have"
+    );
     server.send(agree("websocket")).await;
     let head = client.head().await;
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");

@@ -115,9 +115,10 @@ mod tests {
         check("http://a/", &["b"], Err(Ambiguous));
         check("http://a/", &[], Err(Missing));
         check("http://u@a/", &["u@a"], Err(Malformed));
-        for bad in
-            ["", ":80", "a:x", "a:99999", "a b", "a/b", "a@b", "[::1", "[::g]", "[::1]x", "a:+1", "a\u{e9}", "a,b"]
-        {
+        for bad in [
+            "", ":80", "a:x", "a:99999", "a b", "a/b", "a@b", "[::1", "[::g]", "[::1]x", "a:+1", "a\u{e9}",
+            "a,b",
+        ] {
             check("/", &[bad], Err(Malformed));
         }
     }

@@ -82,7 +82,7 @@ impl Forwarding {
         client
     }
 
-/// Walks the chain from its end, which the nearest proxy wrote, to the first stranger in it.
+    /// Walks the chain from its end, which the nearest proxy wrote, to the first stranger in it.
     fn client(&self, fields: &Fields, trusted_proxies: &[IpNet]) -> ClientAddr {
         if fields.has(Known::XForwardedFor) {
             self.first_stranger(list(fields, Known::XForwardedFor).map(node), trusted_proxies)

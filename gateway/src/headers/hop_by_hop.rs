@@ -20,9 +20,8 @@ pub struct Options {
 impl Upgrade {
     /// Without all but these protocols; none where none is left.
     pub fn limited_to(self, protocols: &[Box<str>]) -> Option<Self> {
-        let is_listed = |wanted: &[u8]| {
-            protocols.iter().any(|protocol| protocol.as_bytes().eq_ignore_ascii_case(wanted))
-        };
+        let is_listed =
+            |wanted: &[u8]| protocols.iter().any(|protocol| protocol.as_bytes().eq_ignore_ascii_case(wanted));
         if tokens(&self.0).all(is_listed) {
             return Some(self);
         }
@@ -89,10 +88,13 @@ fn options(fields: &Fields) -> Options {
     Options {
         close: says(b"close"),
         keep_alive: says(b"keep-alive"),
-        upgrade: fields.only(Known::Upgrade).filter(|protocol| {
-            let carries_http = has_token(protocol, b"h2c") || has_token(protocol, b"h2");
-            !protocol.is_empty() && !carries_http && says(b"upgrade")
-        }).map(|protocol| Upgrade(protocol.into())),
+        upgrade: fields
+            .only(Known::Upgrade)
+            .filter(|protocol| {
+                let carries_http = has_token(protocol, b"h2c") || has_token(protocol, b"h2");
+                !protocol.is_empty() && !carries_http && says(b"upgrade")
+            })
+            .map(|protocol| Upgrade(protocol.into())),
     }
 }
 
@@ -207,7 +209,8 @@ mod tests {
 
     #[test]
     fn trailers_say_nothing_about_the_message() {
-        let sent = [("x-sum", "1"), ("Content-Length", "5"), ("host", "b"), ("x-forwarded-for", "c"), ("te", "x")];
+        let sent =
+            [("x-sum", "1"), ("Content-Length", "5"), ("host", "b"), ("x-forwarded-for", "c"), ("te", "x")];
         let mut trailers: Fields = sent.into_iter().collect();
         strip_trailers(&mut trailers);
         assert_eq!(lines(&trailers), [("x-sum".to_owned(), "1".to_owned())]);

@@ -67,6 +67,25 @@ impl Decoder {
         self.state == State::Ended
     }
 
+    /// How many bytes are left of a body whose length was told.
+    pub fn left(&self) -> Option<u64> {
+        match self.state {
+            State::Exact(left) => Some(left),
+            _ => None,
+        }
+    }
+
+    /// Counts bytes of such a body that went by without being decoded: there is nothing to take them
+    /// out of.
+    pub fn pass(&mut self, bytes: u64) {
+        if let State::Exact(left) = &mut self.state {
+            *left = left.saturating_sub(bytes);
+            if *left == 0 {
+                self.state = State::Ended;
+            }
+        }
+    }
+
     /// The trailers, once the body has ended.
     pub fn take_trailers(&mut self) -> Option<Box<Fields>> {
         self.trailers.take()
@@ -170,8 +189,8 @@ fn chunk_line(bytes: &[u8]) -> Result<Option<(u64, usize)>, Malformed> {
     let digits = line.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(line.len());
     let (digits, extension) = line.split_at(digits);
     // Extensions are dropped, as §7.1.1 has it; they must not hide the end of a line.
-    let is_extension = extension.is_empty()
-        || (extension.starts_with(b";") && crate::message::is_field_value(extension));
+    let is_extension =
+        extension.is_empty() || (extension.starts_with(b";") && crate::message::is_field_value(extension));
     let text = std::str::from_utf8(digits).map_err(|_| Malformed::Chunk)?;
     let size = u64::from_str_radix(text, 16).ok().filter(|size| *size <= i64::MAX as u64);
     match size {
@@ -201,7 +220,8 @@ mod tests {
     fn check(length: BodyLength, bytes: &[u8], expected: Result<(&[u8], usize, bool), Malformed>) {
         for piece in [1, 2, 3, 7, bytes.len().max(1)] {
             let got = decode(length, bytes, piece);
-            let got = got.as_ref().map(|(body, left, ended)| (body.as_slice(), *left, *ended)).map_err(|e| *e);
+            let got =
+                got.as_ref().map(|(body, left, ended)| (body.as_slice(), *left, *ended)).map_err(|e| *e);
             assert_eq!(got, expected, "{:?} in pieces of {piece}", String::from_utf8_lossy(bytes));
         }
     }

@@ -1,6 +1,9 @@
 //! Header fields: an ordered list of lines over one piece of text.
 
-use super::{Known, Span, names::{FORWARDING, HOP_BY_HOP}};
+use super::{
+    Known, Span,
+    names::{FORWARDING, HOP_BY_HOP},
+};
 
 /// Header fields in the order in which they came. Names match without regard to case, and keep
 /// theirs.

@@ -116,7 +116,8 @@ impl Known {
     /// Whether nobody but the gateway writes the field: how a message is framed, where it goes and
     /// what is said about its way.
     pub fn is_gateways(self) -> bool {
-        const OTHERS: u32 = Known::Host.bit() | Known::ContentLength.bit() | Known::Trailer.bit() | Known::Via.bit();
+        const OTHERS: u32 =
+            Known::Host.bit() | Known::ContentLength.bit() | Known::Trailer.bit() | Known::Via.bit();
         self.bit() & (HOP_BY_HOP | FORWARDING | OTHERS) != 0
     }
 

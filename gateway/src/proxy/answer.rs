@@ -170,7 +170,9 @@ impl ErrorCode {
             Self::BadCoding => {
                 (StatusCode::NOT_IMPLEMENTED, "bad-coding", "no transfer coding but chunked is understood")
             }
-            Self::UriTooLong => (StatusCode::URI_TOO_LONG, "uri-too-long", "the request's target is too long"),
+            Self::UriTooLong => {
+                (StatusCode::URI_TOO_LONG, "uri-too-long", "the request's target is too long")
+            }
             Self::HeadTooLarge => (
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
                 "head-too-large",
@@ -259,7 +261,11 @@ impl Error {
     pub(super) fn is_of_backend(&self) -> bool {
         matches!(
             self,
-            Self::Upstream(_) | Self::WrongUpgrade | Self::BadAnswer(_) | Self::EndlessInterim | Self::ResponseTimeout
+            Self::Upstream(_)
+                | Self::WrongUpgrade
+                | Self::BadAnswer(_)
+                | Self::EndlessInterim
+                | Self::ResponseTimeout
         )
     }
 
@@ -357,6 +363,9 @@ mod tests {
         assert_eq!(head.status, StatusCode::BAD_REQUEST);
         assert_eq!(head.fields.get_named(X_GATEWAY_ERROR), Some(b"bad-request".as_slice()));
         let body = String::from_utf8(body.to_vec()).expect("text");
-        assert_eq!(body, "400 Bad Request: a header line is folded, or begins with whitespace (bad-request)\n");
+        assert_eq!(
+            body,
+            "400 Bad Request: a header line is folded, or begins with whitespace (bad-request)\n"
+        );
     }
 }

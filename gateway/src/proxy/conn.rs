@@ -6,6 +6,7 @@ use super::{
     cut::Cut,
     http::{self, After},
     tcp,
+    tunnel::Tunnel,
     worker::Worker,
 };
 use crate::{
@@ -24,8 +25,8 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-/// Serves a connection that was accepted on the listener with this configured address, and begins
-/// with `local`, where that listener is.
+/// Serves a connection up to its end, or up to the tunnel that it becomes. It was accepted on the
+/// listener with this configured address, and begins with `local`, where that listener is.
 pub async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
@@ -33,20 +34,19 @@ pub async fn serve(
     listener: SocketAddr,
     worker: Rc<Worker>,
     guard: Guard,
-) {
+) -> Option<Tunnel> {
     let peer = ClientAddr::from(peer);
     let port = stream.local_addr().map_or(0, |address| address.port());
-    let Some(view) = View::of(local, listener, peer, port) else { return };
+    let view = View::of(local, listener, peer, port)?;
     match view.listener.mode {
         Mode::Http(_) => {
             let connection = Connection { worker, peer, port, view: RefCell::new(view) };
-            serve_http(stream, connection, guard).await;
+            serve_http(stream, connection, guard).await
         }
         Mode::Tcp(route) => {
-            if let Some(route) = view.local.routes.get(route).cloned() {
-                drop(view);
-                tcp::serve(stream, peer, route, &worker).await;
-            }
+            let route = view.local.routes.get(route).cloned()?;
+            drop(view);
+            tcp::serve(stream, peer, route, &worker, guard).await
         }
     }
 }
@@ -96,7 +96,7 @@ impl Connection {
     }
 }
 
-async fn serve_http(stream: TcpStream, connection: Connection, mut guard: Guard) {
+async fn serve_http(stream: TcpStream, connection: Connection, mut guard: Guard) -> Option<Tunnel> {
     if guard.is_draining() {
         // It was accepted on the way out: its client is about to ask, or has asked already. How this
         // ends, the connection finds out itself.
@@ -109,9 +109,7 @@ async fn serve_http(stream: TcpStream, connection: Connection, mut guard: Guard)
         let (limits, patience) = connection.terms();
         let after = match client.next(limits, patience, Instant::now(), &mut guard, &worker.buffers).await {
             // In a place of its own: most connections wait for a request most of the time.
-            Next::Request(head) => {
-                Box::pin(http::serve(&connection, &mut client, head, &guard)).await
-            }
+            Next::Request(head) => Box::pin(http::serve(&connection, &mut client, head, &guard)).await,
             Next::Malformed(error) => {
                 Box::pin(http::reject(&connection, &mut client, Error::Malformed(error), &guard)).await
             }
@@ -142,14 +140,13 @@ async fn serve_http(stream: TcpStream, connection: Connection, mut guard: Guard)
             client.inbox.release(&worker.buffers);
             linger(client.io, &worker).await;
         }
-        After::Tunnel(tunnel) => {
+        After::Tunnel(route, upstream, line) => {
             let early = client.inbox.take(&worker.buffers);
-            let side = Side { io: client.io, early };
-            drop(connection);
-            // In a place of its own: it lives long, and thousands of tunnels should touch little memory.
-            Box::pin(tunnel.run(side, &worker)).await;
+            let client = Side { io: client.io, early };
+            return Some(Tunnel::new(client, upstream, &route, line, &worker, guard));
         }
     }
+    None
 }
 
 /// How long a client may take to ask that has come while its listener goes.

@@ -34,6 +34,8 @@ mod tests {
         let line = String::from_utf8(line).expect("text");
         let date = line.strip_prefix("date: ").and_then(|line| line.strip_suffix("\r\n")).expect("a line");
         let made = httpdate::parse_http_date(date).expect("a date");
-        assert!(SystemTime::now().duration_since(made).expect("not later than now") < Duration::from_secs(60));
+        assert!(
+            SystemTime::now().duration_since(made).expect("not later than now") < Duration::from_secs(60)
+        );
     }
 }

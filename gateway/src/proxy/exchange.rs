@@ -123,8 +123,13 @@ impl Exchange {
         poll_fn(|cx| {
             let moved = self.upload.moved();
             if self.progress == Upload::Running {
-                match self.upload.poll(cx, &mut client.io, &mut client.inbox, &mut self.lease.io, order.buffers)
-                {
+                match self.upload.poll(
+                    cx,
+                    &mut client.io,
+                    &mut client.inbox,
+                    &mut self.lease.io,
+                    order.buffers,
+                ) {
                     Poll::Ready(Ok(())) => self.progress = Upload::Done,
                     Poll::Ready(Err(FlowError::Sink)) => self.progress = Upload::Refused,
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(Failed::Other(sender_failed(&error)))),
@@ -313,9 +318,7 @@ fn said(method: &Method, head: ResponseHead) -> Result<Said, Malformed> {
 
 fn sender_failed(error: &FlowError) -> Error {
     match error {
-        FlowError::Malformed(Malformed::Truncated) | FlowError::Source | FlowError::Sink => {
-            Error::ClientGone
-        }
+        FlowError::Malformed(Malformed::Truncated) | FlowError::Source | FlowError::Sink => Error::ClientGone,
         FlowError::Malformed(error) => Error::Malformed(*error),
     }
 }

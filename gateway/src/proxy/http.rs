@@ -8,7 +8,7 @@ use super::{
     cut::Cut,
     exchange::{Exchange, InterimBudget, Order, Said, is_whole},
     flow::Flow,
-    tunnel::Tunnel,
+    tunnel::Line,
 };
 use crate::{
     drain::Guard,
@@ -18,17 +18,14 @@ use crate::{
     io::{Buffers, Stream},
     message::{Fields, Known, RequestHead, ResponseHead},
     plugins::{self, Facts, LocalResponse, Outcome},
+    relay::Side,
     route::{Captures, Question},
     snapshot::{Fixed, LocalRoute, LocalTarget, Mode, Target},
 };
 use bytes::Bytes;
 use http::{Method, StatusCode, Version};
 use std::{rc::Rc, sync::Arc, time::Duration};
-use tokio::{
-    io::AsyncWriteExt as _,
-    net::TcpStream,
-    time::Instant,
-};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::Instant};
 
 /// What this gateway calls itself on the way to a backend (RFC 9110 §7.6.3).
 const VIA: &[u8] = b"1.1 vers-gateway";
@@ -47,7 +44,7 @@ pub(super) enum After {
     /// Its end must not look like the end of the answer.
     Reset,
     /// It speaks another protocol from now on.
-    Tunnel(Tunnel<TcpStream>),
+    Tunnel(Rc<LocalRoute>, Side<TcpStream>, Line),
 }
 
 /// Answers a request, whatever becomes of it.
@@ -136,8 +133,7 @@ impl<'a> Session<'a> {
     fn nameless(connection: &'a Connection, guard: &'a Guard) -> Self {
         let (id, began) = (connection.worker.ids.next(), Instant::now());
         let view = connection.view();
-        let entry =
-            view.local.shared.log.access.then(|| Box::new(Entry::new(id, connection.peer, began)));
+        let entry = view.local.shared.log.access.then(|| Box::new(Entry::new(id, connection.peer, began)));
         Self {
             connection,
             guard,
@@ -172,12 +168,8 @@ impl<'a> Session<'a> {
             return Err(Error::Connect);
         }
         let authority = headers::authority(&head).map_err(Error::Authority)?;
-        let question = Question {
-            host: &authority.host,
-            path: head.path(),
-            method: &head.method,
-            fields: &head.fields,
-        };
+        let question =
+            Question { host: &authority.host, path: head.path(), method: &head.method, fields: &head.fields };
         let found = table.lookup(question).ok_or(Error::NoRoute)?;
         let host = connection_host(authority.full);
         let route = Rc::clone(view.local.routes.get(found.route).ok_or(Error::NoRoute)?);
@@ -495,7 +487,7 @@ impl<'a> Session<'a> {
         self.buffers().put_text(text);
         let (Ok(()), Some(route)) = (written, self.route.take()) else { return After::Close };
         let upstream = exchange.into_tunnel(&mut client.inbox, self.buffers());
-        After::Tunnel(Tunnel::new(upstream, &route, self.entry.take()))
+        After::Tunnel(route, upstream, Line::Request(self.entry.take()))
     }
 
     /// Decides how the client sees the end of the body, and says so in the head.
@@ -545,13 +537,7 @@ impl<'a> Session<'a> {
         text
     }
 
-    fn facts(
-        &self,
-        route: &LocalRoute,
-        client: ClientAddr,
-        captures: &Captures,
-        is_upgrade: bool,
-    ) -> Facts {
+    fn facts(&self, route: &LocalRoute, client: ClientAddr, captures: &Captures, is_upgrade: bool) -> Facts {
         Facts {
             id: self.id,
             route: Arc::clone(&route.name),
@@ -626,7 +612,8 @@ struct Asked {
 
 impl Asked {
     fn is_answered_by(&self, agreed: &Upgrade, fields: &Fields) -> bool {
-        let is_handshake = !agreed.is_to_websocket() || self.accept.is_some_and(|accept| accept.is_in(fields));
+        let is_handshake =
+            !agreed.is_to_websocket() || self.accept.is_some_and(|accept| accept.is_in(fields));
         self.upgrade.allows(agreed) && is_handshake
     }
 }

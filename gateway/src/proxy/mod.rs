@@ -19,4 +19,5 @@ mod worker;
 pub use answer::{ErrorCode, TOO_MANY_CONNECTIONS, TOO_MANY_CONNECTIONS_PER_CLIENT};
 pub use conn::serve;
 pub use cut::Cut;
+pub use tunnel::Tunnel;
 pub use worker::Worker;

@@ -183,8 +183,13 @@ impl Door {
         let _ = stream.set_nodelay(true);
         let (worker, guard, address) = (Rc::clone(&self.worker), self.drain.guard(), self.address);
         spawn_local(async move {
-            let _inside = (inside, seat);
-            proxy::serve(stream, peer, local, address, worker, guard).await;
+            let tunnel = proxy::serve(stream, peer, local, address, worker, guard).await;
+            if let Some(tunnel) = tunnel {
+                spawn_local(async move {
+                    let _inside = (inside, seat);
+                    tunnel.run().await;
+                });
+            }
         });
     }
 

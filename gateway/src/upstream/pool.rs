@@ -90,9 +90,8 @@ impl Pool {
         let now = Instant::now();
         for idle in &self.idle {
             let before = idle.borrow().len();
-            idle.borrow_mut().retain(|idle| {
-                now.duration_since(idle.since) < self.backend.keep_for && is_quiet(&idle.io)
-            });
+            idle.borrow_mut()
+                .retain(|idle| now.duration_since(idle.since) < self.backend.keep_for && is_quiet(&idle.io));
             (idle.borrow().len()..before).for_each(|_| self.metrics.idle.dec());
         }
     }
