@@ -126,8 +126,22 @@ impl GatewayProcess {
     /// # Panics
     /// Panics where the daemon has ended.
     pub fn files(&self) -> u64 {
+        self.descriptors().count() as u64
+    }
+
+    /// How many of them are sockets.
+    ///
+    /// # Panics
+    /// Panics where the daemon has ended.
+    pub fn sockets(&self) -> u64 {
+        self.descriptors().filter(|target| target.to_string_lossy().starts_with("socket:")).count() as u64
+    }
+
+    /// What its open files are. One that is closed meanwhile is none.
+    fn descriptors(&self) -> impl Iterator<Item = PathBuf> {
         let path = format!("/proc/{}/fd", self.id());
-        std::fs::read_dir(&path).unwrap_or_else(|error| panic!("{path}: {error}")).count() as u64
+        let entries = std::fs::read_dir(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        entries.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
     }
 
     /// Sets how many files it may have open; what it has stays.

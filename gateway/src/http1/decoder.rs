@@ -16,7 +16,7 @@ const TRAILERS: HeadLimits = HeadLimits { size: 16 * 1024, headers: 64 };
 pub struct Decoder {
     state: State,
     /// Bytes that chunks may still bring.
-    left: u64,
+    budget: u64,
     trailers: Option<Box<Fields>>,
 }
 
@@ -59,7 +59,7 @@ impl Decoder {
             BodyLength::Chunked => State::Size,
             BodyLength::UntilClose => State::UntilClose,
         };
-        Self { state, left: limit, trailers: None }
+        Self { state, budget: limit, trailers: None }
     }
 
     /// Whether the body has ended.
@@ -119,7 +119,7 @@ impl Decoder {
                 State::Size => {
                     let Some((size, length)) = chunk_line(rest)? else { break };
                     at += length;
-                    self.left = self.left.checked_sub(size).ok_or(Malformed::BodyTooLarge)?;
+                    self.budget = self.budget.checked_sub(size).ok_or(Malformed::BodyTooLarge)?;
                     self.state = if size == 0 { State::Trailers } else { State::Chunk(size) };
                 }
                 State::ChunkEnd => match rest {

@@ -19,6 +19,9 @@ const ROUNDS: usize = 5;
 /// the first time.
 const SLACK: u64 = 4 << 20;
 
+/// Ends of pipes that a worker keeps to use again.
+const PIPES: u64 = 2 * 8;
+
 /// A gateway in a process of its own, with one worker, in front of a backend under test and of one
 /// that works.
 struct Scene {
@@ -33,14 +36,14 @@ struct Held {
     connections: f64,
     tunnels: f64,
     tasks: f64,
-    /// Open files, without kept connections to backends.
-    files: f64,
+    /// Open sockets, without kept connections to backends.
+    sockets: f64,
 }
 
 impl Held {
     /// The connection that asked may be closed already, or not yet.
     fn is_no_more_than(&self, before: &Self) -> bool {
-        self.files <= before.files && Self { files: 0.0, ..*self } == Self { files: 0.0, ..*before }
+        self.sockets <= before.sockets && Self { sockets: 0.0, ..*self } == Self { sockets: 0.0, ..*before }
     }
 }
 
@@ -79,7 +82,8 @@ impl Scene {
         let mut bystander = self.client().connect().await.expect("a connection");
         assert_eq!(bystander.get("/steady").await.text(), "hello");
         let before = self.held().await;
-        let mut memory = 0;
+        let others = || self.gateway.files() - self.gateway.sockets();
+        let (mut memory, others_before) = (0, others());
         for round in 0..ROUNDS {
             beside(&mut bystander, fault(self)).await;
             eventually(&format!("round {round}: {before:?} again"), async || {
@@ -95,6 +99,7 @@ impl Scene {
         }
         let grown = self.gateway.rss().saturating_sub(memory);
         assert!(grown < SLACK, "{ROUNDS} rounds took {grown} bytes");
+        assert!(others() <= others_before + PIPES, "files that are no sockets: {}", others());
         assert!(!bystander.is_closed(), "the connection beside the fault is the same all the time");
     }
 
@@ -105,7 +110,7 @@ impl Scene {
             connections: admin.metric("vers_connections_active", &[]).await,
             tunnels: admin.metric("vers_tunnels_active", &[]).await,
             tasks: admin.metric("vers_tasks_active", &[]).await,
-            files: self.gateway.files() as f64 - kept,
+            sockets: self.gateway.sockets() as f64 - kept,
         }
     }
 
