@@ -392,7 +392,7 @@ async fn a_client_has_so_many_connections_on_all_workers_and_others_have_theirs(
 }
 
 #[tokio::test]
-async fn a_raw_connection_over_its_clients_limit_is_closed() {
+async fn a_raw_connection_over_the_limit_for_its_client_is_closed() {
     let backend = Backend::tcp_echo().await;
     let gateway = shared(&backend, "");
     let mut first = Raw::connect(gateway.addr_of("raw")).await;
@@ -404,7 +404,7 @@ async fn a_raw_connection_over_its_clients_limit_is_closed() {
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_brings_many_clients() {
+async fn a_trusted_proxy_is_no_client() {
     let backend = Backend::hello().await;
     let gateway = shared(&backend, "trusted_proxies = [\"127.0.0.1\"]");
     let mut inside = Vec::new();

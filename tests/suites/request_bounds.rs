@@ -1,9 +1,7 @@
 //! How large the body of a request may be, and how long all of it may take.
 
 use futures_util::future::join;
-use gateway_tests::{
-    Backend, Raw, TestGateway, guest, one_route, plugin_table, within,
-};
+use gateway_tests::{Backend, Raw, TestGateway, guest, one_route, plugin_table, within};
 use std::time::Duration;
 use tokio::{io::AsyncWriteExt as _, time::interval};
 
@@ -20,7 +18,9 @@ async fn told(gateway: &TestGateway, bytes: &str) -> String {
 
 fn chunked(body: &[&str]) -> String {
     let chunks: String = body.iter().map(|chunk| format!("{:x}\r\n{chunk}\r\n", chunk.len())).collect();
-    format!("POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n{chunks}0\r\n\r\n")
+    format!(
+        "POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n{chunks}0\r\n\r\n"
+    )
 }
 
 fn assert_too_large(answer: &str) {
@@ -35,7 +35,11 @@ async fn a_body_that_is_told_to_be_too_large_is_refused_before_anything_is_forwa
     let backend = Backend::echo().await;
     let gateway = limited(&backend, "10B");
     let answer = gateway.client().post("/", "0123456789").await;
-    assert_eq!((answer.status.as_u16(), answer.text().as_str()), (200, "0123456789"), "as much as is allowed");
+    assert_eq!(
+        (answer.status.as_u16(), answer.text().as_str()),
+        (200, "0123456789"),
+        "as much as is allowed"
+    );
     let connections = backend.connections();
     for expect in ["", "expect: 100-continue\r\n"] {
         let head = format!("POST / HTTP/1.1\r\nhost: a\r\n{expect}content-length: 11\r\n\r\n");
@@ -156,7 +160,11 @@ async fn plugins_are_part_of_it() {
         let route = format!("plugins = [\"guest\"]\ntimeouts = {{ total = \"300ms\" }}\n{table}");
         let gateway = TestGateway::start(&one_route(backend.addr(), &route));
         let answer = gateway.client().get("/").await;
-        assert_eq!((answer.status.as_u16(), answer.header("x-gateway-error")), (504, "total-timeout"), "{hook}");
+        assert_eq!(
+            (answer.status.as_u16(), answer.header("x-gateway-error")),
+            (504, "total-timeout"),
+            "{hook}"
+        );
         assert_eq!(gateway.metric("vers_plugin_instances", &[]).await, 0.0, "{hook}: nobody waits any more");
     }
 }

@@ -31,6 +31,11 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { header_size: ByteSize::kib(64), headers: 100, connections: 20_000, connections_per_client: None }
+        Self {
+            header_size: ByteSize::kib(64),
+            headers: 100,
+            connections: 20_000,
+            connections_per_client: None,
+        }
     }
 }

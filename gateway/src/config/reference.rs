@@ -58,7 +58,8 @@ fn every_limit_is_on_its_page_with_its_default() {
     let page = page("limits.md");
     let is_bound = |key: &schema::Key| {
         let first = key.path.split('.').next().unwrap_or_default();
-        let is_table = key.default.is_none() && matches!(key.path.as_str(), "limits" | "timeouts" | "keepalive");
+        let is_table =
+            key.default.is_none() && matches!(key.path.as_str(), "limits" | "timeouts" | "keepalive");
         let is_of_limits = key.table == "[limits]" || matches!(first, "limits" | "timeouts" | "keepalive");
         !is_table && (is_of_limits || key.path.starts_with("connections") || key.path == "shutdown_grace")
     };

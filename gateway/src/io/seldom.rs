@@ -32,8 +32,8 @@ impl Seldom {
         let now = millis(now.duration_since(self.since));
         let next = self.next.load(Relaxed);
         // Of several threads, one writes the line.
-        let is_time = now >= next
-            && self.next.compare_exchange(next, now + millis(PAUSE), Relaxed, Relaxed).is_ok();
+        let is_time =
+            now >= next && self.next.compare_exchange(next, now + millis(PAUSE), Relaxed, Relaxed).is_ok();
         is_time.then(|| self.untold.swap(0, Relaxed))
     }
 }

@@ -15,7 +15,12 @@ use crate::{
     upstream::{Cause, Lease, Pool},
 };
 use http::{Method, StatusCode};
-use std::{future::poll_fn, rc::Rc, task::Poll, time::Duration};
+use std::{
+    future::poll_fn,
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
 use tokio::{net::TcpStream, time::Instant};
 
 /// Answers before the answer (1xx) that a backend may send; none sends more than two.
@@ -163,13 +168,8 @@ impl Exchange {
                     Poll::Pending => break,
                 }
             }
-            let gone = if self.progress == Upload::Running {
-                client.poll_overdue(cx)
-            } else {
-                client.poll_gone(cx, None, order.buffers)
-            };
-            if let Poll::Ready(gone) = gone {
-                return Poll::Ready(Err(Failed::Other(gone)));
+            if let Poll::Ready(over) = self.poll_over(cx, client, None, order.buffers) {
+                return Poll::Ready(Err(Failed::Other(over)));
             }
             // Who is waited for: the client's body, or the backend.
             let (patience, late) = if self.progress == Upload::Running && !self.upload.is_blocked() {
@@ -221,13 +221,8 @@ impl Exchange {
             if self.upload.moved() + answer.moved() != moved {
                 since = Instant::now();
             }
-            let gone = if self.progress == Upload::Running {
-                client.poll_overdue(cx)
-            } else {
-                client.poll_gone(cx, Some(since), buffers)
-            };
-            if let Poll::Ready(gone) = gone {
-                return Poll::Ready(Err(match gone {
+            if let Poll::Ready(over) = self.poll_over(cx, client, Some(since), buffers) {
+                return Poll::Ready(Err(match over {
                     Error::TotalTimeout => TransferError::Total,
                     _ => TransferError::Client,
                 }));
@@ -235,6 +230,21 @@ impl Exchange {
             client.timer.poll(cx, since + idle).map(|()| Err(TransferError::Idle))
         })
         .await
+    }
+
+    /// Ready when the client is gone, or the request's time. While its body comes, whoever reads that
+    /// finds out whether it is there.
+    fn poll_over<I: Stream>(
+        &self,
+        cx: &mut Context<'_>,
+        client: &mut Client<I>,
+        moved: Option<Instant>,
+        buffers: &Buffers,
+    ) -> Poll<Error> {
+        match self.progress {
+            Upload::Running => client.poll_overdue(cx),
+            Upload::Done | Upload::Refused => client.poll_gone(cx, moved, buffers),
+        }
     }
 
     /// The bytes of the answer that have been read.

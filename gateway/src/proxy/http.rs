@@ -349,11 +349,7 @@ impl<'a> Session<'a> {
     }
 
     /// An answer before the answer goes on as it is (RFC 9110 §15.2), to who can take it.
-    async fn pass_on<I: Stream>(
-        &self,
-        client: &mut Client<I>,
-        mut head: ResponseHead,
-    ) -> Result<(), Error> {
+    async fn pass_on<I: Stream>(&self, client: &mut Client<I>, mut head: ResponseHead) -> Result<(), Error> {
         if self.version != Version::HTTP_11 {
             return Ok(());
         }

@@ -67,9 +67,7 @@ impl Worker {
 /// The metrics that [`ErrorCounters`] need, so that the table of errors stays in one file.
 impl ErrorCounters {
     fn new(metrics: &Metrics) -> Self {
-        Self::from_fn(|code| {
-            metrics.counter(&names::GATEWAY_ERRORS, &[("code", code.as_str())])
-        })
+        Self::from_fn(|code| metrics.counter(&names::GATEWAY_ERRORS, &[("code", code.as_str())]))
     }
 }
 

@@ -4,13 +4,7 @@
 //! scrapers, not traffic.
 
 use super::control::{Command, Reloaded, StartError};
-use crate::{
-    config::AdminAddress,
-    listen::BindError,
-    io::Seldom,
-    metrics::render,
-    plugins::Secret,
-};
+use crate::{config::AdminAddress, io::Seldom, listen::BindError, metrics::render, plugins::Secret};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;

@@ -1,12 +1,12 @@
 //! Backends and clients that misbehave on the wire: the right status or a visible end, no effect on
 //! others, and nothing left behind.
 
-mod backends; // what a backend does wrong
-mod clients; // what a client does wrong
+mod downstream; // what a client does wrong
 mod files; // no file is left to open
 mod pressure; // who reads slowly slows its sender down, and costs no memory
 mod rest_of_a_body; // what is left of a request is never the next one
 mod tunnels; // what goes wrong after an upgrade, and on TCP routes
+mod upstream; // what a backend does wrong
 
 use futures_util::future::join;
 use gateway_tests::{Backend, Client, GatewayProcess, Kept, Raw, eventually};

@@ -120,7 +120,11 @@ async fn closes_in_the_middle_of_its_body() {
                 server.send(format!("HTTP/1.1 200 OK\r\n{framing}")).await;
                 client.until("half").await;
                 drop(server);
-                assert_eq!(client.to_end().await.trim_start_matches("\r\n"), "", "no end that looks like one");
+                assert_eq!(
+                    client.to_end().await.trim_start_matches("\r\n"),
+                    "",
+                    "no end that looks like one"
+                );
             })
             .await;
         assert_eq!(scene.cut("upstream").await, super::ROUNDS as f64, "{framing:?}");
@@ -201,8 +205,7 @@ async fn answers_while_the_body_is_still_coming() {
 async fn never_reads() {
     let (backend, visitors) = Backend::by_hand().await;
     let visitors = tokio::sync::Mutex::new(visitors);
-    let scene =
-        Scene::of(backend.addr(), "timeouts = { response = \"250ms\", idle = \"1h\" }").await;
+    let scene = Scene::of(backend.addr(), "timeouts = { response = \"250ms\", idle = \"1h\" }").await;
     scene
         .play(async |scene| {
             let mut client = scene.raw().await;
