@@ -3,6 +3,7 @@
 
 use super::{
     access::{self, Entry},
+    cut::Cut,
     worker::Worker,
 };
 use crate::{
@@ -70,9 +71,11 @@ impl Tunnel {
         let _open = Open::new(open);
         let counters = Counters { sent: &sent, received: &received };
         let summary = relay(client, upstream, idle, &worker.buffers, counters).await;
-        if let End::Failed(error) = &summary.end {
+        match &summary.end {
+            End::Closed => {}
+            End::Idle => worker.count_cut(Cut::Tunnel),
             // A peer that is gone is how most tunnels end.
-            tracing::debug!(%error, "a tunnel broke off");
+            End::Failed(error) => tracing::debug!(%error, "a tunnel broke off"),
         }
         match line {
             Line::Request(entry) => {
