@@ -1,11 +1,13 @@
 //! Copies bytes both ways until both sides are done, or nothing moved for too long.
 //!
 //! One side's end is passed on as an end of that direction only (half-close); the other direction
-//! goes on. A direction holds a buffer only while bytes are in it. What the bytes mean is nobody's
-//! business here.
+//! goes on. A direction holds a buffer only while bytes are in it, and where there are many of them
+//! the kernel moves them itself. What the bytes mean is nobody's business here.
 
+#[cfg(target_os = "linux")]
+use crate::io::Pipe;
 use crate::{
-    io::{BUFFER_SIZE, Buffers},
+    io::{BUFFER_SIZE, Buffers, Stream},
     metrics::Counter,
 };
 use bytes::Bytes;
@@ -18,6 +20,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
     task::unconstrained,
     time::{Instant, Sleep, sleep_until},
 };
@@ -71,8 +74,8 @@ pub async fn relay<A, B>(
     counters: Counters<'_>,
 ) -> Summary
 where
-    A: AsyncRead + AsyncWrite + Unpin,
-    B: AsyncRead + AsyncWrite + Unpin,
+    A: Stream,
+    B: Stream,
 {
     let mut there = Direction::new(a.early, buffers, counters.sent);
     let mut back = Direction::new(b.early, buffers, counters.received);
@@ -100,6 +103,8 @@ where
 struct Direction<'a> {
     early: Bytes,
     buffer: Option<Box<[u8]>>,
+    #[cfg(target_os = "linux")]
+    bulk: Bulk,
     /// The part of the buffer that waits to be written.
     start: usize,
     end: usize,
@@ -109,6 +114,22 @@ struct Direction<'a> {
     buffers: &'a Buffers,
     counter: &'a Counter,
 }
+
+/// Whether a direction carries so much that a pipe is worth its system calls.
+#[cfg(target_os = "linux")]
+#[derive(Debug)]
+enum Bulk {
+    /// No: bytes are copied. A whole buffer at once changes that.
+    No,
+    /// The kernel moves them. The pipe is there while bytes are in it.
+    Yes(Option<Pipe>),
+    /// The kernel cannot: these are no sockets of that kind, or there are no more pipes.
+    Never,
+}
+
+/// Bytes at a time below which copying is cheaper than a pipe.
+#[cfg(target_os = "linux")]
+const WORTH_A_PIPE: usize = 16 * 1024;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -122,6 +143,8 @@ impl<'a> Direction<'a> {
         Self {
             early,
             buffer: None,
+            #[cfg(target_os = "linux")]
+            bulk: Bulk::No,
             start: 0,
             end: 0,
             bytes: 0,
@@ -135,13 +158,20 @@ impl<'a> Direction<'a> {
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        from: &mut (impl AsyncRead + Unpin),
-        to: &mut (impl AsyncWrite + Unpin),
+        from: &mut impl Stream,
+        to: &mut impl Stream,
     ) -> Poll<io::Result<()>> {
         loop {
             match self.state {
                 State::Copying => {
                     ready!(self.poll_write(cx, to))?;
+                    #[cfg(target_os = "linux")]
+                    if let (Some(from), Some(to)) = (from.plain(), to.plain())
+                        && ready!(self.poll_splice(cx, from, to))?
+                    {
+                        self.state = State::ShuttingDown;
+                        continue;
+                    }
                     match self.poll_fill(cx, from) {
                         Poll::Ready(filled) => {
                             if filled? == 0 {
@@ -187,6 +217,58 @@ impl<'a> Direction<'a> {
             self.start += written;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Moves bytes through a pipe while there are many: false where they are to be copied, true at the
+    /// end of the direction.
+    #[cfg(target_os = "linux")]
+    fn poll_splice(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &TcpStream,
+        to: &TcpStream,
+    ) -> Poll<io::Result<bool>> {
+        if matches!(self.bulk, Bulk::No) && self.end == BUFFER_SIZE {
+            (self.start, self.end) = (0, 0);
+            self.bulk = Bulk::Yes(None);
+        }
+        let Bulk::Yes(kept) = &mut self.bulk else { return Poll::Ready(Ok(false)) };
+        let Some(mut pipe) = kept.take().or_else(|| self.buffers.pipe()) else {
+            self.bulk = Bulk::Never;
+            return Poll::Ready(Ok(false));
+        };
+        loop {
+            while !pipe.is_empty() {
+                let Poll::Ready(moved) = pipe.poll_empty(cx, to) else {
+                    self.bulk = Bulk::Yes(Some(pipe));
+                    return Poll::Pending;
+                };
+                let moved = moved?;
+                self.wrote(moved)?;
+                if pipe.is_empty() && moved < WORTH_A_PIPE {
+                    self.buffers.put_pipe(pipe);
+                    self.bulk = Bulk::No;
+                    return Poll::Ready(Ok(false));
+                }
+            }
+            match pipe.poll_fill(cx, from, usize::MAX) {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(Ok(_)) => {
+                    self.buffers.put_pipe(pipe);
+                    return Poll::Ready(Ok(true));
+                }
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::InvalidInput => {
+                    self.bulk = Bulk::Never;
+                    return Poll::Ready(Ok(false));
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    // Whoever has more may have it meanwhile.
+                    self.buffers.put_pipe(pipe);
+                    return Poll::Pending;
+                }
+            }
+        }
     }
 
     fn wrote(&mut self, written: usize) -> io::Result<()> {
@@ -269,7 +351,14 @@ impl IdleTimer {
 mod tests {
     use super::*;
     use crate::metrics::{Metrics, names};
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
+        net::TcpListener,
+    };
+
+    impl Stream for DuplexStream {
+        fn reset(&self) {}
+    }
 
     fn counter() -> Counter {
         Metrics::new().counter(&names::TUNNEL_BYTES, &[])
@@ -300,6 +389,42 @@ mod tests {
         let (summary, ()) = tokio::join!(relaying, talking);
         assert!(matches!(summary.end, End::Closed), "{summary:?}");
         assert_eq!((summary.sent, summary.received), (10, 25));
+    }
+
+    async fn connected() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let (near, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        (near.expect("a connection"), accepted.expect("a connection").0)
+    }
+
+    #[tokio::test]
+    async fn much_and_little_in_turn_arrives_whole_and_in_order() {
+        let ((mut client, a), (b, mut server)) = (connected().await, connected().await);
+        let buffers = Buffers::default();
+        let counters = Counters { sent: &counter(), received: &counter() };
+        let relaying = relay(side(a, ""), side(b, ""), Duration::from_secs(60), &buffers, counters);
+        let sizes = [1, 5 << 20, 3, 70_000, 1, 8 << 20, 16_000, 2 << 20];
+        let byte = |at: usize| (at % 251) as u8;
+        let total: usize = sizes.iter().sum();
+        let sending = async {
+            let mut at = 0;
+            for size in sizes {
+                let bytes: Vec<u8> = (at..at + size).map(byte).collect();
+                client.write_all(&bytes).await.expect("a write");
+                at += size;
+            }
+            client.shutdown().await.expect("a shutdown");
+        };
+        let receiving = async {
+            let mut got = Vec::with_capacity(total);
+            server.read_to_end(&mut got).await.expect("the bytes");
+            assert_eq!(got.len(), total);
+            assert!(got.iter().enumerate().all(|(at, got)| *got == byte(at)), "in order");
+            drop(server);
+        };
+        let (summary, (), ()) = tokio::join!(relaying, sending, receiving);
+        assert_eq!(summary.sent, total as u64);
     }
 
     #[tokio::test]

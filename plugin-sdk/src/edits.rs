@@ -9,12 +9,12 @@
 //!
 //! impl HttpFilter for Discreet {
 //!     fn on_request(&self, req: &mut Request) -> Verdict {
-//!         self.tell.set_on(req.headers(), req.exchange());
+//!         self.tell.set_on(req);
 //!         Verdict::Next
 //!     }
 //!
 //!     fn on_response(&self, resp: &mut Response) -> ResponseVerdict {
-//!         self.hide.remove_from(resp.headers());
+//!         self.hide.remove_from(resp);
 //!         ResponseVerdict::Next
 //!     }
 //!
@@ -38,47 +38,82 @@
 //! # }
 //! ```
 
-use crate::{Exchange, Headers, Problems, headers::check_name, log, template::Template};
+use crate::{Message, Problems, headers::check_name, log, message::Edits, template::Template};
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 /// A table of header values, which may name facts: `{ x-team = "{capture.team}" }`.
 ///
-/// See the [module](self) for an example. Changes that the gateway refuses are logged.
+/// See the [module](self) for an example. All of them reach the gateway in one call; changes that it
+/// refuses are logged.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct HeaderValues(BTreeMap<String, Template>);
+#[serde(from = "BTreeMap<String, Template>")]
+pub struct HeaderValues {
+    /// Those whose value is always the same, ready to be handed over.
+    fixed: Vec<(String, Vec<u8>)>,
+    others: Vec<(String, Template)>,
+}
 
 impl HeaderValues {
     /// Gives each of these headers this value and no other.
     ///
     /// Where there is no value, because a fact is not known or the gateway refuses it, the header is
     /// removed: otherwise the sender's own would stand in its place, and be believed.
-    pub fn set_on(&self, headers: &Headers, x: &Exchange) {
-        for (name, template) in &self.0 {
-            let set = match template.value(x) {
-                Some(value) => headers.set(name, value.as_bytes()),
-                None => headers.remove(name),
-            };
-            log::refusal(name, set.or_else(|error| headers.remove(name).and(Err(error))));
+    pub fn set_on(&self, message: &impl Message) {
+        let (set, remove) = self.values(message);
+        if set.is_empty() && remove.is_empty() {
+            return;
+        }
+        let refused = message.edit_headers(&Edits { set: &set, remove: &remove, append: &[] });
+        for (name, error) in refused {
+            let removed = message.headers().remove(&name);
+            log::refusal(&name, removed.and(Err(error)));
         }
     }
 
     /// Adds these values to those that are there; none where a fact is not known.
-    pub fn append_to(&self, headers: &Headers, x: &Exchange) {
-        for (name, template) in &self.0 {
-            if let Some(value) = template.value(x) {
-                log::refusal(name, headers.append(name, value.as_bytes()));
+    pub fn append_to(&self, message: &impl Message) {
+        let (append, _) = self.values(message);
+        if append.is_empty() {
+            return;
+        }
+        for (name, error) in message.edit_headers(&Edits { append: &append, ..Edits::default() }) {
+            log::refusal(&name, Err(error));
+        }
+    }
+
+    /// The values for this message, and the names of those that have none.
+    fn values(&self, message: &impl Message) -> (Cow<'_, [(String, Vec<u8>)]>, Vec<String>) {
+        let (mut values, mut missing) = (Cow::Borrowed(self.fixed.as_slice()), Vec::new());
+        for (name, template) in &self.others {
+            match template.value(message.exchange()) {
+                Some(value) => values.to_mut().push((name.clone(), value.into_owned().into_bytes())),
+                None => missing.push(name.clone()),
             }
         }
+        (values, missing)
     }
 
     /// Reports each name that the gateway would refuse. `path` is where the table stands in the
     /// configuration.
     pub fn validate(&self, path: &str, problems: &mut Problems) {
-        for name in self.0.keys() {
+        let names = self.fixed.iter().map(|(name, _)| name);
+        for name in names.chain(self.others.iter().map(|(name, _)| name)) {
             check(name, format!("{path}.{name}"), problems);
         }
+    }
+}
+
+impl From<BTreeMap<String, Template>> for HeaderValues {
+    fn from(table: BTreeMap<String, Template>) -> Self {
+        let mut values = Self::default();
+        for (name, template) in table {
+            match template.fixed() {
+                Some(value) => values.fixed.push((name, value.as_bytes().to_vec())),
+                None => values.others.push((name, template)),
+            }
+        }
+        values
     }
 }
 
@@ -91,9 +126,12 @@ pub struct HeaderNames(Vec<String>);
 
 impl HeaderNames {
     /// Removes all values of these headers.
-    pub fn remove_from(&self, headers: &Headers) {
-        for name in &self.0 {
-            log::refusal(name, headers.remove(name));
+    pub fn remove_from(&self, message: &impl Message) {
+        if self.0.is_empty() {
+            return;
+        }
+        for (name, error) in message.edit_headers(&Edits { remove: &self.0, ..Edits::default() }) {
+            log::refusal(&name, Err(error));
         }
     }
 
@@ -130,10 +168,9 @@ mod tests {
     fn set_replaces_append_adds_remove_removes() {
         let sent = testing::request("GET", "/").header("x-a", "1").header("x-a", "2").header("x-b", "1");
         let req = sent.header("x-c", "1").build();
-        let (headers, x) = (req.headers(), req.exchange());
-        values(serde_json::json!({ "X-A": "3" })).set_on(headers, x);
-        values(serde_json::json!({ "X-B": "2" })).append_to(headers, x);
-        HeaderNames(vec!["X-C".into(), "x-not-there".into()]).remove_from(headers);
+        values(serde_json::json!({ "X-A": "3" })).set_on(&req);
+        values(serde_json::json!({ "X-B": "2" })).append_to(&req);
+        HeaderNames(vec!["X-C".into(), "x-not-there".into()]).remove_from(&req);
         assert_eq!(all(&req, "x-a"), ["3"]);
         assert_eq!(all(&req, "x-b"), ["1", "2"]);
         assert_eq!(all(&req, "x-c"), [""; 0]);
@@ -144,12 +181,11 @@ mod tests {
         let host = testing::MockHost::new();
         let req = testing::request("GET", "/").header("x-vm", "forged").header("x-team", "forged");
         let req = req.capture("team", "a\r\nb").build();
-        let (headers, x) = (req.headers(), req.exchange());
-        values(serde_json::json!({ "x-vm": "{vm_id}", "x-team": "{capture.team}" })).set_on(headers, x);
-        assert_eq!(headers.entries(), []);
+        values(serde_json::json!({ "x-vm": "{vm_id}", "x-team": "{capture.team}" })).set_on(&req);
+        assert_eq!(req.headers().entries(), []);
         assert!(host.logged(Level::Warn, "header x-team not changed: not a valid value"));
-        values(serde_json::json!({ "x-vm": "{vm_id}" })).append_to(headers, x);
-        assert_eq!(headers.entries(), []);
+        values(serde_json::json!({ "x-vm": "{vm_id}" })).append_to(&req);
+        assert_eq!(req.headers().entries(), []);
     }
 
     #[test]

@@ -35,7 +35,7 @@ mod exports {
     use crate::{
         Background, ConfigProblem, HttpFilter, Request, Response, ResponseVerdict, Verdict,
         bindings::{background, base, request_filter, response_filter},
-        host::types::{self, RequestHead, ResponseHead},
+        host::types,
     };
     use background::exports::vers::gateway::background as background_hook;
     use base::exports::vers::gateway::lifecycle;
@@ -44,19 +44,6 @@ mod exports {
 
     fn plugin<C: Component>() -> &'static C::Plugin {
         C::slot().get().expect("the gateway configures an instance before it calls a hook")
-    }
-
-    // A hook's handles are borrowed for its call; the SDK's types own theirs, and drop them before
-    // the call ends.
-
-    #[allow(unsafe_code, reason = "the handle was just taken from its owner")]
-    fn exchange(x: &types::Exchange) -> types::Exchange {
-        unsafe { types::Exchange::from_handle(x.take_handle()) }
-    }
-
-    #[allow(unsafe_code, reason = "the handle was just taken from its owner")]
-    fn fields(headers: &types::Headers) -> types::Headers {
-        unsafe { types::Headers::from_handle(headers.take_handle()) }
     }
 
     impl<C: Component> lifecycle::Guest for C {
@@ -71,16 +58,13 @@ mod exports {
         }
     }
 
+    // A hook's handle is borrowed for its call; the SDK's types own theirs, and drop them before the
+    // call ends.
+
     impl<C: Component<Plugin: HttpFilter>> request_hook::Guest for C {
-        fn on_request(
-            x: &types::Exchange,
-            head: &RequestHead,
-            headers: &types::Headers,
-        ) -> request_hook::Verdict {
-            let (x, headers, head) = (exchange(x), fields(headers), head.take_handle());
-            #[allow(unsafe_code, reason = "the handle was just taken from its owner")]
-            let head = unsafe { RequestHead::from_handle(head) };
-            let mut req = Request::new(x, head, headers);
+        #[allow(unsafe_code, reason = "the handle was just taken from its owner")]
+        fn on_request(req: &types::Request) -> request_hook::Verdict {
+            let mut req = Request::new(unsafe { types::Request::from_handle(req.take_handle()) });
             match plugin::<C>().on_request(&mut req) {
                 Verdict::Next => request_hook::Verdict::Next,
                 Verdict::Respond(reply) => request_hook::Verdict::Respond(reply.into()),
@@ -89,15 +73,9 @@ mod exports {
     }
 
     impl<C: Component<Plugin: HttpFilter>> response_hook::Guest for C {
-        fn on_response(
-            x: &types::Exchange,
-            head: &ResponseHead,
-            headers: &types::Headers,
-        ) -> response_hook::Verdict {
-            let (x, headers, head) = (exchange(x), fields(headers), head.take_handle());
-            #[allow(unsafe_code, reason = "the handle was just taken from its owner")]
-            let head = unsafe { ResponseHead::from_handle(head) };
-            let mut resp = Response::new(x, head, headers);
+        #[allow(unsafe_code, reason = "the handle was just taken from its owner")]
+        fn on_response(resp: &types::Response) -> response_hook::Verdict {
+            let mut resp = Response::new(unsafe { types::Response::from_handle(resp.take_handle()) });
             match plugin::<C>().on_response(&mut resp) {
                 ResponseVerdict::Next => response_hook::Verdict::Next,
                 ResponseVerdict::Replace(reply) => response_hook::Verdict::Replace(reply.into()),

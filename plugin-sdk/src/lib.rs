@@ -78,6 +78,7 @@ mod export;
 pub mod guest;
 pub mod headers;
 pub mod http;
+mod message;
 pub mod path;
 mod plugin;
 mod reply;
@@ -100,6 +101,7 @@ use simulation as host;
 pub use config::{ConfigProblem, ParseError, Problems};
 pub use exchange::Exchange;
 pub use headers::{EditError, Headers};
+pub use message::Message;
 pub use plugin::{Background, HttpFilter, Next, Plugin, Reason};
 pub use reply::{Reply, ResponseVerdict, Verdict};
 pub use request::Request;
@@ -113,8 +115,8 @@ pub use services::{identity, log, random, secrets};
 /// ```
 pub mod prelude {
     pub use crate::{
-        Background, ConfigProblem, EditError, Exchange, Headers, HttpFilter, Next, Problems, Reason, Reply,
-        Request, Response, ResponseVerdict, Verdict,
+        Background, ConfigProblem, EditError, Exchange, Headers, HttpFilter, Message, Next, Problems, Reason,
+        Reply, Request, Response, ResponseVerdict, Verdict,
         back_off::BackOff,
         duration,
         edits::{HeaderNames, HeaderValues},

@@ -1,6 +1,11 @@
 //! The request that a hook sees.
 
-use crate::{EditError, Exchange, Headers, host::types, log, secrets};
+use crate::{
+    EditError, Exchange, Headers,
+    host::{secrets, types},
+    log,
+    message::{Edits, Message, refused},
+};
 use std::cell::OnceCell;
 
 /// A request without its body, to look at and to change until the hook returns.
@@ -18,9 +23,9 @@ use std::cell::OnceCell;
 /// ```
 #[derive(Debug)]
 pub struct Request {
-    headers: Headers,
-    head: types::RequestHead,
-    exchange: Exchange,
+    handle: types::Request,
+    headers: OnceCell<Headers>,
+    exchange: OnceCell<Exchange>,
     method: OnceCell<String>,
     authority: OnceCell<String>,
     path: OnceCell<String>,
@@ -28,11 +33,11 @@ pub struct Request {
 }
 
 impl Request {
-    pub(crate) fn new(exchange: types::Exchange, head: types::RequestHead, headers: types::Headers) -> Self {
+    pub(crate) fn new(handle: types::Request) -> Self {
         Self {
-            headers: Headers::new(headers),
-            head,
-            exchange: Exchange::new(exchange),
+            handle,
+            headers: OnceCell::new(),
+            exchange: OnceCell::new(),
             method: OnceCell::new(),
             authority: OnceCell::new(),
             path: OnceCell::new(),
@@ -42,23 +47,23 @@ impl Request {
 
     /// `GET`, `POST`, …
     pub fn method(&self) -> &str {
-        self.method.get_or_init(|| self.head.method())
+        self.method.get_or_init(|| self.handle.method())
     }
 
     /// `host[:port]` as the client asked for it.
     pub fn authority(&self) -> &str {
-        self.authority.get_or_init(|| self.head.authority())
+        self.authority.get_or_init(|| self.handle.authority())
     }
 
     /// The path as sent, without the query: neither decoded nor normalised. It starts with `/`, or
     /// is `*`.
     pub fn path(&self) -> &str {
-        self.path.get_or_init(|| self.head.path())
+        self.path.get_or_init(|| self.handle.path())
     }
 
     /// What follows the `?`, as sent.
     pub fn query(&self) -> Option<&str> {
-        self.query.get_or_init(|| self.head.query()).as_deref()
+        self.query.get_or_init(|| self.handle.query()).as_deref()
     }
 
     /// Replaces path and query; the value starts with `/`. The route stays the one that matched.
@@ -66,7 +71,7 @@ impl Request {
     /// # Errors
     /// See [`EditError`].
     pub fn set_path_and_query(&mut self, value: &str) -> Result<(), EditError> {
-        self.head.set_path_and_query(value)?;
+        self.handle.set_path_and_query(value)?;
         self.path = OnceCell::new();
         self.query = OnceCell::new();
         Ok(())
@@ -74,12 +79,12 @@ impl Request {
 
     /// Whether the request asks for another protocol, as WebSocket does.
     pub fn is_upgrade(&self) -> bool {
-        self.head.is_upgrade()
+        self.handle.is_upgrade()
     }
 
     /// The header fields, to read and to change.
     pub fn headers(&self) -> &Headers {
-        &self.headers
+        self.headers.get_or_init(|| Headers::new(self.handle.headers()))
     }
 
     /// The first value of a header.
@@ -107,7 +112,7 @@ impl Request {
     /// where there is no such header, another scheme, or more than one `Authorization` header, which
     /// could mean one thing to a plugin and another to the backend.
     ///
-    /// Compare it with [`secrets::matches`]; or use [`bearer_matches`](Self::bearer_matches).
+    /// Compare it with [`secrets::matches`](crate::secrets::matches); or, which costs less, use [`bearer_matches`](Self::bearer_matches).
     pub fn bearer(&self) -> Option<Vec<u8>> {
         let mut values = self.headers().get_all("authorization");
         let mut value = values.pop().filter(|_| values.is_empty())?;
@@ -129,18 +134,30 @@ impl Request {
     /// assert!(!req.bearer_matches("other"));
     /// ```
     pub fn bearer_matches(&self, secret: &str) -> bool {
-        let values = self.headers().get_all("authorization");
-        let [value] = values.as_slice() else { return false };
-        bearer_token(value).is_some_and(|token| secrets::matches(secret, token))
+        secrets::bearer_matches(secret, &self.handle)
     }
 
     /// The exchange that this request opens.
     pub fn exchange(&self) -> &Exchange {
-        &self.exchange
+        self.exchange.get_or_init(|| Exchange::new(self.handle.exchange()))
     }
 }
 
-fn bearer_token(value: &[u8]) -> Option<&[u8]> {
+impl Message for Request {
+    fn headers(&self) -> &Headers {
+        self.headers()
+    }
+
+    fn exchange(&self) -> &Exchange {
+        self.exchange()
+    }
+
+    fn edit_headers(&self, edits: &Edits<'_>) -> Vec<(String, EditError)> {
+        refused(self.handle.edit_headers(edits.remove, edits.set, edits.append))
+    }
+}
+
+pub(crate) fn bearer_token(value: &[u8]) -> Option<&[u8]> {
     let (scheme, rest) = value.split_at_checked(b"bearer".len())?;
     let token = rest.strip_prefix(b" ")?.trim_ascii();
     (scheme.eq_ignore_ascii_case(b"bearer") && !token.is_empty()).then_some(token)

@@ -1,6 +1,12 @@
 //! The answer that a hook sees.
 
-use crate::{EditError, Exchange, Headers, host::types, log};
+use crate::{
+    EditError, Exchange, Headers,
+    host::types,
+    log,
+    message::{Edits, Message, refused},
+};
+use std::cell::OnceCell;
 
 /// An answer without its body, to look at and to change until the hook returns: the backend's, or
 /// the one that a plugin gave instead.
@@ -15,19 +21,19 @@ use crate::{EditError, Exchange, Headers, host::types, log};
 /// ```
 #[derive(Debug)]
 pub struct Response {
-    headers: Headers,
-    head: types::ResponseHead,
-    exchange: Exchange,
+    handle: types::Response,
+    headers: OnceCell<Headers>,
+    exchange: OnceCell<Exchange>,
 }
 
 impl Response {
-    pub(crate) fn new(exchange: types::Exchange, head: types::ResponseHead, headers: types::Headers) -> Self {
-        Self { headers: Headers::new(headers), head, exchange: Exchange::new(exchange) }
+    pub(crate) fn new(handle: types::Response) -> Self {
+        Self { handle, headers: OnceCell::new(), exchange: OnceCell::new() }
     }
 
     /// Status code, 100 to 599.
     pub fn status(&self) -> u16 {
-        self.head.status()
+        self.handle.status()
     }
 
     /// Replaces the status by one of 200 to 599.
@@ -36,12 +42,12 @@ impl Response {
     /// [`EditError::InvalidValue`] for other numbers, and for a change from or to 101, 204 or 304,
     /// which frame the body.
     pub fn set_status(&mut self, status: u16) -> Result<(), EditError> {
-        Ok(self.head.set_status(status)?)
+        Ok(self.handle.set_status(status)?)
     }
 
     /// The header fields, to read and to change.
     pub fn headers(&self) -> &Headers {
-        &self.headers
+        self.headers.get_or_init(|| Headers::new(self.handle.headers()))
     }
 
     /// The first value of a header.
@@ -67,6 +73,20 @@ impl Response {
 
     /// The exchange that this answer closes.
     pub fn exchange(&self) -> &Exchange {
-        &self.exchange
+        self.exchange.get_or_init(|| Exchange::new(self.handle.exchange()))
+    }
+}
+
+impl Message for Response {
+    fn headers(&self) -> &Headers {
+        self.headers()
+    }
+
+    fn exchange(&self) -> &Exchange {
+        self.exchange()
+    }
+
+    fn edit_headers(&self, edits: &Edits<'_>) -> Vec<(String, EditError)> {
+        refused(self.handle.edit_headers(edits.remove, edits.set, edits.append))
     }
 }

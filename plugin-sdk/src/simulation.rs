@@ -45,6 +45,12 @@ pub(crate) mod secrets {
     pub(crate) fn matches(name: &str, candidate: &[u8]) -> bool {
         get(name).is_some_and(|value| value.as_bytes() == candidate)
     }
+
+    pub(crate) fn bearer_matches(name: &str, req: &super::types::Request) -> bool {
+        let values = req.headers.get_all("authorization");
+        let [value] = values.as_slice() else { return false };
+        crate::request::bearer_token(value).is_some_and(|token| matches(name, token))
+    }
 }
 
 pub(crate) mod outbound_http {
@@ -191,15 +197,51 @@ pub(crate) mod types {
         })
     }
 
+    type Refused = Vec<(String, EditError)>;
+
+    impl Headers {
+        fn edit(
+            &self,
+            remove: &[String],
+            set: &[(String, Vec<u8>)],
+            append: &[(String, Vec<u8>)],
+        ) -> Refused {
+            let refused = |name: &String, edit: Result<(), EditError>| Some((name.clone(), edit.err()?));
+            let removed = remove.iter().filter_map(|name| refused(name, self.remove(name)));
+            let set = set.iter().filter_map(|(name, value)| refused(name, self.set(name, value)));
+            let added = append.iter().filter_map(|(name, value)| refused(name, self.append(name, value)));
+            removed.chain(set).chain(added).collect()
+        }
+    }
+
     #[derive(Debug, Default)]
-    pub(crate) struct RequestHead {
+    pub(crate) struct Request {
+        pub(crate) headers: Headers,
+        pub(crate) exchange: Exchange,
         pub(crate) method: String,
         pub(crate) authority: String,
         pub(crate) path_and_query: RefCell<String>,
         pub(crate) is_upgrade: bool,
     }
 
-    impl RequestHead {
+    impl Request {
+        pub(crate) fn exchange(&self) -> Exchange {
+            self.exchange.clone()
+        }
+
+        pub(crate) fn headers(&self) -> Headers {
+            self.headers.clone()
+        }
+
+        pub(crate) fn edit_headers(
+            &self,
+            remove: &[String],
+            set: &[(String, Vec<u8>)],
+            append: &[(String, Vec<u8>)],
+        ) -> Refused {
+            self.headers.edit(remove, set, append)
+        }
+
         pub(crate) fn method(&self) -> String {
             self.method.clone()
         }
@@ -231,11 +273,30 @@ pub(crate) mod types {
     }
 
     #[derive(Debug, Default)]
-    pub(crate) struct ResponseHead {
+    pub(crate) struct Response {
+        pub(crate) headers: Headers,
+        pub(crate) exchange: Exchange,
         pub(crate) status: std::cell::Cell<u16>,
     }
 
-    impl ResponseHead {
+    impl Response {
+        pub(crate) fn exchange(&self) -> Exchange {
+            self.exchange.clone()
+        }
+
+        pub(crate) fn headers(&self) -> Headers {
+            self.headers.clone()
+        }
+
+        pub(crate) fn edit_headers(
+            &self,
+            remove: &[String],
+            set: &[(String, Vec<u8>)],
+            append: &[(String, Vec<u8>)],
+        ) -> Refused {
+            self.headers.edit(remove, set, append)
+        }
+
         pub(crate) fn status(&self) -> u16 {
             self.status.get()
         }

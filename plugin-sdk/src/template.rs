@@ -50,7 +50,7 @@ impl Template {
     ///
     /// A template without facts costs nothing here; each fact is a question to the gateway.
     pub fn value(&self, x: &Exchange) -> Option<Cow<'_, str>> {
-        if let [Part::Text(text)] = self.0.as_slice() {
+        if let Some(text) = self.fixed() {
             return Some(Cow::Borrowed(text));
         }
         let mut value = String::new();
@@ -61,6 +61,15 @@ impl Template {
             }
         }
         Some(Cow::Owned(value))
+    }
+
+    /// The value, where it names no facts and is the same for all exchanges.
+    pub fn fixed(&self) -> Option<&str> {
+        match self.0.as_slice() {
+            [] => Some(""),
+            [Part::Text(text)] => Some(text),
+            _ => None,
+        }
     }
 }
 

@@ -179,43 +179,39 @@ impl Sent {
 /// assert_eq!(req.exchange().client_address(), "2001:db8::1");
 /// ```
 pub fn request(method: &str, path_and_query: &str) -> RequestBuilder {
-    RequestBuilder {
-        head: types::RequestHead {
-            method: method.into(),
-            authority: "test.example".into(),
-            path_and_query: String::from(path_and_query).into(),
-            is_upgrade: false,
-        },
-        headers: types::Headers::default(),
-        facts: facts(),
-    }
+    let request = types::Request {
+        method: method.into(),
+        authority: "test.example".into(),
+        path_and_query: String::from(path_and_query).into(),
+        ..types::Request::default()
+    };
+    RequestBuilder { request, facts: facts() }
 }
 
 /// A request that is being put together.
 #[derive(Debug)]
 #[must_use]
 pub struct RequestBuilder {
-    head: types::RequestHead,
-    headers: types::Headers,
+    request: types::Request,
     facts: types::Facts,
 }
 
 impl RequestBuilder {
     /// Adds a header, such as a client may send: any.
     pub fn header(self, name: &str, value: impl Into<Vec<u8>>) -> Self {
-        self.headers.0.borrow_mut().push((name.to_ascii_lowercase(), value.into()));
+        self.request.headers.0.borrow_mut().push((name.to_ascii_lowercase(), value.into()));
         self
     }
 
     /// Sets `host[:port]`.
     pub fn authority(mut self, authority: &str) -> Self {
-        self.head.authority = authority.into();
+        self.request.authority = authority.into();
         self
     }
 
     /// Makes it a request for another protocol.
     pub fn upgrade(mut self) -> Self {
-        self.head.is_upgrade = true;
+        self.request.is_upgrade = true;
         self
     }
 
@@ -256,8 +252,9 @@ impl RequestBuilder {
     }
 
     /// The request.
-    pub fn build(self) -> Request {
-        Request::new(types::Exchange(self.facts.into()), self.head, self.headers)
+    pub fn build(mut self) -> Request {
+        self.request.exchange = types::Exchange(self.facts.into());
+        Request::new(self.request)
     }
 }
 
@@ -273,35 +270,31 @@ impl RequestBuilder {
 /// # Ok::<(), vers_plugin::EditError>(())
 /// ```
 pub fn response(status: u16) -> ResponseBuilder {
-    let head = types::ResponseHead { status: Cell::new(status) };
-    ResponseBuilder { head, headers: types::Headers::default(), exchange: types::Exchange(facts().into()) }
+    let exchange = types::Exchange(facts().into());
+    ResponseBuilder(types::Response { exchange, status: Cell::new(status), ..types::Response::default() })
 }
 
 /// An answer that is being put together.
 #[derive(Debug)]
 #[must_use]
-pub struct ResponseBuilder {
-    head: types::ResponseHead,
-    headers: types::Headers,
-    exchange: types::Exchange,
-}
+pub struct ResponseBuilder(types::Response);
 
 impl ResponseBuilder {
     /// Adds a header.
     pub fn header(self, name: &str, value: impl Into<Vec<u8>>) -> Self {
-        self.headers.0.borrow_mut().push((name.to_ascii_lowercase(), value.into()));
+        self.0.headers.0.borrow_mut().push((name.to_ascii_lowercase(), value.into()));
         self
     }
 
     /// Makes it the answer to this request: the same exchange.
     pub fn to(mut self, req: &Request) -> Self {
-        self.exchange = req.exchange().simulated().clone();
+        self.0.exchange = req.exchange().simulated().clone();
         self
     }
 
     /// The answer.
     pub fn build(self) -> Response {
-        Response::new(self.exchange, self.head, self.headers)
+        Response::new(self.0)
     }
 }
 

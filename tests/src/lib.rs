@@ -11,6 +11,7 @@ mod files;
 mod gateway;
 mod process;
 mod wait;
+pub mod wire;
 
 pub use admin::Admin;
 pub use backend::{Asleep, Backend, Heard, Visitors};

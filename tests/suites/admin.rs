@@ -188,7 +188,8 @@ async fn its_status_says_what_it_runs() {
     assert_eq!(
         status["listeners"],
         json!([{
-            "name": "web", "address": address, "carries": "http", "connections": 1, "limit": 7, "warning": null
+            "name": "web", "address": address, "carries": "http", "connections": 1, "limit": 7,
+            "limit_per_client": null, "warning": null
         }])
     );
     assert_eq!(

@@ -191,10 +191,10 @@ async fn a_server_that_says_it_does_not_work_gets_nothing_until_it_does() {
 #[tokio::test]
 async fn a_check_says_what_is_wrong() {
     let silent = Backend::silent().await;
-    let dead = Asleep::new();
+    let (dead, dead_too) = (Asleep::new(), Asleep::new());
     for (server, health, reason) in [
         (silent.addr(), "path = \"/\", timeout = \"100ms\"", "failed: no answer in time"),
-        (Backend::canned("").await.addr(), "tcp = true", "failed: connection refused"),
+        (dead_too.addr(), "tcp = true", "failed: connection refused"),
         (dead.addr(), "path = \"/\"", "failed: connection refused"),
     ] {
         let gateway = TestGateway::start(&one_backend(

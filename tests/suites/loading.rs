@@ -48,7 +48,7 @@ async fn a_refused_key_is_pointed_at() {
     let toml =
         toml(&backend, &guest("bad_config"), "config = { question = \"six times nine\", answer = 41 }");
     let message = "plugin `guest`: `answer`: not 42; expected 42";
-    refused(&backend, &toml, &[message, &place(&toml, "41"), "refused by the plugin"]).await;
+    refused(&backend, &toml, &[message, &place(&toml, "41 }"), "refused by the plugin"]).await;
 }
 
 #[tokio::test]

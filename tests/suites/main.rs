@@ -19,11 +19,15 @@ mod loading; // components and tables that cannot be used: what is said of them
 mod plugins; // what plugins can do to requests and answers, in which order, and what not
 mod reload; // what a reload changes, and what it leaves alone
 mod reload_under_load; // the promise: a hundred of them, and no client notices
+mod request_bounds; // how large a request may be, and how long it may take
 mod retries; // what is sent once more, and what never
 mod scale; // much of everything, in flat memory
 mod tcp; // raw TCP routes
 mod tidy; // habits that a machine can check
 mod websocket; // protocols that begin as a request
+mod wire_faults; // backends and clients that misbehave on the wire
+mod wire_requests; // raw requests, each with its verdict
+mod wire_responses; // raw answers of backends, each with its verdict
 
 /// The daemon, for suites that take a process.
 const DAEMON: &str = env!("CARGO_BIN_EXE_test-daemon");

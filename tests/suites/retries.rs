@@ -118,7 +118,7 @@ async fn a_body_that_is_gone_is_not_sent_elsewhere() {
     client.send(vec![b'x'; 200_000]).await;
     server.skip(200_000).await;
     drop(server);
-    let answer = client.to_end().await;
+    let answer = client.head().await;
     assert!(answer.contains("x-gateway-error: upstream-bad-answer\r\n"), "{answer}");
     assert_eq!(alive.heard().len(), 0);
 }

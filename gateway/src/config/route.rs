@@ -13,7 +13,8 @@ use super::{
     plugin::OnError,
     plugin_config::PluginConfig,
     target::Target,
-    values::{Duration, whole},
+    text::optional,
+    values::{ByteSize, Duration, whole},
 };
 
 /// Which requests and connections go where, through which plugins.
@@ -63,6 +64,9 @@ pub struct Route {
     /// How long to wait for the backend.
     #[serde(default)]
     pub timeouts: RouteTimeouts,
+    /// How much a request may bring.
+    #[serde(default)]
+    pub limits: RouteLimits,
     /// How often a request may be sent to another server.
     #[serde(default)]
     pub retries: Retries,
@@ -118,6 +122,19 @@ pub struct RouteTimeouts {
     pub idle: Duration,
     /// While a WebSocket or a TCP connection is open: since a byte moved last, in either direction.
     pub tunnel: Duration,
+    /// For a request as a whole, from its head to the last byte of its answer, however much moves. It
+    /// does not count for what follows an upgrade. By default as long as it takes.
+    pub total: Option<Duration>,
+}
+
+/// How much a request of a route may bring.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RouteLimits {
+    /// Size of a request's body. A larger one is answered 413. By default any size.
+    #[serde(deserialize_with = "optional")]
+    #[schemars(with = "Option<ByteSize>")]
+    pub body: Option<Spanned<ByteSize>>,
 }
 
 impl Default for RouteTimeouts {
@@ -127,6 +144,7 @@ impl Default for RouteTimeouts {
             response: Duration::from_secs(60),
             idle: Duration::from_secs(60),
             tunnel: Duration::from_secs(3600),
+            total: None,
         }
     }
 }

@@ -17,6 +17,13 @@ pub enum BodyLength {
     UntilClose,
 }
 
+impl BodyLength {
+    /// Whether its head says already that it has more bytes than this.
+    pub fn is_told_to_exceed(self, limit: u64) -> bool {
+        matches!(self, Self::Exact(length) if length > limit)
+    }
+}
+
 /// How the body of a request ends.
 ///
 /// # Errors

@@ -17,7 +17,13 @@ const TEXT_SIZE: usize = 8 * 1024;
 pub struct Buffers {
     blocks: RefCell<Vec<Box<[u8]>>>,
     texts: RefCell<Vec<Vec<u8>>>,
+    #[cfg(target_os = "linux")]
+    pipes: RefCell<Vec<super::Pipe>>,
 }
+
+/// How many unused pipes are kept: each has two descriptors.
+#[cfg(target_os = "linux")]
+const KEEP_PIPES: usize = 8;
 
 impl Buffers {
     /// A buffer of [`BUFFER_SIZE`] bytes, with anything in it.
@@ -30,6 +36,21 @@ impl Buffers {
         let mut stock = self.blocks.borrow_mut();
         if stock.len() < KEEP && buffer.len() == BUFFER_SIZE {
             stock.push(buffer);
+        }
+    }
+
+    /// An empty pipe; none where there cannot be another.
+    #[cfg(target_os = "linux")]
+    pub fn pipe(&self) -> Option<super::Pipe> {
+        self.pipes.borrow_mut().pop().or_else(|| super::Pipe::new().ok())
+    }
+
+    /// Gives a pipe back. One with bytes in it is closed.
+    #[cfg(target_os = "linux")]
+    pub fn put_pipe(&self, pipe: super::Pipe) {
+        let mut stock = self.pipes.borrow_mut();
+        if stock.len() < KEEP_PIPES && pipe.is_empty() {
+            stock.push(pipe);
         }
     }
 

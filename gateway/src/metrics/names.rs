@@ -37,6 +37,7 @@ names! {
     CONNECTIONS: Counter = "vers_connections", "Connections accepted, by listener.";
     CONNECTIONS_ACTIVE: Gauge = "vers_connections_active", "Connections open now, by listener.";
     CONNECTIONS_REJECTED: Counter = "vers_connections_rejected", "Connections closed at accept, by listener and reason.";
+    CONNECTIONS_CUT: Counter = "vers_connections_cut", "Connections ended without an answer that could tell why, by reason.";
     ACCEPT_ERRORS: Counter = "vers_accept_errors", "Failed calls of accept, by listener.";
     REQUESTS: Counter = "vers_requests", "Requests answered, by route and class of status.";
     REQUEST_SECONDS: Histogram = "vers_request_duration_seconds", "From the request's head to the answer's head, by route.";
@@ -57,6 +58,7 @@ names! {
     PLUGIN_FAULTS: Counter = "vers_plugin_faults", "Calls that failed, by plugin and kind of fault.";
     PLUGIN_CPU: Counter = "vers_plugin_cpu_nanoseconds", "Time spent inside a plugin, by plugin.";
     PLUGIN_INSTANCES: Gauge = "vers_plugin_instances", "Instances of a plugin in memory, by plugin.";
+    TASKS_ACTIVE: Gauge = "vers_tasks_active", "Tasks alive now, by worker.";
     RELOADS: Counter = "vers_reloads", "Reloads that took effect.";
     RELOAD_FAILURES: Counter = "vers_reload_failures", "Reloads that were refused and changed nothing.";
     GENERATION: Gauge = "vers_generation", "Number of the configuration that runs; the first is 1.";

@@ -22,7 +22,7 @@ wasmtime::component::bindgen!({
     with: {
         "vers:gateway/types.exchange": super::handles::ExchangeHandle,
         "vers:gateway/types.headers": super::handles::HeadersHandle,
-        "vers:gateway/types.request-head": super::handles::RequestHeadHandle,
-        "vers:gateway/types.response-head": super::handles::ResponseHeadHandle,
+        "vers:gateway/types.request": super::handles::RequestHandle,
+        "vers:gateway/types.response": super::handles::ResponseHandle,
     },
 });

@@ -7,13 +7,13 @@
 #[derive(Debug)]
 pub enum ExchangeHandle {}
 
-/// The request's head.
+/// The request.
 #[derive(Debug)]
-pub enum RequestHeadHandle {}
+pub enum RequestHandle {}
 
-/// The answer's head.
+/// The answer.
 #[derive(Debug)]
-pub enum ResponseHeadHandle {}
+pub enum ResponseHandle {}
 
 /// The headers of a head: [`REQUEST`] or [`RESPONSE`].
 #[derive(Debug)]

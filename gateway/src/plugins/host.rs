@@ -4,10 +4,10 @@ use super::{
     FetchError,
     bindings::vers::gateway::{
         identity, log, outbound_http, random, secrets,
-        types::{self, EditError},
+        types::{self, EditError, Header},
     },
     exchange::Exchange,
-    handles::{ExchangeHandle, HeadersHandle, REQUEST, RequestHeadHandle, ResponseHeadHandle},
+    handles::{ExchangeHandle, HeadersHandle, REQUEST, RESPONSE, RequestHandle, ResponseHandle},
     state::{LogVerdict, State},
 };
 use crate::message::{Fields, Known, RequestHead, ResponseHead, is_field_value, is_target, is_token, trim};
@@ -75,9 +75,7 @@ impl types::HostHeaders for State {
     }
 
     fn set(&mut self, which: Resource<HeadersHandle>, name: String, value: Vec<u8>) -> Result<(), EditError> {
-        let (fields, value) = self.edit(&which, &name, &value)?;
-        fields.set(name.as_bytes(), value);
-        Ok(())
+        self.set_field(which.rep(), &name, &value)
     }
 
     fn append(
@@ -86,15 +84,11 @@ impl types::HostHeaders for State {
         name: String,
         value: Vec<u8>,
     ) -> Result<(), EditError> {
-        let (fields, value) = self.edit(&which, &name, &value)?;
-        fields.append(name.as_bytes(), value);
-        Ok(())
+        self.append_field(which.rep(), &name, &value)
     }
 
     fn remove(&mut self, which: Resource<HeadersHandle>, name: String) -> Result<(), EditError> {
-        let (fields, _) = self.edit(&which, &name, &[])?;
-        fields.remove_named(name.as_bytes());
-        Ok(())
+        self.remove_field(which.rep(), &name)
     }
 
     fn entries(&mut self, which: Resource<HeadersHandle>) -> Vec<(String, Vec<u8>)> {
@@ -108,25 +102,43 @@ impl types::HostHeaders for State {
     }
 }
 
-impl types::HostRequestHead for State {
-    fn method(&mut self, _: Resource<RequestHeadHandle>) -> String {
+impl types::HostRequest for State {
+    fn exchange(&mut self, _: Resource<RequestHandle>) -> Resource<ExchangeHandle> {
+        Resource::new_own(0)
+    }
+
+    fn headers(&mut self, _: Resource<RequestHandle>) -> Resource<HeadersHandle> {
+        Resource::new_own(REQUEST)
+    }
+
+    fn edit_headers(
+        &mut self,
+        _: Resource<RequestHandle>,
+        remove: Vec<String>,
+        set: Vec<Header>,
+        append: Vec<Header>,
+    ) -> Vec<(String, EditError)> {
+        self.edit_all(REQUEST, remove, set, append)
+    }
+
+    fn method(&mut self, _: Resource<RequestHandle>) -> String {
         self.request().map(|head| head.method.to_string()).unwrap_or_default()
     }
 
-    fn authority(&mut self, _: Resource<RequestHeadHandle>) -> String {
+    fn authority(&mut self, _: Resource<RequestHandle>) -> String {
         let host = self.request().and_then(|head| head.fields.get(Known::Host)).unwrap_or_default();
         String::from_utf8_lossy(host).into_owned()
     }
 
-    fn path(&mut self, _: Resource<RequestHeadHandle>) -> String {
+    fn path(&mut self, _: Resource<RequestHandle>) -> String {
         self.request().map(|head| head.path().to_owned()).unwrap_or_default()
     }
 
-    fn query(&mut self, _: Resource<RequestHeadHandle>) -> Option<String> {
+    fn query(&mut self, _: Resource<RequestHandle>) -> Option<String> {
         self.request()?.query().map(str::to_owned)
     }
 
-    fn set_path_and_query(&mut self, _: Resource<RequestHeadHandle>, value: String) -> Result<(), EditError> {
+    fn set_path_and_query(&mut self, _: Resource<RequestHandle>, value: String) -> Result<(), EditError> {
         if !value.starts_with('/') || !is_target(value.as_bytes()) {
             return Err(EditError::InvalidValue);
         }
@@ -138,21 +150,39 @@ impl types::HostRequestHead for State {
         Ok(())
     }
 
-    fn is_upgrade(&mut self, _: Resource<RequestHeadHandle>) -> bool {
+    fn is_upgrade(&mut self, _: Resource<RequestHandle>) -> bool {
         self.exchange.facts.as_ref().is_some_and(|facts| facts.is_upgrade)
     }
 
-    fn drop(&mut self, _: Resource<RequestHeadHandle>) -> wasmtime::Result<()> {
+    fn drop(&mut self, _: Resource<RequestHandle>) -> wasmtime::Result<()> {
         Ok(())
     }
 }
 
-impl types::HostResponseHead for State {
-    fn status(&mut self, _: Resource<ResponseHeadHandle>) -> u16 {
+impl types::HostResponse for State {
+    fn exchange(&mut self, _: Resource<ResponseHandle>) -> Resource<ExchangeHandle> {
+        Resource::new_own(0)
+    }
+
+    fn headers(&mut self, _: Resource<ResponseHandle>) -> Resource<HeadersHandle> {
+        Resource::new_own(RESPONSE)
+    }
+
+    fn edit_headers(
+        &mut self,
+        _: Resource<ResponseHandle>,
+        remove: Vec<String>,
+        set: Vec<Header>,
+        append: Vec<Header>,
+    ) -> Vec<(String, EditError)> {
+        self.edit_all(RESPONSE, remove, set, append)
+    }
+
+    fn status(&mut self, _: Resource<ResponseHandle>) -> u16 {
         self.response().map_or(0, |head| head.status.as_u16())
     }
 
-    fn set_status(&mut self, _: Resource<ResponseHeadHandle>, value: u16) -> Result<(), EditError> {
+    fn set_status(&mut self, _: Resource<ResponseHandle>, value: u16) -> Result<(), EditError> {
         let status = StatusCode::from_u16(value).map_err(|_| EditError::InvalidValue)?;
         let head = self.exchange.response.as_mut().ok_or(EditError::Gone)?;
         // These frame the body, or say that there is none (RFC 9112 §6.3): it would be lost or
@@ -164,7 +194,7 @@ impl types::HostResponseHead for State {
         Ok(())
     }
 
-    fn drop(&mut self, _: Resource<ResponseHeadHandle>) -> wasmtime::Result<()> {
+    fn drop(&mut self, _: Resource<ResponseHandle>) -> wasmtime::Result<()> {
         Ok(())
     }
 }
@@ -216,6 +246,12 @@ impl secrets::Host for State {
         // Only the length can be told from the time this takes.
         secret.is_some_and(|secret| secret.as_bytes().ct_eq(&candidate).into())
     }
+
+    fn bearer_matches(&mut self, name: String, _: Resource<RequestHandle>) -> bool {
+        let secret = self.plugin.grants.secrets.get(&name).and_then(super::Secret::reveal);
+        let values = self.request().into_iter().flat_map(|head| head.fields.all_named(b"authorization"));
+        secret.zip(bearer_token(values)).is_some_and(|(secret, token)| secret.as_bytes().ct_eq(token).into())
+    }
 }
 
 impl outbound_http::Host for State {
@@ -253,10 +289,54 @@ impl State {
         self.exchange.response.as_ref()
     }
 
+    fn set_field(&mut self, which: u32, name: &str, value: &[u8]) -> Result<(), EditError> {
+        let (fields, value) = self.edit(which, name, value)?;
+        fields.set(name.as_bytes(), value);
+        Ok(())
+    }
+
+    fn append_field(&mut self, which: u32, name: &str, value: &[u8]) -> Result<(), EditError> {
+        let (fields, value) = self.edit(which, name, value)?;
+        fields.append(name.as_bytes(), value);
+        Ok(())
+    }
+
+    fn remove_field(&mut self, which: u32, name: &str) -> Result<(), EditError> {
+        let (fields, _) = self.edit(which, name, &[])?;
+        fields.remove_named(name.as_bytes());
+        Ok(())
+    }
+
+    /// Does all edits that may be done, and returns the others.
+    fn edit_all(
+        &mut self,
+        which: u32,
+        remove: Vec<String>,
+        set: Vec<Header>,
+        append: Vec<Header>,
+    ) -> Vec<(String, EditError)> {
+        let mut refused = Vec::new();
+        let mut note =
+            |name, edit: Result<(), EditError>| refused.extend(edit.err().map(|error| (name, error)));
+        for name in remove {
+            let edit = self.remove_field(which, &name);
+            note(name, edit);
+        }
+        for (name, value) in set {
+            let edit = self.set_field(which, &name, &value);
+            note(name, edit);
+        }
+        for (name, value) in append {
+            let edit = self.append_field(which, &name, &value);
+            note(name, edit);
+        }
+        refused
+    }
+
     /// The fields, for an edit of this name to this value; and the value as it is written.
     fn edit<'a>(
         &mut self,
-        which: &Resource<HeadersHandle>,
+        which: u32,
         name: &str,
         value: &'a [u8],
     ) -> Result<(&mut Fields, &'a [u8]), EditError> {
@@ -269,7 +349,7 @@ impl State {
         if !is_field_value(value) {
             return Err(EditError::InvalidValue);
         }
-        let fields = match which.rep() {
+        let fields = match which {
             REQUEST => self.exchange.request.as_mut().map(|head| &mut head.fields),
             _ => self.exchange.response.as_mut().map(|head| &mut head.fields),
         };
@@ -287,6 +367,15 @@ fn fields<'a>(exchange: &'a Exchange, which: &Resource<HeadersHandle>) -> Option
         REQUEST => exchange.request.as_ref().map(|head| &head.fields),
         _ => exchange.response.as_ref().map(|head| &head.fields),
     }
+}
+
+/// The token of the only value, where that is `Bearer <token>`. Two values could mean one thing here
+/// and another to the backend.
+fn bearer_token<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> Option<&'a [u8]> {
+    let value = values.next().filter(|_| values.next().is_none())?;
+    let (scheme, rest) = value.split_at_checked("bearer".len())?;
+    let token = rest.strip_prefix(b" ")?.trim_ascii();
+    (scheme.eq_ignore_ascii_case(b"bearer") && !token.is_empty()).then_some(token)
 }
 
 fn entries(headers: &http::HeaderMap) -> Vec<(String, Vec<u8>)> {

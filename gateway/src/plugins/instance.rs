@@ -18,6 +18,8 @@ pub(super) struct Instance {
     pub(super) background: Option<background::Guest>,
     /// CPU time of the last call.
     pub(super) cpu: Duration,
+    /// Calls of hooks so far.
+    calls: u32,
     caller: Caller,
 }
 
@@ -32,8 +34,15 @@ impl Instance {
         store.limiter(|state| &mut state.memory);
         store.epoch_deadline_callback(|context: StoreContextMut<'_, State>| context.data().clock.on_epoch());
         store.set_epoch_deadline(1);
-        let mut instance =
-            Self { store, request: None, response: None, background: None, cpu: Duration::ZERO, caller };
+        let mut instance = Self {
+            store,
+            request: None,
+            response: None,
+            background: None,
+            cpu: Duration::ZERO,
+            calls: 0,
+            caller,
+        };
         let started = instance.run(async |store| {
             let linked = plugin.pre.instantiate_async(&mut *store).await?;
             let lifecycle = plugin.exports.lifecycle.load(&mut *store, &linked)?;
@@ -49,7 +58,7 @@ impl Instance {
         let (configured, request, response, background) = started.await.map_err(LoadError::Fault)?;
         configured
             .map_err(|problems| LoadError::Config(problems.into_iter().map(ConfigProblem::from).collect()))?;
-        Ok(Self { request, response, background, ..instance })
+        Ok(Self { request, response, background, calls: 0, ..instance })
     }
 
     /// Runs code in the store within the plugin's limits. After an error the instance is of no use.
@@ -60,11 +69,13 @@ impl Instance {
         let clock = Arc::clone(&self.store.data().clock);
         let wall = self.store.data().plugin.limits.wall;
         self.store.set_epoch_deadline(1);
+        let number = self.calls;
+        self.calls = number.wrapping_add(1);
         // Without the ticker a guest that never returns would never be stopped.
         let _calling = self.caller.calling();
         let (result, cpu) = {
             let call = pin!(call(&mut self.store));
-            Timed::new(call, clock, wall).await
+            Timed::new(call, clock, wall, number).await
         };
         self.cpu = cpu;
         result.map_err(|error| self.fault(&error))

@@ -121,16 +121,7 @@ impl Instances {
             let Instance { request, .. } = instance;
             let Some(guest) = request.take() else { return Ok(request_filter::Verdict::Next) };
             let verdict = instance
-                .run(async |store| {
-                    guest
-                        .call_on_request(
-                            store,
-                            Resource::new_borrow(0),
-                            Resource::new_borrow(0),
-                            Resource::new_borrow(REQUEST),
-                        )
-                        .await
-                })
+                .run(async |store| guest.call_on_request(store, Resource::new_borrow(REQUEST)).await)
                 .await;
             instance.request = Some(guest);
             verdict
@@ -150,16 +141,7 @@ impl Instances {
             let Instance { response, .. } = instance;
             let Some(guest) = response.take() else { return Ok(response_filter::Verdict::Next) };
             let verdict = instance
-                .run(async |store| {
-                    guest
-                        .call_on_response(
-                            store,
-                            Resource::new_borrow(0),
-                            Resource::new_borrow(0),
-                            Resource::new_borrow(RESPONSE),
-                        )
-                        .await
-                })
+                .run(async |store| guest.call_on_response(store, Resource::new_borrow(RESPONSE)).await)
                 .await;
             instance.response = Some(guest);
             verdict

@@ -18,6 +18,10 @@ const X_GATEWAY_ERROR: &[u8] = b"x-gateway-error";
 pub const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     x-gateway-error: too-many-connections\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
+/// What a client is told that has too many connections itself.
+pub const TOO_MANY_CONNECTIONS_PER_CLIENT: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+    x-gateway-error: too-many-connections-per-client\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
 /// Why a request got no answer from its backend.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
@@ -49,6 +53,8 @@ pub(super) enum Error {
     EndlessInterim,
     #[error("the backend did not answer in time")]
     ResponseTimeout,
+    #[error("the request was not done within its route's time")]
+    TotalTimeout,
     #[error("plugin {plugin} failed: {kind}")]
     Plugin { plugin: String, kind: FaultKind },
 }
@@ -72,6 +78,8 @@ pub enum ErrorCode {
     HeadTimeout,
     /// The body stopped coming.
     BodyTimeout,
+    /// The body is larger than the route allows.
+    BodyTooLarge,
     /// No host, several hosts, or a malformed one.
     BadHost,
     /// CONNECT.
@@ -102,6 +110,8 @@ pub enum ErrorCode {
     BadAnswer,
     /// No answer in time.
     ResponseTimeout,
+    /// The time for all of the request is over.
+    TotalTimeout,
     /// A plugin failed.
     PluginFault,
     /// All instances of a plugin are in use.
@@ -110,7 +120,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All codes.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::BadRequest,
         Self::BadVersion,
         Self::BadMethod,
@@ -119,6 +129,7 @@ impl ErrorCode {
         Self::HeadTooLarge,
         Self::HeadTimeout,
         Self::BodyTimeout,
+        Self::BodyTooLarge,
         Self::BadHost,
         Self::ConnectMethod,
         Self::BadExpectation,
@@ -134,6 +145,7 @@ impl ErrorCode {
         Self::QueueTimeout,
         Self::BadAnswer,
         Self::ResponseTimeout,
+        Self::TotalTimeout,
         Self::PluginFault,
         Self::PluginBusy,
     ];
@@ -181,6 +193,11 @@ impl ErrorCode {
             Self::BodyTimeout => {
                 (StatusCode::REQUEST_TIMEOUT, "body-timeout", "the request's body stopped coming")
             }
+            Self::BodyTooLarge => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "body-too-large",
+                "the request's body is larger than its route allows",
+            ),
             Self::BadExpectation => (
                 StatusCode::EXPECTATION_FAILED,
                 "bad-expectation",
@@ -232,6 +249,11 @@ impl ErrorCode {
             Self::ResponseTimeout => {
                 (StatusCode::GATEWAY_TIMEOUT, "upstream-timeout", "the backend did not answer in time")
             }
+            Self::TotalTimeout => (
+                StatusCode::GATEWAY_TIMEOUT,
+                "total-timeout",
+                "the request took longer than its route allows",
+            ),
             Self::PluginFault => {
                 (StatusCode::SERVICE_UNAVAILABLE, "plugin-fault", "a plugin of this route failed")
             }
@@ -276,6 +298,7 @@ impl Error {
                 Malformed::Method => ErrorCode::BadMethod,
                 Malformed::UnknownCoding => ErrorCode::BadCoding,
                 Malformed::TargetTooLong => ErrorCode::UriTooLong,
+                Malformed::BodyTooLarge => ErrorCode::BodyTooLarge,
                 Malformed::HeadTooLarge | Malformed::TooManyFields => ErrorCode::HeadTooLarge,
                 _ => ErrorCode::BadRequest,
             },
@@ -290,6 +313,7 @@ impl Error {
             Self::NoRoute => ErrorCode::NoRoute,
             Self::WrongUpgrade | Self::BadAnswer(_) | Self::EndlessInterim => ErrorCode::BadAnswer,
             Self::ResponseTimeout => ErrorCode::ResponseTimeout,
+            Self::TotalTimeout => ErrorCode::TotalTimeout,
             Self::Plugin { kind: FaultKind::Busy, .. } => ErrorCode::PluginBusy,
             Self::Plugin { .. } => ErrorCode::PluginFault,
             Self::Upstream(error) => match error.cause {

@@ -3,8 +3,10 @@
 use super::{
     answer::Error,
     client::{Client, Next, Patience},
+    cut::Cut,
     http::{self, After},
     tcp,
+    tunnel::Tunnel,
     worker::Worker,
 };
 use crate::{
@@ -18,13 +20,13 @@ use crate::{
 };
 use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 use tokio::{
-    io::AsyncReadExt as _,
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     time::{Instant, timeout},
 };
 
-/// Serves a connection that was accepted on the listener with this configured address, and begins
-/// with `local`, where that listener is.
+/// Serves a connection up to its end, or up to the tunnel that it becomes. It was accepted on the
+/// listener with this configured address, and begins with `local`, where that listener is.
 pub async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
@@ -32,20 +34,19 @@ pub async fn serve(
     listener: SocketAddr,
     worker: Rc<Worker>,
     guard: Guard,
-) {
+) -> Option<Tunnel> {
     let peer = ClientAddr::from(peer);
     let port = stream.local_addr().map_or(0, |address| address.port());
-    let Some(view) = View::of(local, listener, peer, port) else { return };
+    let view = View::of(local, listener, peer, port)?;
     match view.listener.mode {
         Mode::Http(_) => {
             let connection = Connection { worker, peer, port, view: RefCell::new(view) };
-            serve_http(stream, connection, guard).await;
+            serve_http(stream, connection, guard).await
         }
         Mode::Tcp(route) => {
-            if let Some(route) = view.local.routes.get(route).cloned() {
-                drop(view);
-                tcp::serve(stream, peer, route, &worker).await;
-            }
+            let route = view.local.routes.get(route).cloned()?;
+            drop(view);
+            tcp::serve(stream, peer, route, &worker, guard).await
         }
     }
 }
@@ -95,7 +96,7 @@ impl Connection {
     }
 }
 
-async fn serve_http(stream: TcpStream, connection: Connection, mut guard: Guard) {
+async fn serve_http(stream: TcpStream, connection: Connection, mut guard: Guard) -> Option<Tunnel> {
     if guard.is_draining() {
         // It was accepted on the way out: its client is about to ask, or has asked already. How this
         // ends, the connection finds out itself.
@@ -116,7 +117,15 @@ async fn serve_http(stream: TcpStream, connection: Connection, mut guard: Guard)
             Next::Late if is_first => {
                 Box::pin(http::reject(&connection, &mut client, Error::HeadTimeout, &guard)).await
             }
-            Next::Late | Next::Nothing => After::Close,
+            Next::Late => {
+                worker.count_cut(Cut::Head);
+                After::Close
+            }
+            Next::Idle => {
+                worker.count_cut(Cut::KeepAlive);
+                After::Close
+            }
+            Next::Nothing => After::Close,
         };
         is_first = false;
         if !matches!(after, After::Next) {
@@ -127,15 +136,17 @@ async fn serve_http(stream: TcpStream, connection: Connection, mut guard: Guard)
     match after {
         After::Next | After::Close => client.inbox.release(&worker.buffers),
         After::Reset => client.io.reset(),
-        After::Linger => linger(client.io, &worker).await,
-        After::Tunnel(tunnel) => {
+        After::Linger => {
+            client.inbox.release(&worker.buffers);
+            linger(client.io, &worker).await;
+        }
+        After::Tunnel(route, upstream, line) => {
             let early = client.inbox.take(&worker.buffers);
-            let side = Side { io: client.io, early };
-            drop(connection);
-            // In a place of its own: it lives long, and thousands of tunnels should touch little memory.
-            Box::pin(tunnel.run(side, &worker)).await;
+            let client = Side { io: client.io, early };
+            return Some(Tunnel::new(client, upstream, &route, line, &worker, guard));
         }
     }
+    None
 }
 
 /// How long a client may take to ask that has come while its listener goes.
@@ -146,6 +157,8 @@ const LAST_CALL: Duration = Duration::from_millis(250);
 async fn linger(mut stream: TcpStream, worker: &Worker) {
     let mut buffer = worker.buffers.take();
     let reading = async {
+        // There is nothing more to come, and the client need not wait to learn it.
+        let _ = stream.shutdown().await;
         let mut bytes = 0;
         while let Ok(read @ 1..) = stream.read(&mut buffer).await {
             bytes += read;

@@ -4,6 +4,7 @@
 use super::{
     answer::Error,
     client::Client,
+    cut::Cut,
     flow::{Flow, FlowError},
 };
 use crate::{
@@ -14,7 +15,12 @@ use crate::{
     upstream::{Budget, Cause, Lease, Pool, Seat, Tries},
 };
 use http::{Method, StatusCode};
-use std::{future::poll_fn, rc::Rc, task::Poll, time::Duration};
+use std::{
+    future::poll_fn,
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
 use tokio::{net::TcpStream, time::Instant};
 
 /// Answers before the answer (1xx) that a backend may send; none sends more than two.
@@ -204,10 +210,8 @@ impl Exchange {
                     Poll::Pending => break,
                 }
             }
-            if self.progress != Upload::Running
-                && let Poll::Ready(gone) = client.poll_gone(cx, order.buffers)
-            {
-                return Poll::Ready(Err(Failed::Other(gone)));
+            if let Poll::Ready(over) = self.poll_over(cx, client, None, order.buffers) {
+                return Poll::Ready(Err(Failed::Other(over)));
             }
             // Who is waited for: the client's body, or the backend.
             let (patience, late) = if self.progress == Upload::Running && !self.upload.is_blocked() {
@@ -246,7 +250,12 @@ impl Exchange {
                 match self.upload.poll(cx, &mut client.io, &mut client.inbox, &mut self.lease.io, buffers) {
                     Poll::Ready(Ok(())) => self.progress = Upload::Done,
                     Poll::Ready(Err(FlowError::Sink)) => self.progress = Upload::Refused,
-                    Poll::Ready(Err(_)) => return Poll::Ready(Err(TransferError::Client)),
+                    Poll::Ready(Err(error)) => {
+                        return Poll::Ready(Err(match sender_failed(&error) {
+                            Error::Malformed(_) => TransferError::Body,
+                            _ => TransferError::Client,
+                        }));
+                    }
                     Poll::Pending => {}
                 }
             }
@@ -262,12 +271,30 @@ impl Exchange {
             if self.upload.moved() + answer.moved() != moved {
                 since = Instant::now();
             }
-            if self.progress != Upload::Running && client.poll_gone(cx, buffers).is_ready() {
-                return Poll::Ready(Err(TransferError::Client));
+            if let Poll::Ready(over) = self.poll_over(cx, client, Some(since), buffers) {
+                return Poll::Ready(Err(match over {
+                    Error::TotalTimeout => TransferError::Total,
+                    _ => TransferError::Client,
+                }));
             }
             client.timer.poll(cx, since + idle).map(|()| Err(TransferError::Idle))
         })
         .await
+    }
+
+    /// Ready when the client is gone, or the request's time. While its body comes, whoever reads that
+    /// finds out whether it is there.
+    fn poll_over<I: Stream>(
+        &self,
+        cx: &mut Context<'_>,
+        client: &mut Client<I>,
+        moved: Option<Instant>,
+        buffers: &Buffers,
+    ) -> Poll<Error> {
+        match self.progress {
+            Upload::Running => client.poll_overdue(cx),
+            Upload::Done | Upload::Refused => client.poll_gone(cx, moved, buffers),
+        }
     }
 
     /// The bytes of the answer that have been read.
@@ -321,12 +348,29 @@ impl Exchange {
 /// Why an answer that was begun did not come to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TransferError {
-    /// The client is gone, or sends nonsense.
+    /// The client is gone.
     Client,
+    /// The rest of the request's body is malformed, or too large.
+    Body,
     /// The backend is gone, or sends nonsense.
     Backend,
     /// Neither moves.
     Idle,
+    /// The time of the request is over.
+    Total,
+}
+
+impl TransferError {
+    /// What it is to the operator; a client that left was not cut.
+    pub(super) fn cut(self) -> Option<Cut> {
+        match self {
+            Self::Client => None,
+            Self::Body => Some(Cut::Body),
+            Self::Backend => Some(Cut::Upstream),
+            Self::Idle => Some(Cut::Idle),
+            Self::Total => Some(Cut::Total),
+        }
+    }
 }
 
 fn said(method: &Method, head: ResponseHead) -> Result<Said, Malformed> {

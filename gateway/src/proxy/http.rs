@@ -5,14 +5,15 @@ use super::{
     answer::{self, Error},
     client::Client,
     conn::{Connection, View},
-    exchange::{Exchange, InterimBudget, Order, Said, TransferError, is_whole},
+    cut::Cut,
+    exchange::{Exchange, InterimBudget, Order, Said, is_whole},
     flow::Flow,
-    tunnel::Tunnel,
+    tunnel::{self, Line},
 };
 use crate::{
     drain::Guard,
     headers::{self, Upgrade, hop_by_hop, hop_by_hop::Options, websocket},
-    http1::{BodyLength, Decoder, request_body, write_request, write_status_line},
+    http1::{BodyLength, Decoder, Malformed, request_body, write_request, write_status_line},
     ids::{ClientAddr, RequestId},
     io::{Buffers, Stream},
     message::{Fields, Known, RequestHead, ResponseHead},
@@ -42,7 +43,7 @@ pub(super) enum After {
     /// Its end must not look like the end of the answer.
     Reset,
     /// It speaks another protocol from now on.
-    Tunnel(Tunnel<TcpStream>),
+    Tunnel(Rc<LocalRoute>, tunnel::Upstream, Line),
 }
 
 /// Answers a request, whatever becomes of it.
@@ -53,6 +54,7 @@ pub(super) async fn serve<I: Stream>(
     guard: &Guard,
 ) -> After {
     let mut session = Session::new(connection, guard, &head);
+    client.due = None;
     let answered = session.forward(client, head).await;
     let answer = match answered {
         Ok(Outgoing::Answer(answer)) => answer,
@@ -171,6 +173,10 @@ impl<'a> Session<'a> {
         let host = connection_host(authority.full);
         let route = Rc::clone(view.local.routes.get(found.route).ok_or(Error::NoRoute)?);
         self.route = Some(Rc::clone(&route));
+        if self.body.is_told_to_exceed(route.route.body_limit) {
+            return Err(Error::Malformed(Malformed::BodyTooLarge));
+        }
+        client.due = route.route.timeouts.total.map(|total| self.began + total);
         let options = hop_by_hop::strip(&mut head.fields);
         self.close |= closes(self.version, &options);
         check_expectation(&mut head)?;
@@ -269,7 +275,7 @@ impl<'a> Session<'a> {
             LocalTarget::Respond => return Ok(Outgoing::Answer(fixed(route))),
         };
         let key = route.route.sticky.as_ref().and_then(|sticky| sticky.key(&head.fields));
-        let upload = self.compose(&mut head, asked.as_ref(), client)?;
+        let upload = self.compose(&mut head, asked.as_ref(), client, route.route.body_limit)?;
         let timeouts = &route.route.timeouts;
         let order = Order {
             pool,
@@ -283,8 +289,11 @@ impl<'a> Session<'a> {
             key,
             buffers: self.buffers(),
         };
-        // From here on the backend has the body, or takes it.
-        self.body = BodyLength::None;
+        // From here on the backend takes the body. Should the exchange fail, nobody knows how much of
+        // it is left in front of the next request.
+        if self.body != BodyLength::None {
+            self.body = BodyLength::UntilClose;
+        }
         let began = Exchange::begin(client, &order, upload).await;
         let (mut exchange, mut said) = began.inspect_err(|error| self.failed(error))?;
         let mut interim = InterimBudget::default();
@@ -294,7 +303,7 @@ impl<'a> Session<'a> {
                     if !interim.take() {
                         return Err(Error::EndlessInterim);
                     }
-                    self.pass_on(client, head, timeouts.idle).await?;
+                    self.pass_on(client, head).await?;
                     said = exchange.next(client, &order).await.inspect_err(|error| self.failed(error))?;
                 }
                 Said::Answer(mut head, length) => {
@@ -324,6 +333,7 @@ impl<'a> Session<'a> {
         head: &mut RequestHead,
         asked: Option<&Asked>,
         client: &mut Client<I>,
+        limit: u64,
     ) -> Result<Flow, Error> {
         let chunked = self.body == BodyLength::Chunked;
         if chunked {
@@ -336,18 +346,13 @@ impl<'a> Session<'a> {
         let mut text = self.buffers().text();
         write_request(head, &mut text);
         text.extend_from_slice(b"\r\n");
-        let mut upload = Flow::new(text, Decoder::new(self.body), chunked);
+        let mut upload = Flow::new(text, Decoder::limited(self.body, limit), chunked);
         upload.load(&mut client.inbox).map_err(Error::Malformed)?;
         Ok(upload)
     }
 
     /// An answer before the answer goes on as it is (RFC 9110 §15.2), to who can take it.
-    async fn pass_on<I: Stream>(
-        &self,
-        client: &mut Client<I>,
-        mut head: ResponseHead,
-        idle: Duration,
-    ) -> Result<(), Error> {
+    async fn pass_on<I: Stream>(&self, client: &mut Client<I>, mut head: ResponseHead) -> Result<(), Error> {
         if self.version != Version::HTTP_11 {
             return Ok(());
         }
@@ -357,9 +362,25 @@ impl<'a> Session<'a> {
         write_status_line(head.status, &mut text);
         head.fields.write(&mut text);
         text.extend_from_slice(b"\r\n");
-        let sent = write_all(client, &text, idle).await;
+        let sent = self.write_all(client, &text).await;
         self.buffers().put_text(text);
         sent
+    }
+
+    /// Writes all of it, or gives the client up.
+    async fn write_all<I: Stream>(&self, client: &mut Client<I>, text: &[u8]) -> Result<(), Error> {
+        let Client { io, timer, .. } = client;
+        let writing = async {
+            io.write_all(text).await?;
+            io.flush().await
+        };
+        match timer.within(Instant::now() + self.idle(), writing).await {
+            Some(written) => written.map_err(|_| Error::ClientGone),
+            None => {
+                self.connection.worker.count_cut(Cut::Idle);
+                Err(Error::ClientGone)
+            }
+        }
     }
 
     /// Sends the answer, and says what becomes of the connection.
@@ -406,10 +427,10 @@ impl<'a> Session<'a> {
             }
             Err(error) => {
                 tracing::debug!(request_id = %self.id, ?error, "an answer broke off");
-                match (error, framed) {
-                    (TransferError::Backend | TransferError::Idle, Framed::UntilClose) => After::Reset,
-                    _ => After::Close,
+                if let Some(cut) = error.cut() {
+                    self.connection.worker.count_cut(cut);
                 }
+                if framed == Framed::UntilClose { After::Reset } else { After::Close }
             }
         }
     }
@@ -434,7 +455,7 @@ impl<'a> Session<'a> {
         let mut text = self.answer_head(&head, Framed::AsIs);
         let sent = if has_body && !self.is_head { body } else { &[] };
         text.extend_from_slice(sent);
-        let written = write_all(client, &text, self.idle()).await;
+        let written = self.write_all(client, &text).await;
         self.buffers().put_text(text);
         if let Some(entry) = &mut self.entry {
             entry.sent = sent.len() as u64;
@@ -461,11 +482,11 @@ impl<'a> Session<'a> {
         write_status_line(head.status, &mut text);
         head.fields.write(&mut text);
         text.extend_from_slice(b"\r\n");
-        let written = write_all(client, &text, self.idle()).await;
+        let written = self.write_all(client, &text).await;
         self.buffers().put_text(text);
         let (Ok(()), Some(route)) = (written, self.route.take()) else { return After::Close };
-        let (upstream, seat) = exchange.into_tunnel(&mut client.inbox, self.buffers());
-        After::Tunnel(Tunnel::new(upstream, seat, &route, self.entry.take()))
+        let (side, _seat) = exchange.into_tunnel(&mut client.inbox, self.buffers());
+        After::Tunnel(route, tunnel::Upstream { side, _seat }, Line::Request(self.entry.take()))
     }
 
     /// Decides how the client sees the end of the body, and says so in the head.
@@ -627,18 +648,6 @@ fn decimal(number: usize, digits: &mut [u8; 20]) -> &[u8] {
     let _ = std::io::Write::write_fmt(&mut rest, format_args!("{number}"));
     let left = rest.len();
     digits.get(..20 - left).unwrap_or_default()
-}
-
-async fn write_all<I: Stream>(client: &mut Client<I>, text: &[u8], idle: Duration) -> Result<(), Error> {
-    let Client { io, timer, .. } = client;
-    let writing = async {
-        io.write_all(text).await?;
-        io.flush().await
-    };
-    match timer.within(Instant::now() + idle, writing).await {
-        Some(Ok(())) => Ok(()),
-        _ => Err(Error::ClientGone),
-    }
 }
 
 /// A plugin's own answer.

@@ -1,7 +1,11 @@
 //! A raw TCP connection: its listener has one route; connect, and relay.
 
-use super::{access, tunnel::Tunnel, worker::Worker};
+use super::{
+    tunnel::{Line, Tunnel, Upstream},
+    worker::Worker,
+};
 use crate::{
+    drain::Guard,
     ids::ClientAddr,
     relay::Side,
     snapshot::{LocalRoute, LocalTarget},
@@ -11,25 +15,27 @@ use bytes::Bytes;
 use std::{rc::Rc, sync::Arc};
 use tokio::{net::TcpStream, time::Instant};
 
-/// Serves one connection of a TCP route.
-pub(super) async fn serve(stream: TcpStream, peer: ClientAddr, route: Rc<LocalRoute>, worker: &Worker) {
-    let LocalTarget::Pool(pool) = &route.target else { return };
+/// Serves one connection of a TCP route, up to the tunnel that it is.
+pub(super) async fn serve(
+    stream: TcpStream,
+    peer: ClientAddr,
+    route: Rc<LocalRoute>,
+    worker: &Rc<Worker>,
+    guard: Guard,
+) -> Option<Tunnel> {
+    let LocalTarget::Pool(pool) = &route.target else { return None };
     let began = Instant::now();
     let mut tries = Tries::of_tunnel(route.route.retries.attempts);
     match pool.tunnel(&mut tries, route.route.timeouts.connect).await {
-        Ok((io, seat)) => {
-            let upstream = Side { io, early: Bytes::new() };
-            let tunnel = Tunnel::new(upstream, seat, &route, None);
-            let name = Arc::clone(&route.name);
-            // See there: the route must not live as long as the tunnel.
-            drop(route);
-            let summary = tunnel.run(Side { io: stream, early: Bytes::new() }, worker).await;
-            if worker.local().shared.log.access {
-                access::connection(peer, &name, began, &summary);
-            }
+        Ok((io, _seat)) => {
+            let side = |io| Side { io, early: Bytes::new() };
+            let line = Line::Connection { client: peer, route: Arc::clone(&route.name), began };
+            let upstream = Upstream { side: side(io), _seat };
+            Some(Tunnel::new(side(stream), upstream, &route, line, worker, guard))
         }
         Err(error) => {
             tracing::warn!(route = &*route.name, client = %peer, %error, "a TCP connection could not be passed on");
+            None
         }
     }
 }

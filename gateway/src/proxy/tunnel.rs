@@ -1,52 +1,102 @@
-//! What follows a protocol change: bytes both ways, and nobody looks at them.
+//! What follows a protocol change, and what a raw TCP route is: bytes both ways, and nobody looks at
+//! them.
 
-use super::{access::Entry, worker::Worker};
+use super::{
+    access::{self, Entry},
+    cut::Cut,
+    worker::Worker,
+};
 use crate::{
-    metrics::Gauge,
-    relay::{Counters, End, Side, Summary, relay},
-    snapshot::{LocalRoute, RouteMetrics},
+    drain::Guard,
+    ids::ClientAddr,
+    metrics::{Counter, Gauge},
+    relay::{Counters, End, Side, relay},
+    snapshot::LocalRoute,
     upstream::Seat,
 };
-use std::{sync::Arc, time::Duration};
-use tokio::io::{AsyncRead, AsyncWrite};
+use std::{rc::Rc, sync::Arc, time::Duration};
+use tokio::{net::TcpStream, time::Instant};
 
-/// A tunnel that is about to open: its other side, and its line in the access log.
+/// A tunnel that is about to open.
 ///
-/// Of its route it keeps the name, the idle time, the counters and its place on the server. It may live for days, and the
-/// plugins and connections of a route that is long replaced must not live as long.
+/// It has a task of its own, and of its route it keeps the name, the idle time, the counters and its
+/// place on the server only: it may live for days, there may be thousands, and the plugins and
+/// connections of a route that is long replaced must not live as long.
 #[derive(Debug)]
-pub(super) struct Tunnel<I> {
-    upstream: Side<I>,
-    _seat: Seat,
-    route: Arc<str>,
+pub struct Tunnel {
+    client: Side<TcpStream>,
+    upstream: Upstream,
     idle: Duration,
-    metrics: RouteMetrics,
-    entry: Option<Box<Entry>>,
+    open: Gauge,
+    sent: Counter,
+    received: Counter,
+    line: Line,
+    worker: Rc<Worker>,
+    _guard: Guard,
 }
 
-impl<I: AsyncRead + AsyncWrite + Unpin> Tunnel<I> {
-    pub(super) fn new(upstream: Side<I>, seat: Seat, route: &LocalRoute, entry: Option<Box<Entry>>) -> Self {
-        let (name, metrics) = (Arc::clone(&route.name), route.metrics.clone());
-        Self { upstream, _seat: seat, route: name, idle: route.route.timeouts.tunnel, metrics, entry }
+/// The backend's side of a tunnel, with its place on the server.
+#[derive(Debug)]
+pub(super) struct Upstream {
+    pub(super) side: Side<TcpStream>,
+    pub(super) _seat: Seat,
+}
+
+/// What the access log tells about a tunnel.
+#[derive(Debug)]
+pub(super) enum Line {
+    /// The request that it began with; none where that log is off.
+    Request(Option<Box<Entry>>),
+    /// A connection of a TCP route.
+    Connection { client: ClientAddr, route: Arc<str>, began: Instant },
+}
+
+impl Tunnel {
+    pub(super) fn new(
+        client: Side<TcpStream>,
+        upstream: Upstream,
+        route: &LocalRoute,
+        line: Line,
+        worker: &Rc<Worker>,
+        guard: Guard,
+    ) -> Self {
+        Self {
+            client,
+            upstream,
+            idle: route.route.timeouts.tunnel,
+            open: route.metrics.tunnels.clone(),
+            sent: route.metrics.sent.clone(),
+            received: route.metrics.received.clone(),
+            line,
+            worker: Rc::clone(worker),
+            _guard: guard,
+        }
     }
 
     /// Relays until both sides are done.
-    pub(super) async fn run<C: AsyncRead + AsyncWrite + Unpin>(
-        mut self,
-        client: Side<C>,
-        worker: &Worker,
-    ) -> Summary {
-        let _open = Open::new(&self.metrics.tunnels);
-        let counters = Counters { sent: &self.metrics.sent, received: &self.metrics.received };
-        let summary = relay(client, self.upstream, self.idle, &worker.buffers, counters).await;
-        if let End::Failed(error) = &summary.end {
+    pub async fn run(self) {
+        let Self { client, upstream, idle, open, sent, received, line, worker, _guard } = self;
+        let _open = Open::new(open);
+        let counters = Counters { sent: &sent, received: &received };
+        let summary = relay(client, upstream.side, idle, &worker.buffers, counters).await;
+        match &summary.end {
+            End::Closed => {}
+            End::Idle => worker.count_cut(Cut::Tunnel),
             // A peer that is gone is how most tunnels end.
-            tracing::debug!(route = &*self.route, %error, "a tunnel broke off");
+            End::Failed(error) => tracing::debug!(%error, "a tunnel broke off"),
         }
-        if let Some(entry) = &mut self.entry {
-            entry.tunnelled(summary.received, summary.sent);
+        match line {
+            Line::Request(entry) => {
+                if let Some(mut entry) = entry {
+                    entry.tunnelled(summary.received, summary.sent);
+                }
+            }
+            Line::Connection { client, route, began } => {
+                if worker.local().shared.log.access {
+                    access::connection(client, &route, began, &summary);
+                }
+            }
         }
-        summary
     }
 }
 
@@ -54,9 +104,9 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Tunnel<I> {
 struct Open(Gauge);
 
 impl Open {
-    fn new(tunnels: &Gauge) -> Self {
+    fn new(tunnels: Gauge) -> Self {
         tunnels.inc();
-        Self(tunnels.clone())
+        Self(tunnels)
     }
 }
 

@@ -25,7 +25,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 use tokio::{
-    runtime::{Builder, LocalOptions},
+    runtime::{Builder, LocalOptions, RuntimeMetrics},
     sync::{mpsc, oneshot, watch},
     time::Instant,
 };
@@ -200,6 +200,8 @@ struct Counts {
     reloads: Counter,
     failures: Counter,
     generation: Gauge,
+    /// Of each worker: its gauge, and what the gauge is set by when somebody asks.
+    tasks: Rc<[(Gauge, RuntimeMetrics)]>,
 }
 
 impl Control {
@@ -231,7 +233,7 @@ impl Control {
         if let Some(watch) = &mut watch {
             watch.set(loaded.files.paths());
         }
-        let counts = Counts::new(&metrics);
+        let counts = Counts::new(&metrics, &workers);
         let control = Self {
             options,
             host,
@@ -371,13 +373,16 @@ impl Control {
         let (metrics, states) = (Arc::clone(&self.metrics), self.background.states());
         let reports = self.health.reports();
         let draining = self.draining;
-        let for_status = Arc::clone(&metrics);
+        let (for_status, tasks) = (Arc::clone(&metrics), Rc::clone(&self.counts.tasks));
         self.admin.publish(
             Rc::new(move || {
                 let running = (&states, &reports);
                 status::status(&generation, last.as_ref(), running, &for_status, draining)
             }),
-            metrics,
+            Rc::new(move || {
+                tasks.iter().for_each(|(gauge, runtime)| gauge.set(runtime.num_alive_tasks() as u64));
+                metrics.render()
+            }),
             draining,
         );
     }
@@ -404,7 +409,11 @@ impl Control {
 }
 
 impl Counts {
-    fn new(metrics: &Metrics) -> Self {
+    fn new(metrics: &Metrics, workers: &[WorkerThread]) -> Self {
+        let tasks = workers.iter().enumerate().map(|(index, worker)| {
+            let gauge = metrics.gauge(&names::TASKS_ACTIVE, &[("worker", &index.to_string())]);
+            (gauge, worker.runtime().clone())
+        });
         let build_info = metrics.gauge(&names::BUILD_INFO, &[("version", env!("CARGO_PKG_VERSION"))]);
         build_info.set(1);
         Self {
@@ -412,6 +421,7 @@ impl Counts {
             reloads: metrics.counter(&names::RELOADS, &[]),
             failures: metrics.counter(&names::RELOAD_FAILURES, &[]),
             generation: metrics.gauge(&names::GENERATION, &[]),
+            tasks: tasks.collect(),
         }
     }
 }

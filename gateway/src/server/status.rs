@@ -55,6 +55,7 @@ fn listeners(generation: &Generation) -> Vec<Value> {
                 "carries": match listener.mode { Mode::Http(_) => "http", Mode::Tcp(_) => "tcp" },
                 "connections": bound.open.load(Ordering::Relaxed),
                 "limit": listener.connections,
+                "limit_per_client": listener.connections_per_client,
                 "warning": bound.warning,
             })
         })

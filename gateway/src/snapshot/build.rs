@@ -144,7 +144,9 @@ fn build_route(
             response: timeouts.response.get(),
             idle: timeouts.idle.get(),
             tunnel: timeouts.tunnel.get(),
+            total: timeouts.total.map(config::Duration::get),
         },
+        body_limit: route.limits.body.as_ref().map_or(u64::MAX, |body| body.get_ref().get()),
         retries: Retries { attempts: route.retries.attempts, budget: route.retries.budget },
         sticky: match route.to.get_ref() {
             config::Target::Backend(name) => backends.sticky(name),
@@ -315,6 +317,10 @@ fn build_listeners(
             mode,
             trusted_proxies: trusted.iter().map(|network| canonical(*network.get_ref())).collect(),
             connections: listener.connections.unwrap_or(config.limits.connections) as usize,
+            connections_per_client: listener
+                .connections_per_client
+                .or(config.limits.connections_per_client)
+                .map(|most| most as usize),
             head_deadline: listener.timeouts.head.get(),
             idle_deadline: listener.timeouts.idle.get(),
         }));

@@ -74,6 +74,8 @@ pub struct Listener {
     pub trusted_proxies: Vec<IpNet>,
     /// Most connections at a time.
     pub connections: usize,
+    /// Most connections at a time from one client.
+    pub connections_per_client: Option<usize>,
     /// How long a head may take.
     pub head_deadline: Duration,
     /// How long a connection may carry nothing between requests.
@@ -102,6 +104,8 @@ pub struct Route {
     pub upgrades: Vec<Box<str>>,
     /// How long it waits for what.
     pub timeouts: Timeouts,
+    /// Most bytes of a request's body.
+    pub body_limit: u64,
     /// How often a request may be sent to another server.
     pub retries: Retries,
     /// What requests for the same server have in common, where the backend has it so.
@@ -139,6 +143,8 @@ pub struct Timeouts {
     pub idle: Duration,
     /// Without a byte in a tunnel.
     pub tunnel: Duration,
+    /// For all of a request and its answer.
+    pub total: Option<Duration>,
 }
 
 /// How often a request may be sent to another server.

@@ -19,18 +19,16 @@ struct HeaderInject {
 
 impl HttpFilter for HeaderInject {
     fn on_request(&self, req: &mut Request) -> Verdict {
-        let (headers, x) = (req.headers(), req.exchange());
-        self.request_remove.remove_from(headers);
-        self.request.set_on(headers, x);
-        self.request_append.append_to(headers, x);
+        self.request_remove.remove_from(req);
+        self.request.set_on(req);
+        self.request_append.append_to(req);
         Verdict::Next
     }
 
     fn on_response(&self, resp: &mut Response) -> ResponseVerdict {
-        let (headers, x) = (resp.headers(), resp.exchange());
-        self.response_remove.remove_from(headers);
-        self.response.set_on(headers, x);
-        self.response_append.append_to(headers, x);
+        self.response_remove.remove_from(resp);
+        self.response.set_on(resp);
+        self.response_append.append_to(resp);
         ResponseVerdict::Next
     }
 

@@ -92,6 +92,7 @@ fn tcp(route: &Route, report: &mut Report) {
         ("methods", route.methods.as_deref().and_then(first)),
         ("headers", route.headers.values().next().map(Spanned::span)),
         ("plugins", route.plugins.first().map(Spanned::span)),
+        ("limits.body", route.limits.body.as_ref().map(Spanned::span)),
     ];
     for (key, span) in of_http {
         let Some(span) = span else { continue };
