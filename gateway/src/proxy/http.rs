@@ -24,7 +24,7 @@ use crate::{
 use bytes::Bytes;
 use http::{Method, StatusCode, Version};
 use std::{rc::Rc, sync::Arc, time::Duration};
-use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::Instant};
+use tokio::{io::AsyncWriteExt as _, time::Instant};
 
 /// What this gateway calls itself on the way to a backend (RFC 9110 §7.6.3).
 const VIA: &[u8] = b"1.1 vers-gateway";
@@ -141,7 +141,8 @@ impl<'a> Session<'a> {
             began,
             is_head: false,
             version: Version::HTTP_11,
-            body: BodyLength::None,
+            // What is no request has no end.
+            body: BodyLength::UntilClose,
             close: true,
             route: None,
             entry,
