@@ -202,8 +202,11 @@ async fn its_status_says_what_it_runs() {
     assert_eq!(
         status["backends"],
         json!([{
-            "name": "app", "servers": [backend.addr().to_string()],
-            "connected": 1, "failed": 0, "idle_connections": 1
+            "name": "app",
+            "servers": [{
+                "address": backend.addr().to_string(), "state": "up", "ejected_for_ms": null, "check": null, "in_use": 0
+            }],
+            "connected": 1, "failed": 0, "idle_connections": 1, "pending": 0
         }])
     );
     let of_plugin = &status["plugins"][0];

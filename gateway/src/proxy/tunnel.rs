@@ -20,8 +20,8 @@ use tokio::{net::TcpStream, time::Instant};
 /// A tunnel that is about to open.
 ///
 /// It has a task of its own, and of its route it keeps the name, the idle time, the counters and its
-/// place on the server only: it may live for days, there may be thousands, and the plugins and connections of a route that is
-/// long replaced must not live as long.
+/// place on the server only: it may live for days, there may be thousands, and the plugins and
+/// connections of a route that is long replaced must not live as long.
 #[derive(Debug)]
 pub struct Tunnel {
     client: Side<TcpStream>,

@@ -73,8 +73,9 @@ struct Place<'a>(&'a AtomicUsize);
 
 impl<'a> Place<'a> {
     fn take(waiting: &'a AtomicUsize, places: usize) -> Option<Self> {
+        // Nobody who got none may give one back: the value is made only then.
         let more = |waiting: usize| (waiting < places).then(|| waiting + 1);
-        waiting.fetch_update(SeqCst, SeqCst, more).is_ok().then_some(Self(waiting))
+        waiting.fetch_update(SeqCst, SeqCst, more).is_ok().then(|| Self(waiting))
     }
 }
 
