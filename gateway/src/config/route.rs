@@ -14,7 +14,7 @@ use super::{
     plugin_config::PluginConfig,
     target::Target,
     text::optional,
-    values::{ByteSize, Duration},
+    values::{ByteSize, Duration, whole},
 };
 
 /// Which requests and connections go where, through which plugins.
@@ -67,6 +67,9 @@ pub struct Route {
     /// How much a request may bring.
     #[serde(default)]
     pub limits: RouteLimits,
+    /// How often a request may be sent to another server.
+    #[serde(default)]
+    pub retries: Retries,
 }
 
 fn websocket() -> Vec<Spanned<String>> {
@@ -143,6 +146,27 @@ impl Default for RouteTimeouts {
             tunnel: Duration::from_secs(3600),
             total: None,
         }
+    }
+}
+
+/// How often a request may be sent to another server of the backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retries {
+    /// Attempts at a request, the first among them, 1 to 20. Each is at another server.
+    #[serde(deserialize_with = "whole::<_, u32, _, 1, 20>")]
+    #[schemars(range(min = 1, max = 20))]
+    pub attempts: u32,
+    /// Requests that may be repeated after they were sent, in percent of the route's requests of the
+    /// last seconds, 0 to 100. 0 repeats none.
+    #[serde(deserialize_with = "whole::<_, u32, _, 0, 100>")]
+    #[schemars(range(min = 0, max = 100))]
+    pub budget: u32,
+}
+
+impl Default for Retries {
+    fn default() -> Self {
+        Self { attempts: 3, budget: 20 }
     }
 }
 

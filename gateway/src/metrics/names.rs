@@ -47,6 +47,13 @@ names! {
     UPSTREAM_CONNECTS: Counter = "vers_upstream_connects", "Connections opened to a backend, by backend and outcome.";
     UPSTREAM_REUSES: Counter = "vers_upstream_reuses", "Requests sent on a kept connection, by backend.";
     UPSTREAM_IDLE: Gauge = "vers_upstream_idle_connections", "Kept connections that carry nothing now, by backend.";
+    UPSTREAM_RETRIES: Counter = "vers_upstream_retries", "Requests sent once more, by backend and reason.";
+    UPSTREAM_OVER_BUDGET: Counter = "vers_upstream_retries_over_budget", "Requests not sent once more for want of a budget, by backend.";
+    UPSTREAM_EJECTIONS: Counter = "vers_upstream_ejections", "Times that a server was left alone for a while, by backend and reason.";
+    UPSTREAM_PENDING: Gauge = "vers_upstream_pending", "Requests that wait for a server with room, by backend.";
+    UPSTREAM_PENDING_REFUSED: Counter = "vers_upstream_pending_refused", "Requests that found no room, by backend and reason.";
+    HEALTH_CHECKS: Counter = "vers_health_checks", "Questions whether a server works, by backend, server and outcome.";
+    SERVER_HEALTHY: Gauge = "vers_server_healthy", "1 while its check says that a server works, else 0, by backend and server.";
     PLUGIN_CALLS: Counter = "vers_plugin_calls", "Calls of a plugin, by plugin and hook.";
     PLUGIN_FAULTS: Counter = "vers_plugin_faults", "Calls that failed, by plugin and kind of fault.";
     PLUGIN_CPU: Counter = "vers_plugin_cpu_nanoseconds", "Time spent inside a plugin, by plugin.";

@@ -100,6 +100,12 @@ pub enum ErrorCode {
     ConnectFailed,
     /// The backend's name could not be resolved.
     Resolve,
+    /// No server works.
+    Down,
+    /// No server has room, and too many requests wait for it.
+    QueueFull,
+    /// No server had room in time.
+    QueueTimeout,
     /// The backend's answer broke off, or was no HTTP.
     BadAnswer,
     /// No answer in time.
@@ -114,7 +120,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All codes.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 27] = [
         Self::BadRequest,
         Self::BadVersion,
         Self::BadMethod,
@@ -134,6 +140,9 @@ impl ErrorCode {
         Self::ConnectTimeout,
         Self::ConnectFailed,
         Self::Resolve,
+        Self::Down,
+        Self::QueueFull,
+        Self::QueueTimeout,
         Self::BadAnswer,
         Self::ResponseTimeout,
         Self::TotalTimeout,
@@ -219,6 +228,19 @@ impl ErrorCode {
             Self::Resolve => {
                 (StatusCode::BAD_GATEWAY, "upstream-unknown-host", "the backend's name has no address")
             }
+            Self::Down => {
+                (StatusCode::SERVICE_UNAVAILABLE, "upstream-down", "no server of the backend works now")
+            }
+            Self::QueueFull => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "upstream-queue-full",
+                "the backend has too much to do, and too many requests wait",
+            ),
+            Self::QueueTimeout => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "upstream-queue-timeout",
+                "the backend had too much to do for too long",
+            ),
             Self::BadAnswer => (
                 StatusCode::BAD_GATEWAY,
                 "upstream-bad-answer",
@@ -299,6 +321,9 @@ impl Error {
                 Cause::ConnectTimeout => ErrorCode::ConnectTimeout,
                 Cause::Connect(_) => ErrorCode::ConnectFailed,
                 Cause::Resolve(_) => ErrorCode::Resolve,
+                Cause::Down(_) => ErrorCode::Down,
+                Cause::QueueFull => ErrorCode::QueueFull,
+                Cause::QueueTimeout => ErrorCode::QueueTimeout,
                 Cause::Exchange(_) | Cause::Closed | Cause::Malformed(_) => ErrorCode::BadAnswer,
             },
         }

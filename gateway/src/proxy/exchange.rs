@@ -12,7 +12,7 @@ use crate::{
     io::{Buffers, Inbox, Stream},
     message::ResponseHead,
     relay::Side,
-    upstream::{Cause, Lease, Pool},
+    upstream::{Budget, Cause, Lease, Pool, Seat, Tries},
 };
 use http::{Method, StatusCode};
 use std::{
@@ -37,7 +37,26 @@ pub(super) struct Order<'a> {
     pub(super) response: Duration,
     /// Without a byte of a body.
     pub(super) idle: Duration,
+    /// Attempts, each on another server.
+    pub(super) attempts: u32,
+    /// How many requests of the route may be repeated.
+    pub(super) budget: &'a Budget,
+    /// What requests for the same server have in common.
+    pub(super) key: Option<u64>,
     pub(super) buffers: &'a Buffers,
+}
+
+impl Order<'_> {
+    fn may_repeat(&self, lease: &Lease, tries: &Tries) -> bool {
+        if !lease.has_alternative(tries) {
+            return false;
+        }
+        let may = self.budget.withdraw(Instant::now());
+        if !may {
+            self.pool.over_budget();
+        }
+        may
+    }
 }
 
 /// A request that a backend has, or is getting.
@@ -71,6 +90,8 @@ pub(super) enum Said {
 enum Failed {
     /// The kept connection was closed before it answered anything.
     Stale(Cause),
+    /// The new connection was.
+    Unanswered(Cause),
     Other(Error),
 }
 
@@ -79,31 +100,27 @@ impl Exchange {
     ///
     /// A kept connection may have been closed by its server at this very moment. The request is
     /// repeated on a new one then, where nothing of it is lost, and where it may be received twice
-    /// without harm (RFC 9110 §9.2.2) or cannot have been received.
+    /// without harm (RFC 9110 §9.2.2) or cannot have been received. One that a server has received and
+    /// not answered by a single byte is repeated elsewhere where it may be received twice, and as long
+    /// as not too many are.
     pub(super) async fn begin<I: Stream>(
         client: &mut Client<I>,
         order: &Order<'_>,
-        upload: Flow,
+        mut upload: Flow,
     ) -> Result<(Self, Said), Error> {
-        let lease = client.while_waiting(order.buffers, order.pool.lease(order.connect)).await?;
-        let lease = lease.map_err(Error::Upstream)?;
-        let progress = Upload::Running;
-        let mut exchange = Self { lease, inbox: Inbox::new(), upload, progress };
-        match exchange.advance(client, order).await {
-            Ok(said) => return Ok((exchange, said)),
-            Err(Failed::Other(error)) => return Err(error),
-            Err(Failed::Stale(cause)) => {
-                let harmless = order.method.is_idempotent() || exchange.upload.moved() == 0;
-                if !(harmless && exchange.upload.rewind()) {
-                    return Err(Error::Upstream(exchange.lease.error(cause)));
-                }
-            }
+        order.budget.deposit();
+        let mut tries = Tries::of_request(order.attempts, order.key);
+        let lease = client.while_waiting(order.buffers, order.pool.lease(&mut tries, order.connect)).await?;
+        let mut lease = lease.map_err(Error::Upstream)?;
+        loop {
+            let progress = Upload::Running;
+            let mut exchange = Self { lease, inbox: Inbox::new(), upload, progress };
+            let failed = match exchange.advance(client, order).await {
+                Ok(said) => return Ok((exchange, said)),
+                Err(failed) => failed,
+            };
+            (lease, upload) = Box::pin(exchange.again(client, order, &mut tries, failed)).await?;
         }
-        let fresh = client.while_waiting(order.buffers, exchange.lease.replace(order.connect)).await?;
-        exchange.lease = fresh.map_err(Error::Upstream)?;
-        exchange.progress = Upload::Running;
-        let said = exchange.next(client, order).await?;
-        Ok((exchange, said))
     }
 
     /// What the backend says next, after an interim answer.
@@ -113,9 +130,34 @@ impl Exchange {
         order: &Order<'_>,
     ) -> Result<Said, Error> {
         self.advance(client, order).await.map_err(|failed| match failed {
-            Failed::Stale(cause) => Error::Upstream(self.lease.error(cause)),
+            Failed::Stale(cause) | Failed::Unanswered(cause) => Error::Upstream(self.lease.error(cause)),
             Failed::Other(error) => error,
         })
+    }
+
+    /// Another connection for a request that got no answer on this one, where it may be repeated.
+    async fn again<I: Stream>(
+        self,
+        client: &mut Client<I>,
+        order: &Order<'_>,
+        tries: &mut Tries,
+        failed: Failed,
+    ) -> Result<(Lease, Flow), Error> {
+        let Self { lease, mut upload, .. } = self;
+        let is_harmless = (order.method.is_idempotent() || upload.moved() == 0) && upload.rewind();
+        let next = match failed {
+            Failed::Other(error) => return Err(error),
+            Failed::Stale(_) if is_harmless => {
+                client.while_waiting(order.buffers, lease.replace(tries, order.connect)).await?
+            }
+            Failed::Unanswered(_) if is_harmless && order.may_repeat(&lease, tries) => {
+                client.while_waiting(order.buffers, lease.elsewhere(tries, order.connect)).await?
+            }
+            Failed::Stale(cause) | Failed::Unanswered(cause) => {
+                return Err(Error::Upstream(lease.error(cause)));
+            }
+        };
+        Ok((next.map_err(Error::Upstream)?, upload))
     }
 
     async fn advance<I: Stream>(
@@ -177,7 +219,12 @@ impl Exchange {
             } else {
                 (order.response, Error::ResponseTimeout)
             };
-            client.timer.poll(cx, since + patience).map(|()| Err(Failed::Other(late)))
+            client.timer.poll(cx, since + patience).map(|()| {
+                if matches!(late, Error::ResponseTimeout) {
+                    self.lease.failed();
+                }
+                Err(Failed::Other(late))
+            })
         })
         .await
     }
@@ -215,7 +262,10 @@ impl Exchange {
             match answer.poll(cx, &mut self.lease.io, &mut self.inbox, &mut client.io, buffers) {
                 Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
                 Poll::Ready(Err(FlowError::Sink)) => return Poll::Ready(Err(TransferError::Client)),
-                Poll::Ready(Err(_)) => return Poll::Ready(Err(TransferError::Backend)),
+                Poll::Ready(Err(_)) => {
+                    self.lease.failed();
+                    return Poll::Ready(Err(TransferError::Backend));
+                }
                 Poll::Pending => {}
             }
             if self.upload.moved() + answer.moved() != moved {
@@ -257,6 +307,7 @@ impl Exchange {
     pub(super) fn finish(self, client: &mut Inbox, wanted: bool, buffers: &Buffers) -> bool {
         let Self { lease, mut inbox, upload, progress } = self;
         let is_sent = progress == Upload::Done;
+        lease.answered();
         if is_sent {
             buffers.put_text(upload.finish(client, buffers));
         }
@@ -269,14 +320,18 @@ impl Exchange {
         is_sent
     }
 
-    /// The backend's side of a tunnel: what follows its 101 is the new protocol's.
-    pub(super) fn into_tunnel(self, client: &mut Inbox, buffers: &Buffers) -> Side<TcpStream> {
+    /// The backend's side of a tunnel, and its place there: what follows its 101 is the new
+    /// protocol's.
+    pub(super) fn into_tunnel(self, client: &mut Inbox, buffers: &Buffers) -> (Side<TcpStream>, Seat) {
         let Self { lease, mut inbox, upload, .. } = self;
+        lease.answered();
         buffers.put_text(upload.finish(client, buffers));
-        Side { io: lease.io, early: inbox.take(buffers) }
+        let (io, seat) = lease.into_parts();
+        (Side { io, early: inbox.take(buffers) }, seat)
     }
 
     fn broken(&self, error: Malformed) -> Failed {
+        self.lease.failed();
         Failed::Other(Error::Upstream(self.lease.error(Cause::Malformed(error))))
     }
 
@@ -284,7 +339,8 @@ impl Exchange {
         if self.lease.is_reused() {
             Failed::Stale(cause)
         } else {
-            Failed::Other(Error::Upstream(self.lease.error(cause)))
+            self.lease.failed();
+            Failed::Unanswered(cause)
         }
     }
 }

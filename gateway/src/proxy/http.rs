@@ -8,7 +8,7 @@ use super::{
     cut::Cut,
     exchange::{Exchange, InterimBudget, Order, Said, is_whole},
     flow::Flow,
-    tunnel::Line,
+    tunnel::{self, Line},
 };
 use crate::{
     drain::Guard,
@@ -18,7 +18,6 @@ use crate::{
     io::{Buffers, Stream},
     message::{Fields, Known, RequestHead, ResponseHead},
     plugins::{self, Facts, LocalResponse, Outcome},
-    relay::Side,
     route::{Captures, Question},
     snapshot::{Fixed, LocalRoute, LocalTarget, Mode, Target},
 };
@@ -44,7 +43,7 @@ pub(super) enum After {
     /// Its end must not look like the end of the answer.
     Reset,
     /// It speaks another protocol from now on.
-    Tunnel(Rc<LocalRoute>, Side<TcpStream>, Line),
+    Tunnel(Rc<LocalRoute>, tunnel::Upstream, Line),
 }
 
 /// Answers a request, whatever becomes of it.
@@ -275,6 +274,7 @@ impl<'a> Session<'a> {
             LocalTarget::Pool(pool) => pool,
             LocalTarget::Respond => return Ok(Outgoing::Answer(fixed(route))),
         };
+        let key = route.route.sticky.as_ref().and_then(|sticky| sticky.key(&head.fields));
         let upload = self.compose(&mut head, asked.as_ref(), client, route.route.body_limit)?;
         let timeouts = &route.route.timeouts;
         let order = Order {
@@ -284,6 +284,9 @@ impl<'a> Session<'a> {
             connect: timeouts.connect,
             response: timeouts.response,
             idle: timeouts.idle,
+            attempts: route.route.retries.attempts,
+            budget: &route.budget,
+            key,
             buffers: self.buffers(),
         };
         // From here on the backend takes the body. Should the exchange fail, nobody knows how much of
@@ -482,8 +485,8 @@ impl<'a> Session<'a> {
         let written = self.write_all(client, &text).await;
         self.buffers().put_text(text);
         let (Ok(()), Some(route)) = (written, self.route.take()) else { return After::Close };
-        let upstream = exchange.into_tunnel(&mut client.inbox, self.buffers());
-        After::Tunnel(route, upstream, Line::Request(self.entry.take()))
+        let (side, _seat) = exchange.into_tunnel(&mut client.inbox, self.buffers());
+        After::Tunnel(route, tunnel::Upstream { side, _seat }, Line::Request(self.entry.take()))
     }
 
     /// Decides how the client sees the end of the body, and says so in the head.
