@@ -14,6 +14,7 @@ mod headers; // what a proxy adds to heads and takes away
 mod limits; // how long is waited, how much is taken
 mod loading; // components and tables that cannot be used: what is said of them
 mod plugins; // what plugins can do to requests and answers, in which order, and what not
+mod properties; // what holds of the parsers for any input
 mod reload; // what a reload changes, and what it leaves alone
 mod reload_under_load; // the promise: a hundred of them, and no client notices
 mod scale; // much of everything, in flat memory
