@@ -51,8 +51,9 @@ pub fn authority(head: &RequestHead) -> Result<Authority<'_>, AuthorityError> {
 
 fn parse(full: &[u8]) -> Result<Authority<'_>, AuthorityError> {
     let full = std::str::from_utf8(full).map_err(|_| AuthorityError::Malformed)?;
-    let (host, port) = match full.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((v6, after)) => {
+    let (host, port) = match full.strip_prefix('[') {
+        Some(rest) => {
+            let (v6, after) = rest.split_once(']').ok_or(AuthorityError::Malformed)?;
             v6.parse::<std::net::Ipv6Addr>().map_err(|_| AuthorityError::Malformed)?;
             // The brackets are ASCII: the name in them and around them is a slice of `full`.
             (
@@ -116,8 +117,8 @@ mod tests {
         check("http://a/", &[], Err(Missing));
         check("http://u@a/", &["u@a"], Err(Malformed));
         for bad in [
-            "", ":80", "a:x", "a:99999", "a b", "a/b", "a@b", "[::1", "[::g]", "[::1]x", "a:+1", "a\u{e9}",
-            "a,b",
+            "", ":80", "a:x", "a:99999", "a b", "a/b", "a@b", "[::1", "[a b", "[a/b:80", "[::g]", "[::1]x",
+            "a:+1", "a\u{e9}", "a,b",
         ] {
             check("/", &[bad], Err(Malformed));
         }

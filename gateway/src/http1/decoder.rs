@@ -172,10 +172,19 @@ impl Decoder {
         if bytes.len() < 2 && b"\r\n".starts_with(bytes) {
             return Ok(None);
         }
-        let Some(length) = head::length(bytes, TRAILERS)? else { return Ok(None) };
-        let fields = head::fields(bytes.get(..length).unwrap_or_default(), 0, TRAILERS)?;
+        let Some(length) = head::length(bytes, TRAILERS).map_err(of_trailers)? else { return Ok(None) };
+        let section = bytes.get(..length).unwrap_or_default();
+        let fields = head::fields(section, 0, TRAILERS).map_err(of_trailers)?;
         self.trailers = Some(Box::new(fields));
         Ok(Some(length))
+    }
+}
+
+/// What is too large for a head is too large for trailers, and something else to whoever sent it.
+fn of_trailers(error: Malformed) -> Malformed {
+    match error {
+        Malformed::TargetTooLong | Malformed::HeadTooLarge | Malformed::TooManyFields => Malformed::Trailers,
+        error => error,
     }
 }
 

@@ -141,7 +141,8 @@ impl<'a> Session<'a> {
             began,
             is_head: false,
             version: Version::HTTP_11,
-            body: BodyLength::None,
+            // What is no request has no end.
+            body: BodyLength::UntilClose,
             close: true,
             route: None,
             entry,
