@@ -18,7 +18,7 @@ use http::{Method, StatusCode};
 use std::{
     future::poll_fn,
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 use tokio::{net::TcpStream, time::Instant};
@@ -169,46 +169,14 @@ impl Exchange {
         let mut seen = 0;
         poll_fn(|cx| {
             let moved = self.upload.moved();
-            if self.progress == Upload::Running {
-                match self.upload.poll(
-                    cx,
-                    &mut client.io,
-                    &mut client.inbox,
-                    &mut self.lease.io,
-                    order.buffers,
-                ) {
-                    Poll::Ready(Ok(())) => self.progress = Upload::Done,
-                    Poll::Ready(Err(FlowError::Sink)) => self.progress = Upload::Refused,
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(Failed::Other(sender_failed(&error)))),
-                    Poll::Pending => {}
-                }
+            if let Poll::Ready(error) = self.poll_upload(cx, client, order.buffers) {
+                return Poll::Ready(Err(Failed::Other(sender_failed(&error))));
             }
             if self.upload.moved() != moved {
                 since = Instant::now();
             }
-            loop {
-                if self.inbox.bytes().len() > seen {
-                    seen = self.inbox.bytes().len();
-                    match parse_response(self.inbox.bytes(), order.heads) {
-                        Ok(Some((head, length))) => {
-                            self.inbox.consume(length, order.buffers);
-                            return Poll::Ready(said(order.method, head).map_err(|error| self.broken(error)));
-                        }
-                        Ok(None) => {}
-                        Err(error) => return Poll::Ready(Err(self.broken(error))),
-                    }
-                }
-                match self.inbox.poll_fill(cx, &mut self.lease.io, order.buffers) {
-                    Poll::Ready(Ok(1..)) => {}
-                    Poll::Ready(Ok(_)) if seen > 0 => {
-                        return Poll::Ready(Err(self.broken(Malformed::Truncated)));
-                    }
-                    Poll::Ready(Ok(_)) => return Poll::Ready(Err(self.closed(Cause::Closed))),
-                    Poll::Ready(Err(error)) => {
-                        return Poll::Ready(Err(self.closed(Cause::Exchange(error))));
-                    }
-                    Poll::Pending => break,
-                }
+            if let Poll::Ready(said) = self.poll_said(cx, order, &mut seen) {
+                return Poll::Ready(said);
             }
             if let Poll::Ready(over) = self.poll_over(cx, client, None, order.buffers) {
                 return Poll::Ready(Err(Failed::Other(over)));
@@ -241,18 +209,11 @@ impl Exchange {
         let mut since = Instant::now();
         poll_fn(|cx| {
             let moved = self.upload.moved() + answer.moved();
-            if self.progress == Upload::Running {
-                match self.upload.poll(cx, &mut client.io, &mut client.inbox, &mut self.lease.io, buffers) {
-                    Poll::Ready(Ok(())) => self.progress = Upload::Done,
-                    Poll::Ready(Err(FlowError::Sink)) => self.progress = Upload::Refused,
-                    Poll::Ready(Err(error)) => {
-                        return Poll::Ready(Err(match sender_failed(&error) {
-                            Error::Malformed(_) => TransferError::Body,
-                            _ => TransferError::Client,
-                        }));
-                    }
-                    Poll::Pending => {}
-                }
+            if let Poll::Ready(error) = self.poll_upload(cx, client, buffers) {
+                return Poll::Ready(Err(match sender_failed(&error) {
+                    Error::Malformed(_) => TransferError::Body,
+                    _ => TransferError::Client,
+                }));
             }
             match answer.poll(cx, &mut self.lease.io, &mut self.inbox, &mut client.io, buffers) {
                 Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
@@ -275,6 +236,53 @@ impl Exchange {
             client.timer.poll(cx, since + idle).map(|()| Err(TransferError::Idle))
         })
         .await
+    }
+
+    /// Moves the rest of the request to the backend. Ready when the client can send no more of it.
+    fn poll_upload<I: Stream>(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Client<I>,
+        buffers: &Buffers,
+    ) -> Poll<FlowError> {
+        if self.progress != Upload::Running {
+            return Poll::Pending;
+        }
+        match self.upload.poll(cx, &mut client.io, &mut client.inbox, &mut self.lease.io, buffers) {
+            Poll::Ready(Ok(())) => self.progress = Upload::Done,
+            Poll::Ready(Err(FlowError::Sink)) => self.progress = Upload::Refused,
+            Poll::Ready(Err(error)) => return Poll::Ready(error),
+            Poll::Pending => {}
+        }
+        Poll::Pending
+    }
+
+    /// Reads up to the end of a head. `seen` is how much of it has been looked at.
+    fn poll_said(
+        &mut self,
+        cx: &mut Context<'_>,
+        order: &Order<'_>,
+        seen: &mut usize,
+    ) -> Poll<Result<Said, Failed>> {
+        loop {
+            if self.inbox.bytes().len() > *seen {
+                *seen = self.inbox.bytes().len();
+                match parse_response(self.inbox.bytes(), order.heads) {
+                    Ok(Some((head, length))) => {
+                        self.inbox.consume(length, order.buffers);
+                        return Poll::Ready(said(order.method, head).map_err(|error| self.broken(error)));
+                    }
+                    Ok(None) => {}
+                    Err(error) => return Poll::Ready(Err(self.broken(error))),
+                }
+            }
+            match ready!(self.inbox.poll_fill(cx, &mut self.lease.io, order.buffers)) {
+                Ok(1..) => {}
+                Ok(_) if *seen > 0 => return Poll::Ready(Err(self.broken(Malformed::Truncated))),
+                Ok(_) => return Poll::Ready(Err(self.closed(Cause::Closed))),
+                Err(error) => return Poll::Ready(Err(self.closed(Cause::Exchange(error)))),
+            }
+        }
     }
 
     /// Ready when the client is gone, or the request's time. While its body comes, whoever reads that

@@ -18,11 +18,14 @@ pub(super) struct Name {
 
 #[derive(Debug, Default)]
 struct State {
-    known: Option<Result<Rc<[SocketAddr]>, (io::ErrorKind, String)>>,
+    known: Option<Known>,
     /// Until when that counts.
     until: Option<Instant>,
     is_running: bool,
 }
+
+/// What the resolver said last.
+type Known = Result<Rc<[SocketAddr]>, (io::ErrorKind, String)>;
 
 /// A lookup under way; its end, whatever it is, is the end of waiting for it.
 struct Flight(Rc<Name>);

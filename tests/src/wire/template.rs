@@ -81,7 +81,8 @@ pub fn pieces(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     const SINGLE: usize = 64;
     let single = if bytes.len() <= SHORT { bytes.len() } else { SINGLE };
     let (first, rest) = bytes.split_at(single);
-    first.chunks(1).chain(rest.chunks(509))
+    // An odd size, so that no boundary of anything falls on one of these.
+    first.chunks(1).chain(rest.chunks(509.max((rest.len() / 64) | 1)))
 }
 
 #[cfg(test)]
@@ -117,7 +118,7 @@ mod tests {
 
     #[test]
     fn pieces_are_all_there_is() {
-        for length in [0, 1, 600, 601, 10_000] {
+        for length in [0, 1, 600, 601, 10_000, 500_000] {
             let bytes: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
             assert_eq!(pieces(&bytes).collect::<Vec<_>>().concat(), bytes);
             assert!(pieces(&bytes).take(64).all(|piece| piece.len() == 1));

@@ -58,6 +58,7 @@ pub(super) const CASES: &[Case] = &[
     unfinished("a length and no body", b"<POST>content-length: 5\r\n\r\n"),
     unfinished("half a body", b"<POST>content-length: 5\r\n\r\nhel"),
     unfinished("half a body in two pieces", b"<POST>content-length: 5\r\n\r\nhe<LATER>l"),
+    unfinished("most of a large body", b"<POST>content-length: 500000\r\n\r\n<400000*b>"),
     unfinished("a little of the largest body", b"<POST>content-length: 9223372036854775807\r\n\r\nhello"),
     unfinished("chunks and none", b"<CHUNKED>"),
     unfinished("half a size", b"<CHUNKED>5"),

@@ -142,6 +142,12 @@ pub(super) const CASES: &[Case] = &[
         b"<POST>content-length: 40\r\n\r\nGET /smuggled/MARK HTTP/1.1\r\nhost: a\r\n\r\n",
         &[post("GET /smuggled/MARK HTTP/1.1\r\nhost: a\r\n\r\n")],
     ),
+    forwarded("a large body", b"<POST>content-length: 500000\r\n\r\n<500000*b>", &[post("<500000*b>")]),
+    forwarded(
+        "a request behind a large body",
+        b"<POST>content-length: 500000\r\n\r\n<500000*b>GET /2/MARK HTTP/1.1\r\nhost: a\r\n\r\n",
+        &[post("<500000*b>"), want("GET", "/2/MARK")],
+    ),
     // What frames nothing here must not have framed anything.
     forwarded(
         "a header that is a length but for an underscore",

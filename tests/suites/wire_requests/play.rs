@@ -71,19 +71,15 @@ pub(super) async fn failures(cases: &[Case], delivery: Delivery) -> Vec<String> 
         for (index, case) in cases.iter().enumerate() {
             playing.push(Playing::new(*case, delivery, batch * BATCH + index, gateway.addr()).await);
         }
-        send_all(&mut playing, &recorder, gateway.addr()).await;
-        let deadline = Instant::now() + PATIENCE;
-        join_all(playing.iter_mut().map(|playing| playing.listen(deadline))).await;
+        let mut pulse = Pulse::of(gateway.addr()).await;
+        send_all(&mut playing, &recorder, &mut pulse).await;
+        listen_all(&mut playing, &mut pulse).await;
         plays.extend(playing.into_iter().map(Playing::done));
     }
     // What was forwarded against the rules had its time when this has passed, on the same worker.
     let good = gateway.client().get("/good").await;
     assert_eq!(good.status, 200, "a good request after all of them");
-    settled("the backend's record", async || {
-        let record = recorder.record();
-        (record.bytes(), record.rests.iter().filter(|rest| rest.ended).count())
-    })
-    .await;
+    settled("the backend's record", async || recorder.state()).await;
     let record = recorder.record();
     let mut failures: Vec<String> = plays.iter().filter_map(|play| judge::case(play, &record)).collect();
     failures.extend(judge::strays(&record));
@@ -91,8 +87,7 @@ pub(super) async fn failures(cases: &[Case], delivery: Delivery) -> Vec<String> 
 }
 
 /// Sends a piece of every case, then sees to it that all of them were read, and so on.
-async fn send_all(playing: &mut [Playing], recorder: &Recorder, gateway: SocketAddr) {
-    let mut pulse = Pulse::of(gateway).await;
+async fn send_all(playing: &mut [Playing], recorder: &Recorder, pulse: &mut Pulse) {
     let deadline = Instant::now() + PATIENCE;
     while playing.iter().any(|playing| !playing.steps.is_empty()) && Instant::now() < deadline {
         for Playing { play, client, steps } in &mut *playing {
@@ -106,17 +101,31 @@ async fn send_all(playing: &mut [Playing], recorder: &Recorder, gateway: SocketA
     }
 }
 
+/// Listens to all that the clients are told.
+async fn listen_all(playing: &mut [Playing], pulse: &mut Pulse) {
+    /// What a worker has not done after so many round trips, it would do after some time.
+    const AT_ONCE: usize = 500;
+    let deadline = Instant::now() + PATIENCE;
+    let (refused, others): (Vec<_>, Vec<_>) = playing.iter_mut().partition(|one| one.play.is_refused());
+    // Who is refused is told at once, and sees the end at once.
+    tokio::select! {
+        _ = join_all(refused.into_iter().map(|one| one.listen(deadline))) => {}
+        () = async { for _ in 0..AT_ONCE { pulse.beat().await } } => {}
+    }
+    join_all(others.into_iter().map(|one| one.listen(deadline))).await;
+}
+
 impl Playing {
     async fn new(case: Case, delivery: Delivery, index: usize, gateway: SocketAddr) -> Self {
         let mark = record::mark(index);
-        let is_refused = !matches!(case.verdict, Verdict::Forwarded(_) | Verdict::Unfinished);
+        let mut play = Play { case, delivery, mark, sent: Vec::new(), came: Vec::new(), end: None };
         let smuggled = match delivery {
-            Delivery::Followed | Delivery::Split if is_refused => SMUGGLED,
+            Delivery::Followed | Delivery::Split if play.is_refused() => SMUGGLED,
             _ => "",
         };
-        let words = [WORDS.as_slice(), &[("MARK", mark.as_str())]].concat();
+        let words = [WORDS.as_slice(), &[("MARK", play.mark.as_str())]].concat();
         let text = expand(&[case.raw, smuggled.as_bytes()].concat(), &words);
-        let (mut sent, mut steps) = (Vec::new(), Vec::new());
+        let mut steps = Vec::new();
         for part in parts(&text, &[LATER]) {
             match part {
                 Part::Word(_) => steps.push(Step::Wait),
@@ -125,12 +134,11 @@ impl Playing {
                         Delivery::Split => steps.extend(pieces(bytes).map(|one| Step::Send(one.to_vec()))),
                         Delivery::Alone | Delivery::Followed => steps.push(Step::Send(bytes.to_vec())),
                     }
-                    sent.extend_from_slice(bytes);
+                    play.sent.extend_from_slice(bytes);
                 }
             }
         }
         steps.reverse();
-        let play = Play { case, delivery, mark, sent, came: Vec::new(), end: None };
         Self { play, client: Connection::connect(gateway).await, steps }
     }
 
@@ -158,10 +166,9 @@ impl Playing {
 
     /// Reads until there are so many answers, or the connection has ended, or no good end can come.
     async fn until(&mut self, count: usize) {
-        let refused = !matches!(self.play.case.verdict, Verdict::Forwarded(_) | Verdict::Unfinished);
         while self.client.end.is_none() {
             let (all, rest) = answers(&self.client.came, &self.play.methods(), false);
-            let stays = refused && all.last().is_some_and(|last| !closes(last));
+            let stays = self.play.is_refused() && all.last().is_some_and(|last| !closes(last));
             if all.len() >= count || stays || matches!(rest, Some(Parsed::Wrong(_))) {
                 return;
             }
@@ -179,6 +186,11 @@ const SMUGGLED: &str = "GET /smuggled/MARK HTTP/1.1\r\nhost: a\r\n\r\n";
 const AGAIN: &[u8] = b"GET /again/MARK HTTP/1.1\r\nhost: a\r\n\r\n";
 
 impl Play {
+    /// Whether all that is told is that it was wrong.
+    fn is_refused(&self) -> bool {
+        !matches!(self.case.verdict, Verdict::Forwarded(_) | Verdict::Unfinished)
+    }
+
     /// Statuses of the answers that have to come.
     pub(super) fn statuses(&self) -> Vec<u16> {
         match self.case.verdict {

@@ -7,7 +7,7 @@ use gateway_tests::{
 use std::{
     collections::BTreeSet,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 /// A backend that answers every whole request with `200` and `ok`, and remembers every byte.
@@ -41,6 +41,8 @@ pub(super) struct Heard {
 #[derive(Debug, Default, Clone)]
 pub(super) struct Rest {
     pub(super) bytes: Vec<u8>,
+    /// As in [`Heard`]; known in what [`Recorder::record`] returns.
+    pub(super) marks: BTreeSet<String>,
     /// Whether the connection has ended.
     pub(super) ended: bool,
 }
@@ -62,12 +64,26 @@ impl Recorder {
     }
 
     pub(super) fn record(&self) -> Record {
-        self.record.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let mut record = self.lock().clone();
+        record.rests.iter_mut().for_each(|rest| rest.marks = marks(&rest.bytes));
+        record
     }
 
     /// Whether anything came with this mark.
     pub(super) fn knows(&self, mark: &str) -> bool {
-        self.record.lock().unwrap_or_else(PoisonError::into_inner).of(mark).bytes() > 0
+        let record = self.lock();
+        record.heard.iter().any(|heard| heard.marks.contains(mark))
+            || record.rests.iter().any(|rest| marks(&rest.bytes).contains(mark))
+    }
+
+    /// How many bytes came, and how many connections have ended.
+    pub(super) fn state(&self) -> (usize, usize) {
+        let record = self.lock();
+        (record.bytes(), record.rests.iter().filter(|rest| rest.ended).count())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -82,7 +98,7 @@ impl Record {
     pub(super) fn of(&self, mark: &str) -> Self {
         Self {
             heard: self.heard.iter().filter(|heard| heard.marks.contains(mark)).cloned().collect(),
-            rests: self.rests.iter().filter(|rest| marks(&rest.bytes).contains(mark)).cloned().collect(),
+            rests: self.rests.iter().filter(|rest| rest.marks.contains(mark)).cloned().collect(),
         }
     }
 }
@@ -133,13 +149,14 @@ async fn serve(mut connection: Connection, record: Arc<Mutex<Record>>) {
                 Parsed::Unfinished(_) => break,
                 // Nobody need wait for an answer to what is no request.
                 Parsed::Wrong(_) => {
-                    locked().rests[index] = Rest { bytes: connection.came, ended: false };
+                    locked().rests[index] = Rest { bytes: connection.came, ..Rest::default() };
                     return;
                 }
             };
             connection.send(reply).await;
         }
-        locked().rests[index] = Rest { bytes: connection.came.clone(), ended: connection.end.is_some() };
+        let (bytes, ended) = (connection.came.clone(), connection.end.is_some());
+        locked().rests[index] = Rest { bytes, ended, ..Rest::default() };
     }
 }
 

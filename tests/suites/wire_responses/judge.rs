@@ -5,7 +5,7 @@ use super::{
     play::{ECHO, Play, after_switch},
     stage::{Delivery, Met},
 };
-use gateway_tests::wire::{End, Framing, Message, Parsed, answers, escape, latin};
+use gateway_tests::wire::{End, Framing, Message, Parsed, answers, escape, expand, latin};
 
 /// What is wrong with a case, if anything.
 pub(super) fn case(play: &Play) -> Option<String> {
@@ -60,7 +60,7 @@ impl Told<'_> {
                 wrong.push(format!("the client gets {name} as {:?}", answer.values(name)));
             }
         }
-        if latin(&answer.body) != delivered.body {
+        if answer.body != expand(delivered.body.as_bytes(), &[]) && latin(&answer.body) != delivered.body {
             wrong.push(format!("the client gets the body {}", escape(&answer.body)));
         }
         let trailers = delivered.trailers.iter().map(|(name, value)| ((*name).into(), (*value).into()));

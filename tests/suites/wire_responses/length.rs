@@ -118,7 +118,24 @@ pub(super) const CASES: &[Case] = &[
     delivered("304 with a body", b"HTTP/1.1 304 Not Modified\r\ncontent-length: 2\r\n\r\nok", "")
         .status(304)
         .unused(),
+    delivered("a large body", b"<OK>content-length: 500000\r\n\r\n<500000*b>", "<500000*b>"),
+    delivered(
+        "a large body that comes later",
+        b"<OK>content-length: 500000\r\n\r\n<HEAD><500000*b>",
+        "<500000*b>",
+    ),
+    delivered("a large body to HTTP/1.0", b"<OK>content-length: 500000\r\n\r\n<500000*b>", "<500000*b>")
+        .to(OLD)
+        .last(),
     // What comes behind an answer is no answer to anything.
+    delivered("bytes behind a large body", b"<OK>content-length: 500000\r\n\r\n<500000*b>!", "<500000*b>")
+        .unused(),
+    delivered(
+        "a second answer behind a large body",
+        b"<OK>content-length: 500000\r\n\r\n<500000*b><OK>content-length: 2\r\n\r\nno",
+        "<500000*b>",
+    )
+    .unused(),
     delivered("bytes behind a body", b"<OK>content-length: 2\r\n\r\nok!", "ok").unused(),
     delivered("an empty line behind a body", b"<OK>content-length: 2\r\n\r\nok\r\n", "ok").unused(),
     delivered("a second answer", b"<OK>content-length: 2\r\n\r\nok<OK>content-length: 2\r\n\r\nno", "ok")
@@ -163,6 +180,17 @@ pub(super) const CASES: &[Case] = &[
     broken("half a body, and a reset", b"<OK>content-length: 10\r\n\r\nhello<RST>"),
     broken("no body, and the end", b"<OK>content-length: 10\r\n\r\n<FIN>"),
     broken("a little of the largest body", b"<OK>content-length: 9223372036854775807\r\n\r\nhello<FIN>"),
+    broken("half a large body, and the end", b"<OK>content-length: 500000\r\n\r\n<400000*b><FIN>"),
+    broken("half a large body, and a reset", b"<OK>content-length: 500000\r\n\r\n<400000*b><RST>"),
+    aborted(
+        "half a large body, and later the end",
+        b"<OK>content-length: 500000\r\n\r\n<HEAD><400000*b><FIN>",
+    ),
+    aborted(
+        "half a large body to HTTP/1.0, and later the end",
+        b"<OK>content-length: 500000\r\n\r\n<HEAD><400000*b><FIN>",
+    )
+    .to(OLD),
     aborted("half a body, and later the end", b"<OK>content-length: 10\r\n\r\nhello<HEAD><FIN>"),
     aborted("half a body, and later a reset", b"<OK>content-length: 10\r\n\r\nhello<HEAD><RST>"),
     aborted("no body, and later the end", b"<OK>content-length: 10\r\n\r\n<HEAD><FIN>"),
