@@ -100,16 +100,20 @@ async fn every_metric_is_there_with_its_meaning() {
         address = "[::1]:0"
         [[route]]
         name = "quote\"d"
-        to = "{}"
+        to = "web"
         plugins = ["inject"]
         [[route]]
         listeners = ["raw"]
         protocol = "tcp"
-        to = "{}"
-        {}
+        to = "{0}"
+        [backend.web]
+        servers = ["{1}", "{0}"]
+        limits = {{ connections = 1 }}
+        health = {{ tcp = true }}
+        {2}
         "#,
-        web.addr(),
         raw.addr(),
+        web.addr(),
         plugin_table("inject", &plugin("header_inject"), "config = { request = { x-a = \"b\" } }")
     ));
     assert_eq!(gateway.client().get("/").await.status, 200);
@@ -185,13 +189,11 @@ async fn its_status_says_what_it_runs() {
     assert_eq!((&status["generation"], &status["draining"]), (&json!(1), &json!(false)));
     assert_eq!((&status["workers"], &status["last_reload"]), (&json!(2), &Value::Null));
     let address = format!("[::]:{}", gateway.addr().port());
-    assert_eq!(
-        status["listeners"],
-        json!([{
-            "name": "web", "address": address, "carries": "http", "connections": 1, "limit": 7,
-            "limit_per_client": null, "warning": null
-        }])
-    );
+    let listener = json!({
+        "name": "web", "address": address, "carries": "http", "connections": 1, "limit": 7,
+        "limit_per_client": null, "warning": null
+    });
+    assert_eq!(status["listeners"], json!([listener]));
     assert_eq!(
         status["routes"],
         json!([

@@ -255,7 +255,7 @@ async fn where_all_are_out_of_order_one_is_tried_all_the_same() {
     let gateway = TestGateway::start(&one_backend(&[sick.addr()], CHECK));
     has_state(&gateway.operator(), sick.addr(), "unhealthy").await;
     assert_eq!(gateway.client().get("/").await.text(), "sick");
-    drop(sick);
+    sick.end().await;
     let answer = gateway.client().get("/").await;
     assert_eq!((answer.status.as_u16(), answer.header("x-gateway-error")), (503, "upstream-down"));
 }
