@@ -199,13 +199,13 @@ async fn its_status_says_what_it_runs() {
             { "name": "gone", "to": "410", "plugins": [], "requests": 0, "tunnels": 0 },
         ])
     );
+    let server = json!({
+        "address": backend.addr().to_string(), "state": "up", "ejected_for_ms": null, "check": null, "in_use": 0
+    });
     assert_eq!(
         status["backends"],
         json!([{
-            "name": "app",
-            "servers": [{
-                "address": backend.addr().to_string(), "state": "up", "ejected_for_ms": null, "check": null, "in_use": 0
-            }],
+            "name": "app", "servers": [server],
             "connected": 1, "failed": 0, "idle_connections": 1, "pending": 0
         }])
     );
