@@ -251,7 +251,7 @@ impl<'a> Direction<'a> {
                     return Poll::Ready(Ok(false));
                 }
             }
-            match pipe.poll_fill(cx, from) {
+            match pipe.poll_fill(cx, from, usize::MAX) {
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(Ok(_)) => {
                     self.buffers.put_pipe(pipe);

@@ -50,6 +50,18 @@ impl Admin {
         found.unwrap_or_else(|| panic!("no plugin {name} in {status}")).clone()
     }
 
+    /// What `/status` says of a server, whatever its backend.
+    ///
+    /// # Panics
+    /// Panics where it says nothing of it.
+    pub async fn server(&self, address: SocketAddr) -> Value {
+        let status = self.status().await;
+        let backends = status["backends"].as_array().expect("a list of backends");
+        let mut servers = backends.iter().flat_map(|backend| backend["servers"].as_array().expect("a list"));
+        let found = servers.find(|server| server["address"] == address.to_string());
+        found.unwrap_or_else(|| panic!("no server {address} in {status}")).clone()
+    }
+
     /// Where a listener listens now, on loopback; none where there is no such listener.
     pub async fn listener(&self, name: &str) -> Option<SocketAddr> {
         let status = self.status().await;

@@ -16,7 +16,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::mpsc,
     task::JoinSet,
 };
@@ -123,7 +123,14 @@ impl Backend {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        Self::on(TcpListener::bind("127.0.0.1:0").await.expect("a free port"), serve)
+    }
+
+    /// The same, on a socket that is there already.
+    pub fn on<F>(listener: TcpListener, serve: impl Fn(TcpStream) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let address = listener.local_addr().expect("an address");
         let connections = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&connections);
@@ -185,6 +192,11 @@ impl Backend {
         .await
     }
 
+    /// Answers with its name to everything.
+    pub async fn named(name: &'static str) -> Self {
+        Self::http(move |_| Response::new(Full::from(name))).await
+    }
+
     /// An address that nobody listens on.
     pub async fn nobody() -> SocketAddr {
         TcpListener::bind("127.0.0.1:0")
@@ -211,6 +223,42 @@ impl Backend {
     /// How many connections it accepted.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
+    }
+}
+
+/// A server that refuses connections until it is woken, at an address that nobody else can take.
+#[derive(Debug)]
+pub struct Asleep(TcpSocket);
+
+impl Asleep {
+    /// On a free port.
+    ///
+    /// # Panics
+    /// Panics where there is none.
+    pub fn new() -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind(([127, 0, 0, 1], 0).into()).expect("a free port");
+        Self(socket)
+    }
+
+    /// Where it will listen.
+    pub fn addr(&self) -> SocketAddr {
+        self.0.local_addr().expect("an address")
+    }
+
+    /// Listens from now on, answers 200 with `awake` to each request, and closes.
+    pub fn wake(self) -> Backend {
+        Backend::on(self.0.listen(64).expect("a listener"), |mut stream| async move {
+            read_head(&mut stream).await;
+            let answer = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 5\r\n\r\nawake";
+            let _ = stream.write_all(answer.as_bytes()).await;
+        })
+    }
+}
+
+impl Default for Asleep {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -155,6 +155,16 @@ pub fn one_route(backend: SocketAddr, more: &str) -> String {
     format!("[[listener]]\naddress = \"[::]:0\"\n[[route]]\nname = \"app\"\nto = \"{backend}\"\n{more}\n")
 }
 
+/// A configuration with one listener, `[::]`, and one route, `app`, to a backend of these servers. What
+/// is added begins with further keys of the backend, and tables may follow.
+pub fn one_backend(servers: &[SocketAddr], more: &str) -> String {
+    let servers: Vec<String> = servers.iter().map(ToString::to_string).collect();
+    format!(
+        "[[listener]]\naddress = \"[::]:0\"\n[[route]]\nname = \"app\"\nto = \"app\"\n\
+         [backend.app]\nservers = {servers:?}\n{more}\n"
+    )
+}
+
 pub(crate) fn complete(toml: &str) -> String {
     let mut text = toml.to_owned();
     // A table's keys end where the next table begins, so these go to the end.

@@ -11,12 +11,13 @@ mod files;
 mod gateway;
 mod process;
 mod wait;
+pub mod wire;
 
 pub use admin::Admin;
-pub use backend::{Backend, Heard, Visitors};
+pub use backend::{Asleep, Backend, Heard, Visitors};
 pub use client::{Answer, Client, Kept, Raw, values};
 pub use components::{guest, plugin, plugin_table};
 pub use files::replace;
-pub use gateway::{TestGateway, one_route};
+pub use gateway::{TestGateway, one_backend, one_route};
 pub use process::GatewayProcess;
 pub use wait::{PATIENCE, eventually, settled, within};

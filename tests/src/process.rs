@@ -6,7 +6,7 @@ use crate::{
     gateway::complete,
     wait::{eventually, within},
 };
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use serde_json::Value;
 use std::{
     net::SocketAddr,
@@ -121,13 +121,49 @@ impl GatewayProcess {
         kibibytes * 1024
     }
 
+    /// How many files it has open, sockets included.
+    ///
+    /// # Panics
+    /// Panics where the daemon has ended.
+    pub fn files(&self) -> u64 {
+        self.descriptors().count() as u64
+    }
+
+    /// How many of them are sockets.
+    ///
+    /// # Panics
+    /// Panics where the daemon has ended.
+    pub fn sockets(&self) -> u64 {
+        self.descriptors().filter(|target| target.to_string_lossy().starts_with("socket:")).count() as u64
+    }
+
+    /// What its open files are. One that is closed meanwhile is none.
+    fn descriptors(&self) -> impl Iterator<Item = PathBuf> {
+        let path = format!("/proc/{}/fd", self.id());
+        let entries = std::fs::read_dir(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        entries.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
+    }
+
+    /// Sets how many files it may have open; what it has stays.
+    ///
+    /// # Panics
+    /// Panics where the daemon has ended.
+    pub fn limit_files(&self, files: u64) {
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        let limit = Rlimit { current: Some(files), maximum };
+        prlimit(Some(self.pid()), Resource::Nofile, limit).expect("a limit of a process of our own");
+    }
+
     /// Sends it a signal.
     ///
     /// # Panics
     /// Panics where the daemon has ended.
     pub fn signal(&self, signal: Signal) {
-        let id = i32::try_from(self.id()).ok().and_then(Pid::from_raw).expect("the id of a process");
-        kill_process(id, signal).expect("a signal to a process of our own");
+        kill_process(self.pid(), signal).expect("a signal to a process of our own");
+    }
+
+    fn pid(&self) -> Pid {
+        i32::try_from(self.id()).ok().and_then(Pid::from_raw).expect("the id of a process")
     }
 
     /// Waits until it has ended by itself.

@@ -188,7 +188,8 @@ async fn its_status_says_what_it_runs() {
     assert_eq!(
         status["listeners"],
         json!([{
-            "name": "web", "address": address, "carries": "http", "connections": 1, "limit": 7, "warning": null
+            "name": "web", "address": address, "carries": "http", "connections": 1, "limit": 7,
+            "limit_per_client": null, "warning": null
         }])
     );
     assert_eq!(
@@ -201,8 +202,11 @@ async fn its_status_says_what_it_runs() {
     assert_eq!(
         status["backends"],
         json!([{
-            "name": "app", "servers": [backend.addr().to_string()],
-            "connected": 1, "failed": 0, "idle_connections": 1
+            "name": "app",
+            "servers": [{
+                "address": backend.addr().to_string(), "state": "up", "ejected_for_ms": null, "check": null, "in_use": 0
+            }],
+            "connected": 1, "failed": 0, "idle_connections": 1, "pending": 0
         }])
     );
     let of_plugin = &status["plugins"][0];

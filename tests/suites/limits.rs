@@ -339,6 +339,100 @@ async fn a_client_over_the_limit_is_told_so_and_others_go_on() {
     assert_eq!(Client::new(gateway.addr()).get("/").await.text(), "hello");
 }
 
+/// Two listeners for two workers, and a limit for each client.
+fn shared(backend: &Backend, more: &str) -> TestGateway {
+    let to = backend.addr();
+    TestGateway::start(&format!(
+        "[gateway]\nworkers = 2\n{more}\n[limits]\nconnections_per_client = 3\n\
+         [[listener]]\nname = \"web\"\naddress = \"[::]:0\"\n\
+         [[listener]]\nname = \"raw\"\naddress = \"127.0.0.1:0\"\nprotocol = \"tcp\"\n\
+         connections_per_client = 1\n\
+         [[route]]\nto = \"{to}\"\n[[route]]\nlisteners = [\"raw\"]\nprotocol = \"tcp\"\nto = \"{to}\"\n"
+    ))
+}
+
+/// A connection from an address of this machine.
+async fn from(source: &str, address: std::net::SocketAddr) -> Raw {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(format!("{source}:0").parse().expect("an address")).expect("an address of loopback");
+    Raw::over(within("a connection", socket.connect(address)).await.expect("a connection"))
+}
+
+/// Whether a connection is served; one that is not is told why.
+async fn is_served(client: &mut Raw) -> bool {
+    let _ = client.stream.try_write(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    let answer = client.head().await;
+    let is_refused = answer.contains("\r\nx-gateway-error: too-many-connections-per-client\r\n");
+    assert_eq!(is_refused, answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    !is_refused
+}
+
+#[tokio::test]
+async fn a_client_has_so_many_connections_on_all_workers_and_others_have_theirs() {
+    let backend = Backend::hello().await;
+    let gateway = shared(&backend, "");
+    let mut inside = Vec::new();
+    for source in ["127.0.0.1", "127.0.0.2"] {
+        for index in 0..12 {
+            let mut client = from(source, gateway.addr_v4()).await;
+            assert_eq!(is_served(&mut client).await, index < 3, "{source}, connection {index}");
+            inside.push(client);
+        }
+    }
+    assert!(is_served(&mut Raw::connect(gateway.addr()).await).await, "[::1] is another client");
+    let rejected = gateway.metric("vers_connections_rejected_total", &["reason=\"client\""]).await;
+    assert_eq!(rejected, 18.0);
+    assert_eq!(gateway.status().await["listeners"][0]["limit_per_client"], 3);
+    inside.clear();
+    eventually("room again", async || {
+        (gateway.metric("vers_connections_active", &[]).await == 0.0).then_some(())
+    })
+    .await;
+    assert!(is_served(&mut from("127.0.0.1", gateway.addr_v4()).await).await, "who leaves makes room");
+}
+
+#[tokio::test]
+async fn a_raw_connection_over_the_limit_for_its_client_is_closed() {
+    let backend = Backend::tcp_echo().await;
+    let gateway = shared(&backend, "");
+    let mut first = Raw::connect(gateway.addr_of("raw")).await;
+    first.send("ping").await;
+    first.until("ping").await;
+    assert_eq!(Raw::connect(gateway.addr_of("raw")).await.to_end().await, "", "without a word of HTTP");
+    first.send("pong").await;
+    first.until("pong").await;
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_is_no_client() {
+    let backend = Backend::hello().await;
+    let gateway = shared(&backend, "trusted_proxies = [\"127.0.0.1\"]");
+    let mut inside = Vec::new();
+    for _ in 0..8 {
+        let mut client = from("127.0.0.1", gateway.addr_v4()).await;
+        assert!(is_served(&mut client).await);
+        inside.push(client);
+    }
+}
+
+#[tokio::test]
+async fn what_is_closed_without_a_word_is_counted() {
+    let backend = Backend::hello().await;
+    let gateway = impatient(&backend, "idle = \"100ms\", head = \"100ms\"");
+    let cut = async |reason: &str| {
+        gateway.metric("vers_connections_cut_total", &[&format!("reason=\"{reason}\"")]).await
+    };
+    let mut client = Raw::connect(gateway.addr()).await;
+    assert_eq!(client.to_end().await, "");
+    assert_eq!((cut("keep-alive").await, cut("head").await), (1.0, 0.0));
+    let mut client = Raw::connect(gateway.addr()).await;
+    client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    client.until("hello").await;
+    client.send("GET").await;
+    assert_eq!(client.to_end().await, "");
+    assert_eq!((cut("keep-alive").await, cut("head").await), (1.0, 1.0));
+}
+
 #[tokio::test]
 async fn what_is_no_http_ends_its_connection_and_nothing_else() {
     let backend = Backend::hello().await;

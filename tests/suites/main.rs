@@ -1,7 +1,9 @@
 //! All suites, one line each. A test goes where its question is asked.
 
 mod admin; // what operators ask the gateway itself
+mod backend_limits; // how much a server takes at a time, and who waits
 mod background; // plugins that work beside the traffic, by the example of the registry
+mod balance; // which server is next
 mod cli; // the command line
 mod clients; // curl and a JavaScript runtime, as people use them
 mod drain; // a stop
@@ -11,16 +13,22 @@ mod first_party; // the first-party filters: what they let pass, what they chang
 mod forwarding; // what reaches the backend, and what comes back
 mod guide; // the plugin guide and the READMEs of plugins, executed
 mod headers; // what a proxy adds to heads and takes away
+mod health; // servers that do not work: who notices, and for how long
 mod limits; // how long is waited, how much is taken
 mod loading; // components and tables that cannot be used: what is said of them
 mod plugins; // what plugins can do to requests and answers, in which order, and what not
 mod properties; // what holds of the parsers for any input
 mod reload; // what a reload changes, and what it leaves alone
 mod reload_under_load; // the promise: a hundred of them, and no client notices
+mod request_bounds; // how large a request may be, and how long it may take
+mod retries; // what is sent once more, and what never
 mod scale; // much of everything, in flat memory
 mod tcp; // raw TCP routes
 mod tidy; // habits that a machine can check
 mod websocket; // protocols that begin as a request
+mod wire_faults; // backends and clients that misbehave on the wire
+mod wire_requests; // raw requests, each with its verdict
+mod wire_responses; // raw answers of backends, each with its verdict
 
 /// The daemon, for suites that take a process.
 const DAEMON: &str = env!("CARGO_BIN_EXE_test-daemon");

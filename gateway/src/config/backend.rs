@@ -1,12 +1,17 @@
 //! `[backend.NAME]`: servers that do the same work.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, Serialize, de::Error};
+use std::{borrow::Cow, fmt};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{Error, MapAccess, Visitor, value::MapAccessDeserializer},
+};
 use toml::Spanned;
 
 use super::{
     fault,
-    values::{Duration, whole},
+    values::{Duration, duration_or_zero, whole},
 };
 
 /// Servers that do the same work; a request goes to one of them.
@@ -26,17 +31,132 @@ pub struct Backend {
     /// Connections kept open for later requests.
     #[serde(default)]
     pub keepalive: Keepalive,
+    /// When a server that fails is left alone, and for how long.
+    #[serde(default)]
+    pub ejection: Ejection,
+    /// How the servers are asked whether they work. By default they are not.
+    #[schemars(with = "Option<Health>")]
+    pub health: Option<Spanned<Health>>,
+    /// How much the servers take at a time.
+    #[serde(default)]
+    pub limits: BackendLimits,
+}
+
+impl Backend {
+    /// What stands behind an address that a route names itself.
+    pub fn of_one_server() -> Self {
+        Self {
+            name: super::unnamed(),
+            servers: Vec::new(),
+            balance: Balance::default(),
+            keepalive: Keepalive::default(),
+            ejection: Ejection::default(),
+            health: None,
+            limits: BackendLimits::default(),
+        }
+    }
 }
 
 /// How the server of a request is chosen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Balance {
     /// One after the other.
     #[default]
     RoundRobin,
     /// By chance.
     Random,
+    /// The one with the fewest requests under way.
+    LeastRequests,
+    /// The same one for the same value of this header.
+    Header(Spanned<String>),
+    /// The same one for the same value of this cookie.
+    Cookie(Spanned<String>),
+}
+
+/// When a server that fails is left alone, and for how long.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ejection {
+    /// Exchanges that fail one after the other, 1 to 1000. A connection that does not come about is
+    /// enough by itself.
+    #[serde(deserialize_with = "whole::<_, u32, _, 1, 1000>")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub failures: u32,
+    /// How long it is left alone the first time; each time in a row doubles it. `"0s"` leaves no
+    /// server alone.
+    #[serde(deserialize_with = "duration_or_zero")]
+    pub first: Duration,
+    /// How long at most.
+    pub longest: Duration,
+}
+
+impl Default for Ejection {
+    fn default() -> Self {
+        Self { failures: 5, first: Duration::from_secs(5), longest: Duration::from_secs(60) }
+    }
+}
+
+/// How the servers of a backend are asked whether they work: either by `path` or by `tcp`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Health {
+    /// Asks with `GET` for this path, which a server that works answers with 2xx or 3xx.
+    #[schemars(with = "Option<String>")]
+    pub path: Option<Spanned<String>>,
+    /// Host to ask for. By default the server's address.
+    #[schemars(with = "Option<String>")]
+    pub host: Option<Spanned<String>>,
+    /// Asks for a connection only.
+    pub tcp: bool,
+    /// From the end of one question to the next.
+    pub interval: Duration,
+    /// How long an answer may take, the connection included.
+    pub timeout: Duration,
+    /// Good answers in a row after which a server that was out of order is used again, 1 to 100.
+    #[serde(deserialize_with = "whole::<_, u32, _, 1, 100>")]
+    #[schemars(range(min = 1, max = 100))]
+    pub healthy: u32,
+    /// Bad answers in a row after which a server is not used any more, 1 to 100.
+    #[serde(deserialize_with = "whole::<_, u32, _, 1, 100>")]
+    #[schemars(range(min = 1, max = 100))]
+    pub unhealthy: u32,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            path: None,
+            host: None,
+            tcp: false,
+            interval: Duration::from_secs(5),
+            timeout: Duration::from_secs(2),
+            healthy: 2,
+            unhealthy: 3,
+        }
+    }
+}
+
+/// How much the servers of a backend take at a time.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct BackendLimits {
+    /// Connections in use to each server, by all workers together, 1 to 1000000. By default as many as
+    /// are needed.
+    #[serde(deserialize_with = "whole::<_, u32, _, 1, 1000000>")]
+    #[schemars(range(min = 1, max = 1000000))]
+    pub connections: Option<u32>,
+    /// Requests that wait while all servers have as many, 0 to 1000000. Further ones are answered 503.
+    #[serde(deserialize_with = "whole::<_, u32, _, 0, 1000000>")]
+    #[schemars(range(min = 0, max = 1000000))]
+    pub pending: u32,
+    /// How long each of them waits. One that waited in vain is answered 503.
+    pub wait: Duration,
+}
+
+impl Default for BackendLimits {
+    fn default() -> Self {
+        Self { connections: None, pending: 1024, wait: Duration::from_secs(5) }
+    }
 }
 
 /// Connections to a server kept open for later requests.
@@ -68,4 +188,83 @@ where
         return Err(D::Error::custom(fault::custom("no servers", label, None)));
     }
     Ok(servers)
+}
+
+/// The words for [`Balance`].
+const WORDS: &[&str] = &["round_robin", "random", "least_requests"];
+
+impl Serialize for Balance {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::RoundRobin => serializer.serialize_str("round_robin"),
+            Self::Random => serializer.serialize_str("random"),
+            Self::LeastRequests => serializer.serialize_str("least_requests"),
+            Self::Header(name) => serializer.collect_map([("header", name.get_ref())]),
+            Self::Cookie(name) => serializer.collect_map([("cookie", name.get_ref())]),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Balance {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(BalanceVisitor)
+    }
+}
+
+impl JsonSchema for Balance {
+    fn schema_name() -> Cow<'static, str> {
+        "Balance".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let sticky = generator.subschema_for::<Sticky>();
+        json_schema!({
+            "description": "A way to take turns, or what requests for the same server have in common.",
+            "anyOf": [{ "type": "string", "enum": WORDS }, sticky],
+        })
+    }
+}
+
+struct BalanceVisitor;
+
+impl<'de> Visitor<'de> for BalanceVisitor {
+    type Value = Balance;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a word such as \"round_robin\", `{ header = \"NAME\" }` or `{ cookie = \"NAME\" }`")
+    }
+
+    fn visit_str<E: Error>(self, word: &str) -> Result<Balance, E> {
+        match word {
+            "round_robin" => Ok(Balance::RoundRobin),
+            "random" => Ok(Balance::Random),
+            "least_requests" => Ok(Balance::LeastRequests),
+            _ => Err(E::unknown_variant(word, WORDS)),
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Balance, A::Error> {
+        let sticky = Sticky::deserialize(MapAccessDeserializer::new(map))?;
+        match (sticky.header, sticky.cookie) {
+            (Some(header), None) => Ok(Balance::Header(header)),
+            (None, Some(cookie)) => Ok(Balance::Cookie(cookie)),
+            _ => {
+                let label = "expected `{ header = \"NAME\" }` or `{ cookie = \"NAME\" }`";
+                let message = "`balance` needs either `header` or `cookie`";
+                Err(A::Error::custom(fault::custom(message, label, None)))
+            }
+        }
+    }
+}
+
+/// The table form of a balance: exactly one of these keys.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+struct Sticky {
+    /// Requests with the same value of this header go to the same server.
+    #[schemars(with = "Option<String>")]
+    header: Option<Spanned<String>>,
+    /// Requests with the same value of this cookie go to the same server.
+    #[schemars(with = "Option<String>")]
+    cookie: Option<Spanned<String>>,
 }

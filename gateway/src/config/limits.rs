@@ -21,10 +21,21 @@ pub struct Limits {
     #[serde(deserialize_with = "whole::<_, u32, _, 1, 1000000>")]
     #[schemars(range(min = 1, max = 1000000))]
     pub connections: u32,
+    /// Connections open at a time from one client on each listener, 1 to 1000000. Further ones are
+    /// answered 503 and closed. A client is an IPv4 address, or an IPv6 network of 64 bits; proxies
+    /// among `trusted_proxies` are none. By default any number.
+    #[serde(deserialize_with = "whole::<_, u32, _, 1, 1000000>")]
+    #[schemars(range(min = 1, max = 1000000))]
+    pub connections_per_client: Option<u32>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { header_size: ByteSize::kib(64), headers: 100, connections: 20_000 }
+        Self {
+            header_size: ByteSize::kib(64),
+            headers: 100,
+            connections: 20_000,
+            connections_per_client: None,
+        }
     }
 }

@@ -35,6 +35,10 @@ pub struct Listener {
     #[serde(default, deserialize_with = "whole::<_, u32, _, 1, 1000000>")]
     #[schemars(range(min = 1, max = 1000000))]
     pub connections: Option<u32>,
+    /// Connections open at a time from one client, 1 to 1000000, instead of the number in `[limits]`.
+    #[serde(default, deserialize_with = "whole::<_, u32, _, 1, 1000000>")]
+    #[schemars(range(min = 1, max = 1000000))]
+    pub connections_per_client: Option<u32>,
     /// How long to wait for a client.
     #[serde(default)]
     pub timeouts: ListenerTimeouts,

@@ -48,7 +48,7 @@ pub use toml::Spanned;
 
 pub use self::{
     admin::{Admin, AdminAddress},
-    backend::{Backend, Balance, Keepalive},
+    backend::{Backend, BackendLimits, Balance, Ejection, Health, Keepalive},
     diagnostic::{Diagnostic, Severity, render},
     gateway::Gateway,
     limits::Limits,
@@ -57,7 +57,7 @@ pub use self::{
     nearest::nearest,
     plugin::{Grants, OnError, Plugin, PluginLimits},
     plugin_config::PluginConfig,
-    route::{PluginUse, Route, RouteProtocol, RouteTimeouts},
+    route::{PluginUse, Retries, Route, RouteProtocol, RouteTimeouts},
     schema::json_schema,
     secret::{Secret, SecretSource},
     source::Source,

@@ -9,7 +9,13 @@ use serde::{
 };
 use toml::Spanned;
 
-use super::{plugin::OnError, plugin_config::PluginConfig, target::Target, values::Duration};
+use super::{
+    plugin::OnError,
+    plugin_config::PluginConfig,
+    target::Target,
+    text::optional,
+    values::{ByteSize, Duration, whole},
+};
 
 /// Which requests and connections go where, through which plugins.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -58,6 +64,12 @@ pub struct Route {
     /// How long to wait for the backend.
     #[serde(default)]
     pub timeouts: RouteTimeouts,
+    /// How much a request may bring.
+    #[serde(default)]
+    pub limits: RouteLimits,
+    /// How often a request may be sent to another server.
+    #[serde(default)]
+    pub retries: Retries,
 }
 
 fn websocket() -> Vec<Spanned<String>> {
@@ -110,6 +122,19 @@ pub struct RouteTimeouts {
     pub idle: Duration,
     /// While a WebSocket or a TCP connection is open: since a byte moved last, in either direction.
     pub tunnel: Duration,
+    /// For a request as a whole, from its head to the last byte of its answer, however much moves. It
+    /// does not count for what follows an upgrade. By default as long as it takes.
+    pub total: Option<Duration>,
+}
+
+/// How much a request of a route may bring.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RouteLimits {
+    /// Size of a request's body. A larger one is answered 413. By default any size.
+    #[serde(deserialize_with = "optional")]
+    #[schemars(with = "Option<ByteSize>")]
+    pub body: Option<Spanned<ByteSize>>,
 }
 
 impl Default for RouteTimeouts {
@@ -119,7 +144,29 @@ impl Default for RouteTimeouts {
             response: Duration::from_secs(60),
             idle: Duration::from_secs(60),
             tunnel: Duration::from_secs(3600),
+            total: None,
         }
+    }
+}
+
+/// How often a request may be sent to another server of the backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retries {
+    /// Attempts at a request, the first among them, 1 to 20. Each is at another server.
+    #[serde(deserialize_with = "whole::<_, u32, _, 1, 20>")]
+    #[schemars(range(min = 1, max = 20))]
+    pub attempts: u32,
+    /// Requests that may be repeated after they were sent, in percent of the route's requests of the
+    /// last seconds, 0 to 100. 0 repeats none.
+    #[serde(deserialize_with = "whole::<_, u32, _, 0, 100>")]
+    #[schemars(range(min = 0, max = 100))]
+    pub budget: u32,
+}
+
+impl Default for Retries {
+    fn default() -> Self {
+        Self { attempts: 3, budget: 20 }
     }
 }
 

@@ -53,7 +53,7 @@ fn a_large_file_has_what_it_says() {
     assert_eq!(config.gateway.trusted_proxies[1].to_string(), "2001:db8::1/128");
     let admin = config.admin.address.expect("an address").into_inner();
     assert_eq!(admin, AdminAddress::Unix("/run/vers-gateway/admin.sock".into()));
-    let [api, health, old, _, database] = config.routes.as_slice() else { panic!("five routes") };
+    let [api, health, old, .., database] = config.routes.as_slice() else { panic!("several routes") };
     assert_eq!(api.to.get_ref(), &Target::Backend("app".to_owned()));
     assert_eq!(api.plugins[1].get_ref().on_error, Some(OnError::Skip));
     let Target::Respond(respond) = health.to.get_ref() else { panic!("an answer") };
@@ -62,6 +62,7 @@ fn a_large_file_has_what_it_says() {
     assert_eq!(*redirect.status.get_ref(), 301);
     assert_eq!(database.to.get_ref(), &Target::Address("[::1]:5432".to_owned()), "from the default");
     assert_eq!(config.backends["app"].balance, Balance::Random);
+    assert!(matches!(&config.backends["users"].balance, Balance::Header(name) if name.get_ref() == "x-user"));
     assert_eq!(config.backends["app"].keepalive.connections, 16);
     let auth = &config.plugins["auth"];
     assert_eq!(auth.limits.memory.get(), 16 << 20);

@@ -5,10 +5,12 @@
 //! plugins trust.
 
 mod authority;
+mod cookie;
 mod forwarded;
 pub mod hop_by_hop;
 pub mod websocket;
 
 pub use authority::{Authority, AuthorityError, authority};
+pub use cookie::cookie;
 pub use forwarded::Forwarding;
 pub use hop_by_hop::Upgrade;

@@ -15,6 +15,8 @@ const TRAILERS: HeadLimits = HeadLimits { size: 16 * 1024, headers: 64 };
 #[derive(Debug)]
 pub struct Decoder {
     state: State,
+    /// Bytes that chunks may still bring.
+    budget: u64,
     trailers: Option<Box<Fields>>,
 }
 
@@ -45,18 +47,43 @@ pub struct Decoded {
 impl Decoder {
     /// For a body that ends in this way.
     pub fn new(length: BodyLength) -> Self {
+        Self::limited(length, u64::MAX)
+    }
+
+    /// The same, where the chunks of a body have at most so many bytes. Of a body whose length is told,
+    /// who reads its head knows whether it is too long.
+    pub fn limited(length: BodyLength, limit: u64) -> Self {
         let state = match length {
             BodyLength::None => State::Ended,
             BodyLength::Exact(bytes) => State::Exact(bytes),
             BodyLength::Chunked => State::Size,
             BodyLength::UntilClose => State::UntilClose,
         };
-        Self { state, trailers: None }
+        Self { state, budget: limit, trailers: None }
     }
 
     /// Whether the body has ended.
     pub fn is_ended(&self) -> bool {
         self.state == State::Ended
+    }
+
+    /// How many bytes are left of a body whose length was told.
+    pub fn left(&self) -> Option<u64> {
+        match self.state {
+            State::Exact(left) => Some(left),
+            _ => None,
+        }
+    }
+
+    /// Counts bytes of such a body that went by without being decoded: there is nothing to take them
+    /// out of.
+    pub fn pass(&mut self, bytes: u64) {
+        if let State::Exact(left) = &mut self.state {
+            *left = left.saturating_sub(bytes);
+            if *left == 0 {
+                self.state = State::Ended;
+            }
+        }
     }
 
     /// The trailers, once the body has ended.
@@ -92,6 +119,7 @@ impl Decoder {
                 State::Size => {
                     let Some((size, length)) = chunk_line(rest)? else { break };
                     at += length;
+                    self.budget = self.budget.checked_sub(size).ok_or(Malformed::BodyTooLarge)?;
                     self.state = if size == 0 { State::Trailers } else { State::Chunk(size) };
                 }
                 State::ChunkEnd => match rest {
@@ -144,10 +172,19 @@ impl Decoder {
         if bytes.len() < 2 && b"\r\n".starts_with(bytes) {
             return Ok(None);
         }
-        let Some(length) = head::length(bytes, TRAILERS)? else { return Ok(None) };
-        let fields = head::fields(bytes.get(..length).unwrap_or_default(), 0, TRAILERS)?;
+        let Some(length) = head::length(bytes, TRAILERS).map_err(of_trailers)? else { return Ok(None) };
+        let section = bytes.get(..length).unwrap_or_default();
+        let fields = head::fields(section, 0, TRAILERS).map_err(of_trailers)?;
         self.trailers = Some(Box::new(fields));
         Ok(Some(length))
+    }
+}
+
+/// What is too large for a head is too large for trailers, and something else to whoever sent it.
+fn of_trailers(error: Malformed) -> Malformed {
+    match error {
+        Malformed::TargetTooLong | Malformed::HeadTooLarge | Malformed::TooManyFields => Malformed::Trailers,
+        error => error,
     }
 }
 
@@ -253,6 +290,19 @@ mod tests {
         }
         let endless = [b'1'; CHUNK_LINE + 1];
         assert!(decode(BodyLength::Chunked, &endless, 7).is_err(), "a line without end");
+    }
+
+    #[test]
+    fn chunks_over_the_limit_are_told_by_their_first_line() {
+        let decode = |limit, bytes: &[u8]| {
+            let mut decoder = Decoder::limited(BodyLength::Chunked, limit);
+            decoder.decode(&mut bytes.to_vec()).map(|decoded| decoded.data.len())
+        };
+        assert_eq!(decode(5, b"2\r\nab\r\n3\r\ncde\r\n0\r\n\r\n"), Ok(5));
+        assert_eq!(decode(5, b"2\r\nab\r\n4\r\n"), Err(Malformed::BodyTooLarge));
+        assert_eq!(decode(5, b"6\r\n"), Err(Malformed::BodyTooLarge));
+        assert_eq!(decode(0, b"0\r\n\r\n"), Ok(0));
+        assert_eq!(decode(u64::MAX, b"7fffffffffffffff\r\nx"), Ok(1));
     }
 
     #[test]

@@ -54,6 +54,12 @@ pub enum Malformed {
     /// RFC 9112 §7.1.
     #[error("the chunked coding is malformed")]
     Chunk,
+    /// RFC 9112 §7.1.2.
+    #[error("the trailers are too large, or have too many lines")]
+    Trailers,
+    /// RFC 9110 §15.5.14.
+    #[error("the body is larger than the route allows")]
+    BodyTooLarge,
     /// RFC 9112 §8: the connection ended before the message did.
     #[error("the message broke off")]
     Truncated,

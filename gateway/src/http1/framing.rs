@@ -17,13 +17,20 @@ pub enum BodyLength {
     UntilClose,
 }
 
+impl BodyLength {
+    /// Whether its head says already that it has more bytes than this.
+    pub fn is_told_to_exceed(self, limit: u64) -> bool {
+        matches!(self, Self::Exact(length) if length > limit)
+    }
+}
+
 /// How the body of a request ends.
 ///
 /// # Errors
 /// Fails where the head says two things about it, or one that is not understood.
 pub fn request_body(head: &RequestHead) -> Result<BodyLength, Malformed> {
+    check_one_length(&head.fields)?;
     match (content_length(&head.fields)?, is_chunked(&head.fields, head.version)?) {
-        (Some(_), true) => Err(Malformed::TwoLengths),
         (_, true) => Ok(BodyLength::Chunked),
         (None | Some(0), false) => Ok(BodyLength::None),
         (Some(length), false) => Ok(BodyLength::Exact(length)),
@@ -35,6 +42,7 @@ pub fn request_body(head: &RequestHead) -> Result<BodyLength, Malformed> {
 /// # Errors
 /// Fails where the head says two things about it, or one that is not understood.
 pub fn response_body(method: &Method, head: &ResponseHead) -> Result<BodyLength, Malformed> {
+    check_one_length(&head.fields)?;
     let (length, chunked) = (content_length(&head.fields)?, is_chunked(&head.fields, head.version)?);
     let has_none = head.status.is_informational() || head.status == StatusCode::NO_CONTENT;
     if chunked && has_none {
@@ -42,15 +50,20 @@ pub fn response_body(method: &Method, head: &ResponseHead) -> Result<BodyLength,
         return Err(Malformed::TransferEncoding);
     }
     match (length, chunked) {
-        (Some(_), true) => Err(Malformed::TwoLengths),
         _ if has_none || head.status == StatusCode::NOT_MODIFIED || *method == Method::HEAD => {
             Ok(BodyLength::None)
         }
-        (None, true) => Ok(BodyLength::Chunked),
+        (_, true) => Ok(BodyLength::Chunked),
         (Some(0), false) => Ok(BodyLength::None),
         (Some(length), false) => Ok(BodyLength::Exact(length)),
         (None, false) => Ok(BodyLength::UntilClose),
     }
+}
+
+/// RFC 9112 §6.1, §6.3: together they are how requests are smuggled, whatever either says.
+fn check_one_length(fields: &Fields) -> Result<(), Malformed> {
+    let both = fields.has(Known::ContentLength) && fields.has(Known::TransferEncoding);
+    if both { Err(Malformed::TwoLengths) } else { Ok(()) }
 }
 
 /// RFC 9110 §8.6. Equal values may be merged, it says; a second line is refused all the same, because

@@ -24,9 +24,12 @@ pub(super) fn length(bytes: &[u8], limits: HeadLimits) -> Result<Option<usize>, 
         Some(_) => Err(too_large(bytes, limits)),
         None if bytes.len() >= limits.size => Err(too_large(bytes, limits)),
         None => {
-            // A sender that ends lines in bare LFs believes that it is done: it must not wait.
-            let ends = memchr_iter(b'\n', bytes).all(|at| at > 0 && bytes.get(at - 1) == Some(&b'\r'));
-            if ends { Ok(None) } else { Err(Malformed::LineEnd) }
+            // A sender that ends its lines in another way believes that it is done: it must not wait.
+            let before = bytes.split_last().map_or(bytes, |(_, before)| before);
+            let is_pair = |at: usize| bytes.get(at..at + 2) == Some(b"\r\n");
+            let returns = memchr_iter(b'\r', before).all(is_pair);
+            let feeds = memchr_iter(b'\n', bytes).all(|at| at > 0 && is_pair(at - 1));
+            if returns && feeds { Ok(None) } else { Err(Malformed::LineEnd) }
         }
     }
 }

@@ -4,6 +4,7 @@ mod buffers;
 mod inbox;
 #[cfg(target_os = "linux")]
 mod pipe;
+mod seldom;
 mod stream;
 mod timer;
 
@@ -11,5 +12,6 @@ pub use buffers::{BUFFER_SIZE, Buffers};
 pub use inbox::Inbox;
 #[cfg(target_os = "linux")]
 pub use pipe::Pipe;
+pub use seldom::Seldom;
 pub use stream::Stream;
 pub use timer::Timer;

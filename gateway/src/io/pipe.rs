@@ -38,12 +38,18 @@ impl Pipe {
         self.held == 0
     }
 
-    /// Fills it once from a socket; 0 is the socket's end. The pipe must be empty.
+    /// Fills it once from a socket, with so many bytes at most; 0 is the socket's end. The pipe must be
+    /// empty.
     ///
     /// # Errors
     /// Fails as the socket does, and with [`io::ErrorKind::InvalidInput`] where the kernel cannot
     /// splice from it.
-    pub fn poll_fill(&mut self, cx: &mut Context<'_>, from: &TcpStream) -> Poll<io::Result<usize>> {
+    pub fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &TcpStream,
+        most: usize,
+    ) -> Poll<io::Result<usize>> {
         loop {
             ready!(from.poll_read_ready(cx))?;
             let filled = from.try_io(Interest::READABLE, || {
@@ -52,7 +58,7 @@ impl Pipe {
                     None,
                     &self.write,
                     None,
-                    PIPE_SIZE,
+                    most.min(PIPE_SIZE),
                     SpliceFlags::MOVE | SpliceFlags::NONBLOCK,
                 )?)
             });
@@ -111,7 +117,7 @@ mod tests {
         client.write_all(b"through the pipe").await.expect("a write");
         client.shutdown().await.expect("a shutdown");
         let mut pipe = Pipe::new().expect("a pipe");
-        while poll_fn(|cx| pipe.poll_fill(cx, &from)).await.expect("a fill") > 0 {
+        while poll_fn(|cx| pipe.poll_fill(cx, &from, 5)).await.expect("a fill") > 0 {
             while !pipe.is_empty() {
                 poll_fn(|cx| pipe.poll_empty(cx, &to)).await.expect("a way out");
             }

@@ -4,7 +4,7 @@ use crate::drain::Guard;
 use std::{io, net::SocketAddr, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
-    time::sleep,
+    time::timeout,
 };
 
 /// What the loop has to say.
@@ -36,7 +36,8 @@ pub async fn accept_loop(listener: TcpListener, mut guard: Guard, mut on_accept:
             // Out of file descriptors or memory: accepting again at once would only burn CPU.
             Err(error) => {
                 on_accept(Accepted::Failed(error));
-                sleep(pause).await;
+                // A drain need not wait for that.
+                let _ = timeout(pause, guard.draining()).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }

@@ -1,10 +1,12 @@
 //! One listening address: a socket for each worker, all on the same port.
 
+use super::Clients;
+use crate::io::Seldom;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr, TcpListener},
-    sync::{Mutex, PoisonError, atomic::AtomicUsize},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize},
 };
 
 /// Connections that the kernel holds until they are accepted.
@@ -17,6 +19,10 @@ pub struct Bound {
     pub address: SocketAddr,
     /// Connections open on all workers.
     pub open: AtomicUsize,
+    /// The same, by client, where that has a limit.
+    pub clients: Arc<Clients>,
+    /// Failed accepts, on all workers.
+    pub trouble: Seldom,
     /// What the operator should know: IPv6 is off, say.
     pub warning: Option<String>,
     sockets: Mutex<Vec<Option<TcpListener>>>,
@@ -115,7 +121,14 @@ fn bind_all(requested: SocketAddr, workers: usize, port: Port) -> io::Result<Bou
         address = listener.local_addr()?;
         sockets.push(Some(listener));
     }
-    Ok(Bound { address, open: AtomicUsize::new(0), warning: None, sockets: Mutex::new(sockets) })
+    Ok(Bound {
+        address,
+        open: AtomicUsize::new(0),
+        clients: Arc::default(),
+        trouble: Seldom::default(),
+        warning: None,
+        sockets: Mutex::new(sockets),
+    })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -2,6 +2,8 @@
 
 mod accept;
 mod bind;
+mod clients;
 
 pub use accept::{Accepted, accept_loop};
 pub use bind::{BindError, Bound, bind, bind_beside};
+pub use clients::{Clients, Seat};

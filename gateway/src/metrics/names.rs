@@ -37,6 +37,7 @@ names! {
     CONNECTIONS: Counter = "vers_connections", "Connections accepted, by listener.";
     CONNECTIONS_ACTIVE: Gauge = "vers_connections_active", "Connections open now, by listener.";
     CONNECTIONS_REJECTED: Counter = "vers_connections_rejected", "Connections closed at accept, by listener and reason.";
+    CONNECTIONS_CUT: Counter = "vers_connections_cut", "Connections ended without an answer that could tell why, by reason.";
     ACCEPT_ERRORS: Counter = "vers_accept_errors", "Failed calls of accept, by listener.";
     REQUESTS: Counter = "vers_requests", "Requests answered, by route and class of status.";
     REQUEST_SECONDS: Histogram = "vers_request_duration_seconds", "From the request's head to the answer's head, by route.";
@@ -46,10 +47,18 @@ names! {
     UPSTREAM_CONNECTS: Counter = "vers_upstream_connects", "Connections opened to a backend, by backend and outcome.";
     UPSTREAM_REUSES: Counter = "vers_upstream_reuses", "Requests sent on a kept connection, by backend.";
     UPSTREAM_IDLE: Gauge = "vers_upstream_idle_connections", "Kept connections that carry nothing now, by backend.";
+    UPSTREAM_RETRIES: Counter = "vers_upstream_retries", "Requests sent once more, by backend and reason.";
+    UPSTREAM_OVER_BUDGET: Counter = "vers_upstream_retries_over_budget", "Requests not sent once more for want of a budget, by backend.";
+    UPSTREAM_EJECTIONS: Counter = "vers_upstream_ejections", "Times that a server was left alone for a while, by backend and reason.";
+    UPSTREAM_PENDING: Gauge = "vers_upstream_pending", "Requests that wait for a server with room, by backend.";
+    UPSTREAM_PENDING_REFUSED: Counter = "vers_upstream_pending_refused", "Requests that found no room, by backend and reason.";
+    HEALTH_CHECKS: Counter = "vers_health_checks", "Questions whether a server works, by backend, server and outcome.";
+    SERVER_HEALTHY: Gauge = "vers_server_healthy", "1 while its check says that a server works, else 0, by backend and server.";
     PLUGIN_CALLS: Counter = "vers_plugin_calls", "Calls of a plugin, by plugin and hook.";
     PLUGIN_FAULTS: Counter = "vers_plugin_faults", "Calls that failed, by plugin and kind of fault.";
     PLUGIN_CPU: Counter = "vers_plugin_cpu_nanoseconds", "Time spent inside a plugin, by plugin.";
     PLUGIN_INSTANCES: Gauge = "vers_plugin_instances", "Instances of a plugin in memory, by plugin.";
+    TASKS_ACTIVE: Gauge = "vers_tasks_active", "Tasks alive now, by worker.";
     RELOADS: Counter = "vers_reloads", "Reloads that took effect.";
     RELOAD_FAILURES: Counter = "vers_reload_failures", "Reloads that were refused and changed nothing.";
     GENERATION: Gauge = "vers_generation", "Number of the configuration that runs; the first is 1.";

@@ -18,6 +18,10 @@ const X_GATEWAY_ERROR: &[u8] = b"x-gateway-error";
 pub const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     x-gateway-error: too-many-connections\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
+/// What a client is told that has too many connections itself.
+pub const TOO_MANY_CONNECTIONS_PER_CLIENT: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+    x-gateway-error: too-many-connections-per-client\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
 /// Why a request got no answer from its backend.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
@@ -49,6 +53,8 @@ pub(super) enum Error {
     EndlessInterim,
     #[error("the backend did not answer in time")]
     ResponseTimeout,
+    #[error("the request was not done within its route's time")]
+    TotalTimeout,
     #[error("plugin {plugin} failed: {kind}")]
     Plugin { plugin: String, kind: FaultKind },
 }
@@ -72,6 +78,8 @@ pub enum ErrorCode {
     HeadTimeout,
     /// The body stopped coming.
     BodyTimeout,
+    /// The body is larger than the route allows.
+    BodyTooLarge,
     /// No host, several hosts, or a malformed one.
     BadHost,
     /// CONNECT.
@@ -92,10 +100,18 @@ pub enum ErrorCode {
     ConnectFailed,
     /// The backend's name could not be resolved.
     Resolve,
+    /// No server works.
+    Down,
+    /// No server has room, and too many requests wait for it.
+    QueueFull,
+    /// No server had room in time.
+    QueueTimeout,
     /// The backend's answer broke off, or was no HTTP.
     BadAnswer,
     /// No answer in time.
     ResponseTimeout,
+    /// The time for all of the request is over.
+    TotalTimeout,
     /// A plugin failed.
     PluginFault,
     /// All instances of a plugin are in use.
@@ -104,7 +120,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All codes.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 27] = [
         Self::BadRequest,
         Self::BadVersion,
         Self::BadMethod,
@@ -113,6 +129,7 @@ impl ErrorCode {
         Self::HeadTooLarge,
         Self::HeadTimeout,
         Self::BodyTimeout,
+        Self::BodyTooLarge,
         Self::BadHost,
         Self::ConnectMethod,
         Self::BadExpectation,
@@ -123,8 +140,12 @@ impl ErrorCode {
         Self::ConnectTimeout,
         Self::ConnectFailed,
         Self::Resolve,
+        Self::Down,
+        Self::QueueFull,
+        Self::QueueTimeout,
         Self::BadAnswer,
         Self::ResponseTimeout,
+        Self::TotalTimeout,
         Self::PluginFault,
         Self::PluginBusy,
     ];
@@ -172,6 +193,11 @@ impl ErrorCode {
             Self::BodyTimeout => {
                 (StatusCode::REQUEST_TIMEOUT, "body-timeout", "the request's body stopped coming")
             }
+            Self::BodyTooLarge => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "body-too-large",
+                "the request's body is larger than its route allows",
+            ),
             Self::BadExpectation => (
                 StatusCode::EXPECTATION_FAILED,
                 "bad-expectation",
@@ -202,6 +228,19 @@ impl ErrorCode {
             Self::Resolve => {
                 (StatusCode::BAD_GATEWAY, "upstream-unknown-host", "the backend's name has no address")
             }
+            Self::Down => {
+                (StatusCode::SERVICE_UNAVAILABLE, "upstream-down", "no server of the backend works now")
+            }
+            Self::QueueFull => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "upstream-queue-full",
+                "the backend has too much to do, and too many requests wait",
+            ),
+            Self::QueueTimeout => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "upstream-queue-timeout",
+                "the backend had too much to do for too long",
+            ),
             Self::BadAnswer => (
                 StatusCode::BAD_GATEWAY,
                 "upstream-bad-answer",
@@ -210,6 +249,11 @@ impl ErrorCode {
             Self::ResponseTimeout => {
                 (StatusCode::GATEWAY_TIMEOUT, "upstream-timeout", "the backend did not answer in time")
             }
+            Self::TotalTimeout => (
+                StatusCode::GATEWAY_TIMEOUT,
+                "total-timeout",
+                "the request took longer than its route allows",
+            ),
             Self::PluginFault => {
                 (StatusCode::SERVICE_UNAVAILABLE, "plugin-fault", "a plugin of this route failed")
             }
@@ -254,6 +298,7 @@ impl Error {
                 Malformed::Method => ErrorCode::BadMethod,
                 Malformed::UnknownCoding => ErrorCode::BadCoding,
                 Malformed::TargetTooLong => ErrorCode::UriTooLong,
+                Malformed::BodyTooLarge => ErrorCode::BodyTooLarge,
                 Malformed::HeadTooLarge | Malformed::TooManyFields => ErrorCode::HeadTooLarge,
                 _ => ErrorCode::BadRequest,
             },
@@ -268,6 +313,7 @@ impl Error {
             Self::NoRoute => ErrorCode::NoRoute,
             Self::WrongUpgrade | Self::BadAnswer(_) | Self::EndlessInterim => ErrorCode::BadAnswer,
             Self::ResponseTimeout => ErrorCode::ResponseTimeout,
+            Self::TotalTimeout => ErrorCode::TotalTimeout,
             Self::Plugin { kind: FaultKind::Busy, .. } => ErrorCode::PluginBusy,
             Self::Plugin { .. } => ErrorCode::PluginFault,
             Self::Upstream(error) => match error.cause {
@@ -275,6 +321,9 @@ impl Error {
                 Cause::ConnectTimeout => ErrorCode::ConnectTimeout,
                 Cause::Connect(_) => ErrorCode::ConnectFailed,
                 Cause::Resolve(_) => ErrorCode::Resolve,
+                Cause::Down(_) => ErrorCode::Down,
+                Cause::QueueFull => ErrorCode::QueueFull,
+                Cause::QueueTimeout => ErrorCode::QueueTimeout,
                 Cause::Exchange(_) | Cause::Closed | Cause::Malformed(_) => ErrorCode::BadAnswer,
             },
         }

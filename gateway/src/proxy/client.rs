@@ -25,6 +25,8 @@ pub(super) struct Client<I> {
     pub(super) io: I,
     pub(super) inbox: Inbox,
     pub(super) timer: Timer,
+    /// When the request that is served must be done, where its route says so.
+    pub(super) due: Option<Instant>,
     /// When it closed its sending side.
     closed: Option<Instant>,
 }
@@ -47,13 +49,15 @@ pub(super) enum Next {
     Malformed(Malformed),
     /// A head that was begun, and not finished in time.
     Late,
-    /// Nothing: the client, or its time, or the listener is gone.
+    /// Nothing, for all the time it had.
+    Idle,
+    /// Nothing: the client or the listener is gone.
     Nothing,
 }
 
 impl<I: Stream> Client<I> {
     pub(super) fn new(io: I) -> Self {
-        Self { io, inbox: Inbox::new(), timer: Timer::new(), closed: None }
+        Self { io, inbox: Inbox::new(), timer: Timer::new(), due: None, closed: None }
     }
 
     /// Waits for the next request's head.
@@ -91,7 +95,7 @@ impl<I: Stream> Client<I> {
                 if guard.poll_draining(cx).is_ready() {
                     return Poll::Ready(Next::Nothing);
                 }
-                return self.timer.poll(cx, since + patience.idle).map(|()| Next::Nothing);
+                return self.timer.poll(cx, since + patience.idle).map(|()| Next::Idle);
             }
             let begun = *begun.get_or_insert_with(Instant::now);
             self.timer.poll(cx, begun + patience.head).map(|()| Next::Late)
@@ -102,7 +106,7 @@ impl<I: Stream> Client<I> {
     /// Waits for the future while the client does.
     ///
     /// # Errors
-    /// Fails where the client goes away first.
+    /// Fails where the client goes away first, or its request's time is over.
     pub(super) async fn while_waiting<F: Future>(
         &mut self,
         buffers: &Buffers,
@@ -111,24 +115,40 @@ impl<I: Stream> Client<I> {
         let mut future = pin!(future);
         poll_fn(|cx| match future.as_mut().poll(cx) {
             Poll::Ready(output) => Poll::Ready(Ok(output)),
-            Poll::Pending => self.poll_gone(cx, buffers).map(Err),
+            Poll::Pending => self.poll_gone(cx, None, buffers).map(Err),
         })
         .await
     }
 
-    /// Ready when the client is gone: nobody waits for an answer any more.
-    pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>, buffers: &Buffers) -> Poll<Error> {
+    /// Ready when nobody waits for an answer any more, or nobody may. `moved` is when something of the
+    /// answer reached the client last: who reads is there.
+    pub(super) fn poll_gone(
+        &mut self,
+        cx: &mut Context<'_>,
+        moved: Option<Instant>,
+        buffers: &Buffers,
+    ) -> Poll<Error> {
         // What it sends ahead waits in one buffer, and the rest in the kernel.
         while self.closed.is_none() && !self.inbox.is_full() {
             match self.inbox.poll_fill(cx, &mut self.io, buffers) {
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(Ok(0)) => self.closed = Some(Instant::now()),
                 Poll::Ready(Err(_)) => return Poll::Ready(Error::ClientGone),
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => break,
             }
         }
-        match self.closed {
-            Some(closed) => self.timer.poll(cx, closed + FAREWELL).map(|()| Error::ClientGone),
+        if let Some(closed) = self.closed
+            && self.timer.poll(cx, closed.max(moved.unwrap_or(closed)) + FAREWELL).is_ready()
+        {
+            return Poll::Ready(Error::ClientGone);
+        }
+        self.poll_overdue(cx)
+    }
+
+    /// Ready when the time of the request is over.
+    pub(super) fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        match self.due {
+            Some(due) => self.timer.poll(cx, due).map(|()| Error::TotalTimeout),
             None => Poll::Pending,
         }
     }

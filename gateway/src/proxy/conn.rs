@@ -3,6 +3,7 @@
 use super::{
     answer::Error,
     client::{Client, Next, Patience},
+    cut::Cut,
     http::{self, After},
     tcp,
     tunnel::Tunnel,
@@ -17,9 +18,9 @@ use crate::{
     relay::Side,
     snapshot::{Listener, Local, Mode},
 };
-use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 use tokio::{
-    io::AsyncReadExt as _,
+    io::AsyncWriteExt as _,
     net::TcpStream,
     time::{Instant, timeout},
 };
@@ -116,7 +117,15 @@ async fn serve_http(stream: TcpStream, connection: Connection, mut guard: Guard)
             Next::Late if is_first => {
                 Box::pin(http::reject(&connection, &mut client, Error::HeadTimeout, &guard)).await
             }
-            Next::Late | Next::Nothing => After::Close,
+            Next::Late => {
+                worker.count_cut(Cut::Head);
+                After::Close
+            }
+            Next::Idle => {
+                worker.count_cut(Cut::KeepAlive);
+                After::Close
+            }
+            Next::Nothing => After::Close,
         };
         is_first = false;
         if !matches!(after, After::Next) {
@@ -127,7 +136,10 @@ async fn serve_http(stream: TcpStream, connection: Connection, mut guard: Guard)
     match after {
         After::Next | After::Close => client.inbox.release(&worker.buffers),
         After::Reset => client.io.reset(),
-        After::Linger => linger(client.io, &worker).await,
+        After::Linger => {
+            client.inbox.release(&worker.buffers);
+            linger(client.io, &worker).await;
+        }
         After::Tunnel(route, upstream, line) => {
             let early = client.inbox.take(&worker.buffers);
             let client = Side { io: client.io, early };
@@ -143,19 +155,23 @@ const LAST_CALL: Duration = Duration::from_millis(250);
 /// Reads on for a while what the client still sends of a body that nobody wants: a socket that is
 /// closed with unread bytes resets the connection, and the client would never see its answer.
 async fn linger(mut stream: TcpStream, worker: &Worker) {
-    let mut buffer = worker.buffers.take();
     let reading = async {
+        // There is nothing more to come, and the client need not wait to learn it.
+        let _ = stream.shutdown().await;
         let mut bytes = 0;
-        while let Ok(read @ 1..) = stream.read(&mut buffer).await {
-            bytes += read;
-            if bytes > LINGER_BYTES {
-                break;
+        while bytes < LINGER_BYTES && stream.readable().await.is_ok() {
+            let mut buffer = worker.buffers.take();
+            let read = stream.try_read(&mut buffer);
+            worker.buffers.put(buffer);
+            match read {
+                Ok(read @ 1..) => bytes += read,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(_) | Err(_) => return,
             }
         }
     };
     // Either way it is closed now.
     let _ = timeout(LINGER, reading).await;
-    worker.buffers.put(buffer);
 }
 
 const LINGER: Duration = Duration::from_secs(2);

@@ -4,6 +4,7 @@
 use super::{
     answer::Error,
     client::Client,
+    cut::Cut,
     flow::{Flow, FlowError},
 };
 use crate::{
@@ -11,10 +12,15 @@ use crate::{
     io::{Buffers, Inbox, Stream},
     message::ResponseHead,
     relay::Side,
-    upstream::{Cause, Lease, Pool},
+    upstream::{Budget, Cause, Lease, Pool, Seat, Tries},
 };
 use http::{Method, StatusCode};
-use std::{future::poll_fn, rc::Rc, task::Poll, time::Duration};
+use std::{
+    future::poll_fn,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 use tokio::{net::TcpStream, time::Instant};
 
 /// Answers before the answer (1xx) that a backend may send; none sends more than two.
@@ -31,7 +37,26 @@ pub(super) struct Order<'a> {
     pub(super) response: Duration,
     /// Without a byte of a body.
     pub(super) idle: Duration,
+    /// Attempts, each on another server.
+    pub(super) attempts: u32,
+    /// How many requests of the route may be repeated.
+    pub(super) budget: &'a Budget,
+    /// What requests for the same server have in common.
+    pub(super) key: Option<u64>,
     pub(super) buffers: &'a Buffers,
+}
+
+impl Order<'_> {
+    fn may_repeat(&self, lease: &Lease, tries: &Tries) -> bool {
+        if !lease.has_alternative(tries) {
+            return false;
+        }
+        let may = self.budget.withdraw(Instant::now());
+        if !may {
+            self.pool.over_budget();
+        }
+        may
+    }
 }
 
 /// A request that a backend has, or is getting.
@@ -65,6 +90,8 @@ pub(super) enum Said {
 enum Failed {
     /// The kept connection was closed before it answered anything.
     Stale(Cause),
+    /// The new connection was.
+    Unanswered(Cause),
     Other(Error),
 }
 
@@ -73,31 +100,27 @@ impl Exchange {
     ///
     /// A kept connection may have been closed by its server at this very moment. The request is
     /// repeated on a new one then, where nothing of it is lost, and where it may be received twice
-    /// without harm (RFC 9110 §9.2.2) or cannot have been received.
+    /// without harm (RFC 9110 §9.2.2) or cannot have been received. One that a server has received and
+    /// not answered by a single byte is repeated elsewhere where it may be received twice, and as long
+    /// as not too many are.
     pub(super) async fn begin<I: Stream>(
         client: &mut Client<I>,
         order: &Order<'_>,
-        upload: Flow,
+        mut upload: Flow,
     ) -> Result<(Self, Said), Error> {
-        let lease = client.while_waiting(order.buffers, order.pool.lease(order.connect)).await?;
-        let lease = lease.map_err(Error::Upstream)?;
-        let progress = Upload::Running;
-        let mut exchange = Self { lease, inbox: Inbox::new(), upload, progress };
-        match exchange.advance(client, order).await {
-            Ok(said) => return Ok((exchange, said)),
-            Err(Failed::Other(error)) => return Err(error),
-            Err(Failed::Stale(cause)) => {
-                let harmless = order.method.is_idempotent() || exchange.upload.moved() == 0;
-                if !(harmless && exchange.upload.rewind()) {
-                    return Err(Error::Upstream(exchange.lease.error(cause)));
-                }
-            }
+        order.budget.deposit();
+        let mut tries = Tries::of_request(order.attempts, order.key);
+        let lease = client.while_waiting(order.buffers, order.pool.lease(&mut tries, order.connect)).await?;
+        let mut lease = lease.map_err(Error::Upstream)?;
+        loop {
+            let progress = Upload::Running;
+            let mut exchange = Self { lease, inbox: Inbox::new(), upload, progress };
+            let failed = match exchange.advance(client, order).await {
+                Ok(said) => return Ok((exchange, said)),
+                Err(failed) => failed,
+            };
+            (lease, upload) = Box::pin(exchange.again(client, order, &mut tries, failed)).await?;
         }
-        let fresh = client.while_waiting(order.buffers, exchange.lease.replace(order.connect)).await?;
-        exchange.lease = fresh.map_err(Error::Upstream)?;
-        exchange.progress = Upload::Running;
-        let said = exchange.next(client, order).await?;
-        Ok((exchange, said))
     }
 
     /// What the backend says next, after an interim answer.
@@ -107,9 +130,34 @@ impl Exchange {
         order: &Order<'_>,
     ) -> Result<Said, Error> {
         self.advance(client, order).await.map_err(|failed| match failed {
-            Failed::Stale(cause) => Error::Upstream(self.lease.error(cause)),
+            Failed::Stale(cause) | Failed::Unanswered(cause) => Error::Upstream(self.lease.error(cause)),
             Failed::Other(error) => error,
         })
+    }
+
+    /// Another connection for a request that got no answer on this one, where it may be repeated.
+    async fn again<I: Stream>(
+        self,
+        client: &mut Client<I>,
+        order: &Order<'_>,
+        tries: &mut Tries,
+        failed: Failed,
+    ) -> Result<(Lease, Flow), Error> {
+        let Self { lease, mut upload, .. } = self;
+        let is_harmless = (order.method.is_idempotent() || upload.moved() == 0) && upload.rewind();
+        let next = match failed {
+            Failed::Other(error) => return Err(error),
+            Failed::Stale(_) if is_harmless => {
+                client.while_waiting(order.buffers, lease.replace(tries, order.connect)).await?
+            }
+            Failed::Unanswered(_) if is_harmless && order.may_repeat(&lease, tries) => {
+                client.while_waiting(order.buffers, lease.elsewhere(tries, order.connect)).await?
+            }
+            Failed::Stale(cause) | Failed::Unanswered(cause) => {
+                return Err(Error::Upstream(lease.error(cause)));
+            }
+        };
+        Ok((next.map_err(Error::Upstream)?, upload))
     }
 
     async fn advance<I: Stream>(
@@ -121,51 +169,17 @@ impl Exchange {
         let mut seen = 0;
         poll_fn(|cx| {
             let moved = self.upload.moved();
-            if self.progress == Upload::Running {
-                match self.upload.poll(
-                    cx,
-                    &mut client.io,
-                    &mut client.inbox,
-                    &mut self.lease.io,
-                    order.buffers,
-                ) {
-                    Poll::Ready(Ok(())) => self.progress = Upload::Done,
-                    Poll::Ready(Err(FlowError::Sink)) => self.progress = Upload::Refused,
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(Failed::Other(sender_failed(&error)))),
-                    Poll::Pending => {}
-                }
+            if let Poll::Ready(error) = self.poll_upload(cx, client, order.buffers) {
+                return Poll::Ready(Err(Failed::Other(sender_failed(&error))));
             }
             if self.upload.moved() != moved {
                 since = Instant::now();
             }
-            loop {
-                if self.inbox.bytes().len() > seen {
-                    seen = self.inbox.bytes().len();
-                    match parse_response(self.inbox.bytes(), order.heads) {
-                        Ok(Some((head, length))) => {
-                            self.inbox.consume(length, order.buffers);
-                            return Poll::Ready(said(order.method, head).map_err(|error| self.broken(error)));
-                        }
-                        Ok(None) => {}
-                        Err(error) => return Poll::Ready(Err(self.broken(error))),
-                    }
-                }
-                match self.inbox.poll_fill(cx, &mut self.lease.io, order.buffers) {
-                    Poll::Ready(Ok(1..)) => {}
-                    Poll::Ready(Ok(_)) if seen > 0 => {
-                        return Poll::Ready(Err(self.broken(Malformed::Truncated)));
-                    }
-                    Poll::Ready(Ok(_)) => return Poll::Ready(Err(self.closed(Cause::Closed))),
-                    Poll::Ready(Err(error)) => {
-                        return Poll::Ready(Err(self.closed(Cause::Exchange(error))));
-                    }
-                    Poll::Pending => break,
-                }
+            if let Poll::Ready(said) = self.poll_said(cx, order, &mut seen) {
+                return Poll::Ready(said);
             }
-            if self.progress != Upload::Running
-                && let Poll::Ready(gone) = client.poll_gone(cx, order.buffers)
-            {
-                return Poll::Ready(Err(Failed::Other(gone)));
+            if let Poll::Ready(over) = self.poll_over(cx, client, None, order.buffers) {
+                return Poll::Ready(Err(Failed::Other(over)));
             }
             // Who is waited for: the client's body, or the backend.
             let (patience, late) = if self.progress == Upload::Running && !self.upload.is_blocked() {
@@ -173,7 +187,12 @@ impl Exchange {
             } else {
                 (order.response, Error::ResponseTimeout)
             };
-            client.timer.poll(cx, since + patience).map(|()| Err(Failed::Other(late)))
+            client.timer.poll(cx, since + patience).map(|()| {
+                if matches!(late, Error::ResponseTimeout) {
+                    self.lease.failed();
+                }
+                Err(Failed::Other(late))
+            })
         })
         .await
     }
@@ -195,29 +214,95 @@ impl Exchange {
         let mut since = Instant::now();
         poll_fn(|cx| {
             let moved = self.upload.moved() + answer.moved();
-            if self.progress == Upload::Running {
-                match self.upload.poll(cx, &mut client.io, &mut client.inbox, &mut self.lease.io, buffers) {
-                    Poll::Ready(Ok(())) => self.progress = Upload::Done,
-                    Poll::Ready(Err(FlowError::Sink)) => self.progress = Upload::Refused,
-                    Poll::Ready(Err(_)) => return Poll::Ready(Err(TransferError::Client)),
-                    Poll::Pending => {}
-                }
+            if let Poll::Ready(error) = self.poll_upload(cx, client, buffers) {
+                return Poll::Ready(Err(match sender_failed(&error) {
+                    Error::Malformed(_) => TransferError::Body,
+                    _ => TransferError::Client,
+                }));
             }
             match answer.poll(cx, &mut self.lease.io, &mut self.inbox, &mut client.io, buffers) {
                 Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
                 Poll::Ready(Err(FlowError::Sink)) => return Poll::Ready(Err(TransferError::Client)),
-                Poll::Ready(Err(_)) => return Poll::Ready(Err(TransferError::Backend)),
+                Poll::Ready(Err(_)) => {
+                    self.lease.failed();
+                    return Poll::Ready(Err(TransferError::Backend));
+                }
                 Poll::Pending => {}
             }
             if self.upload.moved() + answer.moved() != moved {
                 since = Instant::now();
             }
-            if self.progress != Upload::Running && client.poll_gone(cx, buffers).is_ready() {
-                return Poll::Ready(Err(TransferError::Client));
+            if let Poll::Ready(over) = self.poll_over(cx, client, Some(since), buffers) {
+                return Poll::Ready(Err(match over {
+                    Error::TotalTimeout => TransferError::Total,
+                    _ => TransferError::Client,
+                }));
             }
             client.timer.poll(cx, since + idle).map(|()| Err(TransferError::Idle))
         })
         .await
+    }
+
+    /// Moves the rest of the request to the backend. Ready when the client can send no more of it.
+    fn poll_upload<I: Stream>(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Client<I>,
+        buffers: &Buffers,
+    ) -> Poll<FlowError> {
+        if self.progress != Upload::Running {
+            return Poll::Pending;
+        }
+        match self.upload.poll(cx, &mut client.io, &mut client.inbox, &mut self.lease.io, buffers) {
+            Poll::Ready(Ok(())) => self.progress = Upload::Done,
+            Poll::Ready(Err(FlowError::Sink)) => self.progress = Upload::Refused,
+            Poll::Ready(Err(error)) => return Poll::Ready(error),
+            Poll::Pending => {}
+        }
+        Poll::Pending
+    }
+
+    /// Reads up to the end of a head. `seen` is how much of it has been looked at.
+    fn poll_said(
+        &mut self,
+        cx: &mut Context<'_>,
+        order: &Order<'_>,
+        seen: &mut usize,
+    ) -> Poll<Result<Said, Failed>> {
+        loop {
+            if self.inbox.bytes().len() > *seen {
+                *seen = self.inbox.bytes().len();
+                match parse_response(self.inbox.bytes(), order.heads) {
+                    Ok(Some((head, length))) => {
+                        self.inbox.consume(length, order.buffers);
+                        return Poll::Ready(said(order.method, head).map_err(|error| self.broken(error)));
+                    }
+                    Ok(None) => {}
+                    Err(error) => return Poll::Ready(Err(self.broken(error))),
+                }
+            }
+            match ready!(self.inbox.poll_fill(cx, &mut self.lease.io, order.buffers)) {
+                Ok(1..) => {}
+                Ok(_) if *seen > 0 => return Poll::Ready(Err(self.broken(Malformed::Truncated))),
+                Ok(_) => return Poll::Ready(Err(self.closed(Cause::Closed))),
+                Err(error) => return Poll::Ready(Err(self.closed(Cause::Exchange(error)))),
+            }
+        }
+    }
+
+    /// Ready when the client is gone, or the request's time. While its body comes, whoever reads that
+    /// finds out whether it is there.
+    fn poll_over<I: Stream>(
+        &self,
+        cx: &mut Context<'_>,
+        client: &mut Client<I>,
+        moved: Option<Instant>,
+        buffers: &Buffers,
+    ) -> Poll<Error> {
+        match self.progress {
+            Upload::Running => client.poll_overdue(cx),
+            Upload::Done | Upload::Refused => client.poll_gone(cx, moved, buffers),
+        }
     }
 
     /// The bytes of the answer that have been read.
@@ -230,6 +315,7 @@ impl Exchange {
     pub(super) fn finish(self, client: &mut Inbox, wanted: bool, buffers: &Buffers) -> bool {
         let Self { lease, mut inbox, upload, progress } = self;
         let is_sent = progress == Upload::Done;
+        lease.answered();
         if is_sent {
             buffers.put_text(upload.finish(client, buffers));
         }
@@ -242,14 +328,18 @@ impl Exchange {
         is_sent
     }
 
-    /// The backend's side of a tunnel: what follows its 101 is the new protocol's.
-    pub(super) fn into_tunnel(self, client: &mut Inbox, buffers: &Buffers) -> Side<TcpStream> {
+    /// The backend's side of a tunnel, and its place there: what follows its 101 is the new
+    /// protocol's.
+    pub(super) fn into_tunnel(self, client: &mut Inbox, buffers: &Buffers) -> (Side<TcpStream>, Seat) {
         let Self { lease, mut inbox, upload, .. } = self;
+        lease.answered();
         buffers.put_text(upload.finish(client, buffers));
-        Side { io: lease.io, early: inbox.take(buffers) }
+        let (io, seat) = lease.into_parts();
+        (Side { io, early: inbox.take(buffers) }, seat)
     }
 
     fn broken(&self, error: Malformed) -> Failed {
+        self.lease.failed();
         Failed::Other(Error::Upstream(self.lease.error(Cause::Malformed(error))))
     }
 
@@ -257,7 +347,8 @@ impl Exchange {
         if self.lease.is_reused() {
             Failed::Stale(cause)
         } else {
-            Failed::Other(Error::Upstream(self.lease.error(cause)))
+            self.lease.failed();
+            Failed::Unanswered(cause)
         }
     }
 }
@@ -265,12 +356,29 @@ impl Exchange {
 /// Why an answer that was begun did not come to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TransferError {
-    /// The client is gone, or sends nonsense.
+    /// The client is gone.
     Client,
+    /// The rest of the request's body is malformed, or too large.
+    Body,
     /// The backend is gone, or sends nonsense.
     Backend,
     /// Neither moves.
     Idle,
+    /// The time of the request is over.
+    Total,
+}
+
+impl TransferError {
+    /// What it is to the operator; a client that left was not cut.
+    pub(super) fn cut(self) -> Option<Cut> {
+        match self {
+            Self::Client => None,
+            Self::Body => Some(Cut::Body),
+            Self::Backend => Some(Cut::Upstream),
+            Self::Idle => Some(Cut::Idle),
+            Self::Total => Some(Cut::Total),
+        }
+    }
 }
 
 fn said(method: &Method, head: ResponseHead) -> Result<Said, Malformed> {

@@ -1,12 +1,15 @@
 //! A body on its way from one connection to another: out of one framing, into the other.
 //!
 //! One buffer's worth is in flight at a time: nothing more is read before it has left, so a slow
-//! reader slows its sender down and costs no memory.
+//! reader slows its sender down and costs no memory. Where many bytes of known number are left, and
+//! both connections are plain sockets, the kernel moves them itself.
 
+#[cfg(target_os = "linux")]
+use crate::io::Pipe;
 use crate::{
     headers::hop_by_hop::strip_trailers,
     http1::{Decoder, Malformed, write_chunk_size, write_last_chunk},
-    io::{Buffers, Inbox},
+    io::{Buffers, Inbox, Stream},
 };
 use std::{
     io::{self, IoSlice},
@@ -14,7 +17,11 @@ use std::{
     pin::Pin,
     task::{Context, Poll, ready},
 };
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{io::AsyncWrite, net::TcpStream};
+
+/// Bytes of a body's rest for which a pipe is worth its system calls.
+#[cfg(target_os = "linux")]
+const WORTH_A_PIPE: u64 = 128 * 1024;
 
 /// A message on its way: its head, then its body.
 #[derive(Debug)]
@@ -35,6 +42,9 @@ pub(super) struct Flow {
     /// Whether the head is still to leave, or to leave once more.
     is_first: bool,
     unflushed: bool,
+    /// Where the kernel moves the bytes, while there are any in it.
+    #[cfg(target_os = "linux")]
+    pipe: Option<Pipe>,
     /// Bytes of the body that were read.
     body: u64,
     /// Bytes of everything that left.
@@ -65,6 +75,8 @@ impl Flow {
             written: 0,
             is_first: true,
             unflushed: false,
+            #[cfg(target_os = "linux")]
+            pipe: None,
             body: 0,
             moved: 0,
         }
@@ -105,6 +117,10 @@ impl Flow {
 
     /// Whether something waits for the connection that it goes to.
     pub(super) fn is_blocked(&self) -> bool {
+        #[cfg(target_os = "linux")]
+        if self.pipe.is_some() {
+            return true;
+        }
         !self.has_left()
     }
 
@@ -121,18 +137,32 @@ impl Flow {
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        from: &mut (impl AsyncRead + Unpin),
+        from: &mut impl Stream,
         inbox: &mut Inbox,
-        to: &mut (impl AsyncWrite + Unpin),
+        to: &mut impl Stream,
         buffers: &Buffers,
     ) -> Poll<Result<(), FlowError>> {
         loop {
             ready!(self.poll_write(cx, inbox, to)).map_err(|_| FlowError::Sink)?;
+            #[cfg(target_os = "linux")]
+            if let Some(pipe) = self.pipe.take()
+                && let (Some(from), Some(to)) = (from.plain(), to.plain())
+            {
+                ready!(self.poll_splice(cx, from, pipe, to, buffers))?;
+            }
             if self.decoder.is_ended() {
                 return self.poll_flush(cx, to);
             }
             inbox.consume(std::mem::take(&mut self.consumed), buffers);
             self.next_window();
+            #[cfg(target_os = "linux")]
+            if self.is_bulk(inbox)
+                && let (Some(from), Some(to)) = (from.plain(), to.plain())
+                && let Some(pipe) = buffers.pipe()
+            {
+                ready!(self.poll_splice(cx, from, pipe, to, buffers))?;
+                continue;
+            }
             self.load(inbox).map_err(FlowError::Malformed)?;
             if self.has_left() && !self.decoder.is_ended() {
                 let Poll::Ready(read) = inbox.poll_fill(cx, from, buffers) else {
@@ -146,6 +176,53 @@ impl Flow {
                 } else {
                     self.load(inbox).map_err(FlowError::Malformed)?;
                 }
+            }
+        }
+    }
+
+    /// Whether what is left is worth a pipe.
+    #[cfg(target_os = "linux")]
+    fn is_bulk(&self, inbox: &Inbox) -> bool {
+        !self.chunked && inbox.is_empty() && self.decoder.left().is_some_and(|left| left >= WORTH_A_PIPE)
+    }
+
+    /// Moves the rest of the body through a pipe.
+    #[cfg(target_os = "linux")]
+    fn poll_splice(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &TcpStream,
+        mut pipe: Pipe,
+        to: &TcpStream,
+        buffers: &Buffers,
+    ) -> Poll<Result<(), FlowError>> {
+        loop {
+            while !pipe.is_empty() {
+                let Poll::Ready(moved) = pipe.poll_empty(cx, to) else {
+                    self.pipe = Some(pipe);
+                    return Poll::Pending;
+                };
+                match moved {
+                    Ok(moved @ 1..) => self.moved += moved as u64,
+                    _ => return Poll::Ready(Err(FlowError::Sink)),
+                }
+            }
+            let Some(left) = self.decoder.left() else {
+                buffers.put_pipe(pipe);
+                return Poll::Ready(Ok(()));
+            };
+            let Poll::Ready(filled) = pipe.poll_fill(cx, from, usize::try_from(left).unwrap_or(usize::MAX))
+            else {
+                buffers.put_pipe(pipe);
+                return Poll::Pending;
+            };
+            match filled {
+                Ok(filled @ 1..) => {
+                    self.decoder.pass(filled as u64);
+                    self.body += filled as u64;
+                }
+                Ok(_) => return Poll::Ready(Err(FlowError::Malformed(Malformed::Truncated))),
+                Err(_) => return Poll::Ready(Err(FlowError::Source)),
             }
         }
     }

@@ -5,26 +5,26 @@ use super::{
     answer::{self, Error},
     client::Client,
     conn::{Connection, View},
-    exchange::{Exchange, InterimBudget, Order, Said, TransferError, is_whole},
+    cut::Cut,
+    exchange::{Exchange, InterimBudget, Order, Said, is_whole},
     flow::Flow,
-    tunnel::Line,
+    tunnel::{self, Line},
 };
 use crate::{
     drain::Guard,
     headers::{self, Upgrade, hop_by_hop, hop_by_hop::Options, websocket},
-    http1::{BodyLength, Decoder, request_body, write_request, write_status_line},
+    http1::{BodyLength, Decoder, Malformed, request_body, write_request, write_status_line},
     ids::{ClientAddr, RequestId},
     io::{Buffers, Stream},
     message::{Fields, Known, RequestHead, ResponseHead},
     plugins::{self, Facts, LocalResponse, Outcome},
-    relay::Side,
     route::{Captures, Question},
     snapshot::{Fixed, LocalRoute, LocalTarget, Mode, Target},
 };
 use bytes::Bytes;
 use http::{Method, StatusCode, Version};
 use std::{rc::Rc, sync::Arc, time::Duration};
-use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::Instant};
+use tokio::{io::AsyncWriteExt as _, time::Instant};
 
 /// What this gateway calls itself on the way to a backend (RFC 9110 §7.6.3).
 const VIA: &[u8] = b"1.1 vers-gateway";
@@ -43,7 +43,7 @@ pub(super) enum After {
     /// Its end must not look like the end of the answer.
     Reset,
     /// It speaks another protocol from now on.
-    Tunnel(Rc<LocalRoute>, Side<TcpStream>, Line),
+    Tunnel(Rc<LocalRoute>, tunnel::Upstream, Line),
 }
 
 /// Answers a request, whatever becomes of it.
@@ -54,6 +54,7 @@ pub(super) async fn serve<I: Stream>(
     guard: &Guard,
 ) -> After {
     let mut session = Session::new(connection, guard, &head);
+    client.due = None;
     let answered = session.forward(client, head).await;
     let answer = match answered {
         Ok(Outgoing::Answer(answer)) => answer,
@@ -140,7 +141,8 @@ impl<'a> Session<'a> {
             began,
             is_head: false,
             version: Version::HTTP_11,
-            body: BodyLength::None,
+            // What is no request has no end.
+            body: BodyLength::UntilClose,
             close: true,
             route: None,
             entry,
@@ -172,6 +174,10 @@ impl<'a> Session<'a> {
         let host = connection_host(authority.full);
         let route = Rc::clone(view.local.routes.get(found.route).ok_or(Error::NoRoute)?);
         self.route = Some(Rc::clone(&route));
+        if self.body.is_told_to_exceed(route.route.body_limit) {
+            return Err(Error::Malformed(Malformed::BodyTooLarge));
+        }
+        client.due = route.route.timeouts.total.map(|total| self.began + total);
         let options = hop_by_hop::strip(&mut head.fields);
         self.close |= closes(self.version, &options);
         check_expectation(&mut head)?;
@@ -269,7 +275,8 @@ impl<'a> Session<'a> {
             LocalTarget::Pool(pool) => pool,
             LocalTarget::Respond => return Ok(Outgoing::Answer(fixed(route))),
         };
-        let upload = self.compose(&mut head, asked.as_ref(), client)?;
+        let key = route.route.sticky.as_ref().and_then(|sticky| sticky.key(&head.fields));
+        let upload = self.compose(&mut head, asked.as_ref(), client, route.route.body_limit)?;
         let timeouts = &route.route.timeouts;
         let order = Order {
             pool,
@@ -278,10 +285,16 @@ impl<'a> Session<'a> {
             connect: timeouts.connect,
             response: timeouts.response,
             idle: timeouts.idle,
+            attempts: route.route.retries.attempts,
+            budget: &route.budget,
+            key,
             buffers: self.buffers(),
         };
-        // From here on the backend has the body, or takes it.
-        self.body = BodyLength::None;
+        // From here on the backend takes the body. Should the exchange fail, nobody knows how much of
+        // it is left in front of the next request.
+        if self.body != BodyLength::None {
+            self.body = BodyLength::UntilClose;
+        }
         let began = Exchange::begin(client, &order, upload).await;
         let (mut exchange, mut said) = began.inspect_err(|error| self.failed(error))?;
         let mut interim = InterimBudget::default();
@@ -291,7 +304,7 @@ impl<'a> Session<'a> {
                     if !interim.take() {
                         return Err(Error::EndlessInterim);
                     }
-                    self.pass_on(client, head, timeouts.idle).await?;
+                    self.pass_on(client, head).await?;
                     said = exchange.next(client, &order).await.inspect_err(|error| self.failed(error))?;
                 }
                 Said::Answer(mut head, length) => {
@@ -321,6 +334,7 @@ impl<'a> Session<'a> {
         head: &mut RequestHead,
         asked: Option<&Asked>,
         client: &mut Client<I>,
+        limit: u64,
     ) -> Result<Flow, Error> {
         let chunked = self.body == BodyLength::Chunked;
         if chunked {
@@ -333,18 +347,13 @@ impl<'a> Session<'a> {
         let mut text = self.buffers().text();
         write_request(head, &mut text);
         text.extend_from_slice(b"\r\n");
-        let mut upload = Flow::new(text, Decoder::new(self.body), chunked);
+        let mut upload = Flow::new(text, Decoder::limited(self.body, limit), chunked);
         upload.load(&mut client.inbox).map_err(Error::Malformed)?;
         Ok(upload)
     }
 
     /// An answer before the answer goes on as it is (RFC 9110 §15.2), to who can take it.
-    async fn pass_on<I: Stream>(
-        &self,
-        client: &mut Client<I>,
-        mut head: ResponseHead,
-        idle: Duration,
-    ) -> Result<(), Error> {
+    async fn pass_on<I: Stream>(&self, client: &mut Client<I>, mut head: ResponseHead) -> Result<(), Error> {
         if self.version != Version::HTTP_11 {
             return Ok(());
         }
@@ -354,9 +363,25 @@ impl<'a> Session<'a> {
         write_status_line(head.status, &mut text);
         head.fields.write(&mut text);
         text.extend_from_slice(b"\r\n");
-        let sent = write_all(client, &text, idle).await;
+        let sent = self.write_all(client, &text).await;
         self.buffers().put_text(text);
         sent
+    }
+
+    /// Writes all of it, or gives the client up.
+    async fn write_all<I: Stream>(&self, client: &mut Client<I>, text: &[u8]) -> Result<(), Error> {
+        let Client { io, timer, .. } = client;
+        let writing = async {
+            io.write_all(text).await?;
+            io.flush().await
+        };
+        match timer.within(Instant::now() + self.idle(), writing).await {
+            Some(written) => written.map_err(|_| Error::ClientGone),
+            None => {
+                self.connection.worker.count_cut(Cut::Idle);
+                Err(Error::ClientGone)
+            }
+        }
     }
 
     /// Sends the answer, and says what becomes of the connection.
@@ -403,10 +428,10 @@ impl<'a> Session<'a> {
             }
             Err(error) => {
                 tracing::debug!(request_id = %self.id, ?error, "an answer broke off");
-                match (error, framed) {
-                    (TransferError::Backend | TransferError::Idle, Framed::UntilClose) => After::Reset,
-                    _ => After::Close,
+                if let Some(cut) = error.cut() {
+                    self.connection.worker.count_cut(cut);
                 }
+                if framed == Framed::UntilClose { After::Reset } else { After::Close }
             }
         }
     }
@@ -431,7 +456,7 @@ impl<'a> Session<'a> {
         let mut text = self.answer_head(&head, Framed::AsIs);
         let sent = if has_body && !self.is_head { body } else { &[] };
         text.extend_from_slice(sent);
-        let written = write_all(client, &text, self.idle()).await;
+        let written = self.write_all(client, &text).await;
         self.buffers().put_text(text);
         if let Some(entry) = &mut self.entry {
             entry.sent = sent.len() as u64;
@@ -458,11 +483,11 @@ impl<'a> Session<'a> {
         write_status_line(head.status, &mut text);
         head.fields.write(&mut text);
         text.extend_from_slice(b"\r\n");
-        let written = write_all(client, &text, self.idle()).await;
+        let written = self.write_all(client, &text).await;
         self.buffers().put_text(text);
         let (Ok(()), Some(route)) = (written, self.route.take()) else { return After::Close };
-        let upstream = exchange.into_tunnel(&mut client.inbox, self.buffers());
-        After::Tunnel(route, upstream, Line::Request(self.entry.take()))
+        let (side, _seat) = exchange.into_tunnel(&mut client.inbox, self.buffers());
+        After::Tunnel(route, tunnel::Upstream { side, _seat }, Line::Request(self.entry.take()))
     }
 
     /// Decides how the client sees the end of the body, and says so in the head.
@@ -624,18 +649,6 @@ fn decimal(number: usize, digits: &mut [u8; 20]) -> &[u8] {
     let _ = std::io::Write::write_fmt(&mut rest, format_args!("{number}"));
     let left = rest.len();
     digits.get(..20 - left).unwrap_or_default()
-}
-
-async fn write_all<I: Stream>(client: &mut Client<I>, text: &[u8], idle: Duration) -> Result<(), Error> {
-    let Client { io, timer, .. } = client;
-    let writing = async {
-        io.write_all(text).await?;
-        io.flush().await
-    };
-    match timer.within(Instant::now() + idle, writing).await {
-        Some(Ok(())) => Ok(()),
-        _ => Err(Error::ClientGone),
-    }
 }
 
 /// A plugin's own answer.

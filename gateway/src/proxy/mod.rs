@@ -7,6 +7,7 @@ mod access;
 mod answer;
 mod client;
 mod conn;
+mod cut;
 mod date;
 mod exchange;
 mod flow;
@@ -15,7 +16,8 @@ mod tcp;
 mod tunnel;
 mod worker;
 
-pub use answer::{ErrorCode, TOO_MANY_CONNECTIONS};
+pub use answer::{ErrorCode, TOO_MANY_CONNECTIONS, TOO_MANY_CONNECTIONS_PER_CLIENT};
 pub use conn::serve;
+pub use cut::Cut;
 pub use tunnel::Tunnel;
 pub use worker::Worker;

@@ -1,7 +1,7 @@
 //! A raw TCP connection: its listener has one route; connect, and relay.
 
 use super::{
-    tunnel::{Line, Tunnel},
+    tunnel::{Line, Tunnel, Upstream},
     worker::Worker,
 };
 use crate::{
@@ -9,6 +9,7 @@ use crate::{
     ids::ClientAddr,
     relay::Side,
     snapshot::{LocalRoute, LocalTarget},
+    upstream::Tries,
 };
 use bytes::Bytes;
 use std::{rc::Rc, sync::Arc};
@@ -24,11 +25,13 @@ pub(super) async fn serve(
 ) -> Option<Tunnel> {
     let LocalTarget::Pool(pool) = &route.target else { return None };
     let began = Instant::now();
-    match pool.tunnel(route.route.timeouts.connect).await {
-        Ok(io) => {
+    let mut tries = Tries::of_tunnel(route.route.retries.attempts);
+    match pool.tunnel(&mut tries, route.route.timeouts.connect).await {
+        Ok((io, _seat)) => {
             let side = |io| Side { io, early: Bytes::new() };
             let line = Line::Connection { client: peer, route: Arc::clone(&route.name), began };
-            Some(Tunnel::new(side(stream), side(io), &route, line, worker, guard))
+            let upstream = Upstream { side: side(io), _seat };
+            Some(Tunnel::new(side(stream), upstream, &route, line, worker, guard))
         }
         Err(error) => {
             tracing::warn!(route = &*route.name, client = %peer, %error, "a TCP connection could not be passed on");

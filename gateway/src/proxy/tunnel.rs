@@ -3,6 +3,7 @@
 
 use super::{
     access::{self, Entry},
+    cut::Cut,
     worker::Worker,
 };
 use crate::{
@@ -11,19 +12,20 @@ use crate::{
     metrics::{Counter, Gauge},
     relay::{Counters, End, Side, relay},
     snapshot::LocalRoute,
+    upstream::Seat,
 };
 use std::{rc::Rc, sync::Arc, time::Duration};
 use tokio::{net::TcpStream, time::Instant};
 
 /// A tunnel that is about to open.
 ///
-/// It has a task of its own, and of its route it keeps the name, the idle time and the counters only:
-/// it may live for days, there may be thousands, and the plugins and connections of a route that is
-/// long replaced must not live as long.
+/// It has a task of its own, and of its route it keeps the name, the idle time, the counters and its
+/// place on the server only: it may live for days, there may be thousands, and the plugins and
+/// connections of a route that is long replaced must not live as long.
 #[derive(Debug)]
 pub struct Tunnel {
     client: Side<TcpStream>,
-    upstream: Side<TcpStream>,
+    upstream: Upstream,
     idle: Duration,
     open: Gauge,
     sent: Counter,
@@ -31,6 +33,13 @@ pub struct Tunnel {
     line: Line,
     worker: Rc<Worker>,
     _guard: Guard,
+}
+
+/// The backend's side of a tunnel, with its place on the server.
+#[derive(Debug)]
+pub(super) struct Upstream {
+    pub(super) side: Side<TcpStream>,
+    pub(super) _seat: Seat,
 }
 
 /// What the access log tells about a tunnel.
@@ -45,7 +54,7 @@ pub(super) enum Line {
 impl Tunnel {
     pub(super) fn new(
         client: Side<TcpStream>,
-        upstream: Side<TcpStream>,
+        upstream: Upstream,
         route: &LocalRoute,
         line: Line,
         worker: &Rc<Worker>,
@@ -69,10 +78,12 @@ impl Tunnel {
         let Self { client, upstream, idle, open, sent, received, line, worker, _guard } = self;
         let _open = Open::new(open);
         let counters = Counters { sent: &sent, received: &received };
-        let summary = relay(client, upstream, idle, &worker.buffers, counters).await;
-        if let End::Failed(error) = &summary.end {
+        let summary = relay(client, upstream.side, idle, &worker.buffers, counters).await;
+        match &summary.end {
+            End::Closed => {}
+            End::Idle => worker.count_cut(Cut::Tunnel),
             // A peer that is gone is how most tunnels end.
-            tracing::debug!(%error, "a tunnel broke off");
+            End::Failed(error) => tracing::debug!(%error, "a tunnel broke off"),
         }
         match line {
             Line::Request(entry) => {

@@ -2,12 +2,13 @@
 
 use super::{
     answer::{ErrorCode, ErrorCounters},
+    cut::{Cut, CutCounters},
     date::Date,
 };
 use crate::{
     ids::RequestIds,
     io::Buffers,
-    metrics::Metrics,
+    metrics::{Metrics, names},
     snapshot::{Local, Parts, Snapshot},
 };
 use std::{cell::RefCell, rc::Rc, sync::Arc};
@@ -17,6 +18,7 @@ use std::{cell::RefCell, rc::Rc, sync::Arc};
 pub struct Worker {
     local: RefCell<Rc<Local>>,
     errors: ErrorCounters,
+    cuts: CutCounters,
     pub(super) ids: RequestIds,
     pub(super) buffers: Buffers,
     pub(super) date: Date,
@@ -28,6 +30,7 @@ impl Worker {
         Self {
             local: RefCell::new(Rc::new(Local::build(snapshot, None, parts))),
             errors: ErrorCounters::new(parts.metrics),
+            cuts: CutCounters::new(parts.metrics),
             // Two workers that start at the same number would only make ids that are harder to tell
             // apart.
             ids: RequestIds::new(getrandom::u64().unwrap_or_default()),
@@ -55,13 +58,22 @@ impl Worker {
     pub(super) fn count_error(&self, code: ErrorCode) {
         self.errors.count(code);
     }
+
+    pub(super) fn count_cut(&self, cut: Cut) {
+        self.cuts.count(cut);
+    }
 }
 
 /// The metrics that [`ErrorCounters`] need, so that the table of errors stays in one file.
 impl ErrorCounters {
     fn new(metrics: &Metrics) -> Self {
-        Self::from_fn(|code| {
-            metrics.counter(&crate::metrics::names::GATEWAY_ERRORS, &[("code", code.as_str())])
-        })
+        Self::from_fn(|code| metrics.counter(&names::GATEWAY_ERRORS, &[("code", code.as_str())]))
+    }
+}
+
+/// The same for what is cut.
+impl CutCounters {
+    fn new(metrics: &Metrics) -> Self {
+        Self::from_fn(|cut| metrics.counter(&names::CONNECTIONS_CUT, &[("reason", cut.as_str())]))
     }
 }

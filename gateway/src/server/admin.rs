@@ -4,19 +4,22 @@
 //! scrapers, not traffic.
 
 use super::control::{Command, Reloaded, StartError};
-use crate::{
-    config::AdminAddress,
-    listen::BindError,
-    metrics::{Metrics, render},
-    plugins::Secret,
-};
+use crate::{config::AdminAddress, io::Seldom, listen::BindError, metrics::render, plugins::Secret};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
-use std::{cell::RefCell, convert::Infallible, io, path::Path, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    convert::Infallible,
+    io,
+    path::Path,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use subtle::ConstantTimeEq as _;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -72,7 +75,7 @@ struct Shared {
 /// What is answered now.
 struct Page {
     status: Rc<dyn Fn() -> Value>,
-    metrics: Arc<Metrics>,
+    metrics: Rc<dyn Fn() -> String>,
     draining: bool,
 }
 
@@ -110,7 +113,12 @@ impl AdminServer {
     }
 
     /// Replaces what is answered.
-    pub(super) fn publish(&self, status: Rc<dyn Fn() -> Value>, metrics: Arc<Metrics>, draining: bool) {
+    pub(super) fn publish(
+        &self,
+        status: Rc<dyn Fn() -> Value>,
+        metrics: Rc<dyn Fn() -> String>,
+        draining: bool,
+    ) {
         self.shared.page.replace(Some(Page { status, metrics, draining }));
     }
 }
@@ -165,12 +173,15 @@ where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    let trouble = Seldom::default();
     loop {
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         let stream = match accept().await {
             Ok(stream) => stream,
             Err(error) => {
-                tracing::warn!(%error, "the admin address cannot accept connections; trying again");
+                if let Some(times) = trouble.happened(Instant::now()) {
+                    tracing::warn!(%error, times, "the admin address cannot accept connections; it is tried again");
+                }
                 sleep(Duration::from_millis(100)).await;
                 continue;
             }
@@ -234,7 +245,7 @@ fn ready(shared: &Shared) -> Answer {
 
 fn metrics(shared: &Shared) -> Answer {
     let page = shared.page.borrow();
-    let body = page.as_ref().map(|page| page.metrics.render()).unwrap_or_default();
+    let body = page.as_ref().map(|page| (page.metrics)()).unwrap_or_default();
     with_type(StatusCode::OK, body, render::CONTENT_TYPE)
 }
 

@@ -4,6 +4,7 @@ use super::{
     Generation, Options,
     admin::{Admin, AdminServer},
     background::BackgroundWork,
+    health::HealthChecks,
     load::{self, Refused},
     status::{self, LastReload},
     watch::FileWatch,
@@ -24,7 +25,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 use tokio::{
-    runtime::{Builder, LocalOptions},
+    runtime::{Builder, LocalOptions, RuntimeMetrics},
     sync::{mpsc, oneshot, watch},
     time::Instant,
 };
@@ -183,6 +184,7 @@ struct Control {
     stop: watch::Sender<Option<Instant>>,
     workers: Vec<WorkerThread>,
     background: BackgroundWork,
+    health: HealthChecks,
     admin: AdminServer,
     watch: Option<FileWatch>,
     /// The files of the last attempt, good or bad.
@@ -198,6 +200,8 @@ struct Counts {
     reloads: Counter,
     failures: Counter,
     generation: Gauge,
+    /// Of each worker: its gauge, and what the gauge is set by when somebody asks.
+    tasks: Rc<[(Gauge, RuntimeMetrics)]>,
 }
 
 impl Control {
@@ -223,11 +227,13 @@ impl Control {
             .map_err(|error| StartError::Thread(error.to_string()))?;
         let mut background = BackgroundWork::new(Arc::clone(&host), Arc::clone(&metrics), outbound.clone());
         background.apply(&snapshot);
+        let mut health = HealthChecks::new(Arc::clone(&metrics));
+        health.apply(&snapshot);
         let mut watch = if options.watch { FileWatch::new() } else { None };
         if let Some(watch) = &mut watch {
             watch.set(loaded.files.paths());
         }
-        let counts = Counts::new(&metrics);
+        let counts = Counts::new(&metrics, &workers);
         let control = Self {
             options,
             host,
@@ -237,6 +243,7 @@ impl Control {
             stop,
             workers,
             background,
+            health,
             admin,
             watch,
             files: loaded.files,
@@ -330,6 +337,7 @@ impl Control {
             sockets,
         }));
         self.background.apply(&snapshot);
+        self.health.apply(&snapshot);
         Ok(Reloaded::Swapped(number))
     }
 
@@ -363,11 +371,18 @@ impl Control {
         let (generation, last) = (Arc::clone(&self.generation.borrow()), self.last_reload.clone());
         self.counts.generation.set(generation.number);
         let (metrics, states) = (Arc::clone(&self.metrics), self.background.states());
+        let reports = self.health.reports();
         let draining = self.draining;
-        let for_status = Arc::clone(&metrics);
+        let (for_status, tasks) = (Arc::clone(&metrics), Rc::clone(&self.counts.tasks));
         self.admin.publish(
-            Rc::new(move || status::status(&generation, last.as_ref(), &states, &for_status, draining)),
-            metrics,
+            Rc::new(move || {
+                let running = (&states, &reports);
+                status::status(&generation, last.as_ref(), running, &for_status, draining)
+            }),
+            Rc::new(move || {
+                tasks.iter().for_each(|(gauge, runtime)| gauge.set(runtime.num_alive_tasks() as u64));
+                metrics.render()
+            }),
             draining,
         );
     }
@@ -388,12 +403,17 @@ impl Control {
         self.stop.send_replace(Some(deadline));
         let workers = std::mem::take(&mut self.workers);
         let _ = tokio::task::spawn_blocking(move || workers.into_iter().for_each(WorkerThread::join)).await;
+        self.health.stop();
         tracing::info!("stopped");
     }
 }
 
 impl Counts {
-    fn new(metrics: &Metrics) -> Self {
+    fn new(metrics: &Metrics, workers: &[WorkerThread]) -> Self {
+        let tasks = workers.iter().enumerate().map(|(index, worker)| {
+            let gauge = metrics.gauge(&names::TASKS_ACTIVE, &[("worker", &index.to_string())]);
+            (gauge, worker.runtime().clone())
+        });
         let build_info = metrics.gauge(&names::BUILD_INFO, &[("version", env!("CARGO_PKG_VERSION"))]);
         build_info.set(1);
         Self {
@@ -401,6 +421,7 @@ impl Counts {
             reloads: metrics.counter(&names::RELOADS, &[]),
             failures: metrics.counter(&names::RELOAD_FAILURES, &[]),
             generation: metrics.gauge(&names::GENERATION, &[]),
+            tasks: tasks.collect(),
         }
     }
 }

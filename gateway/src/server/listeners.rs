@@ -3,10 +3,11 @@
 use super::Generation;
 use crate::{
     drain::Drain,
-    listen::{Accepted, Bound, accept_loop},
+    ids::ClientAddr,
+    listen::{Accepted, Bound, Seat, accept_loop},
     metrics::{Counter, Gauge, Metrics, names},
     proxy::{self, Worker},
-    snapshot::{Local, Mode},
+    snapshot::{Listener, Local, Mode},
 };
 use std::{
     cell::OnceCell,
@@ -14,6 +15,7 @@ use std::{
     net::SocketAddr,
     rc::Rc,
     sync::{Arc, atomic::Ordering},
+    time::Instant,
 };
 use tokio::{net::TcpListener, net::TcpStream, task::spawn_local};
 
@@ -117,18 +119,22 @@ struct Door {
 struct DoorMetrics {
     accepted: Counter,
     active: Gauge,
-    rejected: Counter,
+    over_limit: Counter,
+    over_share: Counter,
     failed: Counter,
 }
 
 impl DoorMetrics {
     fn new(metrics: &Metrics, listener: &str) -> Self {
         let labels = [("listener", listener)];
+        let rejected = |reason| {
+            metrics.counter(&names::CONNECTIONS_REJECTED, &[("listener", listener), ("reason", reason)])
+        };
         Self {
             accepted: metrics.counter(&names::CONNECTIONS, &labels),
             active: metrics.gauge(&names::CONNECTIONS_ACTIVE, &labels),
-            rejected: metrics
-                .counter(&names::CONNECTIONS_REJECTED, &[("listener", listener), ("reason", "limit")]),
+            over_limit: rejected("limit"),
+            over_share: rejected("client"),
             failed: metrics.counter(&names::ACCEPT_ERRORS, &labels),
         }
     }
@@ -140,7 +146,12 @@ impl Door {
             Accepted::Connection(stream, peer) => self.enter(stream, peer),
             Accepted::Failed(error) => {
                 self.metrics.failed.inc();
-                tracing::warn!(listener = %self.address, %error, "cannot accept connections; trying again");
+                if let Some(times) = self.bound.trouble.happened(Instant::now()) {
+                    tracing::warn!(
+                        listener = %self.address, %error, times,
+                        "cannot accept connections; those that are open go on, and it is tried again"
+                    );
+                }
             }
         }
     }
@@ -150,14 +161,24 @@ impl Door {
         let inside = Inside::new(&self.bound, &self.metrics.active);
         let local = self.last.get().cloned().unwrap_or_else(|| self.worker.local());
         let listener = local.shared.listeners.iter().find(|listener| listener.address == self.address);
-        if self.bound.open.load(Ordering::Relaxed) > listener.map_or(0, |listener| listener.connections) {
-            self.metrics.rejected.inc();
-            if listener.is_some_and(|listener| matches!(listener.mode, Mode::Http(_))) {
+        let Some(listener) = listener else { return };
+        let is_http = matches!(listener.mode, Mode::Http(_));
+        let refuse = |counter: &Counter, answer: &[u8]| {
+            counter.inc();
+            if is_http {
                 // Best effort, and it costs nothing: the socket's buffer is empty.
-                let _ = stream.try_write(proxy::TOO_MANY_CONNECTIONS);
+                let _ = stream.try_write(answer);
             }
-            return;
+        };
+        if self.bound.open.load(Ordering::Relaxed) > listener.connections {
+            return refuse(&self.metrics.over_limit, proxy::TOO_MANY_CONNECTIONS);
         }
+        let seat = match self.seat(listener, peer.into()) {
+            Ok(seat) => seat,
+            Err(Taken) => {
+                return refuse(&self.metrics.over_share, proxy::TOO_MANY_CONNECTIONS_PER_CLIENT);
+            }
+        };
         // A socket that is dead already says so at the first read.
         let _ = stream.set_nodelay(true);
         let (worker, guard, address) = (Rc::clone(&self.worker), self.drain.guard(), self.address);
@@ -165,13 +186,26 @@ impl Door {
             let tunnel = proxy::serve(stream, peer, local, address, worker, guard).await;
             if let Some(tunnel) = tunnel {
                 spawn_local(async move {
-                    let _inside = inside;
+                    let _inside = (inside, seat);
                     tunnel.run().await;
                 });
             }
         });
     }
+
+    /// Counts a connection as its client's, where those have a limit. A trusted proxy brings many
+    /// clients.
+    fn seat(&self, listener: &Listener, client: ClientAddr) -> Result<Option<Seat>, Taken> {
+        let Some(limit) = listener.connections_per_client else { return Ok(None) };
+        if listener.trusted_proxies.iter().any(|network| network.contains(&client.ip())) {
+            return Ok(None);
+        }
+        self.bound.clients.enter(client, limit).map(Some).ok_or(Taken)
+    }
 }
+
+/// A client has as many connections as it may.
+struct Taken;
 
 /// Counts one open connection, however it ends.
 struct Inside {

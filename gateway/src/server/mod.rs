@@ -7,6 +7,7 @@
 mod admin;
 mod background;
 mod control;
+mod health;
 mod listeners;
 mod load;
 mod status;

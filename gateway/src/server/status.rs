@@ -1,13 +1,17 @@
 //! What `/status` answers: the state of the machine, not of the file.
 
-use super::{Generation, background::States};
+use super::{Generation, background::States, health::Reports};
 use crate::{
     metrics::{Metrics, names},
     plugins::{FaultKind, Plugin},
     snapshot::{Mode, Snapshot, Target},
+    upstream::{Backend, Member, Server},
 };
 use serde_json::{Value, json};
-use std::{sync::atomic::Ordering, time::SystemTime};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::SystemTime,
+};
 
 /// How the last reload ended.
 #[derive(Debug, Clone)]
@@ -20,7 +24,7 @@ pub(super) struct LastReload {
 pub(super) fn status(
     generation: &Generation,
     last: Option<&LastReload>,
-    states: &States,
+    (states, reports): (&States, &Reports),
     metrics: &Metrics,
     draining: bool,
 ) -> Value {
@@ -36,7 +40,7 @@ pub(super) fn status(
         })),
         "listeners": listeners(generation),
         "routes": routes(snapshot, metrics),
-        "backends": backends(snapshot, metrics),
+        "backends": backends(snapshot, reports, metrics),
         "plugins": snapshot.plugins.iter().map(|plugin| of_plugin(plugin, states, metrics)).collect::<Vec<_>>(),
     })
 }
@@ -51,6 +55,7 @@ fn listeners(generation: &Generation) -> Vec<Value> {
                 "carries": match listener.mode { Mode::Http(_) => "http", Mode::Tcp(_) => "tcp" },
                 "connections": bound.open.load(Ordering::Relaxed),
                 "limit": listener.connections,
+                "limit_per_client": listener.connections_per_client,
                 "warning": bound.warning,
             })
         })
@@ -70,7 +75,7 @@ fn routes(snapshot: &Snapshot, metrics: &Metrics) -> Vec<Value> {
             json!({
                 "name": &*route.name,
                 "to": match &route.target {
-                    Target::Backend(index) => snapshot.backends.get(*index).map(|backend| backend.name.clone()).unwrap_or_default(),
+                    Target::Backend(index) => snapshot.backends.get(*index).map(|backend| backend.settings.name.clone()).unwrap_or_default(),
                     Target::Respond(fixed) => format!("{}", fixed.status.as_u16()),
                 },
                 "plugins": route.plugins.iter().filter_map(|(index, _)| plugin_name(*index)).collect::<Vec<_>>(),
@@ -81,23 +86,37 @@ fn routes(snapshot: &Snapshot, metrics: &Metrics) -> Vec<Value> {
         .collect()
 }
 
-fn backends(snapshot: &Snapshot, metrics: &Metrics) -> Vec<Value> {
-    snapshot
-        .backends
-        .iter()
-        .map(|backend| {
-            let connects = |outcome| {
-                metrics.value(&names::UPSTREAM_CONNECTS, &[("backend", &backend.name), ("outcome", outcome)])
-            };
-            json!({
-                "name": backend.name,
-                "servers": backend.servers.iter().map(ToString::to_string).collect::<Vec<_>>(),
-                "connected": connects("connected"),
-                "failed": connects("failed"),
-                "idle_connections": metrics.value(&names::UPSTREAM_IDLE, &[("backend", &backend.name)]),
-            })
+fn backends(snapshot: &Snapshot, reports: &Reports, metrics: &Metrics) -> Vec<Value> {
+    let one = |backend: &Arc<Backend>| {
+        let name = &*backend.settings.name;
+        let connects =
+            |outcome| metrics.value(&names::UPSTREAM_CONNECTS, &[("backend", name), ("outcome", outcome)]);
+        json!({
+            "name": name,
+            "servers": backend.members().map(|(server, member)| of_server(name, server, member, reports)).collect::<Vec<_>>(),
+            "connected": connects("connected"),
+            "failed": connects("failed"),
+            "idle_connections": metrics.value(&names::UPSTREAM_IDLE, &[("backend", name)]),
+            "pending": metrics.value(&names::UPSTREAM_PENDING, &[("backend", name)]),
         })
-        .collect()
+    };
+    snapshot.backends.iter().map(one).collect()
+}
+
+fn of_server(backend: &str, server: &Server, member: &Member, reports: &Reports) -> Value {
+    let address = server.to_string();
+    let ejected = member.ejected_for();
+    json!({
+        "state": match (member.is_healthy(), ejected) {
+            (false, _) => "unhealthy",
+            (true, Some(_)) => "ejected",
+            (true, None) => "up",
+        },
+        "ejected_for_ms": ejected.map(|left| left.as_millis()),
+        "check": reports.of(backend, &address),
+        "in_use": member.in_use(),
+        "address": address,
+    })
 }
 
 fn of_plugin(plugin: &Plugin, states: &States, metrics: &Metrics) -> Value {

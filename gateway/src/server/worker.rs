@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    runtime::{Builder, LocalOptions},
+    runtime::{Builder, LocalOptions, RuntimeMetrics},
     sync::watch,
     time::{Instant, MissedTickBehavior, interval, timeout_at},
 };
@@ -26,6 +26,7 @@ const SWEEP: Duration = Duration::from_secs(5);
 /// A worker's thread.
 pub(super) struct WorkerThread {
     thread: thread::JoinHandle<()>,
+    runtime: RuntimeMetrics,
 }
 
 /// What a worker is told.
@@ -55,14 +56,20 @@ impl WorkerThread {
             match runtime {
                 Ok(runtime) => {
                     // Whoever starts workers waits for this.
-                    let _ = ready.send(Ok(()));
+                    let _ = ready.send(Ok(runtime.handle().metrics()));
                     runtime.block_on(run(index, orders, &host, &metrics));
                 }
                 Err(error) => drop(ready.send(Err(error))),
             }
         })?;
-        started.recv().unwrap_or_else(|_| Err(io::Error::other("it ended before it was ready")))?;
-        Ok(Self { thread })
+        let ended = |_| Err(io::Error::other("it ended before it was ready"));
+        let runtime = started.recv().unwrap_or_else(ended)?;
+        Ok(Self { thread, runtime })
+    }
+
+    /// What its runtime counts itself.
+    pub(super) fn runtime(&self) -> &RuntimeMetrics {
+        &self.runtime
     }
 
     /// Waits for its end. A panic in it was printed when it happened.

@@ -1,7 +1,10 @@
 //! Configuration → snapshot: the only door. Everything that can be wrong is found here, all of it at
 //! once, with its place; what did not change is taken over from the previous snapshot.
 
-use super::{Files, Fixed, Listener, Mode, Route, Snapshot, Target, Timeouts, plugins::Plugins};
+use super::{
+    Files, Fixed, HealthCheck, Listener, Mode, Retries, Route, Snapshot, Sticky, Target, Timeouts,
+    plugins::Plugins,
+};
 use crate::{
     config::{
         self, AdminAddress, Config, Diagnostic, Listener as ListenerConfig, ListenerProtocol,
@@ -11,7 +14,7 @@ use crate::{
     message::{Fields, is_field_value, is_token, trim},
     plugins::{Host, OnError, Services},
     route::{Conditions, HostPattern, PathPattern, PatternError, Table},
-    upstream::{Backend, Balance, Server},
+    upstream::{Backend, Balance, Ejection, Limits, Server, Settings},
 };
 use http::{HeaderName, HeaderValue, StatusCode};
 use ipnet::IpNet;
@@ -72,10 +75,12 @@ pub async fn build(
         problems.sort_by_key(|problem| problem.span.start);
         return Err(Problems { diagnostics: problems, files });
     }
+    let (backends, checks) = backends.finish();
     Ok(Snapshot {
         listeners,
         routes,
-        backends: backends.built,
+        backends,
+        checks,
         plugins,
         heads: head_limits(config),
         log: config.log.clone(),
@@ -139,6 +144,13 @@ fn build_route(
             response: timeouts.response.get(),
             idle: timeouts.idle.get(),
             tunnel: timeouts.tunnel.get(),
+            total: timeouts.total.map(config::Duration::get),
+        },
+        body_limit: route.limits.body.as_ref().map_or(u64::MAX, |body| body.get_ref().get()),
+        retries: Retries { attempts: route.retries.attempts, budget: route.retries.budget },
+        sticky: match route.to.get_ref() {
+            config::Target::Backend(name) => backends.sticky(name),
+            _ => None,
         },
     }
 }
@@ -175,44 +187,77 @@ struct Backends<'a> {
 
 impl Backends<'_> {
     fn of_address(&mut self, address: &str) -> usize {
-        let keepalive = config::Keepalive::default();
-        self.add(Backend {
-            name: address.to_owned(),
-            servers: address.parse::<Server>().into_iter().collect(),
-            balance: Balance::RoundRobin,
-            keep: keepalive.connections as usize,
-            keep_for: keepalive.idle.get(),
-        })
+        let servers = address.parse::<Server>().into_iter().collect();
+        self.add(settings(address, servers, &config::Backend::of_one_server()))
     }
 
     fn of_name(&mut self, name: &str) -> usize {
         // The configuration was checked: the backend exists, and its servers parse.
-        let declared = self.config.backends.get(name);
-        let keepalive = declared.map(|backend| backend.keepalive.clone()).unwrap_or_default();
-        self.add(Backend {
-            name: name.to_owned(),
-            servers: declared
-                .into_iter()
-                .flat_map(|backend| &backend.servers)
-                .filter_map(|server| server.get_ref().parse().ok())
-                .collect(),
-            balance: match declared.map(|backend| backend.balance) {
-                Some(config::Balance::Random) => Balance::Random,
-                _ => Balance::RoundRobin,
-            },
-            keep: keepalive.connections as usize,
-            keep_for: keepalive.idle.get(),
-        })
+        let Some(declared) = self.config.backends.get(name) else { return self.of_address(name) };
+        let servers = declared.servers.iter().filter_map(|server| server.get_ref().parse().ok()).collect();
+        self.add(settings(name, servers, declared))
     }
 
-    fn add(&mut self, backend: Backend) -> usize {
-        if let Some(known) = self.built.iter().position(|known| **known == backend) {
+    /// What requests for the same server of this backend have in common.
+    fn sticky(&self, name: &str) -> Option<Sticky> {
+        match &self.config.backends.get(name)?.balance {
+            config::Balance::Header(name) => Some(Sticky::Header(name.get_ref().as_str().into())),
+            config::Balance::Cookie(name) => Some(Sticky::Cookie(name.get_ref().as_str().into())),
+            _ => None,
+        }
+    }
+
+    fn add(&mut self, settings: Settings) -> usize {
+        if let Some(known) = self.built.iter().position(|known| known.settings == settings) {
             return known;
         }
-        let unchanged =
-            self.previous.and_then(|previous| previous.backends.iter().find(|known| ***known == backend));
-        self.built.push(unchanged.cloned().unwrap_or_else(|| Arc::new(backend)));
+        let before = |like: &dyn Fn(&Settings) -> bool| {
+            let previous = self.previous?;
+            previous.backends.iter().find(|known| like(&known.settings))
+        };
+        let unchanged = before(&|known| *known == settings).cloned();
+        let backend = unchanged.unwrap_or_else(|| {
+            let namesake = before(&|known| known.name == settings.name).cloned();
+            Arc::new(Backend::new(settings, namesake.as_deref()))
+        });
+        self.built.push(backend);
         self.built.len() - 1
+    }
+
+    fn finish(self) -> (Vec<Arc<Backend>>, Vec<HealthCheck>) {
+        let checks = self.built.iter().flat_map(|backend| {
+            let declared = self.config.backends.get(&backend.settings.name);
+            let health = declared.and_then(|declared| declared.health.as_ref());
+            health.map(|health| HealthCheck::of_backend(backend, health.get_ref())).unwrap_or_default()
+        });
+        let checks = checks.collect();
+        (self.built, checks)
+    }
+}
+
+fn settings(name: &str, servers: Vec<Server>, declared: &config::Backend) -> Settings {
+    let config::BackendLimits { connections, pending, wait } = declared.limits;
+    Settings {
+        name: name.to_owned(),
+        servers,
+        balance: match declared.balance {
+            config::Balance::RoundRobin => Balance::RoundRobin,
+            config::Balance::Random => Balance::Random,
+            config::Balance::LeastRequests => Balance::LeastRequests,
+            config::Balance::Header(_) | config::Balance::Cookie(_) => Balance::Key,
+        },
+        keep: declared.keepalive.connections as usize,
+        keep_for: declared.keepalive.idle.get(),
+        ejection: Ejection {
+            failures: declared.ejection.failures,
+            first: declared.ejection.first.get(),
+            longest: declared.ejection.longest.get(),
+        },
+        limits: connections.map(|connections| Limits {
+            connections: connections as usize,
+            pending: pending as usize,
+            wait: wait.get(),
+        }),
     }
 }
 
@@ -272,6 +317,10 @@ fn build_listeners(
             mode,
             trusted_proxies: trusted.iter().map(|network| canonical(*network.get_ref())).collect(),
             connections: listener.connections.unwrap_or(config.limits.connections) as usize,
+            connections_per_client: listener
+                .connections_per_client
+                .or(config.limits.connections_per_client)
+                .map(|most| most as usize),
             head_deadline: listener.timeouts.head.get(),
             idle_deadline: listener.timeouts.idle.get(),
         }));

@@ -5,7 +5,7 @@ use super::{Route, Snapshot, Target, services::Outbound};
 use crate::{
     metrics::{Counter, Gauge, Histogram, Metrics, names},
     plugins::{Chain, FaultKind, Host, Instances, Plugin, PluginMetrics},
-    upstream::{Pool, PoolMetrics},
+    upstream::{Budget, Pool, PoolMetrics, QueueMetrics, ServersMetrics, Settings},
 };
 use http::StatusCode;
 use std::{collections::HashMap, rc::Rc, sync::Arc};
@@ -30,6 +30,8 @@ pub struct LocalRoute {
     pub route: Arc<Route>,
     /// Where requests go.
     pub target: LocalTarget,
+    /// How many of its requests may be sent once more.
+    pub budget: Budget,
     /// Its plugins.
     pub chain: Chain,
     /// What is counted.
@@ -81,7 +83,7 @@ impl Local {
             .map(|backend| {
                 let kept = kept_pools.iter().find(|pool| Arc::ptr_eq(pool.backend(), backend));
                 kept.cloned().unwrap_or_else(|| {
-                    Rc::new(Pool::new(Arc::clone(backend), pool_metrics(parts.metrics, &backend.name)))
+                    Rc::new(Pool::new(Arc::clone(backend), pool_metrics(parts.metrics, &backend.settings)))
                 })
             })
             .collect();
@@ -159,6 +161,7 @@ fn local_route(
         name: Arc::from(&*route.name),
         route: Arc::clone(route),
         target,
+        budget: Budget::new(route.retries.budget),
         chain: Chain::new(links),
         metrics,
     }
@@ -183,13 +186,31 @@ pub fn plugin_metrics(metrics: &Metrics, plugin: &str) -> PluginMetrics {
     }
 }
 
-fn pool_metrics(metrics: &Metrics, backend: &str) -> PoolMetrics {
-    let connects =
-        |outcome| metrics.counter(&names::UPSTREAM_CONNECTS, &[("backend", backend), ("outcome", outcome)]);
+fn pool_metrics(metrics: &Metrics, settings: &Settings) -> PoolMetrics {
+    let backend = &*settings.name;
+    let labelled = |name, label, value| metrics.counter(name, &[("backend", backend), (label, value)]);
+    let connects = |outcome| labelled(&names::UPSTREAM_CONNECTS, "outcome", outcome);
+    let retries = |reason| labelled(&names::UPSTREAM_RETRIES, "reason", reason);
+    let ejections = |reason| labelled(&names::UPSTREAM_EJECTIONS, "reason", reason);
+    let refused = |reason| labelled(&names::UPSTREAM_PENDING_REFUSED, "reason", reason);
     PoolMetrics {
         connected: connects("connected"),
         failed: connects("failed"),
         reused: metrics.counter(&names::UPSTREAM_REUSES, &[("backend", backend)]),
         idle: metrics.gauge(&names::UPSTREAM_IDLE, &[("backend", backend)]),
+        stale: retries("stale"),
+        // There are backends by the ten thousand, and most have one server and no limits.
+        servers: (settings.servers.len() > 1).then(|| ServersMetrics {
+            unreachable: retries("unreachable"),
+            broken: retries("broken"),
+            over_budget: metrics.counter(&names::UPSTREAM_OVER_BUDGET, &[("backend", backend)]),
+            ejected_unreachable: ejections("unreachable"),
+            ejected_failing: ejections("failing"),
+        }),
+        queue: settings.limits.is_some().then(|| QueueMetrics {
+            waiting: metrics.gauge(&names::UPSTREAM_PENDING, &[("backend", backend)]),
+            full: refused("full"),
+            late: refused("late"),
+        }),
     }
 }

@@ -6,14 +6,18 @@
 
 mod build;
 mod files;
+mod health;
 mod local;
 mod plugins;
 mod services;
+mod sticky;
 
 pub use build::{Inputs, Problems, build};
 pub use files::Files;
+pub use health::{HealthCheck, Question};
 pub use local::{Local, LocalRoute, LocalTarget, Parts, RouteMetrics, plugin_metrics};
 pub use services::Outbound;
+pub use sticky::Sticky;
 
 use crate::{
     config::{AdminAddress, Log},
@@ -37,6 +41,8 @@ pub struct Snapshot {
     pub routes: Vec<Arc<Route>>,
     /// Servers behind the routes.
     pub backends: Vec<Arc<Backend>>,
+    /// How their servers are asked whether they work; one for each server that is.
+    pub checks: Vec<HealthCheck>,
     /// Plugins as the routes use them: one for each component and configuration.
     pub plugins: Vec<Arc<Plugin>>,
     /// Limits of the heads of requests.
@@ -68,6 +74,8 @@ pub struct Listener {
     pub trusted_proxies: Vec<IpNet>,
     /// Most connections at a time.
     pub connections: usize,
+    /// Most connections at a time from one client.
+    pub connections_per_client: Option<usize>,
     /// How long a head may take.
     pub head_deadline: Duration,
     /// How long a connection may carry nothing between requests.
@@ -96,6 +104,12 @@ pub struct Route {
     pub upgrades: Vec<Box<str>>,
     /// How long it waits for what.
     pub timeouts: Timeouts,
+    /// Most bytes of a request's body.
+    pub body_limit: u64,
+    /// How often a request may be sent to another server.
+    pub retries: Retries,
+    /// What requests for the same server have in common, where the backend has it so.
+    pub sticky: Option<Sticky>,
 }
 
 /// What a route does with a request.
@@ -129,4 +143,15 @@ pub struct Timeouts {
     pub idle: Duration,
     /// Without a byte in a tunnel.
     pub tunnel: Duration,
+    /// For all of a request and its answer.
+    pub total: Option<Duration>,
+}
+
+/// How often a request may be sent to another server.
+#[derive(Debug, Clone, Copy)]
+pub struct Retries {
+    /// Attempts, the first among them.
+    pub attempts: u32,
+    /// Percent of the requests that may be repeated after they were sent.
+    pub budget: u32,
 }

@@ -1,15 +1,30 @@
-//! What a backend is: servers that are equal, and how to choose one.
+//! What a backend is: servers that are equal, and what all workers know of them together.
 
+use super::{Member, queue::Queue};
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
     str::FromStr,
+    sync::Arc,
     time::Duration,
 };
 
 /// A set of equal servers.
-#[derive(Debug, PartialEq, Eq)]
+///
+/// Its settings never change: other settings are another backend. What is known of its servers, and
+/// who waits for one, outlives them.
+#[derive(Debug)]
 pub struct Backend {
+    /// As configured.
+    pub settings: Settings,
+    /// In the order of the servers.
+    members: Vec<Arc<Member>>,
+    queue: Arc<Queue>,
+}
+
+/// A backend as configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
     /// Its name in the configuration, or its only server's address.
     pub name: String,
     /// At least one.
@@ -20,6 +35,10 @@ pub struct Backend {
     pub keep: usize,
     /// How long an unused connection is kept.
     pub keep_for: Duration,
+    /// When a server that fails is left alone.
+    pub ejection: Ejection,
+    /// How much its servers take at a time, where that is limited.
+    pub limits: Option<Limits>,
 }
 
 /// How a server is chosen.
@@ -29,6 +48,67 @@ pub enum Balance {
     RoundRobin,
     /// Any.
     Random,
+    /// The one with the fewest requests of this worker.
+    LeastRequests,
+    /// The same one for the same key.
+    Key,
+}
+
+/// When a server that fails is left alone, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ejection {
+    /// Failed exchanges in a row; a connection that does not come about is enough by itself.
+    pub failures: u32,
+    /// How long at first; each repetition doubles it. Zero ejects nobody.
+    pub first: Duration,
+    /// How long at most.
+    pub longest: Duration,
+}
+
+/// How much the servers of a backend take at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections in use to each server, by all workers together.
+    pub connections: usize,
+    /// Requests that wait for one, at all servers and workers together.
+    pub pending: usize,
+    /// How long each of them waits.
+    pub wait: Duration,
+}
+
+impl Backend {
+    /// A backend with these settings. Of servers that the previous one had too, it knows what that
+    /// knew.
+    pub fn new(settings: Settings, previous: Option<&Self>) -> Self {
+        let mut members: Vec<Arc<Member>> = Vec::with_capacity(settings.servers.len());
+        for (index, server) in settings.servers.iter().enumerate() {
+            // A server that stands there twice gets twice as much, and is one server all the same.
+            let twice = settings.servers.iter().take(index).position(|other| other == server);
+            let known = twice
+                .and_then(|first| members.get(first).cloned())
+                .or_else(|| previous?.member_of(server).cloned());
+            members.push(known.unwrap_or_default());
+        }
+        let queue = previous.map(|previous| Arc::clone(&previous.queue)).unwrap_or_default();
+        Self { settings, members, queue }
+    }
+
+    /// The servers, with what is known of each.
+    pub fn members(&self) -> impl Iterator<Item = (&Server, &Arc<Member>)> {
+        self.settings.servers.iter().zip(&self.members)
+    }
+
+    pub(super) fn member(&self, server: usize) -> Option<&Arc<Member>> {
+        self.members.get(server)
+    }
+
+    pub(super) fn queue(&self) -> &Arc<Queue> {
+        &self.queue
+    }
+
+    fn member_of(&self, server: &Server) -> Option<&Arc<Member>> {
+        self.members().find(|(known, _)| *known == server).map(|(_, member)| member)
+    }
 }
 
 /// `host:port`.
@@ -92,6 +172,27 @@ impl fmt::Display for Server {
 }
 
 #[cfg(test)]
+impl Settings {
+    /// Three servers, everything else as it comes.
+    pub(super) fn test() -> Self {
+        let servers = ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"];
+        Self {
+            name: "test".to_owned(),
+            servers: servers.iter().filter_map(|server| server.parse().ok()).collect(),
+            balance: Balance::RoundRobin,
+            keep: 1,
+            keep_for: Duration::from_secs(60),
+            ejection: Ejection {
+                failures: 3,
+                first: Duration::from_secs(5),
+                longest: Duration::from_secs(60),
+            },
+            limits: None,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -103,5 +204,20 @@ mod tests {
         for bad in ["", "127.0.0.1", ":80", "a:", "a:99999", "::1:80", "a b:80", "http://a:80"] {
             assert_eq!(bad.parse::<Server>(), Err(ServerError), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_server_that_stays_is_known_already() {
+        let backend = |servers: &[&str], previous| {
+            let servers = servers.iter().map(|server| server.parse().expect("a server")).collect();
+            Backend::new(Settings { servers, ..Settings::test() }, previous)
+        };
+        let old = backend(&["a:1", "b:1", "a:1"], None);
+        assert!(Arc::ptr_eq(&old.members[0], &old.members[2]), "one server that stands there twice");
+        assert!(!Arc::ptr_eq(&old.members[0], &old.members[1]));
+        let new = backend(&["b:1", "b:2"], Some(&old));
+        assert!(Arc::ptr_eq(&old.members[1], &new.members[0]));
+        assert!(!Arc::ptr_eq(&old.members[1], &new.members[1]), "another port is another server");
+        assert!(Arc::ptr_eq(&old.queue, &new.queue));
     }
 }

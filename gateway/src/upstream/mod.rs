@@ -3,11 +3,23 @@
 //! It knows nothing of what connections carry, of routes, plugins or clients.
 
 mod backend;
+mod balance;
+mod budget;
 mod connect;
 mod error;
+mod member;
+mod metrics;
+mod names;
 mod pool;
+mod queue;
+mod seat;
 
-pub use backend::{Backend, Balance, Server, ServerError};
+pub use backend::{Backend, Balance, Ejection, Limits, Server, ServerError, Settings};
+pub use balance::key;
+pub use budget::Budget;
 pub use connect::connect;
 pub use error::{Cause, UpstreamError};
-pub use pool::{Lease, Pool, PoolMetrics};
+pub use member::Member;
+pub use metrics::{PoolMetrics, QueueMetrics, ServersMetrics};
+pub use pool::{Lease, Pool, Tries};
+pub use seat::Seat;

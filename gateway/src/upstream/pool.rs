@@ -3,8 +3,16 @@
 //! A connection is no task of its own, and an unused one is polled by nobody: it costs its memory
 //! only, and a request crosses no queue between tasks.
 
-use super::{Backend, Balance, Cause, Server, UpstreamError, connect};
-use crate::metrics::{Counter, Gauge};
+use super::{
+    Backend, Cause, Limits, Member, PoolMetrics, Seat, Server, UpstreamError,
+    balance::Balancer,
+    connect::{cause, connect_any, within},
+    names::Name,
+    queue::Full,
+    seat::Room,
+};
+use crate::metrics::Gauge;
+use smallvec::SmallVec;
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
@@ -12,29 +20,29 @@ use std::{
     task::{Context, Poll, Waker},
     time::Duration,
 };
-use tokio::{net::TcpStream, time::Instant};
-
-/// A worker's share of a backend's metrics.
-#[derive(Debug)]
-pub struct PoolMetrics {
-    /// New connections.
-    pub connected: Counter,
-    /// Failed attempts at one.
-    pub failed: Counter,
-    /// Requests on a kept connection.
-    pub reused: Counter,
-    /// Connections kept now.
-    pub idle: Gauge,
-}
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout},
+};
 
 /// A worker's connections to one backend.
 #[derive(Debug)]
 pub struct Pool {
     backend: Arc<Backend>,
-    next: Cell<usize>,
-    /// For each server, the connections that nobody uses; the last one was used last.
-    idle: Vec<RefCell<Vec<Idle>>>,
+    balancer: Balancer,
+    places: Vec<Place>,
     metrics: PoolMetrics,
+}
+
+/// What a worker has of one server.
+#[derive(Debug)]
+struct Place {
+    /// Connections that nobody uses; the last one was used last.
+    idle: RefCell<Vec<Idle>>,
+    /// Requests and tunnels under way.
+    load: Rc<Cell<usize>>,
+    /// Where its address must be looked up.
+    name: Option<Rc<Name>>,
 }
 
 #[derive(Debug)]
@@ -48,16 +56,45 @@ struct Idle {
 pub struct Lease {
     /// The connection.
     pub io: TcpStream,
-    server: usize,
+    seat: Seat,
     is_reused: bool,
     pool: Rc<Pool>,
+}
+
+/// How often something may be tried on another server, and where it has been.
+#[derive(Debug)]
+pub struct Tries {
+    key: Option<u64>,
+    left: u32,
+    been: SmallVec<[usize; 4]>,
+    only_new: bool,
+}
+
+impl Tries {
+    /// For a request: so many attempts, the first among them. Requests with the same key go to the
+    /// same server, where the backend has it so.
+    pub fn of_request(attempts: u32, key: Option<u64>) -> Self {
+        Self { key, left: attempts.saturating_sub(1), been: SmallVec::new(), only_new: false }
+    }
+
+    /// For a tunnel, which needs a connection that nobody had before.
+    pub fn of_tunnel(attempts: u32) -> Self {
+        Self { only_new: true, ..Self::of_request(attempts, None) }
+    }
 }
 
 impl Pool {
     /// No connections yet.
     pub fn new(backend: Arc<Backend>, metrics: PoolMetrics) -> Self {
-        let idle = backend.servers.iter().map(|_| RefCell::default()).collect();
-        Self { backend, next: Cell::new(0), idle, metrics }
+        let settings = &backend.settings;
+        let place = |server: &Server| Place {
+            idle: RefCell::default(),
+            load: Rc::default(),
+            name: server.literal().is_none().then(Rc::default),
+        };
+        let places = settings.servers.iter().map(place).collect();
+        let balancer = Balancer::new(settings.balance, &settings.servers);
+        Self { backend, balancer, places, metrics }
     }
 
     /// What the pool connects to.
@@ -65,97 +102,304 @@ impl Pool {
         &self.backend
     }
 
-    /// A connection to one of the servers: one that is kept, or a new one within the deadline.
+    /// A connection to one of the servers: one that is kept, or a new one, each attempt at which has
+    /// this long. A server that takes no connection has seen nothing of the request, so the next one
+    /// is tried.
     ///
     /// # Errors
-    /// Fails as [`connect`] does.
-    pub async fn lease(self: &Rc<Self>, deadline: Duration) -> Result<Lease, UpstreamError> {
-        let server = self.choose();
-        match self.take_idle(server) {
-            Some(io) => Ok(Lease { io, server, is_reused: true, pool: Rc::clone(self) }),
-            None => self.open(server, deadline).await,
-        }
+    /// Fails where none of those tried takes a connection, and where none has room in time.
+    pub async fn lease(
+        self: &Rc<Self>,
+        tries: &mut Tries,
+        deadline: Duration,
+    ) -> Result<Lease, UpstreamError> {
+        let is_first = self.backend.settings.limits.is_none() || self.backend.queue().is_empty();
+        let seat = match is_first.then(|| self.enter(tries)).flatten() {
+            Some(seat) => match self.kept(seat, tries) {
+                Ok(lease) => return Ok(lease),
+                Err(seat) => Some(seat),
+            },
+            None => None,
+        };
+        // In a place of its own: most requests find a connection.
+        Box::pin(self.open(seat, tries, deadline)).await
     }
 
     /// Opens a connection of its own, for a tunnel.
     ///
     /// # Errors
-    /// Fails as [`connect`] does.
-    pub async fn tunnel(&self, deadline: Duration) -> Result<TcpStream, UpstreamError> {
-        self.dial(self.choose(), deadline).await
+    /// Fails as [`Self::lease`] does.
+    pub async fn tunnel(
+        self: &Rc<Self>,
+        tries: &mut Tries,
+        deadline: Duration,
+    ) -> Result<(TcpStream, Seat), UpstreamError> {
+        self.lease(tries, deadline).await.map(Lease::into_parts)
     }
 
     /// Closes connections that were idle for too long, or that the server closed.
     pub fn sweep(&self) {
         let now = Instant::now();
-        for idle in &self.idle {
+        for Place { idle, .. } in &self.places {
             let before = idle.borrow().len();
-            idle.borrow_mut()
-                .retain(|idle| now.duration_since(idle.since) < self.backend.keep_for && is_quiet(&idle.io));
+            idle.borrow_mut().retain(|idle| {
+                now.duration_since(idle.since) < self.backend.settings.keep_for && is_quiet(&idle.io)
+            });
             (idle.borrow().len()..before).for_each(|_| self.metrics.idle.dec());
         }
     }
 
-    fn choose(&self) -> usize {
-        let servers = self.backend.servers.len();
-        if servers == 1 {
-            return 0;
+    /// Counts a request that was not repeated, because too many are.
+    pub fn over_budget(&self) {
+        if let Some(metrics) = &self.metrics.servers {
+            metrics.over_budget.inc();
         }
-        let next = match self.backend.balance {
-            Balance::RoundRobin => self.next.get().wrapping_add(1),
-            // xorshift: spreads well enough, and asks nobody for randomness.
-            Balance::Random => {
-                let mut x = self.next.get() | 1;
-                x ^= x << 13;
-                x ^= x >> 7;
-                x ^ (x << 17)
+    }
+
+    /// A seat on the server that is next; none where all that are left are full, or none is left.
+    fn enter(&self, tries: &Tries) -> Option<Seat> {
+        let limit = self.backend.settings.limits.map(|limits| limits.connections);
+        loop {
+            let server = self.choose(tries, limit)?;
+            let load = &self.places.get(server)?.load;
+            let Some(limit) = limit else { return Some(Seat::new(server, load, None)) };
+            // Another worker may have been faster; then there is less room, and this ends.
+            if let Some(room) = Room::take(self.backend.member(server)?, self.backend.queue(), limit) {
+                return Some(Seat::new(server, load, Some(room)));
             }
+        }
+    }
+
+    fn choose(&self, tries: &Tries, limit: Option<usize>) -> Option<usize> {
+        if self.places.len() == 1 && limit.is_none() && tries.been.is_empty() {
+            return Some(0);
+        }
+        let is_new = |server: usize| !tries.been.contains(&server);
+        let has_room = |server| limit.is_none_or(|limit| self.is(server, |member| member.has_room(limit)));
+        let load = |server: usize| self.places.get(server).map_or(0, |place| place.load.get());
+        let may = |server| is_new(server) && self.is(server, Member::is_usable) && has_room(server);
+        let chosen = self.balancer.choose(tries.key, may, load);
+        if chosen.is_some() || self.is_any(Member::is_usable) {
+            return chosen;
+        }
+        // None is thought to work. That may be wrong, and it cannot be made worse.
+        self.balancer.choose(tries.key, |server| is_new(server) && has_room(server), load)
+    }
+
+    fn is(&self, server: usize, so: impl Fn(&Member) -> bool) -> bool {
+        self.backend.member(server).is_some_and(|member| so(member))
+    }
+
+    fn is_any(&self, so: impl Fn(&Member) -> bool) -> bool {
+        (0..self.places.len()).any(|server| self.is(server, &so))
+    }
+
+    /// Whether there is a server to go on to.
+    fn is_another(&self, tries: &Tries) -> bool {
+        let is_none_usable = !self.is_any(Member::is_usable);
+        (0..self.places.len()).any(|server| {
+            !tries.been.contains(&server) && (is_none_usable || self.is(server, Member::is_usable))
+        })
+    }
+
+    /// A seat, after waiting for one where that must be; none where no server is left to try.
+    async fn seat(&self, tries: &Tries) -> Result<Option<Seat>, UpstreamError> {
+        let Some(limits) = self.backend.settings.limits else { return Ok(self.enter(tries)) };
+        if !self.is_another(tries) {
+            return Ok(None);
+        }
+        if self.backend.queue().is_empty()
+            && let Some(seat) = self.enter(tries)
+        {
+            return Ok(Some(seat));
+        }
+        self.wait(limits, tries).await.map(Some)
+    }
+
+    async fn wait(&self, limits: Limits, tries: &Tries) -> Result<Seat, UpstreamError> {
+        let metrics = self.metrics.queue.as_ref();
+        let _waiting = metrics.map(|metrics| Waiting::new(&metrics.waiting));
+        let line = self.backend.queue().wait(limits.pending, || self.enter(tries));
+        let (cause, counter) = match timeout(limits.wait, line).await {
+            Ok(Ok(seat)) => return Ok(seat),
+            Ok(Err(Full)) => (Cause::QueueFull, metrics.map(|metrics| &metrics.full)),
+            Err(_) => (Cause::QueueTimeout, metrics.map(|metrics| &metrics.late)),
         };
-        self.next.set(next);
-        next % servers
+        if let Some(counter) = counter {
+            counter.inc();
+        }
+        Err(self.error(None, cause))
+    }
+
+    /// A connection that is kept for the server of this seat; else the seat again.
+    fn kept(self: &Rc<Self>, seat: Seat, tries: &Tries) -> Result<Lease, Seat> {
+        if tries.only_new {
+            return Err(seat);
+        }
+        match self.take_idle(seat.server()) {
+            Some(io) => Ok(Lease { io, seat, is_reused: true, pool: Rc::clone(self) }),
+            None => Err(seat),
+        }
     }
 
     fn take_idle(&self, server: usize) -> Option<TcpStream> {
-        let mut idle = self.idle.get(server)?.borrow_mut();
+        let mut idle = self.places.get(server)?.idle.borrow_mut();
         loop {
             let Idle { io, since } = idle.pop()?;
             self.metrics.idle.dec();
-            if since.elapsed() < self.backend.keep_for && is_quiet(&io) {
+            if since.elapsed() < self.backend.settings.keep_for && is_quiet(&io) {
                 self.metrics.reused.inc();
                 return Some(io);
             }
         }
     }
 
-    async fn open(self: &Rc<Self>, server: usize, deadline: Duration) -> Result<Lease, UpstreamError> {
-        let io = self.dial(server, deadline).await?;
-        Ok(Lease { io, server, is_reused: false, pool: Rc::clone(self) })
+    /// A new connection to the server of this seat; then whatever there is to the others.
+    async fn open(
+        self: &Rc<Self>,
+        mut seat: Option<Seat>,
+        tries: &mut Tries,
+        deadline: Duration,
+    ) -> Result<Lease, UpstreamError> {
+        let mut last = None;
+        loop {
+            let seat = match seat.take() {
+                Some(seat) => seat,
+                None => match self.seat(tries).await? {
+                    Some(seat) => match self.kept(seat, tries) {
+                        Ok(lease) => return Ok(lease),
+                        Err(seat) => seat,
+                    },
+                    None => return Err(last.unwrap_or_else(|| self.error(None, Cause::Refused))),
+                },
+            };
+            let server = seat.server();
+            let cause = match self.dial(server, deadline).await {
+                Ok(io) => return Ok(Lease { io, seat, is_reused: false, pool: Rc::clone(self) }),
+                Err(cause) => cause,
+            };
+            tries.been.push(server);
+            let is_down = !self.is_any(Member::is_usable);
+            let error = self.error(Some(server), if is_down { Cause::Down(Box::new(cause)) } else { cause });
+            if tries.left == 0 || !self.is_another(tries) {
+                return Err(error);
+            }
+            tries.left -= 1;
+            if let Some(metrics) = &self.metrics.servers {
+                metrics.unreachable.inc();
+            }
+            last = Some(error);
+        }
     }
 
-    async fn dial(&self, server: usize, deadline: Duration) -> Result<TcpStream, UpstreamError> {
-        let address = self.backend.servers.get(server);
-        let connected = match address {
-            Some(address) => connect(address, deadline).await,
-            None => Err(Cause::Refused),
+    async fn dial(&self, server: usize, deadline: Duration) -> Result<TcpStream, Cause> {
+        let (Some(address), Some(place)) =
+            (self.backend.settings.servers.get(server), self.places.get(server))
+        else {
+            return Err(Cause::Refused);
+        };
+        let connected = match (address.literal(), &place.name) {
+            (Some(address), _) => {
+                within(deadline, async { TcpStream::connect(address).await.map_err(cause) }).await
+            }
+            (None, Some(name)) => self.dial_name(name, address, deadline).await,
+            (None, None) => Err(Cause::Refused),
         };
         match &connected {
-            Ok(_) => self.metrics.connected.inc(),
-            Err(_) => self.metrics.failed.inc(),
+            Ok(_) => {
+                self.metrics.connected.inc();
+                if let Some(member) = self.backend.member(server) {
+                    member.connected();
+                }
+            }
+            Err(cause) => {
+                self.metrics.failed.inc();
+                if !cause.is_ours() {
+                    self.unreachable(server, cause);
+                }
+            }
         }
-        connected.map_err(|cause| self.error(server, cause))
+        connected
     }
 
-    fn error(&self, server: usize, cause: Cause) -> UpstreamError {
-        let server = self.backend.servers.get(server).map(Server::to_string).unwrap_or_default();
-        UpstreamError { backend: self.backend.name.clone(), server, cause }
+    async fn dial_name(
+        &self,
+        name: &Rc<Name>,
+        server: &Server,
+        deadline: Duration,
+    ) -> Result<TcpStream, Cause> {
+        let connecting = async {
+            let look_up = || {
+                let server = server.clone();
+                async move { server.resolve().await }
+            };
+            let addresses = name.addresses(look_up).await.map_err(Cause::Resolve)?;
+            connect_any(&addresses).await
+        };
+        let connected = within(deadline, connecting).await;
+        if matches!(connected, Err(Cause::Refused | Cause::Connect(_) | Cause::ConnectTimeout)) {
+            name.doubt();
+        }
+        connected
+    }
+
+    /// A server did not take a connection.
+    fn unreachable(&self, server: usize, cause: &Cause) {
+        let (Some(metrics), Some(member)) = (&self.metrics.servers, self.backend.member(server)) else {
+            return;
+        };
+        if member.unreachable(&self.backend.settings.ejection) {
+            metrics.ejected_unreachable.inc();
+            self.say_ejected(server, member, &cause.to_string());
+        }
+    }
+
+    /// An exchange with a server failed.
+    fn failed(&self, server: usize) {
+        let (Some(metrics), Some(member)) = (&self.metrics.servers, self.backend.member(server)) else {
+            return;
+        };
+        if member.failed(&self.backend.settings.ejection) {
+            metrics.ejected_failing.inc();
+            self.say_ejected(server, member, "one exchange after the other failed");
+        }
+    }
+
+    fn say_ejected(&self, server: usize, member: &Member, why: &str) {
+        let backend = &*self.backend.settings.name;
+        let server = self.backend.settings.servers.get(server).map(Server::to_string).unwrap_or_default();
+        let pause = member.ejected_for().unwrap_or_default();
+        tracing::warn!(backend, server, ?pause, "a server is left alone for a while: {why}");
+    }
+
+    fn error(&self, server: Option<usize>, cause: Cause) -> UpstreamError {
+        let settings = &self.backend.settings;
+        let server = server.and_then(|server| settings.servers.get(server)).map(Server::to_string);
+        UpstreamError { backend: settings.name.clone(), server, cause }
     }
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        for idle in &self.idle {
+        for Place { idle, .. } in &self.places {
             idle.borrow().iter().for_each(|_| self.metrics.idle.dec());
         }
+    }
+}
+
+/// Counts one request that waits, however that ends.
+struct Waiting<'a>(&'a Gauge);
+
+impl<'a> Waiting<'a> {
+    fn new(gauge: &'a Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 
@@ -165,28 +409,77 @@ impl Lease {
         self.is_reused
     }
 
-    /// A new connection to the same server, instead of this one.
+    /// A new connection to the same server, instead of this one, which had come to its end before it
+    /// was used; where that fails, one to another server.
     ///
     /// # Errors
-    /// Fails as [`connect`] does.
-    pub async fn replace(&self, deadline: Duration) -> Result<Self, UpstreamError> {
-        self.pool.open(self.server, deadline).await
+    /// Fails as [`Pool::lease`] does.
+    pub async fn replace(self, tries: &mut Tries, deadline: Duration) -> Result<Self, UpstreamError> {
+        let Self { io, seat, pool, .. } = self;
+        drop(io);
+        pool.metrics.stale.inc();
+        pool.open(Some(seat), tries, deadline).await
+    }
+
+    /// Whether another server may be tried, and there is one that works.
+    pub fn has_alternative(&self, tries: &Tries) -> bool {
+        let is_alternative = |server: usize| {
+            server != self.seat.server()
+                && !tries.been.contains(&server)
+                && self.pool.is(server, Member::is_usable)
+        };
+        tries.left > 0 && (0..self.pool.places.len()).any(is_alternative)
+    }
+
+    /// A connection to another server, instead of this one.
+    ///
+    /// # Errors
+    /// Fails as [`Pool::lease`] does.
+    pub async fn elsewhere(self, tries: &mut Tries, deadline: Duration) -> Result<Self, UpstreamError> {
+        let Self { io, seat, pool, .. } = self;
+        drop(io);
+        tries.been.push(seat.server());
+        tries.left = tries.left.saturating_sub(1);
+        drop(seat);
+        if let Some(metrics) = &pool.metrics.servers {
+            metrics.broken.inc();
+        }
+        pool.open(None, tries, deadline).await
+    }
+
+    /// The server did what was asked of it.
+    pub fn answered(&self) {
+        if self.pool.metrics.servers.is_some()
+            && let Some(member) = self.pool.backend.member(self.seat.server())
+        {
+            member.answered();
+        }
+    }
+
+    /// The server did not do what was asked of it.
+    pub fn failed(&self) {
+        self.pool.failed(self.seat.server());
     }
 
     /// Gives the connection back, to be used again: nothing on it is unread or unanswered.
     pub fn keep(self) {
-        let Self { io, server, pool, .. } = self;
-        if let Some(idle) = pool.idle.get(server)
-            && idle.borrow().len() < pool.backend.keep
+        let Self { io, seat, pool, .. } = self;
+        if let Some(Place { idle, .. }) = pool.places.get(seat.server())
+            && idle.borrow().len() < pool.backend.settings.keep
         {
             idle.borrow_mut().push(Idle { io, since: Instant::now() });
             pool.metrics.idle.inc();
         }
     }
 
+    /// The connection, and its place on the server, without the pool that they came from.
+    pub fn into_parts(self) -> (TcpStream, Seat) {
+        (self.io, self.seat)
+    }
+
     /// An error of this connection's server.
     pub fn error(&self, cause: Cause) -> UpstreamError {
-        self.pool.error(self.server, cause)
+        self.pool.error(Some(self.seat.server()), cause)
     }
 }
 

@@ -1,7 +1,12 @@
-//! Backends: servers are addresses.
+//! Backends: servers are addresses, and what is said of them makes sense together.
+
+use http::HeaderName;
+use toml::Spanned;
 
 use super::{
-    super::{Config, diagnostic::Diagnostic, report::Report, target::host_port},
+    super::{
+        BackendLimits, Balance, Config, Health, diagnostic::Diagnostic, report::Report, target::host_port,
+    },
     targets,
 };
 
@@ -18,4 +23,68 @@ pub(super) fn check(config: &Config, report: &mut Report) {
             None => diagnostic,
         });
     }
+    for backend in config.backends.values() {
+        balance(&backend.balance, report);
+        if let Some(written) = &backend.health {
+            health(written, report);
+        }
+        let BackendLimits { connections, pending, wait } = backend.limits;
+        let unlimited = BackendLimits::default();
+        if connections.is_none() && (pending, wait) != (unlimited.pending, unlimited.wait) {
+            report.add(
+                Diagnostic::warning(backend.name.span(), "nothing ever waits for this backend")
+                    .label("its `limits` have no `connections`"),
+            );
+        }
+    }
+}
+
+fn balance(balance: &Balance, report: &mut Report) {
+    match balance {
+        Balance::Header(name) if HeaderName::from_bytes(name.get_ref().as_bytes()).is_err() => {
+            report.add(
+                Diagnostic::error(name.span(), format!("`{name}` is not the name of a header"))
+                    .label("no request has this"),
+            );
+        }
+        // RFC 6265 §4.1.1: it is a token, as a header's is.
+        Balance::Cookie(name) if HeaderName::from_bytes(name.get_ref().as_bytes()).is_err() => {
+            report.add(
+                Diagnostic::error(name.span(), format!("`{name}` is not the name of a cookie"))
+                    .label("no request has this"),
+            );
+        }
+        _ => {}
+    }
+}
+
+fn health(written: &Spanned<Health>, report: &mut Report) {
+    let health = written.get_ref();
+    match &health.path {
+        None if !health.tcp => report.add(
+            Diagnostic::error(written.span(), "`health` does not say how to ask")
+                .label("expected `path = \"/health\"`, or `tcp = true`"),
+        ),
+        Some(path) if health.tcp => report.add(
+            Diagnostic::error(path.span(), "`health` asks either for a path or for a connection")
+                .label("remove `path`, or `tcp`"),
+        ),
+        Some(path) if !is_path(path.get_ref()) => report.add(
+            Diagnostic::error(path.span(), format!("`{}` is not a path", path.get_ref().escape_debug()))
+                .label("expected a path such as \"/health\""),
+        ),
+        _ => {}
+    }
+    if let Some(host) = &health.host
+        && (host.get_ref().is_empty() || !host.get_ref().bytes().all(|byte| byte.is_ascii_graphic()))
+    {
+        report.add(
+            Diagnostic::error(host.span(), format!("`{}` is not a host", host.get_ref().escape_debug()))
+                .label("expected a name such as \"app.example.com\""),
+        );
+    }
+}
+
+fn is_path(path: &str) -> bool {
+    path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#')
 }

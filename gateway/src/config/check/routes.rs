@@ -4,7 +4,7 @@ use toml::Spanned;
 
 use super::{
     super::{
-        Config, Listener, ListenerProtocol, Route, RouteProtocol, Target, diagnostic::Diagnostic,
+        Balance, Config, Listener, ListenerProtocol, Route, RouteProtocol, Target, diagnostic::Diagnostic,
         nearest::nearest, read::Names, report::Report,
     },
     Known, targets,
@@ -26,6 +26,7 @@ pub(super) fn check(config: &Config, names: &Names, report: &mut Report) {
         }
         if route.protocol == RouteProtocol::Tcp {
             tcp(route, report);
+            keyless(route, config, report);
         }
         // A listener that could not be read may be the one.
         if config.listeners.len() == names.listener_count {
@@ -91,6 +92,7 @@ fn tcp(route: &Route, report: &mut Report) {
         ("methods", route.methods.as_deref().and_then(first)),
         ("headers", route.headers.values().next().map(Spanned::span)),
         ("plugins", route.plugins.first().map(Spanned::span)),
+        ("limits.body", route.limits.body.as_ref().map(Spanned::span)),
     ];
     for (key, span) in of_http {
         let Some(span) = span else { continue };
@@ -104,6 +106,18 @@ fn tcp(route: &Route, report: &mut Report) {
         report.add(
             Diagnostic::error(route.to.span(), "only HTTP requests can be answered or redirected")
                 .label("expected an address or a backend's name, on a TCP route"),
+        );
+    }
+}
+
+/// Warns of a TCP route to servers that are chosen by what only requests have.
+fn keyless(route: &Route, config: &Config, report: &mut Report) {
+    let Target::Backend(name) = route.to.get_ref() else { return };
+    let balance = config.backends.get(name).map(|backend| &backend.balance);
+    if matches!(balance, Some(Balance::Header(_) | Balance::Cookie(_))) {
+        report.add(
+            Diagnostic::warning(route.to.span(), "TCP connections have no header and no cookie")
+                .label("the servers of this backend take turns on this route"),
         );
     }
 }

@@ -1,0 +1,81 @@
+//! Status lines: RFC 9112 §4.
+
+use super::case::{Case, POST, bad_gateway, delivered};
+
+pub(super) const CASES: &[Case] = &[
+    delivered("a reason", b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", "ok"),
+    delivered("an empty reason", b"HTTP/1.1 200 \r\ncontent-length: 2\r\n\r\nok", "ok"),
+    delivered("no reason, and no blank before it", b"HTTP/1.1 200\r\ncontent-length: 2\r\n\r\nok", "ok"),
+    delivered(
+        "a reason of several words",
+        b"HTTP/1.1 200 It is\tall right: 200\r\ncontent-length: 2\r\n\r\nok",
+        "ok",
+    ),
+    delivered("a reason in Latin-1", b"HTTP/1.1 200 Tr\xe8s bien\r\ncontent-length: 2\r\n\r\nok", "ok"),
+    delivered("a reason in UTF-8", b"HTTP/1.1 200 Tr\xc3\xa8s bien\r\ncontent-length: 2\r\n\r\nok", "ok"),
+    delivered("a long reason", b"HTTP/1.1 200 <1000*r>\r\ncontent-length: 2\r\n\r\nok", "ok"),
+    delivered("a status that nobody knows", b"HTTP/1.1 299 Odd\r\ncontent-length: 2\r\n\r\nok", "ok")
+        .status(299),
+    delivered("the last status", b"HTTP/1.1 599 Odd\r\ncontent-length: 2\r\n\r\nok", "ok").status(599),
+    delivered("an error", b"HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\n\r\nno", "no").status(404),
+    delivered(
+        "an error of the backend's own",
+        b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 2\r\n\r\nno",
+        "no",
+    )
+    .status(502)
+    .lacks(&["x-gateway-error"]),
+    delivered("an answer to a POST", b"HTTP/1.1 201 Created\r\ncontent-length: 2\r\n\r\nok", "ok")
+        .status(201)
+        .to(POST),
+    delivered(
+        "HTTP/1.0 that may be kept",
+        b"HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ncontent-length: 2\r\n\r\nok",
+        "ok",
+    )
+    .doubtful(),
+    delivered("HTTP/1.0", b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok", "ok").unused(),
+    bad_gateway("a status below 100", b"HTTP/1.1 099 Odd\r\ncontent-length: 2\r\n\r\nok"),
+    bad_gateway("a status of 000", b"HTTP/1.1 000 Odd\r\ncontent-length: 2\r\n\r\nok"),
+    bad_gateway("a status of 600", b"HTTP/1.1 600 Odd\r\ncontent-length: 2\r\n\r\nok"),
+    bad_gateway("a status of 999", b"HTTP/1.1 999 Odd\r\ncontent-length: 2\r\n\r\nok"),
+    bad_gateway("a status of two digits", b"HTTP/1.1 20 OK\r\ncontent-length: 2\r\n\r\nok"),
+    bad_gateway("a status of four digits", b"HTTP/1.1 2000 OK\r\ncontent-length: 2\r\n\r\nok"),
+    bad_gateway("a status with a letter", b"HTTP/1.1 2x0 OK\r\ncontent-length: 2\r\n\r\nok"),
+    bad_gateway("a status with a plus", b"HTTP/1.1 +20 OK\r\ncontent-length: 2\r\n\r\nok"),
+    bad_gateway("a status with a minus", b"HTTP/1.1 -20 OK\r\ncontent-length: 2\r\n\r\nok"),
+    bad_gateway("no status", b"HTTP/1.1\r\ncontent-length: 2\r\n\r\nok"),
+    bad_gateway("a reason and no status", b"HTTP/1.1 OK\r\ncontent-length: 2\r\n\r\nok"),
+    bad_gateway("a reason without a blank", b"HTTP/1.1 200OK\r\ncontent-length: 2\r\n\r\nok"),
+    bad_gateway("a reason after a tab", b"HTTP/1.1 200\tOK\r\ncontent-length: 2\r\n\r\nok"),
+    bad_gateway("two blanks before the status", b"HTTP/1.1  200 OK\r\ncontent-length: 2\r\n\r\nok"),
+    bad_gateway("a tab before the status", b"HTTP/1.1\t200 OK\r\ncontent-length: 2\r\n\r\nok"),
+    bad_gateway("a blank before the version", b" HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"),
+    bad_gateway("an empty line before the version", b"\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"),
+    bad_gateway("an LF before the version", b"\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"),
+    bad_gateway("a NUL in the reason", b"HTTP/1.1 200 O\0K\r\ncontent-length: 2\r\n\r\nok"),
+    bad_gateway("a DEL in the reason", b"HTTP/1.1 200 O\x7fK\r\ncontent-length: 2\r\n\r\nok"),
+    bad_gateway("an escape byte in the reason", b"HTTP/1.1 200 \x1b[0m\r\ncontent-length: 2\r\n\r\nok"),
+    bad_gateway("a CR in the reason", b"HTTP/1.1 200 O\rK\r\ncontent-length: 2\r\n\r\nok"),
+    bad_gateway("a status line that ends in LF", b"HTTP/1.1 200 OK\ncontent-length: 2\r\n\r\nok"),
+    bad_gateway("a status line that ends in two CR", b"HTTP/1.1 200 OK\r\r\ncontent-length: 2\r\n\r\nok"),
+    bad_gateway("a version in lower case", b"http/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"),
+    bad_gateway("HTTP/2.0", b"HTTP/2.0 200 OK\r\ncontent-length: 2\r\n\r\nok"),
+    bad_gateway("HTTP/1.2", b"HTTP/1.2 200 OK\r\ncontent-length: 2\r\n\r\nok"),
+    bad_gateway("HTTP/0.9", b"HTTP/0.9 200 OK\r\ncontent-length: 2\r\n\r\nok"),
+    bad_gateway("HTTP/1.10", b"HTTP/1.10 200 OK\r\ncontent-length: 2\r\n\r\nok"),
+    bad_gateway("a version without a point", b"HTTP/11 200 OK\r\ncontent-length: 2\r\n\r\nok"),
+    bad_gateway("HTTP/2", b"HTTP/2 200 OK\r\ncontent-length: 2\r\n\r\nok"),
+    bad_gateway("no version", b"200 OK\r\ncontent-length: 2\r\n\r\nok"),
+    bad_gateway("another protocol's version", b"ICY 200 OK\r\ncontent-length: 2\r\n\r\nok"),
+    bad_gateway("a body without a head", b"<html>hello</html>\r\n\r\n<FIN>"),
+    bad_gateway("an SSH banner", b"SSH-2.0-OpenSSH_9.9\r\n"),
+    bad_gateway("a TLS alert", b"\x15\x03\x01\x00\x02\x02\x46<FIN>"),
+    bad_gateway("a request", b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"),
+    bad_gateway("nothing, and the end", b"<FIN>"),
+    bad_gateway("nothing, and a reset", b"<RST>"),
+    bad_gateway("half a status line, and the end", b"HTTP/1.1 20<FIN>"),
+    bad_gateway("half a status line, and a reset", b"HTTP/1.1 20<RST>"),
+    bad_gateway("a status line that is too long", b"HTTP/1.1 200 <9000*r>\r\ncontent-length: 2\r\n\r\nok"),
+    bad_gateway("a status line without an end", b"HTTP/1.1 200 <20000*r>"),
+];
