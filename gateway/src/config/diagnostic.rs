@@ -86,18 +86,24 @@ fn group<'a>(source: &'a Source, diagnostic: &'a Diagnostic) -> Group<'a> {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
     };
-    let label = (!diagnostic.label.is_empty()).then_some(diagnostic.label.as_str());
+    let label = (!diagnostic.label.is_empty()).then(|| printable(&diagnostic.label));
     let primary = AnnotationKind::Primary.span(visible(&source.text, &diagnostic.span)).label(label);
     let mut snippet = Snippet::source(source.text.as_str()).path(source.name.as_str()).annotation(primary);
     if let Some((span, label)) = &diagnostic.also {
         let span = visible(&source.text, span);
-        snippet = snippet.annotation(AnnotationKind::Context.span(span).label(label.as_str()));
+        snippet = snippet.annotation(AnnotationKind::Context.span(span).label(printable(label)));
     }
     let group = level.primary_title(diagnostic.message.as_str()).element(snippet);
     match &diagnostic.help {
-        Some(help) => group.element(Level::HELP.message(help.as_str())),
+        Some(help) => group.element(Level::HELP.message(printable(help))),
         None => group,
     }
+}
+
+/// Labels and advice repeat what was written, and the renderer takes them as they are: a terminal must
+/// not obey it.
+fn printable(text: &str) -> String {
+    text.replace(|char: char| char.is_control() && char != '\n', "\u{fffd}")
 }
 
 /// The part of a span that one line can show, inside the text whatever the span says: an array over
@@ -152,6 +158,14 @@ mod tests {
     fn a_span_over_lines_shows_its_first() {
         let text = rendered("a = [\n1,\n]\n", "[\n1,\n]");
         assert!(text.contains("1 | a = [\n  |     ^ where\n"), "{text}");
+    }
+
+    #[test]
+    fn a_terminal_is_told_nothing_that_it_would_obey() {
+        let odd = "a\u{1b}[2Jb";
+        let diagnostic = Diagnostic::error(0..1, odd).label(odd).help(odd).also(2..3, odd);
+        let text = render(&Source::new("a.toml", odd), &[diagnostic], false);
+        assert!(!text.contains(|char: char| char.is_control() && char != '\n'), "{text:?}");
     }
 
     #[test]

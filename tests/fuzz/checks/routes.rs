@@ -15,7 +15,8 @@ pub(crate) fn check(bytes: &[u8]) {
     let Some((host, path)) = lines.next() else { return };
     // As `authority` and the parser of requests leave them.
     let host = host.to_ascii_lowercase();
-    if !path.starts_with('/') || path.contains('?') {
+    let is_host = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte));
+    if !is_host || !path.starts_with('/') || path.contains('?') {
         return;
     }
     let routes: Vec<Route> = lines.take(8).filter_map(|(host, path)| Route::parse(host, path)).collect();
