@@ -231,6 +231,9 @@ impl<'a> Direction<'a> {
         if matches!(self.bulk, Bulk::No) && self.end == BUFFER_SIZE {
             (self.start, self.end) = (0, 0);
             self.bulk = Bulk::Yes(None);
+            if let Some(buffer) = self.buffer.take() {
+                self.buffers.put(buffer);
+            }
         }
         let Bulk::Yes(kept) = &mut self.bulk else { return Poll::Ready(Ok(false)) };
         let Some(mut pipe) = kept.take().or_else(|| self.buffers.pipe()) else {

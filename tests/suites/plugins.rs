@@ -357,6 +357,21 @@ async fn a_plugin_can_choose_what_the_backend_is_asked_for() {
 }
 
 #[tokio::test]
+async fn a_full_head_keeps_no_header_that_a_plugin_takes_away() {
+    let backend = Backend::hello().await;
+    let config = "config = { request_remove = [\"x-user\"], request = { x-role = \"guest\" } }";
+    let gateway = through(backend.addr(), &[("inject", plugin("header_inject"), config)]);
+    let mut raw = Raw::connect(gateway.addr()).await;
+    let head = "GET / HTTP/1.1\r\nhost: a\r\nx-user: forged\r\nx-role: forged\r\nx-padding: \r\n\r\n";
+    // As large as a head may be.
+    let padding = "p".repeat(64 * 1024 - head.len());
+    raw.send(head.replace("x-padding: ", &format!("x-padding: {padding}"))).await;
+    assert!(raw.head().await.starts_with("HTTP/1.1 200 "));
+    let heard = backend.last();
+    assert_eq!((heard.header("x-user"), heard.header("x-role")), ("", "guest"));
+}
+
+#[tokio::test]
 async fn an_upgrade_shows_itself_to_plugins() {
     let backend = Backend::hello().await;
     let gateway = through(backend.addr(), &[("echo", guest("echo_context"), "")]);

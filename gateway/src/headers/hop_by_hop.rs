@@ -31,7 +31,12 @@ impl Upgrade {
 
     /// Whether it is to WebSocket (RFC 6455), and to nothing else.
     pub fn is_to_websocket(&self) -> bool {
-        self.0.eq_ignore_ascii_case(b"websocket")
+        tokens(&self.0).all(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
+    }
+
+    /// Whether WebSocket is among what it names.
+    pub fn names_websocket(&self) -> bool {
+        tokens(&self.0).any(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
     }
 
     /// Whether a backend that was asked for this may agree to `agreed`: it picks from what is listed
@@ -61,10 +66,11 @@ pub fn strip(fields: &mut Fields) -> Options {
     }
     let options = options(fields);
     let takes_trailers = fields.all(Known::Te).any(|value| has_token(value, b"trailers"));
-    for name in nominated(fields) {
-        fields.remove_named(&name);
-    }
-    fields.retain(|known, _| !known.is_some_and(Known::is_hop_by_hop));
+    let nominated = nominated(fields);
+    fields.retain(|known, name| {
+        let is_nominated = || nominated.binary_search(&name.to_ascii_lowercase()).is_ok();
+        !known.is_some_and(Known::is_hop_by_hop) && (nominated.is_empty() || !is_nominated())
+    });
     if takes_trailers {
         fields.append_known(Known::Te, b"trailers");
     }
@@ -92,9 +98,14 @@ fn options(fields: &Fields) -> Options {
     }
 }
 
+/// Names in lower case, sorted: there may be thousands of either, and looking each up among all would
+/// be what somebody is after.
 fn nominated(fields: &Fields) -> Vec<Vec<u8>> {
     let tokens = fields.all(Known::Connection).flat_map(tokens);
-    tokens.filter(|name| is_nominable(name)).map(<[u8]>::to_vec).collect()
+    let mut names: Vec<_> =
+        tokens.filter(|name| is_nominable(name)).map(<[u8]>::to_ascii_lowercase).collect();
+    names.sort_unstable();
+    names
 }
 
 fn is_nominable(name: &[u8]) -> bool {

@@ -2,6 +2,8 @@
 //! idle tunnel costs no buffer at all.
 
 use std::cell::RefCell;
+#[cfg(target_os = "linux")]
+use std::{cell::Cell, rc::Rc};
 
 /// Bytes per buffer. Large, because each refill is a pair of system calls.
 pub const BUFFER_SIZE: usize = 64 * 1024;
@@ -19,7 +21,14 @@ pub struct Buffers {
     texts: RefCell<Vec<Vec<u8>>>,
     #[cfg(target_os = "linux")]
     pipes: RefCell<Vec<super::Pipe>>,
+    #[cfg(target_os = "linux")]
+    piping: Rc<Cell<usize>>,
 }
+
+/// How many pipes a worker may have. A transfer whose reader has stopped keeps its own, with up to
+/// half a megabyte in it; further ones are copied.
+#[cfg(target_os = "linux")]
+const MOST_PIPES: usize = 128;
 
 /// How many unused pipes are kept: each has two descriptors.
 #[cfg(target_os = "linux")]
@@ -42,7 +51,10 @@ impl Buffers {
     /// An empty pipe; none where there cannot be another.
     #[cfg(target_os = "linux")]
     pub fn pipe(&self) -> Option<super::Pipe> {
-        self.pipes.borrow_mut().pop().or_else(|| super::Pipe::new().ok())
+        let kept = self.pipes.borrow_mut().pop();
+        kept.or_else(|| {
+            (self.piping.get() < MOST_PIPES).then(|| super::Pipe::new(&self.piping).ok()).flatten()
+        })
     }
 
     /// Gives a pipe back. One with bytes in it is closed.

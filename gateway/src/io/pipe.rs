@@ -2,8 +2,10 @@
 
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 use std::{
+    cell::Cell,
     io,
     os::fd::OwnedFd,
+    rc::Rc,
     task::{Context, Poll, ready},
 };
 use tokio::{io::Interest, net::TcpStream};
@@ -19,18 +21,36 @@ pub struct Pipe {
     write: OwnedFd,
     /// Bytes in it.
     held: usize,
+    _counted: Counted,
+}
+
+/// Counts one pipe, however it ends.
+#[derive(Debug)]
+struct Counted(Rc<Cell<usize>>);
+
+impl Counted {
+    fn new(count: &Rc<Cell<usize>>) -> Self {
+        count.set(count.get() + 1);
+        Self(Rc::clone(count))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
 }
 
 impl Pipe {
-    /// An empty pipe.
+    /// An empty pipe, counted as long as it lives.
     ///
     /// # Errors
     /// Fails where the process has no descriptors left.
-    pub fn new() -> io::Result<Self> {
+    pub fn new(count: &Rc<Cell<usize>>) -> io::Result<Self> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         // Less is slower, and nothing else: unprivileged users have a limit on all their pipes.
         let _ = fcntl_setpipe_size(&write, PIPE_SIZE);
-        Ok(Self { read, write, held: 0 })
+        Ok(Self { read, write, held: 0, _counted: Counted::new(count) })
     }
 
     /// Whether nothing is in it.
@@ -116,7 +136,7 @@ mod tests {
         let ((mut client, from), (to, mut server)) = (connected().await, connected().await);
         client.write_all(b"through the pipe").await.expect("a write");
         client.shutdown().await.expect("a shutdown");
-        let mut pipe = Pipe::new().expect("a pipe");
+        let mut pipe = Pipe::new(&Rc::default()).expect("a pipe");
         while poll_fn(|cx| pipe.poll_fill(cx, &from, 5)).await.expect("a fill") > 0 {
             while !pipe.is_empty() {
                 poll_fn(|cx| pipe.poll_empty(cx, &to)).await.expect("a way out");

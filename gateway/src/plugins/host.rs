@@ -143,7 +143,7 @@ impl types::HostRequest for State {
             return Err(EditError::InvalidValue);
         }
         let head = self.exchange.request.as_mut().ok_or(EditError::Gone)?;
-        if value.len() > HEAD_SIZE {
+        if head.fields.text_len() + value.len() > MOST_TEXT {
             return Err(EditError::TooLarge);
         }
         head.set_target(value.as_bytes());
@@ -302,8 +302,9 @@ impl State {
     }
 
     fn remove_field(&mut self, which: u32, name: &str) -> Result<(), EditError> {
-        let (fields, _) = self.edit(which, name, &[])?;
-        fields.remove_named(name.as_bytes());
+        // Never for want of room: what a plugin takes away, nobody must be able to keep by filling the
+        // head up.
+        self.editable(which, name)?.remove_named(name.as_bytes());
         Ok(())
     }
 
@@ -333,6 +334,21 @@ impl State {
         refused
     }
 
+    /// The fields, for a change of this name.
+    fn editable(&mut self, which: u32, name: &str) -> Result<&mut Fields, EditError> {
+        if !is_token(name.as_bytes()) {
+            return Err(EditError::InvalidName);
+        }
+        if Known::of(name.as_bytes()).is_some_and(Known::is_gateways) {
+            return Err(EditError::Forbidden);
+        }
+        let fields = match which {
+            REQUEST => self.exchange.request.as_mut().map(|head| &mut head.fields),
+            _ => self.exchange.response.as_mut().map(|head| &mut head.fields),
+        };
+        fields.ok_or(EditError::Gone)
+    }
+
     /// The fields, for an edit of this name to this value; and the value as it is written.
     fn edit<'a>(
         &mut self,
@@ -340,24 +356,12 @@ impl State {
         name: &str,
         value: &'a [u8],
     ) -> Result<(&mut Fields, &'a [u8]), EditError> {
-        if !is_token(name.as_bytes()) {
-            return Err(EditError::InvalidName);
-        }
-        if Known::of(name.as_bytes()).is_some_and(Known::is_gateways) {
-            return Err(EditError::Forbidden);
-        }
+        let fields = self.editable(which, name)?;
         if !is_field_value(value) {
             return Err(EditError::InvalidValue);
         }
-        let fields = match which {
-            REQUEST => self.exchange.request.as_mut().map(|head| &mut head.fields),
-            _ => self.exchange.response.as_mut().map(|head| &mut head.fields),
-        };
-        let fields = fields.ok_or(EditError::Gone)?;
-        // What edits leave behind is freed with the head, and must not grow without bound either.
-        let fits = fields.size() + name.len() + value.len() <= HEAD_SIZE
-            && fields.text_len() <= LEFT_BEHIND
-            && fields.len() < HEAD_LINES;
+        // A head may come as large as the configuration allows; edits add to that.
+        let fits = fields.text_len() + name.len() + value.len() <= MOST_TEXT && fields.len() < MOST_LINES;
         if fits { Ok((fields, trim(value))) } else { Err(EditError::TooLarge) }
     }
 }
@@ -382,12 +386,10 @@ fn entries(headers: &http::HeaderMap) -> Vec<(String, Vec<u8>)> {
     headers.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect()
 }
 
-/// Bytes of header fields that a plugin's edits may lead to, and lines of them.
-const HEAD_SIZE: usize = 64 * 1024;
-const HEAD_LINES: usize = 256;
-
-/// Bytes of text of a head, with what its edits left behind: twice the largest head there can be.
-const LEFT_BEHIND: usize = 2 * 1024 * 1024;
+/// Bytes of text of a head, with what its edits left behind: twice the largest head that can be
+/// configured. Lines of it: those of the largest, and as many as any plugin needs.
+const MOST_TEXT: usize = 2 * 1024 * 1024;
+const MOST_LINES: usize = 1000 + 256;
 
 fn frames_the_body(status: StatusCode) -> bool {
     status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)

@@ -280,6 +280,7 @@ impl Exchange {
                 Ok(1..) => {}
                 Ok(_) if *seen > 0 => return Poll::Ready(Err(self.broken(Malformed::Truncated))),
                 Ok(_) => return Poll::Ready(Err(self.closed(Cause::Closed))),
+                Err(_) if *seen > 0 => return Poll::Ready(Err(self.broken(Malformed::Truncated))),
                 Err(error) => return Poll::Ready(Err(self.closed(Cause::Exchange(error)))),
             }
         }

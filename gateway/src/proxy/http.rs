@@ -324,9 +324,11 @@ impl<'a> Session<'a> {
                     let (Some(asked), Some(agreed)) = (asked, agreed) else {
                         return Err(Error::WrongUpgrade);
                     };
-                    if !asked.is_answered_by(&agreed, &head.fields) {
+                    // Before the whole request is there, nobody can have agreed to it.
+                    if !exchange.is_sent() || !asked.is_answered_by(&agreed, &head.fields) {
                         return Err(Error::WrongUpgrade);
                     }
+                    head.fields.remove(Known::ContentLength);
                     agreed.restore(&mut head.fields);
                     return Ok(Outgoing::Switching(head, exchange));
                 }
@@ -620,7 +622,7 @@ struct Asked {
 impl Asked {
     fn is_answered_by(&self, agreed: &Upgrade, fields: &Fields) -> bool {
         let is_handshake =
-            !agreed.is_to_websocket() || self.accept.is_some_and(|accept| accept.is_in(fields));
+            !agreed.names_websocket() || self.accept.is_some_and(|accept| accept.is_in(fields));
         self.upgrade.allows(agreed) && is_handshake
     }
 }

@@ -17,7 +17,6 @@ use std::{
     cell::{Cell, RefCell},
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll, Waker},
     time::Duration,
 };
 use tokio::{
@@ -487,10 +486,5 @@ impl Lease {
 /// asked would be taken for the next request's answer.
 fn is_quiet(io: &TcpStream) -> bool {
     // Mostly answered without a system call, from what the reactor has seen.
-    match io.poll_read_ready(&mut Context::from_waker(Waker::noop())) {
-        Poll::Pending => true,
-        Poll::Ready(_) => {
-            matches!(io.try_read(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
-        }
-    }
+    matches!(io.try_read(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
 }
