@@ -48,7 +48,7 @@ const NAMES: [&str; 40] = [
     "a b",
 ];
 
-const VALUES: [&str; 64] = [
+const VALUES: [&str; 66] = [
     "",
     "0",
     "1",
@@ -112,6 +112,8 @@ const VALUES: [&str; 64] = [
     "for=192.0.2.1;proto=https",
     "for=\"[2001:db8::7]\", for=10.0.0.3",
     "For=_hidden",
+    "for=192.0.2.1;host=\"a, for=6.6.6.6\"",
+    "host=\"a;for=6.6.6.6\";for=10.0.0.1",
     "a\u{e9}b",
 ];
 
