@@ -61,6 +61,18 @@ pub(crate) fn gateway() -> Result {
     run(cargo().arg("build").args(NATIVE).args(["--bin", "vers-gateway"]))
 }
 
+/// The soak against the release build, where somebody made one; else against the tests' daemon.
+pub(crate) fn soak(arguments: &[&str]) -> Result {
+    plugins()?;
+    let mut soak = cargo();
+    soak.args(["test", "--package", "gateway-tests", "--test", "soak", "--"]).args(arguments);
+    let release = tree::target().join("release/vers-gateway");
+    if release.is_file() {
+        soak.arg("--daemon").arg(release);
+    }
+    run(&mut soak)
+}
+
 fn first_party(compiler: Option<&Path>) -> Result {
     let packages = PLUGINS.iter().flat_map(|name| ["--package", name]);
     components(compiler, &packages.collect::<Vec<_>>())?;

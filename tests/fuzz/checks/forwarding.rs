@@ -92,7 +92,7 @@ fn after_a_proxy(
         .iter()
         .map(|line| std::str::from_utf8(line).unwrap_or("?"))
         .flat_map(|line| if is_forwarded { unquoted(line, b',') } else { line.split(',').collect() })
-        .map(|element| if is_forwarded { node(of_element(element)?) } else { node(element) })
+        .map(|element| if is_forwarded { node(of_element(element)?) } else { node(element.trim()) })
         .collect();
     let addresses = told.iter().rev().map_while(|address| *address);
     let stranger = addresses.clone().find(|address| !is_trusted(*address));
@@ -102,7 +102,7 @@ fn after_a_proxy(
 
 /// An address in the usual forms.
 fn node(text: &str) -> Option<IpAddr> {
-    let text = text.trim().trim_matches('"');
+    let text = text.trim_matches('"');
     let bare = match text.strip_prefix('[') {
         Some(v6) => v6.find(']').map(|end| &v6[..end])?,
         None if text.matches(':').count() == 1 => &text[..text.find(':')?],
