@@ -42,6 +42,9 @@ use crate::{Message, Problems, headers::check_name, log, message::Edits, templat
 use serde::Deserialize;
 use std::{borrow::Cow, collections::BTreeMap};
 
+/// A header's name and value.
+type Field = (String, Vec<u8>);
+
 /// A table of header values, which may name facts: `{ x-team = "{capture.team}" }`.
 ///
 /// See the [module](self) for an example. All of them reach the gateway in one call; changes that it
@@ -50,7 +53,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 #[serde(from = "BTreeMap<String, Template>")]
 pub struct HeaderValues {
     /// Those whose value is always the same, ready to be handed over.
-    fixed: Vec<(String, Vec<u8>)>,
+    fixed: Vec<Field>,
     others: Vec<(String, Template)>,
 }
 
@@ -83,7 +86,7 @@ impl HeaderValues {
     }
 
     /// The values for this message, and the names of those that have none.
-    fn values(&self, message: &impl Message) -> (Cow<'_, [(String, Vec<u8>)]>, Vec<String>) {
+    fn values(&self, message: &impl Message) -> (Cow<'_, [Field]>, Vec<String>) {
         let (mut values, mut missing) = (Cow::Borrowed(self.fixed.as_slice()), Vec::new());
         for (name, template) in &self.others {
             match template.value(message.exchange()) {

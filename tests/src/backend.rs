@@ -1,6 +1,9 @@
 //! Backends: what a VM would run, and what misbehaves.
 
-use crate::{client::Raw, wait::within};
+use crate::{
+    client::Raw,
+    wait::{eventually, within},
+};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, combinators::BoxBody};
@@ -208,6 +211,14 @@ impl Backend {
     /// Where it listens.
     pub fn addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Ends it, and waits until its address refuses: dropped, it may still accept for a moment.
+    pub async fn end(self) {
+        let address = self.address;
+        drop(self);
+        let refuses = async || TcpStream::connect(address).await.is_err().then_some(());
+        eventually("a refusal of a backend that has ended", refuses).await;
     }
 
     /// The requests that it heard, in order.

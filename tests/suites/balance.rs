@@ -119,7 +119,7 @@ async fn a_user_stays_with_a_server_and_a_lost_server_moves_only_its_own() {
         assert_eq!(before.iter().collect::<BTreeSet<_>>().len(), 3, "everybody has users: {before:?}");
         assert_eq!(by_user(&gateway, 40, header).await, before);
         assert_eq!(by_user(&TestGateway::start(&toml), 40, header).await, before, "another gateway");
-        drop(a);
+        a.end().await;
         let after = by_user(&gateway, 40, header).await;
         for (user, (before, after)) in before.iter().zip(&after).enumerate() {
             assert!(before == after || before == "a", "user {user} moved from {before} to {after}");

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use gateway_tests::{Admin, Asleep, Backend, TestGateway, eventually, one_backend, settled};
-use http::{Response, StatusCode};
+use http::{Method, Response, StatusCode};
 use http_body_util::Full;
 use std::{
     net::SocketAddr,
@@ -104,6 +104,29 @@ async fn a_server_that_fails_one_exchange_after_the_other_is_left_alone() {
     assert_eq!(statuses, [502, 200, 502, 200, 502, 200, 200, 200, 200, 200, 200, 200]);
     let ejections = gateway.metric("vers_upstream_ejections_total", &["reason=\"failing\""]).await;
     assert_eq!(ejections, 1.0);
+}
+
+#[tokio::test]
+async fn everything_but_a_whole_answer_in_time_is_a_failure() {
+    let alive = Backend::hello().await;
+    for server in [
+        Backend::silent().await,
+        Backend::canned("SSH-2.0-OpenSSH_9.6\r\n\r\n").await,
+        Backend::canned("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").await,
+    ] {
+        let text = one_backend(
+            &[server.addr(), alive.addr()],
+            "ejection = { failures = 1, first = \"1h\", longest = \"1h\" }",
+        );
+        let gateway = TestGateway::start(
+            &text.replace("to = \"app\"\n", "to = \"app\"\ntimeouts = { response = \"100ms\" }\n"),
+        );
+        // What the client sees of it depends on how much of an answer there was.
+        let _ = gateway.client().try_send(Method::GET, "/", Bytes::new()).await;
+        has_state(&gateway.operator(), server.addr(), "ejected").await;
+        assert_eq!(gateway.client().get("/").await.text(), "hello");
+        assert_eq!(gateway.client().get("/").await.text(), "hello");
+    }
 }
 
 #[tokio::test]
@@ -232,7 +255,7 @@ async fn where_all_are_out_of_order_one_is_tried_all_the_same() {
     let gateway = TestGateway::start(&one_backend(&[sick.addr()], CHECK));
     has_state(&gateway.operator(), sick.addr(), "unhealthy").await;
     assert_eq!(gateway.client().get("/").await.text(), "sick");
-    drop(sick);
+    sick.end().await;
     let answer = gateway.client().get("/").await;
     assert_eq!((answer.status.as_u16(), answer.header("x-gateway-error")), (503, "upstream-down"));
 }

@@ -202,7 +202,7 @@ async fn a_kept_connection_that_ends_with_its_server_is_no_loss() {
     client.head().await;
     client.send(format!("GET /again HTTP/1.1\r\nhost: {host}\r\n\r\n")).await;
     server.head().await;
-    drop(gone);
+    gone.end().await;
     drop(server);
     let answer = client.until("alive").await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");

@@ -141,6 +141,8 @@ mod tests {
         );
         check(&[("te", "gzip, trailers"), ("proxy-connection", "x")], &[("te", "trailers")]);
         check(&[("transfer-encoding", "chunked")], &[]);
+        // They frame nothing here, and must not do so behind.
+        check(&[("content_length", "3"), ("Transfer_Encoding", "chunked")], &[]);
     }
 
     #[test]

@@ -13,6 +13,9 @@ pub enum Known {
     Expect,
     /// RFC 7239.
     Forwarded,
+    /// `Content_Length` and `Transfer_Encoding`: they frame nothing, but backends that take `_` for `-`
+    /// read them as if they did.
+    FramingAlike,
     /// Every other name that backends read as a statement about the client or the way to it:
     /// `X-Forwarded-*` and `X-Real-IP`, and names that frameworks confuse with any of them because
     /// they take `_` for `-`.
@@ -90,8 +93,9 @@ impl Known {
         // First letter and length rule out nearly every name that is not known.
         let first = name.first()?.to_ascii_lowercase();
         match (first, name.len()) {
-            (b'c', 10 | 14) | (b'e', 6) | (b'f', 9) | (b'h', 4 | 14) | (b'k', 10) => Self::by_name(name),
-            (b'p', 16 | 18 | 19) | (b's', 17 | 20 | 21) | (b't', 2 | 7 | 17) => Self::by_name(name),
+            (b'c', 14) | (b't', 17) => Self::by_name(name).or_else(|| Self::framing_alike(name)),
+            (b'c', 10) | (b'e', 6) | (b'f', 9) | (b'h', 4 | 14) | (b'k', 10) => Self::by_name(name),
+            (b'p', 16 | 18 | 19) | (b's', 17 | 20 | 21) | (b't', 2 | 7) => Self::by_name(name),
             (b'u', 7) | (b'v', 3) => Self::by_name(name),
             (b'x', 9..) => Self::by_name(name).or_else(|| Self::forwarded_other(name)),
             _ => None,
@@ -131,20 +135,28 @@ impl Known {
     }
 
     fn forwarded_other(name: &[u8]) -> Option<Self> {
-        let matches = |pattern: &str| {
-            name.iter().zip(pattern.as_bytes()).all(|(byte, wanted)| match byte {
-                b'_' => *wanted == b'-',
-                byte => byte.eq_ignore_ascii_case(wanted),
-            })
-        };
-        let x_forwarded = "x-forwarded";
-        let is_alike = (name.len() >= x_forwarded.len() && matches(x_forwarded))
-            || (name.len() == "x-real-ip".len() && matches("x-real-ip"));
+        let is_alike =
+            is_alike(name, "x-forwarded") || (name.len() == "x-real-ip".len() && is_alike(name, "x-real-ip"));
         is_alike.then_some(Self::ForwardedOther)
+    }
+
+    fn framing_alike(name: &[u8]) -> Option<Self> {
+        let framing = ["content-length", "transfer-encoding"];
+        framing.iter().any(|framing| is_alike(name, framing)).then_some(Self::FramingAlike)
     }
 }
 
+/// Whether a name begins with these words, where `_` and `-` are the same.
+fn is_alike(name: &[u8], words: &str) -> bool {
+    name.len() >= words.len()
+        && name.iter().zip(words.as_bytes()).all(|(byte, wanted)| match byte {
+            b'_' => *wanted == b'-',
+            byte => byte.eq_ignore_ascii_case(wanted),
+        })
+}
+
 pub(super) const HOP_BY_HOP: u32 = Known::Connection.bit()
+    | Known::FramingAlike.bit()
     | Known::KeepAlive.bit()
     | Known::ProxyConnection.bit()
     | Known::ProxyAuthenticate.bit()
@@ -185,5 +197,8 @@ mod tests {
             assert!(known.is_some_and(Known::is_forwarding), "{name}: {known:?}");
         }
         assert_eq!(Known::of(b"x-real-ips"), None);
+        for name in ["Content_Length", "transfer_encoding"] {
+            assert_eq!(Known::of(name.as_bytes()), Some(Known::FramingAlike), "{name}");
+        }
     }
 }

@@ -187,12 +187,7 @@ impl Exchange {
             } else {
                 (order.response, Error::ResponseTimeout)
             };
-            client.timer.poll(cx, since + patience).map(|()| {
-                if matches!(late, Error::ResponseTimeout) {
-                    self.lease.failed();
-                }
-                Err(Failed::Other(late))
-            })
+            client.timer.poll(cx, since + patience).map(|()| Err(self.late(late)))
         })
         .await
     }
@@ -341,6 +336,13 @@ impl Exchange {
     fn broken(&self, error: Malformed) -> Failed {
         self.lease.failed();
         Failed::Other(Error::Upstream(self.lease.error(Cause::Malformed(error))))
+    }
+
+    fn late(&self, error: Error) -> Failed {
+        if matches!(error, Error::ResponseTimeout) {
+            self.lease.failed();
+        }
+        Failed::Other(error)
     }
 
     fn closed(&self, cause: Cause) -> Failed {

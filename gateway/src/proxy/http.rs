@@ -26,8 +26,10 @@ use http::{Method, StatusCode, Version};
 use std::{rc::Rc, sync::Arc, time::Duration};
 use tokio::{io::AsyncWriteExt as _, time::Instant};
 
-/// What this gateway calls itself on the way to a backend (RFC 9110 §7.6.3).
+/// What this gateway calls itself on the way to a backend, after the version that the client speaks
+/// (RFC 9110 §7.6.3).
 const VIA: &[u8] = b"1.1 vers-gateway";
+const VIA_OLD: &[u8] = b"1.0 vers-gateway";
 
 /// How long the gateway's own answer may take to reach a client that no route was found for.
 const UNROUTED_IDLE: Duration = Duration::from_secs(30);
@@ -309,7 +311,11 @@ impl<'a> Session<'a> {
                 }
                 Said::Answer(mut head, length) => {
                     let options = hop_by_hop::strip(&mut head.fields);
-                    let keep = length != BodyLength::UntilClose && !closes(head.version, &options);
+                    // A 204 that tells a length may send it, too, later on.
+                    let may_go_on =
+                        head.status == StatusCode::NO_CONTENT && head.fields.has(Known::ContentLength);
+                    let keep =
+                        length != BodyLength::UntilClose && !may_go_on && !closes(head.version, &options);
                     let content = Content::Upstream { exchange, length, keep };
                     return Ok(Outgoing::Answer(Answer { head, content }));
                 }
@@ -343,7 +349,8 @@ impl<'a> Session<'a> {
         if let Some(asked) = asked {
             asked.upgrade.restore(&mut head.fields);
         }
-        head.fields.append_known(Known::Via, VIA);
+        let via = if self.version == Version::HTTP_10 { VIA_OLD } else { VIA };
+        head.fields.append_known(Known::Via, via);
         let mut text = self.buffers().text();
         write_request(head, &mut text);
         text.extend_from_slice(b"\r\n");

@@ -6,7 +6,7 @@ use tokio::{sync::Notify, task::spawn_local, time::Instant};
 /// How long addresses count. The resolver does not say how long they are good for.
 const FRESH: Duration = Duration::from_secs(10);
 
-/// How long a failed lookup is not repeated.
+/// How long a lookup is not repeated, whatever comes of it.
 const FAILED: Duration = Duration::from_secs(1);
 
 /// The addresses of one name. Whoever asks while they are looked up waits for the same answer.
@@ -19,8 +19,9 @@ pub(super) struct Name {
 #[derive(Debug, Default)]
 struct State {
     known: Option<Known>,
-    /// Until when that counts.
+    /// Until when that counts, and from when on it may be doubted.
     until: Option<Instant>,
+    doubtful: Option<Instant>,
     is_running: bool,
 }
 
@@ -51,9 +52,11 @@ impl Name {
         }
     }
 
-    /// None of the addresses took a connection: the name may mean others by now.
+    /// None of the addresses took a connection: the name may mean others by now. A server that is down
+    /// is no reason to ask the resolver with each request.
     pub(super) fn doubt(&self) {
-        self.state.borrow_mut().until = None;
+        let mut state = self.state.borrow_mut();
+        state.until = state.until.min(state.doubtful);
     }
 
     fn fresh(&self) -> Option<io::Result<Rc<[SocketAddr]>>> {
@@ -77,7 +80,8 @@ impl Name {
             }
             (Err(error), _) => (Err((error.kind(), error.to_string())), FAILED),
         };
-        (state.known, state.until) = (Some(known), Some(Instant::now() + lasts));
+        let now = Instant::now();
+        (state.known, state.until, state.doubtful) = (Some(known), Some(now + lasts), Some(now + FAILED));
     }
 }
 
@@ -140,6 +144,8 @@ mod tests {
                 assert_eq!((ask().await, resolver.asked.get()), (Ok(2), 2));
                 name.doubt();
                 resolver.says.set(Some(3));
+                assert_eq!((ask().await, resolver.asked.get()), (Ok(2), 2), "it was just looked up");
+                advance(FAILED).await;
                 assert_eq!((ask().await, resolver.asked.get()), (Ok(3), 3), "nobody answered there");
             })
             .await;
