@@ -5,11 +5,13 @@ use super::checks::{Lines, shown};
 use proptest::{collection::vec, prelude::*, sample::Index, sample::select};
 use vers_gateway::message::{Fields, is_field_value, is_token, trim};
 
-const NAMES: [&str; 40] = [
+const NAMES: [&str; 42] = [
     "accept",
     "close",
     "connection",
     "content-length",
+    "content_length",
+    "transfer_Encoding",
     "content-type",
     "cookie",
     "expect",

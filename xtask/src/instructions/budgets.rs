@@ -6,7 +6,7 @@ use crate::{Result, tree};
 
 /// More than this, in percent of what was accepted, is too much. The same build counts the same to a
 /// thousandth; another version of the compiler does not.
-const SLACK: f64 = 5.0;
+const SLACK: u64 = 5;
 
 const HEAD: &str = "\
 # Instructions that one request takes in the gateway, in user space, as `cargo xtask instructions` counts them
@@ -21,8 +21,7 @@ pub(crate) struct Budgets(BTreeMap<String, u64>);
 /// What to think of a count.
 pub(crate) enum Verdict {
     New,
-    /// By so many percent more than was accepted, or less.
-    Known(u64, f64),
+    Known { accepted: u64, count: u64 },
 }
 
 impl Budgets {
@@ -39,7 +38,7 @@ impl Budgets {
 
     pub(crate) fn judge(&self, name: &str, count: u64) -> Verdict {
         match self.0.get(name) {
-            Some(accepted) => Verdict::Known(*accepted, 100.0 * (count as f64 / *accepted as f64 - 1.0)),
+            Some(accepted) => Verdict::Known { accepted: *accepted, count },
             None => Verdict::New,
         }
     }
@@ -58,7 +57,7 @@ impl Verdict {
     pub(crate) fn is_over(&self) -> bool {
         match self {
             Self::New => true,
-            Self::Known(_, percent) => *percent > SLACK,
+            Self::Known { accepted, count } => 100 * count > (100 + SLACK) * accepted,
         }
     }
 }
@@ -67,13 +66,15 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::New => f.write_str("nothing was accepted before"),
-            Self::Known(accepted, percent) => {
+            Self::Known { accepted, count } => {
+                let percent = 100.0 * (*count as f64 / *accepted as f64 - 1.0);
                 write!(f, "{accepted} were accepted: {percent:+.1} %")?;
-                match percent {
-                    _ if *percent > SLACK => write!(f, ", more than {SLACK} % over"),
-                    _ if *percent < -SLACK => f.write_str(", worth accepting"),
-                    _ => Ok(()),
+                if self.is_over() {
+                    write!(f, ", more than {SLACK} % over")?;
+                } else if 100 * count < (100 - SLACK) * accepted {
+                    f.write_str(", worth accepting")?;
                 }
+                Ok(())
             }
         }
     }
