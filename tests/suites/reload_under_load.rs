@@ -175,9 +175,9 @@ async fn downloads(web: SocketAddr, mut turn: Turn) -> usize {
     raw.send("GET /slow HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
     raw.head().await;
     while turn.next().await {
-        let expected = format!("chunk {};\r\n", turn.done);
-        let chunk = raw.until("\r\n").await;
-        let chunk = format!("{}{}", chunk, raw.until("\r\n").await);
+        // A gateway may put what comes together into one chunk.
+        let expected = format!("chunk {};", turn.done);
+        let chunk = raw.until(";").await;
         if !chunk.ends_with(&expected) {
             turn.failed(format!("not {expected:?} but {chunk:?}"));
         }

@@ -119,7 +119,7 @@ async fn a_gibibyte_down_and_up_in_flat_memory() {
 async fn ten_thousand_idle_connections() {
     const CONNECTIONS: usize = 10_000;
     /// Bytes for each, buffers and timers included.
-    const EACH: u64 = 40 * 1024;
+    const EACH: u64 = 8 * 1024;
     raise_file_limit();
     let backend = Backend::hello().await;
     let gateway = gateway(&backend).await;

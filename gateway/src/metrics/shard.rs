@@ -15,34 +15,50 @@ pub(super) const BOUNDS: [f64; 14] =
 
 /// One shard. Written by one thread only, so an addition is a load and a store.
 ///
-/// The first cell is the counter, the gauge (as two's complement) or a histogram's sum in
-/// nanoseconds; a histogram's buckets follow.
+/// Most are counters. Theirs is in place: where there are thousands of routes, each piece of memory
+/// that a request touches is one that has to be fetched.
 #[derive(Debug)]
-pub(super) struct Cells(Box<[AtomicU64]>);
+pub(super) struct Cells {
+    /// The counter, the gauge (as two's complement) or a histogram's sum in nanoseconds.
+    value: AtomicU64,
+    /// A histogram's buckets.
+    buckets: Box<[AtomicU64]>,
+}
 
 impl Cells {
     pub(super) fn new(kind: Kind) -> Self {
         let buckets = if kind == Kind::Histogram { BOUNDS.len() + 1 } else { 0 };
-        Self((0..=buckets).map(|_| AtomicU64::new(0)).collect())
+        Self { value: AtomicU64::new(0), buckets: (0..buckets).map(|_| AtomicU64::new(0)).collect() }
     }
 
-    fn bump(&self, cell: usize, by: u64) {
-        if let Some(cell) = self.0.get(cell) {
-            cell.store(cell.load(Relaxed).wrapping_add(by), Relaxed);
+    fn bump(&self, by: u64) {
+        bump(&self.value, by);
+    }
+
+    fn bump_bucket(&self, bucket: usize) {
+        if let Some(bucket) = self.buckets.get(bucket) {
+            bump(bucket, 1);
         }
     }
 
     pub(super) fn add(&self, other: &Self) {
-        other.0.iter().enumerate().for_each(|(cell, theirs)| self.bump(cell, theirs.load(Relaxed)));
+        self.bump(other.value());
+        for (mine, theirs) in self.buckets.iter().zip(other.buckets()) {
+            bump(mine, theirs);
+        }
     }
 
     pub(super) fn value(&self) -> u64 {
-        self.0.first().map_or(0, |cell| cell.load(Relaxed))
+        self.value.load(Relaxed)
     }
 
     pub(super) fn buckets(&self) -> impl Iterator<Item = u64> + '_ {
-        self.0.iter().skip(1).map(|bucket| bucket.load(Relaxed))
+        self.buckets.iter().map(|bucket| bucket.load(Relaxed))
     }
+}
+
+fn bump(cell: &AtomicU64, by: u64) {
+    cell.store(cell.load(Relaxed).wrapping_add(by), Relaxed);
 }
 
 /// One thread's share of a counter. Clones share the cell and must stay on the same thread.
@@ -57,7 +73,7 @@ impl Counter {
 
     /// Adds any number.
     pub fn add(&self, by: u64) {
-        self.0.bump(0, by);
+        self.0.bump(by);
     }
 }
 
@@ -68,17 +84,17 @@ pub struct Gauge(pub(super) Arc<Cells>);
 impl Gauge {
     /// Adds one.
     pub fn inc(&self) {
-        self.0.bump(0, 1);
+        self.0.bump(1);
     }
 
     /// Takes one away.
     pub fn dec(&self) {
-        self.0.bump(0, u64::MAX);
+        self.0.bump(u64::MAX);
     }
 
     /// Replaces this share.
     pub fn set(&self, value: u64) {
-        self.0.bump(0, value.wrapping_sub(self.0.value()));
+        self.0.bump(value.wrapping_sub(self.0.value()));
     }
 }
 
@@ -91,7 +107,7 @@ impl Histogram {
     pub fn record(&self, duration: Duration) {
         let seconds = duration.as_secs_f64();
         let bucket = BOUNDS.partition_point(|bound| *bound < seconds);
-        self.0.bump(1 + bucket, 1);
-        self.0.bump(0, u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
+        self.0.bump_bucket(bucket);
+        self.0.bump(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
     }
 }

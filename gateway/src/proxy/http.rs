@@ -312,8 +312,8 @@ impl<'a> Session<'a> {
                 Said::Answer(mut head, length) => {
                     let options = hop_by_hop::strip(&mut head.fields);
                     // A 204 that tells a length may send it, too, later on.
-                    let may_go_on =
-                        head.status == StatusCode::NO_CONTENT && head.fields.has(Known::ContentLength);
+                    let told = head.fields.get(Known::ContentLength).is_some_and(|told| told != b"0");
+                    let may_go_on = head.status == StatusCode::NO_CONTENT && told;
                     let keep =
                         length != BodyLength::UntilClose && !may_go_on && !closes(head.version, &options);
                     let content = Content::Upstream { exchange, length, keep };
