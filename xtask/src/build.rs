@@ -61,6 +61,36 @@ pub(crate) fn gateway() -> Result {
     run(cargo().arg("build").args(NATIVE).args(["--bin", "vers-gateway"]))
 }
 
+/// The gateway for counting instructions: optimised itself, over the dependencies that the tests have
+/// compiled. In one unit, so that a change here does not move what is inlined there.
+pub(crate) fn counted() -> Result<PathBuf> {
+    const SETTINGS: [&str; 4] =
+        ["opt-level=3", "codegen-units=1", "debug-assertions=false", "overflow-checks=false"];
+    let mut build = cargo();
+    build.arg("build").args(NATIVE).args(["--bin", "vers-gateway"]).env("CARGO_INCREMENTAL", "0");
+    for setting in SETTINGS {
+        build.arg("--config").arg(format!("profile.dev.package.vers-gateway.{setting}"));
+    }
+    run(&mut build)?;
+    // The next build of the gateway takes its place.
+    let kept = tree::target().join("instructions/vers-gateway");
+    fs::create_dir_all(tree::target().join("instructions"))?;
+    fs::copy(tree::gateway(), &kept)?;
+    Ok(kept)
+}
+
+/// The soak against the release build, where somebody made one; else against the tests' daemon.
+pub(crate) fn soak(arguments: &[&str]) -> Result {
+    plugins()?;
+    let mut soak = cargo();
+    soak.args(["test", "--package", "gateway-tests", "--test", "soak", "--"]).args(arguments);
+    let release = tree::target().join("release/vers-gateway");
+    if release.is_file() {
+        soak.arg("--daemon").arg(release);
+    }
+    run(&mut soak)
+}
+
 fn first_party(compiler: Option<&Path>) -> Result {
     let packages = PLUGINS.iter().flat_map(|name| ["--package", name]);
     components(compiler, &packages.collect::<Vec<_>>())?;

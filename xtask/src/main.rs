@@ -1,7 +1,8 @@
-//! What a developer types: `cargo xtask wasm | plugins | test | demo`.
+//! What a developer types: `cargo xtask wasm | plugins | test | demo | soak | instructions`.
 
 mod build;
 mod demo;
+mod instructions;
 mod tree;
 
 use std::{env, process::ExitCode};
@@ -14,7 +15,12 @@ cargo xtask wasm                make this Rust toolchain able to build plugins (
 cargo xtask plugins [--guests]  build the first-party plugins; with --guests those of the tests too
 cargo xtask test [ARGUMENT...]  build all of them and run all tests; arguments go to `cargo test`
 cargo xtask demo [--smoke]      build and start the gateway with plugins in front of an application;
-                                with --smoke check that all of it works, and stop";
+                                with --smoke check that all of it works, and stop
+cargo xtask soak [--minutes N]  mixed traffic against the gateway for 20 minutes, or N: no wrong answer, flat
+                                memory, nothing left; the release build, where there is one
+cargo xtask instructions [--accept]
+                                count the instructions of a request with valgrind, and fail where they are more
+                                than bench/instructions.toml allows; with --accept write them there";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -24,6 +30,9 @@ fn main() -> ExitCode {
         ["plugins"] => build::plugins(),
         ["plugins", "--guests"] => build::plugins_and_guests(),
         ["test", rest @ ..] => build::test(rest),
+        ["instructions"] => instructions::run(instructions::Mode::Compare),
+        ["instructions", "--accept"] => instructions::run(instructions::Mode::Accept),
+        ["soak", rest @ ..] => build::soak(rest),
         ["demo"] => demo::run(demo::Mode::Show),
         ["demo", "--smoke"] => demo::run(demo::Mode::Smoke),
         _ => {

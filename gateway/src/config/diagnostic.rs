@@ -72,8 +72,14 @@ impl Diagnostic {
 /// Prints diagnostics one below the other: message, `file:line:column`, the line, caret, advice.
 pub fn render(source: &Source, diagnostics: &[Diagnostic], color: bool) -> String {
     let renderer = if color { Renderer::styled() } else { Renderer::plain() };
+    // The renderer makes control characters of ASCII visible, and not those of Latin-1, which take as
+    // many bytes as this dot: places stay where they are.
+    let file = Source {
+        name: source.name.clone(),
+        text: source.text.replace(|char| matches!(char, '\u{80}'..='\u{9f}'), "·"),
+    };
     let blocks: Vec<String> =
-        diagnostics.iter().map(|diagnostic| renderer.render(&[group(source, diagnostic)])).collect();
+        diagnostics.iter().map(|diagnostic| renderer.render(&[group(&file, diagnostic)])).collect();
     let mut text = blocks.join("\n\n");
     if !text.is_empty() {
         text.push('\n');
@@ -93,17 +99,16 @@ fn group<'a>(source: &'a Source, diagnostic: &'a Diagnostic) -> Group<'a> {
         let span = visible(&source.text, span);
         snippet = snippet.annotation(AnnotationKind::Context.span(span).label(printable(label)));
     }
-    let group = level.primary_title(diagnostic.message.as_str()).element(snippet);
+    let group = level.primary_title(printable(&diagnostic.message)).element(snippet);
     match &diagnostic.help {
         Some(help) => group.element(Level::HELP.message(printable(help))),
         None => group,
     }
 }
 
-/// Labels and advice repeat what was written, and the renderer takes them as they are: a terminal must
-/// not obey it.
+/// Messages repeat what was written: a terminal must not obey it.
 fn printable(text: &str) -> String {
-    text.replace(|char: char| char.is_control() && char != '\n', "\u{fffd}")
+    text.replace(|char: char| char.is_control() && !matches!(char, '\n' | '\t'), "\u{fffd}")
 }
 
 /// The part of a span that one line can show, inside the text whatever the span says: an array over
@@ -162,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_terminal_is_told_nothing_that_it_would_obey() {
-        let odd = "a\u{1b}[2Jb";
+        let odd = "a\u{1b}[2Jb\u{9b}2J";
         let diagnostic = Diagnostic::error(0..1, odd).label(odd).help(odd).also(2..3, odd);
         let text = render(&Source::new("a.toml", odd), &[diagnostic], false);
         assert!(!text.contains(|char: char| char.is_control() && char != '\n'), "{text:?}");

@@ -61,7 +61,7 @@ impl Forwarding {
         let client = self.client(fields, trusted_proxies);
         // Proxies maintain one family of headers and let the other through as the client sent it:
         // where they disagree, `Forwarded` is not the proxies'.
-        let told = self.first_stranger(list(fields, Known::Forwarded).map(forwarded_for), trusted_proxies);
+        let told = self.first_stranger(elements(fields).map(forwarded_for), trusted_proxies);
         if fields.has(Known::Forwarded) && told != client {
             fields.remove(Known::Forwarded);
         }
@@ -85,9 +85,10 @@ impl Forwarding {
     /// Walks the chain from its end, which the nearest proxy wrote, to the first stranger in it.
     fn client(&self, fields: &Fields, trusted_proxies: &[IpNet]) -> ClientAddr {
         if fields.has(Known::XForwardedFor) {
-            self.first_stranger(list(fields, Known::XForwardedFor).map(node), trusted_proxies)
+            let addresses = lines(fields, Known::XForwardedFor).flat_map(|line| line.split(','));
+            self.first_stranger(addresses.map(|address| node(address.trim())), trusted_proxies)
         } else {
-            self.first_stranger(list(fields, Known::Forwarded).map(forwarded_for), trusted_proxies)
+            self.first_stranger(elements(fields).map(forwarded_for), trusted_proxies)
         }
     }
 
@@ -125,11 +126,28 @@ fn contains(networks: &[IpNet], ip: IpAddr) -> bool {
     networks.iter().any(|network| network.contains(&ip))
 }
 
-/// All elements of a list field, across its lines. A line that is not text ends in an element that
-/// is no address.
-fn list(fields: &Fields, known: Known) -> impl Iterator<Item = &str> {
-    let text = |value| std::str::from_utf8(value).unwrap_or("?");
-    fields.all(known).flat_map(move |value| text(value).split(',')).map(str::trim)
+/// All lines of a field. One that is not text becomes one that holds no address.
+fn lines(fields: &Fields, known: Known) -> impl Iterator<Item = &str> {
+    fields.all(known).map(|value| std::str::from_utf8(value).unwrap_or("?"))
+}
+
+/// All elements of `Forwarded`, across its lines.
+fn elements(fields: &Fields) -> impl Iterator<Item = &str> {
+    lines(fields, Known::Forwarded).flat_map(|line| split_unquoted(line, ','))
+}
+
+/// Splits where a separator stands outside of a quoted string (RFC 9110 §5.6.4): proxies put the host
+/// that a client names in quotes, with whatever it holds.
+fn split_unquoted(text: &str, separator: char) -> impl Iterator<Item = &str> {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    text.split(move |char| {
+        if std::mem::take(&mut is_escaped) {
+            return false;
+        }
+        is_escaped = is_quoted && char == '\\';
+        is_quoted ^= char == '"';
+        char == separator && !is_quoted
+    })
 }
 
 /// An address as `X-Forwarded-For` and RFC 7239 §6 write it: bare, bracketed, with or without port.
@@ -147,10 +165,9 @@ fn node(text: &str) -> Option<ClientAddr> {
 }
 
 fn forwarded_for(element: &str) -> Option<ClientAddr> {
-    element.split(';').find_map(|pair| {
-        let (key, value) = pair.trim().split_once('=')?;
-        key.eq_ignore_ascii_case("for").then(|| node(value)).flatten()
-    })
+    let mut pairs = split_unquoted(element, ';').filter_map(|pair| pair.trim().split_once('='));
+    let (_, value) = pairs.find(|(key, _)| key.eq_ignore_ascii_case("for"))?;
+    node(value)
 }
 
 fn join(fields: &Fields, known: Known, last: &[u8]) -> Vec<u8> {
@@ -262,6 +279,20 @@ mod tests {
         });
         assert_eq!(text(&headers, "forwarded"), "for=10.0.0.9;host=\"a:8080\";proto=http");
         assert!(!headers.has(Known::XRealIp));
+    }
+
+    #[test]
+    fn what_stands_in_quotes_is_the_clients_own() {
+        for forwarded in [
+            "for=192.0.2.1;host=\"a, for=6.6.6.6\"",
+            "host=\"a;for=6.6.6.6\";for=192.0.2.1",
+            "for=192.0.2.1;host=\"a\\\", for=6.6.6.6\"",
+        ] {
+            let sent = [("forwarded", forwarded)];
+            check(&Case { peer: "10.0.0.9", sent: &sent, client: "192.0.2.1", chain: "10.0.0.9" });
+        }
+        let sent = [("forwarded", "for=unknown;for=6.6.6.6")];
+        check(&Case { peer: "10.0.0.9", sent: &sent, client: "10.0.0.9", chain: "10.0.0.9" });
     }
 
     #[test]

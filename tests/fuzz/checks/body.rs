@@ -25,6 +25,7 @@ pub(crate) fn in_pieces(length: BodyLength, bytes: &[u8], pieces: &[u8]) {
     let some = decode(length, bytes, pieces);
     assert_eq!(whole.as_ref().ok(), some.as_ref().ok(), "{pieces:?}: {length:?}, {}", shown(bytes));
     if length == BodyLength::Chunked {
+        limited(bytes, whole.as_ref().ok());
         as_read_plainly(bytes, whole.as_ref().ok());
     } else {
         let most = if let BodyLength::Exact(most) = length { most as usize } else { usize::MAX };
@@ -51,7 +52,15 @@ pub(crate) struct Body {
 /// Decodes bytes that arrive in pieces of these sizes, over and over; all at once where there are
 /// none.
 pub(crate) fn decode(length: BodyLength, bytes: &[u8], pieces: &[u8]) -> Result<Body, Malformed> {
-    let mut decoder = Decoder::new(length);
+    decode_with(Decoder::new(length), length, bytes, pieces)
+}
+
+fn decode_with(
+    mut decoder: Decoder,
+    length: BodyLength,
+    bytes: &[u8],
+    pieces: &[u8],
+) -> Result<Body, Malformed> {
     let mut body = Body { data: Vec::new(), consumed: 0, ended: false, trailers: None };
     let (mut held, mut left) = (Vec::new(), bytes);
     let mut sizes = pieces.iter().cycle();
@@ -76,6 +85,20 @@ pub(crate) fn decode(length: BodyLength, bytes: &[u8], pieces: &[u8]) -> Result<
     let can_end = decoder.end_of_input().is_ok();
     assert_eq!(can_end, body.ended || length == BodyLength::UntilClose, "an end was taken for the end");
     Ok(body)
+}
+
+/// A limit changes nothing about bodies within it, and lets no byte more through.
+fn limited(bytes: &[u8], whole: Option<&Body>) {
+    let Some(body) = whole else { return };
+    let limit = |limit: usize| {
+        decode_with(Decoder::limited(BodyLength::Chunked, limit as u64), BodyLength::Chunked, bytes, &[])
+    };
+    if body.ended {
+        assert_eq!(limit(body.data.len()).as_ref(), Ok(body), "{}", shown(bytes));
+    }
+    if let Some(less) = body.data.len().checked_sub(1) {
+        assert_eq!(limit(less).err(), Some(Malformed::BodyTooLarge), "{}", shown(bytes));
+    }
 }
 
 /// RFC 9112 §7.1 once more, in the simplest way, on all bytes at once; sizes and trailers are

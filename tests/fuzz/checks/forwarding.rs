@@ -85,32 +85,60 @@ fn after_a_proxy(
         assert!(!name.contains(&b'_') && !name.eq_ignore_ascii_case(b"x-real-ip"), "{}", shown(&name));
     }
     // Somebody else than the proxy, if the proxy says so; and never what a stranger said to it.
-    if client != peer.into() {
-        let told = if chain.len() > 1 { &chain } else { &elements };
-        // A line that is no text says nothing at all.
-        let told = told[..told.len() - 1].iter().map(|line| std::str::from_utf8(line).unwrap_or("?"));
-        let last = told.collect::<Vec<_>>().join(",");
-        assert!(!last.is_empty(), "{client} is told by nobody");
-        let strangers = last.rsplit(',').map(address).take_while(Option::is_some).flatten();
-        let first = strangers.clone().find(|ip| !is_trusted(*ip));
-        let expected = first.or(strangers.last()).map(ClientAddr::from);
-        assert_eq!(Some(client), expected, "of {last:?}");
-    }
+    // With X-Forwarded-For, that is what counts. A line that is no text says nothing at all.
+    let (lines, is_forwarded) = if chain.len() > 1 { (chain, false) } else { (elements, true) };
+    let lines = &lines[..lines.len() - 1];
+    let told: Vec<Option<IpAddr>> = lines
+        .iter()
+        .map(|line| std::str::from_utf8(line).unwrap_or("?"))
+        .flat_map(|line| if is_forwarded { unquoted(line, b',') } else { line.split(',').collect() })
+        .map(|element| if is_forwarded { node(of_element(element)?) } else { node(element.trim()) })
+        .collect();
+    let addresses = told.iter().rev().map_while(|address| *address);
+    let stranger = addresses.clone().find(|address| !is_trusted(*address));
+    let expected = stranger.or(addresses.last()).unwrap_or(peer);
+    assert_eq!(client, expected.into(), "of {:?}", lines.iter().map(|line| shown(line)).collect::<Vec<_>>());
 }
 
-/// The address in one element of either family, as a reader sees it who knows only the usual forms.
-fn address(element: &str) -> Option<IpAddr> {
-    let of_forwarded = element.split(';').find_map(|pair| {
-        let (key, value) = pair.trim().split_once('=')?;
-        key.eq_ignore_ascii_case("for").then_some(value)
-    });
-    let text = of_forwarded.unwrap_or(element).trim().trim_matches('"');
+/// An address in the usual forms.
+fn node(text: &str) -> Option<IpAddr> {
+    let text = text.trim_matches('"');
     let bare = match text.strip_prefix('[') {
-        Some(v6) => v6.split(']').next()?,
-        None if text.matches(':').count() == 1 => text.split(':').next()?,
+        Some(v6) => v6.find(']').map(|end| &v6[..end])?,
+        None if text.matches(':').count() == 1 => &text[..text.find(':')?],
         None => text,
     };
-    bare.parse::<IpAddr>().ok()
+    bare.parse().ok()
+}
+
+fn of_element(element: &str) -> Option<&str> {
+    let pairs = unquoted(element, b';').into_iter();
+    let (_, value) = pairs
+        .filter_map(|pair| pair.trim().split_once('='))
+        .find(|(key, _)| key.eq_ignore_ascii_case("for"))?;
+    Some(value)
+}
+
+/// The parts between separators that stand in no quoted string.
+fn unquoted(text: &str, separator: u8) -> Vec<&str> {
+    let (mut parts, mut start, mut at) = (Vec::new(), 0, 0);
+    let bytes = text.as_bytes();
+    let mut is_open = false;
+    while at < bytes.len() {
+        match bytes[at] {
+            // The next byte is no quote, or the first one of a character: both are no end.
+            b'\\' if is_open => at += 1,
+            b'"' => is_open = !is_open,
+            byte if byte == separator && !is_open => {
+                parts.push(&text[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    parts.push(&text[start..]);
+    parts
 }
 
 /// RFC 7239 §4.

@@ -29,6 +29,9 @@ const CONNECTION: [&str; 9] = [
 /// They say what the message is, so nobody can nominate them away.
 const MESSAGE: [&str; 2] = ["host", "content-length"];
 
+/// Backends that take `_` for `-` would frame by these.
+const FRAMING: [&[u8]; 2] = [b"content-length", b"transfer-encoding"];
+
 /// Panics where a rule is broken for a message with these fields.
 pub(crate) fn of(sent: &Fields) {
     let mut fields = sent.clone();
@@ -58,7 +61,8 @@ fn kept(before: &Lines, takes_trailers: bool) -> Lines {
         let is_nominated = nominated.iter().any(|nominated| name.eq_ignore_ascii_case(nominated));
         // Not fields of anybody, and yet somebody may have sent one of that name.
         let is_option = is(&["close"]);
-        !is(&CONNECTION) && (!is_nominated || is(&MESSAGE) || is_option)
+        let is_alike = name.contains(&b'_') && FRAMING.contains(&super::folded(name).as_slice());
+        !is(&CONNECTION) && !is_alike && (!is_nominated || is(&MESSAGE) || is_option)
     };
     let mut kept: Lines = before.iter().filter(|(name, _)| is_kept(name)).cloned().collect();
     if takes_trailers {
@@ -77,6 +81,7 @@ fn trailers(sent: &Fields, before: &Lines) {
         let name = super::folded(name);
         let framing: [&[u8]; 5] = [b"host", b"content-length", b"trailer", b"expect", b"via"];
         let is_meant = !framing.contains(&name.as_slice())
+            && !FRAMING.contains(&name.as_slice())
             && !CONNECTION.iter().any(|known| known.as_bytes() == name.as_slice() && !name.contains(&b'_'))
             && name != b"forwarded"
             && name != b"x-real-ip"

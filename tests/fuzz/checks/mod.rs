@@ -7,6 +7,7 @@
 pub(crate) mod authority;
 pub(crate) mod body;
 pub(crate) mod configuration;
+pub(crate) mod cookie;
 pub(crate) mod forwarding;
 pub(crate) mod handshake;
 pub(crate) mod hop_by_hop;

@@ -62,3 +62,8 @@ fn routes() {
 fn configurations() {
     all("configuration", checks::configuration::check);
 }
+
+#[test]
+fn cookies() {
+    all("cookie", checks::cookie::check);
+}

@@ -78,6 +78,13 @@ proptest! {
     }
 
     #[test]
+    fn a_cookie_is_found_by_its_whole_name(
+        lines in vec("(Cookie|cookie|COOKIE|X): ?((x|X)?(id|ID|i|)=?[a=]{0,2}(;| ; ?|,)){0,4}", 0..3),
+    ) {
+        checks::cookie::check(lines.join("\n").as_bytes());
+    }
+
+    #[test]
     fn handshakes_have_one_key_and_one_answer(lines in vec(handshake_line(), 0..4)) {
         checks::handshake::check(lines.join("\n").as_bytes());
     }

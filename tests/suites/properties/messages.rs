@@ -5,11 +5,13 @@ use super::checks::{Lines, shown};
 use proptest::{collection::vec, prelude::*, sample::Index, sample::select};
 use vers_gateway::message::{Fields, is_field_value, is_token, trim};
 
-const NAMES: [&str; 40] = [
+const NAMES: [&str; 42] = [
     "accept",
     "close",
     "connection",
     "content-length",
+    "content_length",
+    "transfer_Encoding",
     "content-type",
     "cookie",
     "expect",
@@ -48,7 +50,7 @@ const NAMES: [&str; 40] = [
     "a b",
 ];
 
-const VALUES: [&str; 64] = [
+const VALUES: [&str; 66] = [
     "",
     "0",
     "1",
@@ -112,6 +114,8 @@ const VALUES: [&str; 64] = [
     "for=192.0.2.1;proto=https",
     "for=\"[2001:db8::7]\", for=10.0.0.3",
     "For=_hidden",
+    "for=192.0.2.1;host=\"a, for=6.6.6.6\"",
+    "host=\"a;for=6.6.6.6\";for=10.0.0.1",
     "a\u{e9}b",
 ];
 
