@@ -16,12 +16,14 @@ use tokio::task::LocalSet;
 /// An answer that is not as it must be.
 type Wrong = Box<dyn std::error::Error + Send + Sync>;
 
-const USAGE: &str = "soak [--minutes N] [--daemon PATH] [--seed N]";
+const USAGE: &str = "soak [--minutes N] [--daemon PATH] [--seed N] [--only PART_OF_A_KIND_OF_TRAFFIC]";
 
 struct Options {
     length: Duration,
     daemon: PathBuf,
     seed: u64,
+    /// What the names of all traffic hold: to find out what is to blame.
+    only: String,
 }
 
 fn main() -> ExitCode {
@@ -44,7 +46,7 @@ fn main() -> ExitCode {
 
 fn options() -> Result<Options, Wrong> {
     let daemon = env!("CARGO_BIN_EXE_test-daemon").into();
-    let mut options = Options { length: Duration::from_secs(20 * 60), daemon, seed: 1 };
+    let mut options = Options { length: Duration::from_secs(20 * 60), daemon, seed: 1, only: String::new() };
     let mut arguments = env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let value = arguments.next().ok_or_else(|| format!("{argument} wants a value"))?;
@@ -52,6 +54,7 @@ fn options() -> Result<Options, Wrong> {
             "--minutes" => options.length = Duration::from_secs_f64(60.0 * value.parse::<f64>()?),
             "--daemon" => options.daemon = value.into(),
             "--seed" => options.seed = value.parse()?,
+            "--only" => options.only = value,
             _ => return Err(format!("{argument} is not known").into()),
         }
     }
@@ -63,7 +66,7 @@ async fn soak(options: &Options) -> Vec<String> {
     println!("{}, {:?}, seed {}", options.daemon.display(), options.length, options.seed);
     let stage = Rc::new(stage::Stage::set(&options.daemon).await);
     let before = watch::Standing::of(&stage).await;
-    let mut load = tally::Load::new(options.seed);
+    let mut load = tally::Load::new(options.seed, &options.only);
     clients::add(&mut load, &stage);
     rude::add(&mut load, &stage);
     reloads::add(&mut load, &stage);

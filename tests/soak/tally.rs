@@ -21,6 +21,7 @@ const TOLD: usize = 10;
 pub(crate) struct Load {
     over: Rc<Cell<bool>>,
     random: Random,
+    only: String,
     kinds: Vec<Rc<Kind>>,
     clients: Vec<JoinHandle<()>>,
 }
@@ -43,8 +44,10 @@ pub(crate) struct Turn {
 }
 
 impl Load {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self { over: Rc::default(), random: Random::new(seed), kinds: Vec::new(), clients: Vec::new() }
+    /// Of the kinds whose names hold `only`.
+    pub(crate) fn new(seed: u64, only: &str) -> Self {
+        let (random, only) = (Random::new(seed), only.to_owned());
+        Self { over: Rc::default(), random, only, kinds: Vec::new(), clients: Vec::new() }
     }
 
     /// Starts so many clients of a kind.
@@ -52,6 +55,9 @@ impl Load {
     where
         F: Future<Output = ()> + 'static,
     {
+        if !name.contains(&self.only) {
+            return;
+        }
         let kind = Rc::new(Kind {
             name,
             clients: clients.into(),

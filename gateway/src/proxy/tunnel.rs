@@ -10,7 +10,7 @@ use crate::{
     drain::Guard,
     ids::ClientAddr,
     metrics::{Counter, Gauge},
-    relay::{Counters, End, Side, relay},
+    relay::{Counters, End, Means, Side, relay},
     snapshot::LocalRoute,
     upstream::Seat,
 };
@@ -78,7 +78,8 @@ impl Tunnel {
         let Self { client, upstream, idle, open, sent, received, line, worker, _guard } = self;
         let _open = Open::new(open);
         let counters = Counters { sent: &sent, received: &received };
-        let summary = relay(client, upstream.side, idle, &worker.buffers, counters).await;
+        let means = Means { buffers: &worker.buffers, turns: &worker.turns };
+        let summary = relay(client, upstream.side, idle, means, counters).await;
         match &summary.end {
             End::Closed => {}
             End::Idle => worker.count_cut(Cut::Tunnel),

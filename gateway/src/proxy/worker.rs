@@ -9,6 +9,7 @@ use crate::{
     ids::RequestIds,
     io::Buffers,
     metrics::{Metrics, names},
+    relay::Turns,
     snapshot::{Local, Parts, Snapshot},
 };
 use std::{cell::RefCell, rc::Rc, sync::Arc};
@@ -21,6 +22,7 @@ pub struct Worker {
     cuts: CutCounters,
     pub(super) ids: RequestIds,
     pub(super) buffers: Buffers,
+    pub(super) turns: Rc<Turns>,
     pub(super) date: Date,
 }
 
@@ -35,6 +37,7 @@ impl Worker {
             // apart.
             ids: RequestIds::new(getrandom::u64().unwrap_or_default()),
             buffers: Buffers::default(),
+            turns: Rc::default(),
             date: Date::default(),
         }
     }
