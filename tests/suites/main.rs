@@ -25,6 +25,7 @@ mod retries; // what is sent once more, and what never
 mod scale; // much of everything, in flat memory
 mod tcp; // raw TCP routes
 mod tidy; // habits that a machine can check
+mod tls; // certificates and handshakes, and what goes over them
 mod websocket; // protocols that begin as a request
 mod wire_faults; // backends and clients that misbehave on the wire
 mod wire_requests; // raw requests, each with its verdict
