@@ -15,6 +15,9 @@ pub use certificate::{Certificate, CertificateError, Kind};
 pub use connector::{Connector, connector};
 pub use names::{Certificates, Entry};
 pub use stream::ServerStream;
+
+use names::Asked;
+use stream::Trouble;
 pub use terminator::{HandshakeError, Terminator, Tickets};
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
