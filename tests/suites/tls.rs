@@ -1,6 +1,11 @@
 //! TLS towards clients: certificates, handshakes, and what goes over them.
 
-use gateway_tests::{Backend, Pki, Raw, TestGateway, TlsClient, certificate_table, eventually, tls, within};
+use gateway_tests::{
+    Backend, Pair, Pki, Raw, TestGateway, TlsClient, certificate_table, eventually, replace, tls, within,
+};
+use http::Response;
+use http_body_util::Full;
+use rustls::HandshakeKind;
 use std::net::SocketAddr;
 use tokio::{io::AsyncReadExt as _, process::Command};
 
@@ -310,4 +315,366 @@ async fn run(program: &str, arguments: &[&str]) -> std::io::Result<String> {
 
 async fn openssl(arguments: &[&str]) -> std::io::Result<String> {
     run("openssl", &[&["s_client"], arguments].concat()).await
+}
+
+/// Files of these pairs, as [`TestGateway::with_files`] takes them.
+fn files_of<'a>(pairs: &'a [(&str, &'a Pair)]) -> Vec<(String, &'a str)> {
+    let files = pairs.iter().flat_map(|(name, pair)| {
+        [(format!("{name}.pem"), pair.cert.as_str()), (format!("{name}-key.pem"), pair.key.as_str())]
+    });
+    files.collect()
+}
+
+fn start(toml: &str, pairs: &[(&str, &Pair)], watch: bool) -> TestGateway {
+    let files = files_of(pairs);
+    let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (name.as_str(), *text)).collect();
+    TestGateway::prepared(toml, watch, &files).expect("the gateway starts")
+}
+
+#[tokio::test]
+async fn changed_files_are_taken_over_and_connections_stay() {
+    let backend = Backend::hello().await;
+    let pki = Pki::new();
+    let (first, second) = (pki.issue(&["app.test"]), pki.issue(&["app.test"]));
+    let toml = config(backend.addr(), &certificate_table("web"));
+    let gateway = start(&toml, &[("web", &first)], true);
+    let client = pki.client("app.test");
+    let address = gateway.addr_of("tls");
+    let mut open = client.raw(address).await;
+    assert_eq!(tls::shown(&open.stream), tls::der(&first.cert));
+    // The certificate without its key: half of a renewal.
+    replace(&gateway.folder().join("web.pem"), &second.cert);
+    eventually("the mismatch to be told", async || {
+        (gateway.metric("vers_certificate_problem", &["certificate=\"web\""]).await == 1.0).then_some(())
+    })
+    .await;
+    let status = gateway.status().await;
+    let problem = status["certificates"][0]["problem"].as_str().expect("a problem").to_owned();
+    assert!(problem.contains("another certificate"), "{problem}");
+    assert_eq!(status["last_reload"]["error"], serde_json::Value::Null, "the rest was taken over");
+    let still = client.connect(address).await.expect("a handshake");
+    assert_eq!(tls::shown(&still), tls::der(&first.cert));
+    // The other half.
+    replace(&gateway.folder().join("web-key.pem"), &second.key);
+    eventually("the new certificate", async || {
+        let stream = client.connect(address).await.expect("a handshake");
+        (tls::shown(&stream) == tls::der(&second.cert)).then_some(())
+    })
+    .await;
+    eventually("the problem to be over", async || {
+        (gateway.metric("vers_certificate_problem", &[]).await == 0.0).then_some(())
+    })
+    .await;
+    open.send("GET / HTTP/1.1\r\nhost: app.test\r\n\r\n").await;
+    open.until("hello").await;
+}
+
+#[tokio::test]
+async fn a_wrong_path_is_an_error_of_the_configuration() {
+    let backend = Backend::hello().await;
+    let pki = Pki::new();
+    let pair = pki.issue(&["app.test"]);
+    let toml = config(backend.addr(), &certificate_table("web"));
+    let gateway = start(&toml, &[("web", &pair)], false);
+    gateway.write(&toml.replace("web-key.pem", "wbe-key.pem"));
+    let refused = gateway.reload().await.expect_err("no such file");
+    assert!(refused.text.contains("wbe-key.pem") && refused.text.contains("gateway.toml:"), "{refused}");
+    assert!(pki.client("app.test").connect(gateway.addr_of("tls")).await.is_ok());
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_files_is_said() {
+    let backend = Backend::hello().await;
+    let pki = Pki::new();
+    let (pair, other) = (pki.issue(&["app.test"]), pki.issue(&["app.test"]));
+    let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMAA=\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    for (cert, key, said) in [
+        (pair.cert.as_str(), other.key.as_str(), "the private key belongs to another certificate"),
+        (&pair.key, &pair.key, "it holds no certificate"),
+        (&pair.cert, &pair.cert, "it holds no private key"),
+        (&pair.cert, encrypted, "its private key is encrypted"),
+        (broken, &pair.key, "the certificate cannot be read"),
+        ("-----BEGIN CERTIFICATE-----\n", &pair.key, "it is no PEM file"),
+    ] {
+        let toml = config(backend.addr(), &certificate_table("web"));
+        let files = [("web.pem", cert), ("web-key.pem", key)];
+        let error = TestGateway::prepared(&toml, false, &files).expect_err(said).to_string();
+        assert!(error.contains(said) && error.contains("certificate `web`"), "{error}");
+    }
+    // One file may hold both.
+    let both = format!("{}{}", pair.key, pair.cert);
+    let toml = config(backend.addr(), "[certificate.web]\ncert = \"both.pem\"\n");
+    let gateway = TestGateway::with_files(&toml, &[("both.pem", &both)]);
+    assert!(pki.client("app.test").connect(gateway.addr_of("tls")).await.is_ok());
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_told_and_still_shown() {
+    let backend = Backend::hello().await;
+    let pki = Pki::new();
+    let pair = pki.issue_with(&["app.test"], &rcgen::PKCS_ECDSA_P256_SHA256, |params| {
+        params.not_before = rcgen::date_time_ymd(2001, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2001, 2, 1);
+    });
+    let toml = config(backend.addr(), &certificate_table("web"));
+    let gateway = start(&toml, &[("web", &pair)], false);
+    let expiry = gateway.metric("vers_certificate_expiry_timestamp_seconds", &["certificate=\"web\""]).await;
+    assert_eq!(expiry, 980_985_600.0);
+    assert_eq!(gateway.status().await["certificates"][0]["expired"], true);
+    let error = pki.client("app.test").connect(gateway.addr_of("tls")).await.expect_err("too old");
+    assert!(error.to_string().contains("Expired") || error.to_string().contains("expired"), "{error}");
+    let path = gateway.folder().join("gateway.toml");
+    let checking = tokio::task::spawn_blocking(move || vers_gateway::server::check(&path, false));
+    let checked = within("a check", checking).await.expect("an end").expect("no error");
+    assert!(checked.warnings.contains("expired on 2001-02-01"), "{}", checked.warnings);
+}
+
+#[tokio::test]
+async fn each_client_is_shown_what_it_understands() {
+    let backend = Backend::hello().await;
+    let pki = Pki::new();
+    let kinds = [
+        ("ecdsa", &rcgen::PKCS_ECDSA_P256_SHA256, "ECDSA+SHA256"),
+        ("rsa", &rcgen::PKCS_RSA_SHA256, "RSA-PSS+SHA256"),
+        ("ed", &rcgen::PKCS_ED25519, "ed25519"),
+    ];
+    let pairs = kinds.map(|(name, kind, _)| (name, pki.issue_with(&["app.test"], kind, |_| {})));
+    let pairs: Vec<(&str, &Pair)> = pairs.iter().map(|(name, pair)| (*name, pair)).collect();
+    // RSA stands first, and counts least.
+    let tables: String = ["rsa", "ed", "ecdsa"].map(certificate_table).concat();
+    let gateway = start(&config(backend.addr(), &tables), &pairs, false);
+    let address = gateway.addr_of("tls");
+    let stream = pki.client("app.test").connect(address).await.expect("a handshake");
+    assert_eq!(tls::shown(&stream), tls::der(&pairs[0].1.cert));
+    for (name, _, algorithms) in kinds {
+        for server_name in [&["-servername", "app.test"][..], &["-noservername"]] {
+            let address = address.to_string();
+            let arguments = [&["-connect", &address, "-sigalgs", algorithms], server_name].concat();
+            let Ok(output) = openssl(&arguments).await else { return };
+            let pair = pairs.iter().find(|(known, _)| *known == name).expect("a pair").1;
+            assert!(
+                output.replace('\n', "").contains(&pair.cert.replace(['\r', '\n'], "")),
+                "{name}: {output}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn sessions_go_on_whichever_worker_a_client_comes_to() {
+    let backend = Backend::hello().await;
+    let pki = Pki::new();
+    let pair = pki.issue(&["app.test"]);
+    let toml = format!("{}[gateway]\nworkers = 4\n", config(backend.addr(), &certificate_table("web")));
+    let gateway = start(&toml, &[("web", &pair)], false);
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let config = tls::config(&[pki.certificate()], &[version], None);
+        let client = pki.client("app.test").configured(config);
+        for times in 0..12 {
+            if times == 6 {
+                // The keys survive a reload.
+                gateway.write(&format!("{toml}shutdown_grace = \"1{}s\"\n", u16::from(version.version)));
+                gateway.reload().await.expect("a reload");
+            }
+            let mut raw = client.raw(gateway.addr_of("tls")).await;
+            raw.send("GET / HTTP/1.1\r\nhost: app.test\r\n\r\n").await;
+            raw.until("hello").await;
+            let kind = raw.stream.get_ref().1.handshake_kind();
+            let expected = if times == 0 { HandshakeKind::Full } else { HandshakeKind::Resumed };
+            assert_eq!(kind, Some(expected), "{:?}, time {times}", version.version);
+        }
+    }
+    counted(&gateway, "full", 2.0).await;
+    counted(&gateway, "resumed", 22.0).await;
+}
+
+#[tokio::test]
+async fn a_client_shows_who_it_is_and_nobody_else_does() {
+    let backend = Backend::hello().await;
+    let (pki, clients, strangers) = (Pki::new(), Pki::new(), Pki::new());
+    let pair = pki.issue(&["app.test"]);
+    let identify = |pki: &Pki| {
+        pki.issue_with(&["worker.test"], &rcgen::PKCS_ECDSA_P256_SHA256, |params| {
+            params.distinguished_name.push(rcgen::DnType::CommonName, "worker \"7\"");
+        })
+    };
+    let (identity, stranger) = (identify(&clients), identify(&strangers));
+    let listener = |auth: &str| {
+        config(backend.addr(), &certificate_table("web")).replacen(
+            "tls = true",
+            &format!("tls = true\nclient_ca = \"clients.pem\"\nclient_auth = \"{auth}\""),
+            1,
+        )
+    };
+    let files =
+        [("web.pem", pair.cert.as_str()), ("web-key.pem", &pair.key), ("clients.pem", clients.certificate())];
+    let gateway = TestGateway::with_files(&listener("optional"), &files);
+    let client = |identity: Option<&Pair>| {
+        let versions = [&rustls::version::TLS13, &rustls::version::TLS12];
+        pki.client("app.test").configured(tls::config(&[pki.certificate()], &versions, identity))
+    };
+    let forged = "client-cert: :AAAA:\r\nClient_Cert: :AAAA:\r\nclient-cert-chain: :AAAA:\r\n\
+                  x-forwarded-client-cert: Hash=1\r\nx_forwarded_client_cert: Hash=1\r\n";
+    let request = format!("GET / HTTP/1.1\r\nhost: app.test\r\n{forged}\r\n");
+    let (known, unknown) = (client(Some(&identity)), client(None));
+    // The second time by its session.
+    for _ in 0..2 {
+        let mut raw = known.raw(gateway.addr_of("tls")).await;
+        raw.send(&request).await;
+        raw.until("hello").await;
+        let heard = backend.last();
+        let expected = data_encoding::BASE64.encode(&tls::der(&identity.cert));
+        assert_eq!(heard.header("client-cert"), format!(":{expected}:"));
+        let told = heard.header("x-forwarded-client-cert");
+        assert!(
+            told.contains(";Subject=\"CN=worker \\\"7\\\"\"") && told.ends_with(";DNS=\"worker.test\""),
+            "{told}"
+        );
+        for name in ["client_cert", "client-cert-chain", "x_forwarded_client_cert"] {
+            assert_eq!(heard.header(name), "", "{name}");
+        }
+        assert_eq!(heard.headers.get_all("client-cert").iter().count(), 1);
+    }
+    counted(&gateway, "resumed", 1.0).await;
+    let mut raw = unknown.raw(gateway.addr_of("tls")).await;
+    raw.send(&request).await;
+    raw.until("hello").await;
+    let names = [
+        "client-cert",
+        "client_cert",
+        "client-cert-chain",
+        "x-forwarded-client-cert",
+        "x_forwarded_client_cert",
+    ];
+    for name in names {
+        assert_eq!(backend.last().header(name), "", "{name}");
+    }
+    let heard = backend.heard().len();
+    let refused = async |client: &TlsClient| {
+        // In TLS 1.3 a client learns it only after its own last word.
+        let Ok(stream) = client.connect(gateway.addr_of("tls")).await else { return };
+        let mut raw = Raw::over(stream);
+        raw.send(&request).await;
+        assert_eq!(raw.to_end().await, "");
+    };
+    refused(&client(Some(&stranger))).await;
+    // A session of a listener that let everybody in opens no other.
+    gateway.write(&listener("required"));
+    gateway.reload().await.expect("a reload");
+    refused(&unknown).await;
+    refused(&client(None)).await;
+    counted(&gateway, "client-certificate", 3.0).await;
+    assert_eq!(backend.heard().len(), heard, "nothing of them was passed on");
+    let mut raw = known.raw(gateway.addr_of("tls")).await;
+    raw.send(&request).await;
+    raw.until("hello").await;
+}
+
+#[tokio::test]
+async fn a_raw_tcp_route_speaks_whatever_is_registered() {
+    let backend = Backend::tcp_echo().await;
+    let pki = Pki::new();
+    let pair = pki.issue(&["db.test"]);
+    let toml = format!(
+        "[[listener]]\naddress = \"[::]:0\"\ntls = true\n\
+         [[route]]\nname = \"db\"\nprotocol = \"tcp\"\nto = \"{}\"\n{}",
+        backend.addr(),
+        certificate_table("web")
+    );
+    let gateway = start(&toml, &[("web", &pair)], false);
+    for protocol in ["postgresql", "imap", "http/1.1"] {
+        let stream = pki.client("db.test").offering(&["h2", protocol]).connect(gateway.addr()).await;
+        assert_eq!(stream.expect("a handshake").get_ref().1.alpn_protocol(), Some(protocol.as_bytes()));
+    }
+}
+
+#[tokio::test]
+async fn an_ocsp_response_is_shown_along() {
+    let backend = Backend::hello().await;
+    let pki = Pki::new();
+    let pair = pki.issue(&["app.test"]);
+    // An OCSP response that says only that it is none (RFC 6960 §4.2.1: `tryLater`).
+    let response = "\u{30}\u{3}\u{a}\u{1}\u{3}";
+    let toml = config(backend.addr(), &format!("{}ocsp = \"response.der\"\n", certificate_table("web")));
+    let files = [("web.pem", pair.cert.as_str()), ("web-key.pem", &pair.key), ("response.der", response)];
+    let gateway = TestGateway::with_files(&toml, &files);
+    let address = gateway.addr_of("tls").to_string();
+    let Ok(output) = openssl(&["-connect", &address, "-servername", "app.test", "-status"]).await else {
+        return;
+    };
+    assert!(output.contains("OCSP Response Status: trylater (0x3)"), "{output}");
+}
+
+#[tokio::test]
+async fn handshakes_that_stall_hold_nobody_up_and_are_not_endless() {
+    let backend = Backend::hello().await;
+    let pki = Pki::new();
+    let pair = pki.issue(&["app.test"]);
+    let toml = config(backend.addr(), &certificate_table("web"));
+    let gateway = start(&toml, &[("web", &pair)], false);
+    let address = gateway.addr_of("tls");
+    let mut stalled = Vec::new();
+    for _ in 0..1000 {
+        let mut client = Raw::connect(address).await;
+        client.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03").await;
+        stalled.push(client);
+    }
+    let mut client = pki.client("app.test").raw(address).await;
+    client.send("GET / HTTP/1.1\r\nhost: app.test\r\n\r\n").await;
+    client.until("hello").await;
+    // The limit itself, on a gateway where it is small.
+    let toml = format!("{toml}[limits]\nhandshakes = 2\n");
+    let gateway = start(&toml, &[("web", &pair)], false);
+    let address = gateway.addr_of("tls");
+    let (first, _second) = (Raw::connect(address).await, Raw::connect(address).await);
+    assert_eq!(Raw::connect(address).await.to_end().await, "", "a third is closed");
+    counted(&gateway, "busy", 1.0).await;
+    drop(first);
+    eventually("room for another", async || pki.client("app.test").connect(address).await.ok().map(drop))
+        .await;
+    drop(stalled);
+}
+
+#[tokio::test]
+async fn an_end_that_is_not_told_is_no_end() {
+    let (backend, mut visitors) = Backend::by_hand().await;
+    let pki = Pki::new();
+    let pair = pki.issue(&["db.test"]);
+    let toml = format!(
+        "[[listener]]\naddress = \"[::]:0\"\ntls = true\n\
+         [[route]]\nname = \"db\"\nprotocol = \"tcp\"\nto = \"{}\"\n{}",
+        backend.addr(),
+        certificate_table("web")
+    );
+    let gateway = start(&toml, &[("web", &pair)], false);
+    let mut client = pki.client("db.test").raw(gateway.addr()).await;
+    client.send("half of it").await;
+    let mut visitor = visitors.next().await;
+    visitor.until("half of it").await;
+    // Somebody between them closes the socket.
+    let (socket, _) = client.stream.into_inner();
+    drop(socket);
+    let mut rest = Vec::new();
+    let end = within("the end", visitor.stream.read_to_end(&mut rest)).await;
+    assert!(end.is_err(), "the backend took it for an orderly end");
+}
+
+#[tokio::test]
+async fn large_answers_wait_for_slow_readers() {
+    let size = 8 << 20;
+    let backend = Backend::http(move |_| Response::new(Full::new(vec![b'x'; size].into()))).await;
+    let (gateway, pki) = gateway(backend.addr());
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        let mut client = pki.client("app.test").raw(gateway.addr_of("tls")).await;
+        client.send("GET / HTTP/1.1\r\nhost: app.test\r\n\r\n").await;
+        clients.push(client);
+    }
+    for client in &mut clients {
+        client.head().await;
+        assert_eq!(client.skip(size).await, size);
+        client.send("GET / HTTP/1.1\r\nhost: app.test\r\nconnection: close\r\n\r\n").await;
+        assert!(client.to_end().await.ends_with("xxx"));
+    }
 }

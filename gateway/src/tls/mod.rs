@@ -5,6 +5,7 @@
 
 mod authority;
 mod certificate;
+mod client_auth;
 mod connector;
 mod names;
 mod stream;
@@ -12,13 +13,14 @@ mod terminator;
 
 pub use authority::{Authority, AuthorityError};
 pub use certificate::{Certificate, CertificateError, Kind};
+pub use client_auth::{ClientAuth, Identity};
 pub use connector::{Connector, connector};
 pub use names::{Certificates, Entry};
 pub use stream::ServerStream;
 
 use names::Asked;
 use stream::Trouble;
-pub use terminator::{HandshakeError, Terminator, Tickets};
+pub use terminator::{HandshakeError, Protocols, Terminator, Tickets};
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use std::sync::{Arc, LazyLock};

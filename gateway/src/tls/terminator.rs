@@ -1,17 +1,58 @@
 //! TLS towards the clients of a listener.
 
-use super::{Certificates, ServerStream, Trouble, provider};
+use super::{Certificates, ClientAuth, ServerStream, Trouble, provider};
 use crate::io::Buffers;
 use rustls::{
-    ServerConfig,
-    server::{NoServerSessionStorage, ProducesTickets},
+    Error, ServerConfig,
+    server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier},
     version::{TLS12, TLS13},
 };
 use std::{future::poll_fn, io, rc::Rc, sync::Arc};
 use tokio::net::TcpStream;
 
-/// Protocols that are agreed on (RFC 7301), the preferred one first.
-const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
+/// Protocols that clients and listeners agree on (RFC 7301).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocols {
+    /// Of HTTP, the preferred one first.
+    Http,
+    /// Whatever has a name and is carried by TCP: the backend will understand it, or nobody does.
+    Tcp,
+}
+
+impl Protocols {
+    /// A version of HTTP is offered here, and by being offered here.
+    const HTTP: [&[u8]; 1] = [b"http/1.1"];
+
+    /// Those that are registered with IANA, and `http/1.1`, which every server of HTTP speaks.
+    const TCP: [&[u8]; 19] = [
+        b"postgresql",
+        b"imap",
+        b"pop3",
+        b"managesieve",
+        b"ftp",
+        b"mqtt",
+        b"irc",
+        b"nntp",
+        b"nnsp",
+        b"xmpp-client",
+        b"xmpp-server",
+        b"sip/2",
+        b"smb",
+        b"tds/8.0",
+        b"dot",
+        b"ntske/1",
+        b"sunrpc",
+        b"radius/1.1",
+        b"http/1.1",
+    ];
+
+    fn names(self) -> &'static [&'static [u8]] {
+        match self {
+            Self::Http => &Self::HTTP,
+            Self::Tcp => &Self::TCP,
+        }
+    }
+}
 
 /// What a listener needs to speak TLS.
 #[derive(Debug)]
@@ -36,6 +77,9 @@ pub enum HandshakeError {
     /// The client left.
     #[error("the client left")]
     Gone,
+    /// The client showed no certificate, or one that does not count.
+    #[error("the client's certificate: {0}")]
+    Certificate(#[source] rustls::Error),
     /// They could not agree, or what came was malformed.
     #[error("{0}")]
     Failed(#[source] rustls::Error),
@@ -55,20 +99,29 @@ impl Tickets {
 }
 
 impl Terminator {
-    /// Shows these certificates; sessions go on by these tickets.
+    /// Shows these certificates; sessions go on by these tickets, which must not be those of a listener
+    /// that lets other clients in.
     ///
     /// # Errors
     /// Fails where the cryptography cannot do what is asked of it.
-    pub fn new(certificates: Arc<Certificates>, tickets: &Tickets) -> io::Result<Self> {
+    pub fn new(
+        certificates: Arc<Certificates>,
+        tickets: &Tickets,
+        client_auth: Option<&ClientAuth>,
+        protocols: Protocols,
+    ) -> io::Result<Self> {
         let mut config = ServerConfig::builder_with_provider(Arc::clone(provider()))
             .with_protocol_versions(&[&TLS13, &TLS12])
             .map_err(io::Error::other)?
-            .with_no_client_auth()
+            .with_client_cert_verifier(
+                client_auth
+                    .map_or_else(WebPkiClientVerifier::no_client_auth, |auth| Arc::clone(&auth.verifier)),
+            )
             .with_cert_resolver(certificates);
         config.ticketer = Arc::clone(&tickets.0);
         // Tickets are all there is to sessions: nothing is kept for a client that may never come back.
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.alpn_protocols = PROTOCOLS.iter().map(|protocol| protocol.to_vec()).collect();
+        config.alpn_protocols = protocols.names().iter().map(|protocol| protocol.to_vec()).collect();
         Ok(Self { config: Arc::new(config) })
     }
 
@@ -100,7 +153,12 @@ impl Terminator {
             }
             Trouble::Tls(error) => {
                 stream.send_now();
-                HandshakeError::Failed(error)
+                match error {
+                    Error::NoCertificatesPresented | Error::InvalidCertificate(_) => {
+                        HandshakeError::Certificate(error)
+                    }
+                    error => HandshakeError::Failed(error),
+                }
             }
         })
     }
