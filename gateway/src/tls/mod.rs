@@ -10,6 +10,8 @@ mod connector;
 mod names;
 mod stream;
 mod terminator;
+#[cfg(test)]
+mod tests;
 
 pub use authority::{Authority, AuthorityError};
 pub use certificate::{Certificate, CertificateError, Kind};

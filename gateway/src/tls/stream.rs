@@ -205,8 +205,7 @@ impl ServerStream {
         }
         let left = came.get_mut(used..).unwrap_or_default();
         if let Err(error) = result {
-            // What the client should know about it is among what is to be sent now.
-            let _ = self.advance(left, &mut ReadBuf::new(&mut []));
+            self.encode_last_words(left);
             self.partial = Vec::new();
             self.failed = Some(error.clone());
             return Err(Trouble::Tls(error));
@@ -219,6 +218,18 @@ impl ServerStream {
             self.partial.extend_from_slice(left);
         }
         Ok(())
+    }
+
+    /// Encodes what is still to be said after an error, why there is one among it. rustls must not look
+    /// at what came once more.
+    fn encode_last_words(&mut self, came: &mut [u8]) {
+        while self.tls.wants_write() {
+            let UnbufferedStatus { state, .. } = self.tls.process_tls_records(came);
+            let Ok(ConnectionState::EncodeTlsData(mut data)) = state else { return };
+            let block = self.out.get_or_insert_with(|| self.buffers.take());
+            let Ok(encoded) = data.encode(block.get_mut(self.end..).unwrap_or_default()) else { return };
+            self.end += encoded;
+        }
     }
 
     /// Lets rustls work on what came, until it needs more. Returns how much of that it is done with.
@@ -293,7 +304,10 @@ impl ServerStream {
         }
         let mut partial = std::mem::take(&mut self.partial);
         let (mut used, result) = self.advance(&mut partial, &mut ReadBuf::new(&mut []));
-        result.map_err(invalid)?;
+        if let Err(error) = result {
+            self.failed = Some(error.clone());
+            return Err(invalid(error));
+        }
         let block = self.out.get_or_insert_with(|| self.buffers.take());
         let space = block.get_mut(self.end..).unwrap_or_default();
         let rest = partial.get_mut(used..).unwrap_or_default();
