@@ -2,6 +2,10 @@
 //!
 //! Only this module names rustls.
 
+mod dial;
+
+pub use dial::{DialError, DialedStream, Roots, RootsError, ServerName};
+
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use rustls::{ClientConfig, RootCertStore};
