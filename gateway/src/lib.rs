@@ -42,6 +42,7 @@ pub mod listen;
 pub mod plugins;
 pub mod relay;
 pub mod route;
+pub mod sniff;
 pub mod tls;
 pub mod upstream;
 // Floor 3: what the machine runs on.

@@ -77,7 +77,7 @@ fn every_source_says_what_it_owns() {
 const FLOORS: [&[&str]; 7] = [
     &["ids", "io", "drain", "message", "metrics"],
     &["config", "http1"],
-    &["listen", "tls", "route", "headers", "plugins", "upstream", "relay"],
+    &["listen", "tls", "route", "headers", "plugins", "upstream", "relay", "sniff"],
     &["snapshot"],
     &["proxy"],
     &["server"],
