@@ -10,6 +10,7 @@ mod components;
 mod files;
 mod gateway;
 mod process;
+pub mod tls;
 mod wait;
 pub mod wire;
 
@@ -20,4 +21,5 @@ pub use components::{guest, plugin, plugin_table};
 pub use files::replace;
 pub use gateway::{TestGateway, one_backend, one_route};
 pub use process::GatewayProcess;
+pub use tls::{Pair, Pki, TlsClient, certificate_table};
 pub use wait::{PATIENCE, eventually, settled, within};

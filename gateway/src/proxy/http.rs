@@ -139,7 +139,8 @@ impl<'a> Session<'a> {
     fn nameless(connection: &'a Connection, guard: &'a Guard) -> Self {
         let (id, began) = (connection.worker.ids.next(), Instant::now());
         let view = connection.view();
-        let entry = view.local.shared.log.access.then(|| Box::new(Entry::new(id, connection.peer, began)));
+        let entry =
+            view.local.shared.log.access.then(|| Box::new(Entry::new(id, connection.arrival.peer, began)));
         Self {
             connection,
             guard,
@@ -575,8 +576,8 @@ impl<'a> Session<'a> {
             id: self.id,
             route: Arc::clone(&route.name),
             client,
-            peer: self.connection.peer,
-            local_port: self.connection.port,
+            peer: self.connection.arrival.peer,
+            local_port: self.connection.arrival.port,
             captures: captures.iter().map(|(name, text)| (name.into(), text.into())).collect(),
             is_upgrade,
         }

@@ -12,6 +12,8 @@ mod date;
 mod exchange;
 mod flow;
 mod http;
+mod secure;
+mod stream;
 mod tcp;
 mod tunnel;
 mod worker;

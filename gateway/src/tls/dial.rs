@@ -1,11 +1,10 @@
 //! TLS to a server that somebody named, for the command line.
 
-use super::Connector;
+use super::{Connector, provider};
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::connect::HttpConnector;
 use rustls::{
     ClientConfig,
-    crypto::aws_lc_rs,
     pki_types::{self, CertificateDer, pem::PemObject as _},
 };
 use rustls_platform_verifier::Verifier;
@@ -73,7 +72,7 @@ impl Roots {
         if extra.is_empty() && !pem.is_empty() {
             return Err(RootsError::Pem("there is none in it".to_owned()));
         }
-        let provider = Arc::new(aws_lc_rs::default_provider());
+        let provider = Arc::clone(provider());
         let verifier = Verifier::new_with_extra_roots(extra, Arc::clone(&provider));
         let verifier = verifier.map_err(RootsError::Machine)?;
         let config = ClientConfig::builder_with_provider(provider)
