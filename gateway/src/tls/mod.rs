@@ -17,6 +17,9 @@ pub use connector::{Connector, connector};
 pub use dial::{DialError, DialedStream, Roots, RootsError, ServerName};
 pub use names::{Certificates, Entry};
 pub use stream::ServerStream;
+
+use names::Asked;
+use stream::Trouble;
 pub use terminator::{HandshakeError, Terminator, Tickets};
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
