@@ -1,10 +1,10 @@
-//! The client's side of an HTTP/1 connection.
+//! The client's side: of a connection, or of one request's stream.
 
-use super::answer::Error;
+use super::{answer::Error, carrier::Downstream};
 use crate::{
     drain::Guard,
     http1::{HeadLimits, Malformed, parse_request},
-    io::{Buffers, Inbox, Stream, Timer},
+    io::{Buffers, Inbox, Timer},
     message::RequestHead,
 };
 use std::{
@@ -19,7 +19,7 @@ use tokio::time::Instant;
 /// right behind their request; everybody else who closes is gone.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// The client's side of an HTTP/1 connection.
+/// The client's side of a connection of HTTP/1, or of a stream of HTTP/2.
 #[derive(Debug)]
 pub(super) struct Client<I> {
     pub(super) io: I,
@@ -55,7 +55,7 @@ pub(super) enum Next {
     Nothing,
 }
 
-impl<I: Stream> Client<I> {
+impl<I: Downstream> Client<I> {
     pub(super) fn new(io: I) -> Self {
         Self { io, inbox: Inbox::new(), timer: Timer::new(), due: None, closed: None }
     }
@@ -128,6 +128,13 @@ impl<I: Stream> Client<I> {
         moved: Option<Instant>,
         buffers: &Buffers,
     ) -> Poll<Error> {
+        if self.io.frames() {
+            // The end of a request says nothing here, and what comes of it waits in its window.
+            return match self.io.poll_reset(cx) {
+                Poll::Ready(()) => Poll::Ready(Error::ClientGone),
+                Poll::Pending => self.poll_overdue(cx),
+            };
+        }
         // What it sends ahead waits in one buffer, and the rest in the kernel.
         while self.closed.is_none() && !self.inbox.is_full() {
             match self.inbox.poll_fill(cx, &mut self.io, buffers) {

@@ -4,6 +4,7 @@ use super::{
     answer::Error,
     client::{Client, Next, Patience},
     cut::Cut,
+    h2,
     http::{self, After},
     tcp,
     tunnel::Tunnel,
@@ -13,6 +14,7 @@ use crate::{
     drain::Guard,
     headers::Forwarding,
     http1::HeadLimits,
+    http2::PREFACE,
     ids::ClientAddr,
     io::Stream as _,
     relay::Side,
@@ -34,7 +36,7 @@ pub async fn serve(
     listener: SocketAddr,
     worker: Rc<Worker>,
     guard: Guard,
-) -> Option<Tunnel> {
+) -> Option<Tunnel<TcpStream>> {
     let peer = ClientAddr::from(peer);
     let port = stream.local_addr().map_or(0, |address| address.port());
     let view = View::of(local, listener, peer, port)?;
@@ -89,14 +91,18 @@ impl Connection {
     }
 
     /// What the next request's head may have, and how long it may take.
-    fn terms(&self) -> (HeadLimits, Patience) {
+    pub(super) fn terms(&self) -> (HeadLimits, Patience) {
         let view = self.view.borrow();
         let patience = Patience { head: view.listener.head_deadline, idle: view.listener.idle_deadline };
         (view.local.shared.heads, patience)
     }
 }
 
-async fn serve_http(stream: TcpStream, connection: Connection, mut guard: Guard) -> Option<Tunnel> {
+async fn serve_http(
+    stream: TcpStream,
+    connection: Connection,
+    mut guard: Guard,
+) -> Option<Tunnel<TcpStream>> {
     if guard.is_draining() {
         // It was accepted on the way out: its client is about to ask, or has asked already. How this
         // ends, the connection finds out itself.
@@ -110,6 +116,12 @@ async fn serve_http(stream: TcpStream, connection: Connection, mut guard: Guard)
         let after = match client.next(limits, patience, Instant::now(), &mut guard, &worker.buffers).await {
             // In a place of its own: most connections wait for a request most of the time.
             Next::Request(head) => Box::pin(http::serve(&connection, &mut client, head, &guard)).await,
+            // RFC 9113 §3.3: a client that knows already that HTTP/2 is spoken here.
+            Next::Malformed(_) if is_first && client.inbox.bytes().starts_with(PREFACE) => {
+                let early = client.inbox.take(&worker.buffers);
+                Box::pin(h2::serve(client.io, early, &connection, guard)).await;
+                return None;
+            }
             Next::Malformed(error) => {
                 Box::pin(http::reject(&connection, &mut client, Error::Malformed(error), &guard)).await
             }

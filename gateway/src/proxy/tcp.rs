@@ -22,7 +22,7 @@ pub(super) async fn serve(
     route: Rc<LocalRoute>,
     worker: &Rc<Worker>,
     guard: Guard,
-) -> Option<Tunnel> {
+) -> Option<Tunnel<TcpStream>> {
     let LocalTarget::Pool(pool) = &route.target else { return None };
     let began = Instant::now();
     let mut tries = Tries::of_tunnel(route.route.retries.attempts);

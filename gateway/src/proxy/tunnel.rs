@@ -9,6 +9,7 @@ use super::{
 use crate::{
     drain::Guard,
     ids::ClientAddr,
+    io::Stream,
     metrics::{Counter, Gauge},
     relay::{Counters, End, Means, Side, relay},
     snapshot::LocalRoute,
@@ -23,8 +24,8 @@ use tokio::{net::TcpStream, time::Instant};
 /// place on the server only: it may live for days, there may be thousands, and the plugins and
 /// connections of a route that is long replaced must not live as long.
 #[derive(Debug)]
-pub struct Tunnel {
-    client: Side<TcpStream>,
+pub struct Tunnel<I> {
+    client: Side<I>,
     upstream: Upstream,
     idle: Duration,
     open: Gauge,
@@ -51,9 +52,9 @@ pub(super) enum Line {
     Connection { client: ClientAddr, route: Arc<str>, began: Instant },
 }
 
-impl Tunnel {
+impl<I: Stream> Tunnel<I> {
     pub(super) fn new(
-        client: Side<TcpStream>,
+        client: Side<I>,
         upstream: Upstream,
         route: &LocalRoute,
         line: Line,
