@@ -8,6 +8,7 @@ mod backend;
 mod client;
 mod components;
 mod files;
+pub mod frames;
 mod gateway;
 mod http2;
 mod process;

@@ -29,7 +29,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until},
 };
 
 /// Requests at a time on one connection, whatever more its server takes: one lost packet holds all of
@@ -301,44 +301,104 @@ impl AsyncWrite for Call {
     }
 }
 
-/// Asks a server for the head of one answer, for a check. The connection ends with it.
+/// Asks a server for the head of one answer, for a check: the connection ends with it, and how long
+/// it takes is for the caller to bound.
 ///
 /// # Errors
-/// Fails where there is none in time.
+/// Fails where there is none.
 pub async fn get<I: Stream>(
     io: I,
     authority: &str,
     path: &str,
     heads: HeadLimits,
-    deadline: Duration,
 ) -> io::Result<ResponseHead> {
-    let asking = async {
-        let (client, driver) = Client::greet(io, heads).await?;
-        let mut request = Request::new(());
-        *request.version_mut() = Version::HTTP_2;
-        *request.uri_mut() = format!("http://{authority}{path}").parse().map_err(misused)?;
-        request
-            .headers_mut()
-            .insert(http::header::USER_AGENT, http::HeaderValue::from_static("vers-gateway (health check)"));
-        let mut call = client.call();
-        call.start_with(request, true)?;
-        let mut driving = pin!(driver.run());
-        poll_fn(|cx| {
-            loop {
-                match call.poll_head(cx, heads)? {
-                    Poll::Ready(Said::Head(head)) if head.status.is_informational() => {}
-                    Poll::Ready(Said::Head(head)) => return Poll::Ready(Ok(head)),
-                    Poll::Ready(Said::Malformed(error)) => return Poll::Ready(Err(misused(error))),
-                    Poll::Pending => break,
-                }
+    let (client, driver) = Client::greet(io, heads).await?;
+    let mut request = Request::new(());
+    *request.version_mut() = Version::HTTP_2;
+    *request.uri_mut() = format!("http://{authority}{path}").parse().map_err(misused)?;
+    request
+        .headers_mut()
+        .insert(http::header::USER_AGENT, http::HeaderValue::from_static("vers-gateway (health check)"));
+    let mut call = client.call();
+    call.start_with(request, true)?;
+    let mut driving = pin!(driver.run());
+    poll_fn(|cx| {
+        loop {
+            match call.poll_head(cx, heads)? {
+                Poll::Ready(Said::Head(head)) if head.status.is_informational() => {}
+                Poll::Ready(Said::Head(head)) => return Poll::Ready(Ok(head)),
+                Poll::Ready(Said::Malformed(error)) => return Poll::Ready(Err(misused(error))),
+                Poll::Pending => break,
             }
-            match driving.as_mut().poll(cx) {
-                // The stream knows more about it.
-                Poll::Ready(_) => call.poll_head(cx, heads).map(|_| Err(io::ErrorKind::BrokenPipe.into())),
-                Poll::Pending => Poll::Pending,
-            }
-        })
-        .await
+        }
+        match driving.as_mut().poll(cx) {
+            // The stream knows more about it.
+            Poll::Ready(_) => call.poll_head(cx, heads).map(|_| Err(io::ErrorKind::BrokenPipe.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http2::Gone;
+    use h2::server;
+    use tokio::{
+        io::{DuplexStream, duplex},
+        task::{LocalSet, spawn_local},
     };
-    timeout(deadline, asking).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+
+    const HEADS: HeadLimits = HeadLimits { size: 1024, headers: 16 };
+
+    fn request() -> Request<()> {
+        Request::builder().uri("http://a/").version(Version::HTTP_2).body(()).expect("a request")
+    }
+
+    async fn connected() -> (Client, DuplexStream, impl Future<Output = Result<(), Error>>) {
+        let (near, far) = duplex(64 * 1024);
+        let (client, driver) = Client::greet(near, HEADS).await.expect("a greeting");
+        (client, far, driver.run())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_owes_an_answer_and_says_nothing_is_given_up() {
+        let (client, _silent, run) = connected().await;
+        let mut call = client.call();
+        call.start_with(request(), true).expect("a start");
+        let begun = Instant::now();
+        run.await.expect("an end without an error of its own");
+        assert_eq!(begun.elapsed(), PING_EVERY + PONG_WITHIN);
+        let said = poll_fn(|cx| call.poll_head(cx, HEADS)).await;
+        assert_eq!(said.expect_err("no answer").gone(), Gone::Connection);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_answers_pings_may_take_its_time() {
+        LocalSet::new()
+            .run_until(async {
+                let (client, far, run) = connected().await;
+                let driver = spawn_local(run);
+                let server = spawn_local(async move {
+                    let mut server = server::handshake(far).await.expect("a handshake");
+                    let (_, mut respond) = server.accept().await.expect("a request").expect("a request");
+                    let answering = spawn_local(async move {
+                        tokio::time::sleep(20 * PING_EVERY).await;
+                        respond.send_response(http::Response::new(()), true).expect("an answer");
+                    });
+                    while server.accept().await.is_some() {}
+                    answering.await.expect("an answer");
+                });
+                let mut call = client.call();
+                call.start_with(request(), true).expect("a start");
+                let said = poll_fn(|cx| call.poll_head(cx, HEADS)).await.expect("an answer");
+                assert!(matches!(said, Said::Head(head) if head.status == 200));
+                assert!(call.is_at_end() && !driver.is_finished());
+                drop((call, client));
+                driver.await.expect("a task").expect("the end that was asked for");
+                server.await.expect("a server");
+            })
+            .await;
+    }
 }
