@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use gateway_tests::{
-    Backend, Client, Heard, Http2, TestGateway, collect, echo, eventually, h2c_backend, h2c_backend_with,
+    Backend, Heard, Http2, TestGateway, collect, echo, eventually, h2c_backend, h2c_backend_with,
     one_backend, within,
 };
 use h2::{Reason, server};
@@ -174,6 +174,8 @@ async fn a_reset_before_the_head_is_a_bad_answer_and_one_behind_it_a_reset() {
         }
         let mut stream = respond.send_response(Response::new(()), false).expect("a head");
         stream.send_data("hi".into(), false).expect("data");
+        // Once that has arrived.
+        let _ = request.into_body().data().await;
         stream.send_reset(Reason::INTERNAL_ERROR);
     })
     .await;
@@ -181,10 +183,17 @@ async fn a_reset_before_the_head_is_a_bad_answer_and_one_behind_it_a_reset() {
     let mut client = Http2::connect(gateway.addr()).await;
     let answer = client.send(client.get("/before"), "").await;
     assert_eq!((answer.status.as_u16(), answer.header("x-gateway-error")), (502, "upstream-bad-answer"));
-    let error = client.try_send(client.get("/behind"), "").await.expect_err("no whole answer");
+    let (answer, mut stream) = client.open(client.ask(Method::POST, "/behind"), false).await;
+    let mut body = within("a head", answer).await.expect("a head").into_body();
+    assert_eq!(within("data", body.data()).await.expect("data").expect("data"), "hi");
+    stream.send_data("go on".into(), false).expect("data");
+    let error = within("more", body.data()).await.expect("no end").expect_err("no data");
     assert!(error.is_reset() && error.is_remote(), "{error}");
-    let kept = Client::new(gateway.addr()).try_send(Method::GET, "/behind", Bytes::new()).await;
-    assert!(kept.is_err(), "over HTTP/1 the connection breaks off");
+    let mut raw = gateway_tests::Raw::connect(gateway.addr()).await;
+    raw.send("POST /behind HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\n").await;
+    raw.until("2\r\nhi\r\n").await;
+    raw.send("go on").await;
+    assert_eq!(raw.to_end().await, "", "over HTTP/1 it breaks off without a last chunk");
 }
 
 #[tokio::test]

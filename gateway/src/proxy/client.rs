@@ -10,7 +10,7 @@ use crate::{
 use std::{
     future::poll_fn,
     pin::pin,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 use tokio::time::Instant;
@@ -101,6 +101,19 @@ impl<I: Downstream> Client<I> {
             self.timer.poll(cx, begun + patience.head).map(|()| Next::Late)
         })
         .await
+    }
+
+    /// Reads what has come of a body that is framed apart from its bytes, so that it leaves together
+    /// with its head, and can be sent once more. Returns whether that is all of it.
+    pub(super) fn take_along(&mut self, buffers: &Buffers) -> bool {
+        if !self.io.frames() {
+            return false;
+        }
+        if !self.io.is_at_end() && self.inbox.is_empty() {
+            // What fails now will fail again for who waits for it.
+            let _ = self.inbox.poll_fill(&mut Context::from_waker(Waker::noop()), &mut self.io, buffers);
+        }
+        self.io.is_at_end()
     }
 
     /// Waits for the future while the client does.

@@ -163,7 +163,7 @@ impl Exchange {
     /// Sends the request's head, where that is not among the bytes of the upload.
     fn start(&mut self, order: &Order<'_>) -> Result<(), Failed> {
         let Io::Http2(call) = &mut self.lease.io else { return Ok(()) };
-        match call.start(order.head, self.upload.is_ended()) {
+        match call.start(order.head, self.upload.is_empty()) {
             Ok(Ok(())) => Ok(()),
             // Its connection ended just now, and nothing has left.
             Ok(Err(error)) => Err(Failed::Unprocessed(Cause::Exchange(error.into()))),

@@ -99,9 +99,9 @@ impl Flow {
         Ok(())
     }
 
-    /// Whether nothing more comes than what has come.
-    pub(super) fn is_ended(&self) -> bool {
-        self.decoder.is_ended()
+    /// Whether there is nothing to be sent, now or later.
+    pub(super) fn is_empty(&self) -> bool {
+        self.decoder.is_ended() && !self.decoder.has_trailers() && self.has_left()
     }
 
     /// Bytes of the body so far.
@@ -184,11 +184,11 @@ impl Flow {
                     return Poll::Pending;
                 };
                 if read.map_err(|_| FlowError::Source)? == 0 {
-                    self.end_of_input(from)?;
+                    self.end_of_input(from).map_err(FlowError::Malformed)?;
                 } else {
                     self.load(inbox).map_err(FlowError::Malformed)?;
                     if from.frames() && from.is_at_end() {
-                        self.end_of_input(from)?;
+                        self.end_of_input(from).map_err(FlowError::Malformed)?;
                     }
                 }
             }
@@ -196,8 +196,11 @@ impl Flow {
     }
 
     /// Nothing more comes.
-    fn end_of_input(&mut self, from: &mut impl Carrier) -> Result<(), FlowError> {
-        self.decoder.end_of_input().map_err(FlowError::Malformed)?;
+    ///
+    /// # Errors
+    /// Fails where the message cannot end here.
+    pub(super) fn end_of_input(&mut self, from: &mut impl Carrier) -> Result<(), Malformed> {
+        self.decoder.end_of_input()?;
         if let Some(trailers) = from.take_trailers() {
             self.decoder.put_trailers(trailers);
         }
