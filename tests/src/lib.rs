@@ -12,6 +12,7 @@ pub mod frames;
 mod gateway;
 mod http2;
 mod process;
+pub mod tls;
 mod wait;
 pub mod wire;
 
@@ -23,4 +24,5 @@ pub use files::replace;
 pub use gateway::{TestGateway, one_backend, one_route};
 pub use http2::{H2Answer, H2Request, Http2, collect, echo, h2c_backend, h2c_backend_with, read};
 pub use process::GatewayProcess;
+pub use tls::{Pair, Pki, TlsClient, certificate_table};
 pub use wait::{PATIENCE, eventually, settled, within};

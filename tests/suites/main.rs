@@ -26,8 +26,10 @@ mod reload_under_load; // the promise: a hundred of them, and no client notices
 mod request_bounds; // how large a request may be, and how long it may take
 mod retries; // what is sent once more, and what never
 mod scale; // much of everything, in flat memory
+mod ssh; // the commands that lead to a VM: keys, options, refusals
 mod tcp; // raw TCP routes
 mod tidy; // habits that a machine can check
+mod tls; // certificates and handshakes, and what goes over them
 mod websocket; // protocols that begin as a request
 mod wire_faults; // backends and clients that misbehave on the wire
 mod wire_requests; // raw requests, each with its verdict

@@ -78,7 +78,7 @@ const FLOORS: [&[&str]; 8] = [
     &["ids", "io", "drain", "message", "metrics"],
     &["config", "http1"],
     &["http2"],
-    &["listen", "tls", "route", "headers", "plugins", "upstream", "relay"],
+    &["listen", "tls", "route", "headers", "plugins", "upstream", "relay", "sniff"],
     &["snapshot"],
     &["proxy"],
     &["server"],

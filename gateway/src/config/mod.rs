@@ -6,6 +6,7 @@
 
 mod admin;
 mod backend;
+mod certificate;
 mod check;
 mod describe;
 mod diagnostic;
@@ -49,6 +50,7 @@ pub use toml::Spanned;
 pub use self::{
     admin::{Admin, AdminAddress},
     backend::{Backend, BackendLimits, BackendProtocol, Balance, Ejection, Health, Keepalive},
+    certificate::Certificate,
     diagnostic::{Diagnostic, Severity, render},
     gateway::Gateway,
     limits::Limits,
@@ -89,6 +91,9 @@ pub struct Config {
     /// WebAssembly components, by name.
     #[schemars(rename = "plugin")]
     pub plugins: BTreeMap<String, Plugin>,
+    /// What TLS listeners show to clients, by name.
+    #[schemars(rename = "certificate")]
+    pub certificates: BTreeMap<String, Certificate>,
     /// Where to find values that must not stand in the file, by name.
     #[schemars(rename = "secret")]
     pub secrets: BTreeMap<String, Secret>,

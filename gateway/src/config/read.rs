@@ -9,8 +9,8 @@ use toml::{
 };
 
 use super::{
-    Config, backend::Backend, describe, describe::Place, diagnostic::Diagnostic, plugin::Plugin, recover,
-    report::Report, schema, secret::Secret, vocabulary,
+    Config, backend::Backend, certificate::Certificate, describe, describe::Place, diagnostic::Diagnostic,
+    plugin::Plugin, recover, report::Report, schema, secret::Secret, vocabulary,
 };
 
 type Entry<'t> = (Spanned<DeString<'t>>, Spanned<DeValue<'t>>);
@@ -26,6 +26,7 @@ pub(super) struct Names {
     /// Tables that were written, read or not.
     pub(super) listener_count: usize,
     pub(super) route_count: usize,
+    pub(super) certificate_count: usize,
 }
 
 /// Reads all tables. What is wrong with them is reported; the result has what could be read.
@@ -41,8 +42,8 @@ pub(super) fn read(tree: DeTable<'_>, report: &mut Report) -> (Config, Names) {
 }
 
 /// The keys of the file, in the order of the reference page.
-const TABLES: [&str; 9] =
-    ["gateway", "log", "admin", "limits", "listener", "route", "backend", "plugin", "secret"];
+const TABLES: [&str; 10] =
+    ["gateway", "log", "admin", "limits", "listener", "route", "backend", "plugin", "certificate", "secret"];
 
 fn read_table(key: &str, entry: Entry<'_>, config: &mut Config, report: &mut Report) {
     match key {
@@ -54,6 +55,7 @@ fn read_table(key: &str, entry: Entry<'_>, config: &mut Config, report: &mut Rep
         "route" => config.routes = several(entry, report),
         "backend" => config.backends = named(entry, report),
         "plugin" => config.plugins = named(entry, report),
+        "certificate" => config.certificates = named(entry, report),
         "secret" => config.secrets = named(entry, report),
         _ => report.add(unknown(key, &entry.0)),
     }
@@ -125,6 +127,12 @@ impl Named for Plugin {
     }
 }
 
+impl Named for Certificate {
+    fn with_name(self, name: Spanned<String>) -> Self {
+        Self { name, ..self }
+    }
+}
+
 impl Named for Secret {
     fn with_name(self, name: Spanned<String>) -> Self {
         Self { name, ..self }
@@ -141,6 +149,7 @@ impl Names {
             secrets: none(),
             listener_count: 0,
             route_count: 0,
+            certificate_count: 0,
         }
     }
 
@@ -152,6 +161,10 @@ impl Names {
             }
             "route" => {
                 self.route_count += count(value);
+                return;
+            }
+            "certificate" => {
+                self.certificate_count += count(value);
                 return;
             }
             "backend" => (&mut self.backends, header_names(value)),
@@ -235,7 +248,7 @@ fn nameless(kind: &str, span: Range<usize>, name: Option<String>) -> Diagnostic 
 fn header(table: &str) -> String {
     match table {
         "listener" | "route" => format!("[[{table}]]"),
-        "backend" | "plugin" | "secret" => format!("[{table}.NAME]"),
+        "backend" | "plugin" | "certificate" | "secret" => format!("[{table}.NAME]"),
         _ => format!("[{table}]"),
     }
 }

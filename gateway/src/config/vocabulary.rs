@@ -2,9 +2,9 @@
 
 /// Keys and values that later versions have. A table of nested keys has a dot.
 const LATER: &[(&str, &[&str])] = &[
-    ("", &["certificate", "vms", "registry", "telemetry"]),
-    ("gateway", &["state_dir"]),
-    ("listener", &["tls", "proxy_protocol", "original_destination"]),
+    ("", &["vms", "registry", "telemetry"]),
+    ("certificate", &["acme"]),
+    ("listener", &["proxy_protocol", "original_destination"]),
     ("route.protocol", &["ssh", "any"]),
     ("backend", &["discover", "dns", "tls"]),
     ("plugin.grants", &["kv", "registry", "env", "wasi"]),
@@ -16,7 +16,15 @@ const ELSEWHERE: &[(&str, &[&str], &str)] = &[
     ("", &["location", "rule"], "route"),
     ("", &["upstream", "service", "cluster", "pool"], "backend"),
     ("", &["filter", "middleware", "wasm"], "plugin"),
+    ("", &["tls", "cert", "ssl"], "certificate"),
     ("", &["env", "credential"], "secret"),
+    ("gateway", &["data_dir", "storage", "state"], "state_dir"),
+    ("listener", &["ssl", "https", "secure"], "tls"),
+    ("certificate", &["certificate", "cert_file", "chain", "fullchain", "ssl_certificate", "crt"], "cert"),
+    ("certificate", &["private_key", "key_file", "privkey", "ssl_certificate_key"], "key"),
+    ("certificate", &["domains", "hosts", "sni", "server_name"], "names"),
+    ("certificate", &["internal", "selfsigned", "dev"], "self_signed"),
+    ("certificate", &["stapling", "ocsp_file"], "ocsp"),
     ("listener", &["listen", "bind", "addr", "port", "host"], "address"),
     ("route", &["upstream", "backend", "target", "proxy_pass", "forward", "service", "url"], "to"),
     ("route", &["domain", "hostname", "server_name", "sni"], "host"),

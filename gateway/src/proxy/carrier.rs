@@ -1,6 +1,7 @@
 //! What carries messages: the bytes of HTTP/1, which hold heads and ends, or a stream of HTTP/2, which
 //! is told of both apart from the bytes. The path of a request is the same over either.
 
+use super::stream::ClientStream;
 use crate::{
     http2::{Body, Call, ServerStream},
     io::Stream,
@@ -11,7 +12,6 @@ use std::{
     io,
     task::{Context, Poll},
 };
-use tokio::net::TcpStream;
 
 /// What carries messages in one or both directions. Unless it says otherwise, their heads, frames and
 /// ends are among its bytes.
@@ -63,9 +63,9 @@ pub(super) trait Downstream: Carrier {
     }
 }
 
-impl Carrier for TcpStream {}
+impl Carrier for ClientStream {}
 
-impl Downstream for TcpStream {}
+impl Downstream for ClientStream {}
 
 impl Carrier for ServerStream {
     fn frames(&self) -> bool {

@@ -6,8 +6,10 @@ use super::{
     cut::Cut,
     h2,
     http::{self, After},
+    secure::secure,
+    stream::ClientStream,
     tcp,
-    tunnel::Tunnel,
+    tunnel::{Course, Tunnel},
     worker::Worker,
 };
 use crate::{
@@ -20,6 +22,7 @@ use crate::{
     relay::Side,
     snapshot::{Listener, Local, Mode},
 };
+use bytes::Bytes;
 use std::{cell::RefCell, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 use tokio::{
     io::AsyncWriteExt as _,
@@ -36,21 +39,48 @@ pub async fn serve(
     listener: SocketAddr,
     worker: Rc<Worker>,
     guard: Guard,
-) -> Option<Tunnel<TcpStream>> {
-    let peer = ClientAddr::from(peer);
-    let port = stream.local_addr().map_or(0, |address| address.port());
-    let view = View::of(local, listener, peer, port)?;
+) -> Option<Tunnel> {
+    let mut arrival = Arrival {
+        peer: ClientAddr::from(peer),
+        port: stream.local_addr().map_or(0, |address| address.port()),
+        scheme: "http",
+        sni: None,
+    };
+    let known = local.shared.listener(listener)?;
+    let stream = match &known.tls {
+        None => ClientStream::Plain(stream),
+        Some(tls) => {
+            arrival.scheme = "https";
+            let limit = local.shared.handshakes;
+            // In a place of its own: it is over soon, and large.
+            Box::pin(secure(stream, tls, known, limit, &mut arrival, &worker)).await?
+        }
+    };
+    let view = View::of(local, listener, &arrival)?;
     match view.listener.mode {
         Mode::Http(_) => {
-            let connection = Connection { worker, peer, port, view: RefCell::new(view) };
+            let connection = Connection { worker, arrival, view: RefCell::new(view) };
             serve_http(stream, connection, guard).await
         }
         Mode::Tcp(route) => {
             let route = view.local.routes.get(route).cloned()?;
             drop(view);
-            tcp::serve(stream, peer, route, &worker, guard).await
+            tcp::serve(stream, arrival.peer, route, &worker, guard).await
         }
     }
+}
+
+/// What is known of a connection before anything is asked over it.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    /// The other end of the socket.
+    pub(super) peer: ClientAddr,
+    /// The port that it connected to.
+    pub(super) port: u16,
+    /// `http` or `https`.
+    pub(super) scheme: &'static str,
+    /// The name that it asked for in the TLS handshake, in lower case.
+    pub(super) sni: Option<Box<str>>,
 }
 
 /// What a connection runs on: the worker's snapshot, its listener in that, and what follows from both.
@@ -62,9 +92,10 @@ pub(super) struct View {
 }
 
 impl View {
-    fn of(local: Rc<Local>, listener: SocketAddr, peer: ClientAddr, port: u16) -> Option<Rc<Self>> {
-        let listener = Arc::clone(local.shared.listeners.iter().find(|known| known.address == listener)?);
-        let forwarding = Forwarding::new(peer, "http", port, &listener.trusted_proxies);
+    fn of(local: Rc<Local>, listener: SocketAddr, arrival: &Arrival) -> Option<Rc<Self>> {
+        let listener = Arc::clone(local.shared.listener(listener)?);
+        let forwarding =
+            Forwarding::new(arrival.peer, arrival.scheme, arrival.port, &listener.trusted_proxies);
         Some(Rc::new(Self { local, listener, forwarding }))
     }
 }
@@ -73,8 +104,7 @@ impl View {
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) worker: Rc<Worker>,
-    pub(super) peer: ClientAddr,
-    pub(super) port: u16,
+    pub(super) arrival: Arrival,
     view: RefCell<Rc<View>>,
 }
 
@@ -83,7 +113,7 @@ impl Connection {
     pub(super) fn view(&self) -> Rc<View> {
         let mut view = self.view.borrow_mut();
         if !self.worker.runs(&view.local)
-            && let Some(current) = View::of(self.worker.local(), view.listener.address, self.peer, self.port)
+            && let Some(current) = View::of(self.worker.local(), view.listener.address, &self.arrival)
         {
             *view = current;
         }
@@ -98,15 +128,15 @@ impl Connection {
     }
 }
 
-async fn serve_http(
-    stream: TcpStream,
-    connection: Connection,
-    mut guard: Guard,
-) -> Option<Tunnel<TcpStream>> {
+async fn serve_http(stream: ClientStream, connection: Connection, mut guard: Guard) -> Option<Tunnel> {
     if guard.is_draining() {
         // It was accepted on the way out: its client is about to ask, or has asked already. How this
         // ends, the connection finds out itself.
-        let _ = timeout(LAST_CALL, stream.readable()).await;
+        let _ = timeout(LAST_CALL, stream.socket().readable()).await;
+    }
+    if stream.speaks_http2() {
+        Box::pin(h2::serve(stream, Bytes::new(), &connection, guard)).await;
+        return None;
     }
     let worker = Rc::clone(&connection.worker);
     let mut client = Client::new(stream);
@@ -146,7 +176,10 @@ async fn serve_http(
     };
     client.timer.stop();
     match after {
-        After::Next | After::Close => client.inbox.release(&worker.buffers),
+        After::Next | After::Close => {
+            client.inbox.release(&worker.buffers);
+            client.io.say_goodbye();
+        }
         After::Reset => client.io.reset(),
         After::Linger => {
             client.inbox.release(&worker.buffers);
@@ -155,7 +188,7 @@ async fn serve_http(
         After::Tunnel(route, upstream, line) => {
             let early = client.inbox.take(&worker.buffers);
             let client = Side { io: client.io, early };
-            return Some(Tunnel::new(client, upstream, &route, line, &worker, guard));
+            return Some(Tunnel::new(client, Course::new(upstream, &route, line, &worker, guard)));
         }
     }
     None
@@ -166,14 +199,14 @@ const LAST_CALL: Duration = Duration::from_millis(250);
 
 /// Reads on for a while what the client still sends of a body that nobody wants: a socket that is
 /// closed with unread bytes resets the connection, and the client would never see its answer.
-async fn linger(mut stream: TcpStream, worker: &Worker) {
+pub(super) async fn linger(mut stream: ClientStream, worker: &Worker) {
     let reading = async {
         // There is nothing more to come, and the client need not wait to learn it.
         let _ = stream.shutdown().await;
-        let mut bytes = 0;
-        while bytes < LINGER_BYTES && stream.readable().await.is_ok() {
+        let (socket, mut bytes) = (stream.socket(), 0);
+        while bytes < LINGER_BYTES && socket.readable().await.is_ok() {
             let mut buffer = worker.buffers.take();
-            let read = stream.try_read(&mut buffer);
+            let read = socket.try_read(&mut buffer);
             worker.buffers.put(buffer);
             match read {
                 Ok(read @ 1..) => bytes += read,

@@ -10,11 +10,11 @@ use super::{
     conn::Connection,
     cut::Cut,
     http::{self, After},
-    tunnel::Tunnel,
+    tunnel::Course,
 };
 use crate::{
     drain::Guard,
-    http2::{Incoming, Server, ServerStream, Terms},
+    http2::{Incoming, Server, Terms},
     io::{Stream, Timer},
     relay::Side,
 };
@@ -80,7 +80,7 @@ pub(super) async fn serve<I: Stream>(io: I, early: Bytes, connection: &Connectio
         Over::Closed => {}
         Over::Calm => {
             connection.worker.count_cut(Cut::Flood);
-            tracing::debug!(client = %connection.peer, "a connection of HTTP/2 asked too much");
+            tracing::debug!(client = %connection.arrival.peer, "a connection of HTTP/2 asked too much");
             server.calm();
         }
         Over::Idle => {
@@ -148,8 +148,8 @@ async fn request(connection: &Connection, incoming: Incoming, guard: &Guard) -> 
     if let After::Tunnel(route, upstream, line) = after {
         let early = client.inbox.take(&worker.buffers);
         let side = Side { io: client.io, early };
-        let tunnel: Tunnel<ServerStream> = Tunnel::new(side, upstream, &route, line, worker, guard.another());
-        Box::pin(tunnel.run()).await;
+        let course = Course::new(upstream, &route, line, worker, guard.another());
+        Box::pin(course.run(side)).await;
         return false;
     }
     client.inbox.release(&worker.buffers);

@@ -15,6 +15,8 @@ mod flow;
 mod grpc;
 mod h2;
 mod http;
+mod secure;
+mod stream;
 mod tcp;
 mod tunnel;
 mod worker;

@@ -1,7 +1,8 @@
 //! A raw TCP connection: its listener has one route; connect, and relay.
 
 use super::{
-    tunnel::{Line, Tunnel, Upstream},
+    stream::ClientStream,
+    tunnel::{Course, Line, Tunnel, Upstream},
     worker::Worker,
 };
 use crate::{
@@ -13,25 +14,25 @@ use crate::{
 };
 use bytes::Bytes;
 use std::{rc::Rc, sync::Arc};
-use tokio::{net::TcpStream, time::Instant};
+use tokio::time::Instant;
 
 /// Serves one connection of a TCP route, up to the tunnel that it is.
 pub(super) async fn serve(
-    stream: TcpStream,
+    stream: ClientStream,
     peer: ClientAddr,
     route: Rc<LocalRoute>,
     worker: &Rc<Worker>,
     guard: Guard,
-) -> Option<Tunnel<TcpStream>> {
+) -> Option<Tunnel> {
     let LocalTarget::Pool(pool) = &route.target else { return None };
     let began = Instant::now();
-    let mut tries = Tries::of_tunnel(route.route.retries.attempts);
-    match pool.tunnel(&mut tries, route.route.timeouts.connect).await {
+    let mut tries = Tries::of_tunnel(route.attempts);
+    match pool.tunnel(&mut tries, route.timeouts.connect).await {
         Ok((io, _seat)) => {
-            let side = |io| Side { io, early: Bytes::new() };
             let line = Line::Connection { client: peer, route: Arc::clone(&route.name), began };
-            let upstream = Upstream { side: side(io), _seat };
-            Some(Tunnel::new(side(stream), upstream, &route, line, worker, guard))
+            let upstream = Upstream { side: Side { io, early: Bytes::new() }, _seat };
+            let client = Side { io: stream, early: Bytes::new() };
+            Some(Tunnel::new(client, Course::new(upstream, &route, line, worker, guard)))
         }
         Err(error) => {
             tracing::warn!(route = &*route.name, client = %peer, %error, "a TCP connection could not be passed on");

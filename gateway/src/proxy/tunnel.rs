@@ -4,6 +4,7 @@
 use super::{
     access::{self, Entry},
     cut::Cut,
+    stream::ClientStream,
     worker::Worker,
 };
 use crate::{
@@ -24,8 +25,14 @@ use tokio::{net::TcpStream, time::Instant};
 /// place on the server only: it may live for days, there may be thousands, and the plugins and
 /// connections of a route that is long replaced must not live as long.
 #[derive(Debug)]
-pub struct Tunnel<I> {
-    client: Side<I>,
+pub struct Tunnel {
+    client: Side<ClientStream>,
+    course: Course,
+}
+
+/// A tunnel without its client.
+#[derive(Debug)]
+pub(super) struct Course {
     upstream: Upstream,
     idle: Duration,
     open: Gauge,
@@ -52,9 +59,19 @@ pub(super) enum Line {
     Connection { client: ClientAddr, route: Arc<str>, began: Instant },
 }
 
-impl<I: Stream> Tunnel<I> {
+impl Tunnel {
+    pub(super) fn new(client: Side<ClientStream>, course: Course) -> Self {
+        Self { client, course }
+    }
+
+    /// Relays until both sides are done.
+    pub async fn run(self) {
+        self.course.run(self.client).await;
+    }
+}
+
+impl Course {
     pub(super) fn new(
-        client: Side<I>,
         upstream: Upstream,
         route: &LocalRoute,
         line: Line,
@@ -62,9 +79,8 @@ impl<I: Stream> Tunnel<I> {
         guard: Guard,
     ) -> Self {
         Self {
-            client,
             upstream,
-            idle: route.route.timeouts.tunnel,
+            idle: route.timeouts.tunnel,
             open: route.metrics.tunnels.clone(),
             sent: route.metrics.sent.clone(),
             received: route.metrics.received.clone(),
@@ -75,8 +91,8 @@ impl<I: Stream> Tunnel<I> {
     }
 
     /// Relays until both sides are done.
-    pub async fn run(self) {
-        let Self { client, upstream, idle, open, sent, received, line, worker, _guard } = self;
+    pub(super) async fn run(self, client: Side<impl Stream>) {
+        let Self { upstream, idle, open, sent, received, line, worker, _guard } = self;
         let _open = Open::new(open);
         let counters = Counters { sent: &sent, received: &received };
         let means = Means { buffers: &worker.buffers, turns: &worker.turns };

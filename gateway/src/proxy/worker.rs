@@ -4,6 +4,7 @@ use super::{
     answer::{ErrorCode, ErrorCounters},
     cut::{Cut, CutCounters},
     date::Date,
+    secure::Handshakes,
 };
 use crate::{
     ids::RequestIds,
@@ -20,6 +21,7 @@ pub struct Worker {
     local: RefCell<Rc<Local>>,
     errors: ErrorCounters,
     cuts: CutCounters,
+    pub(super) handshakes: Handshakes,
     pub(super) ids: RequestIds,
     pub(super) buffers: Buffers,
     pub(super) turns: Rc<Turns>,
@@ -33,6 +35,7 @@ impl Worker {
             local: RefCell::new(Rc::new(Local::build(snapshot, None, parts))),
             errors: ErrorCounters::new(parts.metrics),
             cuts: CutCounters::new(parts.metrics),
+            handshakes: Handshakes::new(parts.metrics),
             // Two workers that start at the same number would only make ids that are harder to tell
             // apart.
             ids: RequestIds::new(getrandom::u64().unwrap_or_default()),
@@ -54,8 +57,9 @@ impl Worker {
 
     /// Replaces what new requests run on; those that run keep what they have.
     pub fn swap(&self, snapshot: Arc<Snapshot>, parts: Parts<'_>) {
-        let next = Local::build(snapshot, Some(&self.local()), parts);
-        self.local.replace(Rc::new(next));
+        let next = Rc::new(Local::build(snapshot, Some(&self.local()), parts));
+        let previous = self.local.replace(Rc::clone(&next));
+        previous.retire(&next);
     }
 
     pub(super) fn count_error(&self, code: ErrorCode) {
@@ -78,5 +82,12 @@ impl ErrorCounters {
 impl CutCounters {
     fn new(metrics: &Metrics) -> Self {
         Self::from_fn(|cut| metrics.counter(&names::CONNECTIONS_CUT, &[("reason", cut.as_str())]))
+    }
+}
+
+/// The same for TLS handshakes.
+impl Handshakes {
+    fn new(metrics: &Metrics) -> Self {
+        Self::from_fn(|how| metrics.counter(&names::TLS_HANDSHAKES, &[("outcome", how.as_str())]))
     }
 }

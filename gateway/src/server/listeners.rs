@@ -160,9 +160,9 @@ impl Door {
         self.metrics.accepted.inc();
         let inside = Inside::new(&self.bound, &self.metrics.active);
         let local = self.last.get().cloned().unwrap_or_else(|| self.worker.local());
-        let listener = local.shared.listeners.iter().find(|listener| listener.address == self.address);
+        let listener = local.shared.listener(self.address);
         let Some(listener) = listener else { return };
-        let is_http = matches!(listener.mode, Mode::Http(_));
+        let is_http = matches!(listener.mode, Mode::Http(_)) && listener.tls.is_none();
         let refuse = |counter: &Counter, answer: &[u8]| {
             counter.inc();
             if is_http {

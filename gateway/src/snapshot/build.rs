@@ -3,7 +3,7 @@
 
 use super::{
     Files, Fixed, HealthCheck, Listener, Mode, Retries, Route, Snapshot, Sticky, Target, Timeouts,
-    plugins::Plugins,
+    certificates, plugins::Plugins,
 };
 use crate::{
     config::{
@@ -14,6 +14,7 @@ use crate::{
     message::{Fields, is_field_value, is_token, trim},
     plugins::{Host, OnError, Services},
     route::{Conditions, HostPattern, PathPattern, PatternError, Table},
+    tls::Terminator,
     upstream::{Backend, Balance, Ejection, Limits, Protocol, Server, Settings},
 };
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -30,6 +31,8 @@ pub struct Inputs<'a> {
     pub host: Arc<Host>,
     /// What plugins may ask for while they are tried out.
     pub services: Arc<dyn Services>,
+    /// Whether state may be written down: not where a configuration is only looked at.
+    pub keep_state: bool,
     /// How many workers there are where the configuration does not say.
     pub default_workers: usize,
 }
@@ -67,7 +70,8 @@ pub async fn build(
         conditions.push(self::conditions(route, &mut problems));
         routes.push(Arc::new(build_route(route, index, used, &mut backends, &mut problems)));
     }
-    let listeners = build_listeners(config, &conditions, &mut problems);
+    let tls = certificates::build(config, previous, inputs, &mut files, &mut problems);
+    let listeners = build_listeners(config, &conditions, tls.server.as_ref(), &mut problems);
     let admin_token = config.admin.token.as_ref().map(|name| plugins.secret(name.get_ref()));
     let (plugins, of_plugins) = plugins.finish();
     problems.extend(of_plugins);
@@ -82,6 +86,9 @@ pub async fn build(
         backends,
         checks,
         plugins,
+        certificates: tls.certificates,
+        tickets: tls.tickets,
+        handshakes: config.limits.handshakes as usize,
         heads: head_limits(config),
         http2_streams: config.limits.http2_streams,
         log: config.log.clone(),
@@ -311,6 +318,7 @@ fn pattern<T>(
 fn build_listeners(
     config: &Config,
     conditions: &[Conditions],
+    tls: Option<&Arc<Terminator>>,
     problems: &mut Vec<Diagnostic>,
 ) -> Vec<Arc<Listener>> {
     let mut listeners = Vec::new();
@@ -320,6 +328,8 @@ fn build_listeners(
         listeners.push(Arc::new(Listener {
             name: listener.label(),
             address: *listener.address.get_ref(),
+            tls: tls.filter(|_| listener.tls).cloned(),
+            handshake_deadline: listener.timeouts.handshake.get(),
             mode,
             trusted_proxies: trusted.iter().map(|network| canonical(*network.get_ref())).collect(),
             connections: listener.connections.unwrap_or(config.limits.connections) as usize,

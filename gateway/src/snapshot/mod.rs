@@ -5,14 +5,17 @@
 //! its last. Nothing here listens.
 
 mod build;
+mod certificates;
 mod files;
 mod health;
 mod local;
 mod plugins;
 mod services;
+mod state_dir;
 mod sticky;
 
 pub use build::{Inputs, Problems, build};
+pub use certificates::Certificate;
 pub use files::Files;
 pub use health::{HealthCheck, Question};
 pub use local::{Local, LocalRoute, LocalTarget, Parts, RouteMetrics, plugin_metrics};
@@ -25,6 +28,7 @@ use crate::{
     message::Fields,
     plugins::{OnError, Plugin, Secret},
     route::Table,
+    tls::{Terminator, Tickets},
     upstream::Backend,
 };
 use bytes::Bytes;
@@ -45,6 +49,12 @@ pub struct Snapshot {
     pub checks: Vec<HealthCheck>,
     /// Plugins as the routes use them: one for each component and configuration.
     pub plugins: Vec<Arc<Plugin>>,
+    /// What TLS listeners show, in the order of the file.
+    pub certificates: Vec<Arc<Certificate>>,
+    /// Keys of the sessions of TLS clients, once there is a TLS listener.
+    pub tickets: Option<Tickets>,
+    /// Most TLS handshakes at a time in each worker.
+    pub handshakes: usize,
     /// Limits of the heads of requests.
     pub heads: HeadLimits,
     /// Requests at a time on one connection of HTTP/2.
@@ -63,6 +73,13 @@ pub struct Snapshot {
     pub files: Files,
 }
 
+impl Snapshot {
+    /// The listener with this configured address.
+    pub fn listener(&self, address: SocketAddr) -> Option<&Arc<Listener>> {
+        self.listeners.iter().find(|listener| listener.address == address)
+    }
+}
+
 /// An address that clients connect to.
 #[derive(Debug)]
 pub struct Listener {
@@ -70,6 +87,10 @@ pub struct Listener {
     pub name: String,
     /// As configured.
     pub address: SocketAddr,
+    /// How its clients are secured, where they are.
+    pub tls: Option<Arc<Terminator>>,
+    /// How long a TLS handshake may take.
+    pub handshake_deadline: Duration,
     /// What a connection carries.
     pub mode: Mode,
     /// Proxies whose forwarding headers count.

@@ -143,6 +143,14 @@ enum Host {
 pub struct ServerError;
 
 impl Server {
+    /// Its name or IP address, without the port.
+    pub fn host(&self) -> String {
+        match &self.host {
+            Host::Address(ip) => ip.to_string(),
+            Host::Name(name) => name.to_string(),
+        }
+    }
+
     /// The address, where no name must be resolved for it.
     pub(super) fn literal(&self) -> Option<SocketAddr> {
         match self.host {

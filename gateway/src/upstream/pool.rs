@@ -33,6 +33,8 @@ pub struct Pool {
     balancer: Balancer,
     places: Vec<Place>,
     metrics: PoolMetrics,
+    /// Whether new requests use other pools.
+    is_retired: Cell<bool>,
 }
 
 /// What a worker has of one server.
@@ -108,7 +110,7 @@ impl Pool {
         };
         let places = settings.servers.iter().map(place).collect();
         let balancer = Balancer::new(settings.balance, &settings.servers);
-        Self { backend, balancer, places, metrics }
+        Self { backend, balancer, places, metrics, is_retired: Cell::new(false) }
     }
 
     /// What the pool connects to.
@@ -153,6 +155,15 @@ impl Pool {
             (Io::Tcp(io), seat) => Ok((io, seat)),
             // A tunnel asks for no stream.
             (Io::Http2(_), _) => Err(self.error(None, Cause::Closed)),
+        }
+    }
+
+    /// Closes what is kept, and keeps nothing from now on: no new request will come.
+    pub fn retire(&self) {
+        self.is_retired.set(true);
+        for Place { idle, shared, .. } in &self.places {
+            shared.take();
+            idle.take().iter().for_each(|_| self.metrics.idle.dec());
         }
     }
 
@@ -305,7 +316,9 @@ impl Pool {
         let call = client.call();
         let mut shared = place.shared.borrow_mut();
         shared.retain_mut(Client::is_alive);
-        shared.push(client);
+        if !self.is_retired.get() {
+            shared.push(client);
+        }
         // It ends with its connection, which nobody holds longer than the pool and its requests.
         spawn_local(async move {
             if let Err(error) = driver.run().await {
@@ -528,6 +541,7 @@ impl Lease {
         // A stream is over; its connection stays where it is.
         if let Io::Tcp(io) = io
             && let Some(Place { idle, .. }) = pool.places.get(seat.server())
+            && !pool.is_retired.get()
             && idle.borrow().len() < pool.backend.settings.keep
         {
             idle.borrow_mut().push(Idle { io, since: Instant::now() });
