@@ -15,6 +15,9 @@ mod forwarding; // what reaches the backend, and what comes back
 mod guide; // the plugin guide and the READMEs of plugins, executed
 mod headers; // what a proxy adds to heads and takes away
 mod health; // servers that do not work: who notices, and for how long
+mod http2; // the same requests over HTTP/2: heads, bodies, ends
+mod http2_backends; // HTTP/2 to backends: shared connections, and how they end
+mod http2_frames; // frames that no library sends: heads with two readings, and attacks
 mod limits; // how long is waited, how much is taken
 mod loading; // components and tables that cannot be used: what is said of them
 mod plugins; // what plugins can do to requests and answers, in which order, and what not

@@ -2,7 +2,7 @@
 
 use super::{
     stream::ClientStream,
-    tunnel::{Line, Tunnel, Upstream},
+    tunnel::{Course, Line, Tunnel, Upstream},
     worker::Worker,
 };
 use crate::{
@@ -32,7 +32,7 @@ pub(super) async fn serve(
             let line = Line::Connection { client: peer, route: Arc::clone(&route.name), began };
             let upstream = Upstream { side: Side { io, early: Bytes::new() }, _seat };
             let client = Side { io: stream, early: Bytes::new() };
-            Some(Tunnel::new(client, upstream, &route, line, worker, guard))
+            Some(Tunnel::new(client, Course::new(upstream, &route, line, worker, guard)))
         }
         Err(error) => {
             tracing::warn!(route = &*route.name, client = %peer, %error, "a TCP connection could not be passed on");
