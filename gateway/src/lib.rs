@@ -36,19 +36,22 @@ pub mod metrics;
 // Floor 1: what the user wrote, and what is on the wire.
 pub mod config;
 pub mod http1;
-// Floor 2: the parts; none knows its siblings or its callers.
+// Floor 2: stands on what HTTP/1 says of messages.
+pub mod http2;
+// Floor 3: the parts; none knows its siblings or its callers.
 pub mod headers;
 pub mod listen;
 pub mod plugins;
 pub mod relay;
 pub mod route;
+pub mod sniff;
 pub mod tls;
 pub mod upstream;
-// Floor 3: what the machine runs on.
+// Floor 4: what the machine runs on.
 pub mod snapshot;
-// Floor 4: the path of a request.
+// Floor 5: the path of a request.
 pub mod proxy;
-// Floor 5: the composition root.
+// Floor 6: the composition root.
 pub mod server;
-// Floor 6: the command line.
+// Floor 7: the command line.
 pub mod cli;

@@ -6,6 +6,7 @@ mod background; // plugins that work beside the traffic, by the example of the r
 mod balance; // which server is next
 mod cli; // the command line
 mod clients; // curl and a JavaScript runtime, as people use them
+mod connect; // standard input and output inside TLS, for OpenSSH, scp and rsync
 mod drain; // a stop
 mod examples; // every file in `examples/` starts
 mod faults; // what a plugin that misbehaves costs, and whom
@@ -14,6 +15,9 @@ mod forwarding; // what reaches the backend, and what comes back
 mod guide; // the plugin guide and the READMEs of plugins, executed
 mod headers; // what a proxy adds to heads and takes away
 mod health; // servers that do not work: who notices, and for how long
+mod http2; // the same requests over HTTP/2: heads, bodies, ends
+mod http2_backends; // HTTP/2 to backends: shared connections, and how they end
+mod http2_frames; // frames that no library sends: heads with two readings, and attacks
 mod limits; // how long is waited, how much is taken
 mod loading; // components and tables that cannot be used: what is said of them
 mod plugins; // what plugins can do to requests and answers, in which order, and what not
@@ -23,6 +27,7 @@ mod reload_under_load; // the promise: a hundred of them, and no client notices
 mod request_bounds; // how large a request may be, and how long it may take
 mod retries; // what is sent once more, and what never
 mod scale; // much of everything, in flat memory
+mod ssh; // the commands that lead to a VM: keys, options, refusals
 mod tcp; // raw TCP routes
 mod tidy; // habits that a machine can check
 mod tls; // certificates and handshakes, and what goes over them

@@ -49,7 +49,7 @@ pub use toml::Spanned;
 
 pub use self::{
     admin::{Admin, AdminAddress},
-    backend::{Backend, BackendLimits, Balance, Ejection, Health, Keepalive},
+    backend::{Backend, BackendLimits, BackendProtocol, Balance, Ejection, Health, Keepalive},
     certificate::{Certificate, CertificateFiles, CertificateSource},
     diagnostic::{Diagnostic, Severity, render},
     gateway::Gateway,

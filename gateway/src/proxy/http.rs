@@ -3,11 +3,13 @@
 use super::{
     access::Entry,
     answer::{self, Error},
+    carrier::Downstream,
     client::Client,
     conn::{Connection, View},
     cut::Cut,
     exchange::{Exchange, InterimBudget, Order, Said, is_whole},
     flow::Flow,
+    grpc,
     tunnel::{self, Line},
 };
 use crate::{
@@ -15,21 +17,23 @@ use crate::{
     headers::{self, Upgrade, hop_by_hop, hop_by_hop::Options, websocket},
     http1::{BodyLength, Decoder, Malformed, request_body, write_request, write_status_line},
     ids::{ClientAddr, RequestId},
-    io::{Buffers, Stream},
+    io::Buffers,
     message::{Fields, Known, RequestHead, ResponseHead},
     plugins::{self, Facts, LocalResponse, Outcome},
     route::{Captures, Question},
     snapshot::{Fixed, LocalRoute, LocalTarget, Mode, Target},
+    upstream::Protocol,
 };
 use bytes::Bytes;
 use http::{Method, StatusCode, Version};
-use std::{rc::Rc, sync::Arc, time::Duration};
-use tokio::{io::AsyncWriteExt as _, time::Instant};
+use std::{future::poll_fn, pin::Pin, rc::Rc, sync::Arc, task::Poll, time::Duration};
+use tokio::time::Instant;
 
 /// What this gateway calls itself on the way to a backend, after the version that the client speaks
 /// (RFC 9110 §7.6.3).
 const VIA: &[u8] = b"1.1 vers-gateway";
 const VIA_OLD: &[u8] = b"1.0 vers-gateway";
+const VIA_NEW: &[u8] = b"2.0 vers-gateway";
 
 /// How long the gateway's own answer may take to reach a client that no route was found for.
 const UNROUTED_IDLE: Duration = Duration::from_secs(30);
@@ -49,7 +53,7 @@ pub(super) enum After {
 }
 
 /// Answers a request, whatever becomes of it.
-pub(super) async fn serve<I: Stream>(
+pub(super) async fn serve<I: Downstream>(
     connection: &Connection,
     client: &mut Client<I>,
     head: RequestHead,
@@ -62,19 +66,24 @@ pub(super) async fn serve<I: Stream>(
         Ok(Outgoing::Answer(answer)) => answer,
         Ok(Outgoing::Switching(head, exchange)) => return session.switch(client, head, exchange).await,
         Err(Error::ClientGone) => return After::Close,
-        Err(error) => session.refuse(&error),
+        Err(error) => {
+            // Even where its time is over, the client should learn so.
+            client.due = None;
+            session.refuse(&error)
+        }
     };
     session.send(client, answer).await
 }
 
 /// Answers what is no request.
-pub(super) async fn reject<I: Stream>(
+pub(super) async fn reject<I: Downstream>(
     connection: &Connection,
     client: &mut Client<I>,
     error: Error,
     guard: &Guard,
 ) -> After {
     let mut session = Session::nameless(connection, guard);
+    client.due = None;
     let answer = session.refuse(&error);
     session.send(client, answer).await
 }
@@ -93,6 +102,10 @@ struct Session<'a> {
     body: BodyLength,
     /// Whether the connection ends with this answer.
     close: bool,
+    /// Whether its client reads errors as gRPC has them.
+    is_grpc: bool,
+    /// What an answer is counted as whose status says less.
+    counted: Option<StatusCode>,
     /// The matched route, once there is one.
     route: Option<Rc<LocalRoute>>,
     /// The line in the access log, where that is on.
@@ -125,6 +138,7 @@ impl<'a> Session<'a> {
         session.is_head = head.method == Method::HEAD;
         session.version = head.version;
         session.close = false;
+        session.is_grpc = head.version == Version::HTTP_2 && grpc::is_request(&head.fields);
         if let Some(entry) = &mut session.entry {
             entry.asked(head);
         }
@@ -147,6 +161,8 @@ impl<'a> Session<'a> {
             // What is no request has no end.
             body: BodyLength::UntilClose,
             close: true,
+            is_grpc: false,
+            counted: None,
             route: None,
             entry,
         }
@@ -157,7 +173,7 @@ impl<'a> Session<'a> {
     }
 
     /// The path of a request, from its head to the head of its answer.
-    async fn forward<I: Stream>(
+    async fn forward<I: Downstream>(
         &mut self,
         client: &mut Client<I>,
         mut head: RequestHead,
@@ -166,6 +182,9 @@ impl<'a> Session<'a> {
         // Until it is known where the body ends, nothing behind it can be a request.
         self.body = BodyLength::UntilClose;
         self.body = request_body(&head).map_err(Error::Malformed)?;
+        if client.io.frames() {
+            self.body = framed_body(self.body, &head, &client.io);
+        }
         let Mode::Http(table) = &view.listener.mode else { return Err(Error::NoRoute) };
         if head.method == Method::CONNECT {
             return Err(Error::Connect);
@@ -177,14 +196,18 @@ impl<'a> Session<'a> {
         let host = connection_host(authority.full);
         let route = Rc::clone(view.local.routes.get(found.route).ok_or(Error::NoRoute)?);
         self.route = Some(Rc::clone(&route));
-        if self.body.is_told_to_exceed(route.route.body_limit) {
+        if self.body.is_told_to_exceed(route.body_limit) {
             return Err(Error::Malformed(Malformed::BodyTooLarge));
         }
-        client.due = route.route.timeouts.total.map(|total| self.began + total);
+        client.due = route.timeouts.total.map(|total| self.began + total);
         let options = hop_by_hop::strip(&mut head.fields);
         self.close |= closes(self.version, &options);
         check_expectation(&mut head)?;
-        let asked = self.upgrade(&head, options, &route)?;
+        let opens_tunnel = client.io.opens_tunnel();
+        let asked = self.upgrade(&head, options, &route, opens_tunnel)?;
+        if opens_tunnel && asked.is_none() {
+            return Err(Error::Connect);
+        }
         if !head.fields.has(Known::Host) {
             // HTTP/1.0 with an absolute target.
             head.fields.append_known(Known::Host, &host);
@@ -207,8 +230,10 @@ impl<'a> Session<'a> {
         head: &RequestHead,
         options: Options,
         route: &LocalRoute,
+        opens_tunnel: bool,
     ) -> Result<Option<Asked>, Error> {
-        let may = self.version == Version::HTTP_11 && self.body == BodyLength::None;
+        let is_message = self.version == Version::HTTP_11 && self.body == BodyLength::None;
+        let may = is_message || opens_tunnel;
         let upgrade = options.upgrade.filter(|_| may);
         let Some(upgrade) = upgrade.and_then(|upgrade| upgrade.limited_to(&route.route.upgrades)) else {
             return Ok(None);
@@ -225,7 +250,7 @@ impl<'a> Session<'a> {
     }
 
     /// Through the route's plugins, to its target, and back through the plugins.
-    async fn filter<I: Stream>(
+    async fn filter<I: Downstream>(
         &mut self,
         client: &mut Client<I>,
         route: &Rc<LocalRoute>,
@@ -267,28 +292,40 @@ impl<'a> Session<'a> {
     }
 
     /// To the route's target, and the head of its answer back.
-    async fn deliver<I: Stream>(
+    async fn deliver<I: Downstream>(
         &mut self,
         client: &mut Client<I>,
         route: &Rc<LocalRoute>,
         mut head: RequestHead,
-        asked: Option<Asked>,
+        mut asked: Option<Asked>,
     ) -> Result<Outgoing, Error> {
         let pool = match &route.target {
             LocalTarget::Pool(pool) => pool,
             LocalTarget::Respond => return Ok(Outgoing::Answer(fixed(route))),
         };
-        let key = route.route.sticky.as_ref().and_then(|sticky| sticky.key(&head.fields));
-        let upload = self.compose(&mut head, asked.as_ref(), client, route.route.body_limit)?;
-        let timeouts = &route.route.timeouts;
+        let over_http2 = match pool.backend().settings.protocol {
+            Protocol::Http1 => false,
+            Protocol::Auto => self.is_grpc,
+            Protocol::H2c => {
+                // What is spoken there has no Upgrade, and a request may be taken without one.
+                if asked.take().is_some() && client.io.opens_tunnel() {
+                    return Err(Error::Connect);
+                }
+                true
+            }
+        };
+        let key = route.sticky.as_ref().and_then(|sticky| sticky.key(&head.fields));
+        let upload = self.compose(&mut head, asked.as_ref(), client, route.body_limit, over_http2)?;
+        let timeouts = &route.timeouts;
         let order = Order {
             pool,
-            method: &head.method,
+            head: &head,
+            over_http2,
             heads: self.view.local.shared.heads,
             connect: timeouts.connect,
             response: timeouts.response,
             idle: timeouts.idle,
-            attempts: route.route.retries.attempts,
+            attempts: route.attempts,
             budget: &route.budget,
             key,
             buffers: self.buffers(),
@@ -338,37 +375,56 @@ impl<'a> Session<'a> {
     }
 
     /// The request as the backend gets it, with what has come of its body.
-    fn compose<I: Stream>(
+    fn compose<I: Downstream>(
         &self,
         head: &mut RequestHead,
         asked: Option<&Asked>,
         client: &mut Client<I>,
         limit: u64,
+        over_http2: bool,
     ) -> Result<Flow, Error> {
-        let chunked = self.body == BodyLength::Chunked;
+        let chunked = self.body == BodyLength::Chunked && !over_http2;
         if chunked {
             head.fields.append_known(Known::TransferEncoding, b"chunked");
         }
         if let Some(asked) = asked {
             asked.upgrade.restore(&mut head.fields);
         }
-        let via = if self.version == Version::HTTP_10 { VIA_OLD } else { VIA };
+        let via = match self.version {
+            Version::HTTP_10 => VIA_OLD,
+            Version::HTTP_2 => VIA_NEW,
+            _ => VIA,
+        };
         head.fields.append_known(Known::Via, via);
         let mut text = self.buffers().text();
-        write_request(head, &mut text);
-        text.extend_from_slice(b"\r\n");
-        let mut upload = Flow::new(text, Decoder::limited(self.body, limit), chunked);
+        if !over_http2 {
+            write_request(head, &mut text);
+            text.extend_from_slice(b"\r\n");
+        }
+        let length = wire_length(self.body, client.io.frames());
+        let mut upload = Flow::new(text, Decoder::limited(length, limit), chunked);
+        let is_whole = client.take_along(self.buffers());
         upload.load(&mut client.inbox).map_err(Error::Malformed)?;
+        if is_whole && length != BodyLength::None {
+            upload.end_of_input(&mut client.io).map_err(Error::Malformed)?;
+        }
         Ok(upload)
     }
 
     /// An answer before the answer goes on as it is (RFC 9110 §15.2), to who can take it.
-    async fn pass_on<I: Stream>(&self, client: &mut Client<I>, mut head: ResponseHead) -> Result<(), Error> {
-        if self.version != Version::HTTP_11 {
+    async fn pass_on<I: Downstream>(
+        &self,
+        client: &mut Client<I>,
+        mut head: ResponseHead,
+    ) -> Result<(), Error> {
+        if self.version == Version::HTTP_10 {
             return Ok(());
         }
         hop_by_hop::strip(&mut head.fields);
         head.fields.remove(Known::ContentLength);
+        if client.io.frames() {
+            return client.io.send_interim(&head).map_err(|_| Error::ClientGone);
+        }
         let mut text = self.buffers().text();
         write_status_line(head.status, &mut text);
         head.fields.write(&mut text);
@@ -378,29 +434,53 @@ impl<'a> Session<'a> {
         sent
     }
 
-    /// Writes all of it, or gives the client up.
-    async fn write_all<I: Stream>(&self, client: &mut Client<I>, text: &[u8]) -> Result<(), Error> {
-        let Client { io, timer, .. } = client;
-        let writing = async {
-            io.write_all(text).await?;
-            io.flush().await
-        };
-        match timer.within(Instant::now() + self.idle(), writing).await {
-            Some(written) => written.map_err(|_| Error::ClientGone),
-            None => {
-                self.connection.worker.count_cut(Cut::Idle);
-                Err(Error::ClientGone)
+    /// Writes all of it, or gives the client up: one that takes nothing for too long, and one whose
+    /// request's time is over.
+    async fn write_all<I: Downstream>(&self, client: &mut Client<I>, text: &[u8]) -> Result<(), Error> {
+        let (idle, mut since) = (self.idle(), Instant::now());
+        let mut left = text;
+        let cut = poll_fn(|cx| {
+            loop {
+                let polled = match left {
+                    [] => Pin::new(&mut client.io).poll_flush(cx).map_ok(|()| 0),
+                    _ => Pin::new(&mut client.io).poll_write(cx, left),
+                };
+                match polled {
+                    Poll::Ready(Ok(_)) if left.is_empty() => return Poll::Ready(Ok(())),
+                    Poll::Ready(Ok(written @ 1..)) => {
+                        left = left.get(written..).unwrap_or_default();
+                        since = Instant::now();
+                    }
+                    Poll::Ready(_) => return Poll::Ready(Err(None)),
+                    Poll::Pending => break,
+                }
             }
-        }
+            if client.poll_overdue(cx).is_ready() {
+                return Poll::Ready(Err(Some(Cut::Total)));
+            }
+            client.timer.poll(cx, since + idle).map(|()| Err(Some(Cut::Idle)))
+        })
+        .await;
+        cut.map_err(|cut| {
+            if let Some(cut) = cut {
+                self.connection.worker.count_cut(cut);
+            }
+            Error::ClientGone
+        })
     }
 
     /// Sends the answer, and says what becomes of the connection.
-    async fn send<I: Stream>(mut self, client: &mut Client<I>, mut answer: Answer) -> After {
+    async fn send<I: Downstream>(mut self, client: &mut Client<I>, mut answer: Answer) -> After {
         if let Content::Upstream { exchange, length, .. } = &mut answer.content {
-            let framed = self.frame(&mut answer.head, *length, exchange.is_sent());
+            let framed = self.frame(&mut answer.head, *length, exchange.is_sent(), client.io.frames());
             let chunked = framed == Framed::Chunked;
-            let head = self.answer_head(&answer.head, framed);
-            let mut flow = Flow::new(head, Decoder::new(*length), chunked);
+            let head = match framed {
+                // It is told as soon as it is certain.
+                Framed::Apart { .. } => self.buffers().text(),
+                _ => self.answer_head(&answer.head, framed),
+            };
+            let decoder = Decoder::new(wire_length(*length, exchange.frames()));
+            let mut flow = Flow::new(head, decoder, chunked);
             match flow.load(exchange.inbox()) {
                 Ok(()) => return self.send_upstream(client, answer, flow, framed).await,
                 Err(error) => answer = self.refuse(&Error::BadAnswer(error)),
@@ -411,15 +491,21 @@ impl<'a> Session<'a> {
     }
 
     /// Sends the backend's answer as it comes.
-    async fn send_upstream<I: Stream>(
+    async fn send_upstream<I: Downstream>(
         mut self,
         client: &mut Client<I>,
         answer: Answer,
         mut flow: Flow,
         framed: Framed,
     ) -> After {
-        let Content::Upstream { mut exchange, keep, .. } = answer.content else { return After::Close };
-        self.count(answer.head.status);
+        let Answer { mut head, content } = answer;
+        let Content::Upstream { mut exchange, keep, .. } = content else { return After::Close };
+        self.count(head.status);
+        if let Framed::Apart { is_last } = framed
+            && self.tell(client, &mut head, is_last).is_err()
+        {
+            return After::Close;
+        }
         let idle = self.idle();
         let sent = exchange.transfer(client, &mut flow, idle, self.buffers()).await;
         if let Some(entry) = &mut self.entry {
@@ -447,27 +533,37 @@ impl<'a> Session<'a> {
     }
 
     /// Sends an answer that is there as a whole.
-    async fn send_whole<I: Stream>(
+    async fn send_whole<I: Downstream>(
         mut self,
         client: &mut Client<I>,
         mut head: ResponseHead,
         body: &[u8],
     ) -> After {
         // An answer that was given without looking at the body.
-        let is_read = is_whole(self.body, &mut client.inbox, self.buffers());
+        let is_read = client.io.frames() || is_whole(self.body, &mut client.inbox, self.buffers());
         self.close |= !is_read;
         head.fields.remove(Known::ContentLength);
         let has_body = !matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        if has_body {
+        if has_body && self.counted.is_none() {
             let mut digits = [0; 20];
             head.fields.append_known(Known::ContentLength, decimal(body.len(), &mut digits));
         }
         self.count(head.status);
-        let mut text = self.answer_head(&head, Framed::AsIs);
         let sent = if has_body && !self.is_head { body } else { &[] };
-        text.extend_from_slice(sent);
-        let written = self.write_all(client, &text).await;
-        self.buffers().put_text(text);
+        let written = if client.io.frames() {
+            let told = self.tell(client, &mut head, sent.is_empty());
+            client.io.ends_after(sent.len());
+            match told {
+                Ok(()) => self.write_all(client, sent).await,
+                Err(error) => Err(error),
+            }
+        } else {
+            let mut text = self.answer_head(&head, Framed::AsIs);
+            text.extend_from_slice(sent);
+            let written = self.write_all(client, &text).await;
+            self.buffers().put_text(text);
+            written
+        };
         if let Some(entry) = &mut self.entry {
             entry.sent = sent.len() as u64;
             entry.broke_off = written.is_err();
@@ -482,29 +578,52 @@ impl<'a> Session<'a> {
 
     /// Opens the tunnel that follows a 101. Only now, with the backend's agreement in hand, may bytes
     /// that are not HTTP flow.
-    async fn switch<I: Stream>(
+    async fn switch<I: Downstream>(
         mut self,
         client: &mut Client<I>,
-        head: ResponseHead,
+        mut head: ResponseHead,
         exchange: Exchange,
     ) -> After {
         self.count(head.status);
-        let mut text = self.buffers().text();
-        write_status_line(head.status, &mut text);
-        head.fields.write(&mut text);
-        text.extend_from_slice(b"\r\n");
-        let written = self.write_all(client, &text).await;
-        self.buffers().put_text(text);
+        let written = if client.io.frames() {
+            // RFC 8441 §5: what HTTP/2 has no need of, and 200 for 101.
+            hop_by_hop::strip(&mut head.fields);
+            head.fields.remove(Known::SecWebSocketAccept);
+            head.status = StatusCode::OK;
+            self.tell(client, &mut head, false)
+        } else {
+            let mut text = self.buffers().text();
+            write_status_line(head.status, &mut text);
+            head.fields.write(&mut text);
+            text.extend_from_slice(b"\r\n");
+            let written = self.write_all(client, &text).await;
+            self.buffers().put_text(text);
+            written
+        };
         let (Ok(()), Some(route)) = (written, self.route.take()) else { return After::Close };
-        let (side, _seat) = exchange.into_tunnel(&mut client.inbox, self.buffers());
+        let Some((side, _seat)) = exchange.into_tunnel(&mut client.inbox, self.buffers()) else {
+            return After::Close;
+        };
         After::Tunnel(route, tunnel::Upstream { side, _seat }, Line::Request(self.entry.take()))
     }
 
     /// Decides how the client sees the end of the body, and says so in the head.
-    fn frame(&mut self, head: &mut ResponseHead, length: BodyLength, is_sent: bool) -> Framed {
+    fn frame(
+        &mut self,
+        head: &mut ResponseHead,
+        length: BodyLength,
+        is_sent: bool,
+        is_apart: bool,
+    ) -> Framed {
         // The rest of the request may never be read.
         self.close |= !is_sent;
         match length {
+            _ if is_apart => {
+                if head.status == StatusCode::NO_CONTENT {
+                    head.fields.remove(Known::ContentLength);
+                }
+                Framed::Apart { is_last: length == BodyLength::None }
+            }
             BodyLength::None => {
                 let keeps = self.is_head || head.status == StatusCode::NOT_MODIFIED;
                 if head.status == StatusCode::NO_CONTENT {
@@ -523,6 +642,19 @@ impl<'a> Session<'a> {
                 Framed::UntilClose
             }
         }
+    }
+
+    /// Tells the head of an answer to a client whose answers are framed apart from their bytes.
+    fn tell<I: Downstream>(
+        &self,
+        client: &mut Client<I>,
+        head: &mut ResponseHead,
+        is_last: bool,
+    ) -> Result<(), Error> {
+        if head.fields.get_named(b"date").is_none() {
+            self.connection.worker.date.add(&mut head.fields);
+        }
+        client.io.send_head(head, is_last).map_err(|_| Error::ClientGone)
     }
 
     /// The head of an answer, up to its empty line and with it.
@@ -583,15 +715,20 @@ impl<'a> Session<'a> {
         self.close |= error.is_of_client();
         tracing::debug!(request_id = %self.id, %error, "answered by the gateway");
         let (head, body) = answer::answer(error);
+        if self.is_grpc {
+            self.counted = Some(head.status);
+            return Answer { head: grpc::answer(code, head.fields), content: Content::Whole(Bytes::new()) };
+        }
         Answer { head, content: Content::Whole(body) }
     }
 
     fn idle(&self) -> Duration {
-        self.route.as_ref().map_or(UNROUTED_IDLE, |route| route.route.timeouts.idle)
+        self.route.as_ref().map_or(UNROUTED_IDLE, |route| route.timeouts.idle)
     }
 
     /// Counts the answer.
     fn count(&mut self, status: StatusCode) {
+        let status = self.counted.unwrap_or(status);
         if let Some(route) = &self.route {
             route.metrics.answered(status);
             route.metrics.duration.record(self.began.elapsed());
@@ -611,6 +748,29 @@ enum Framed {
     Chunked,
     /// By the end of the connection: to HTTP/1.0.
     UntilClose,
+    /// By what carries it: of HTTP/2. Whether the head is all of it.
+    Apart {
+        is_last: bool,
+    },
+}
+
+/// How the body of a request over HTTP/2 ends: where its head does not end it and tells no length, its
+/// stream does.
+fn framed_body(told: BodyLength, head: &RequestHead, stream: &impl Downstream) -> BodyLength {
+    let is_open = !stream.opens_tunnel() && !stream.is_at_end();
+    match told {
+        _ if !is_open => BodyLength::None,
+        BodyLength::None if !head.fields.has(Known::ContentLength) => BodyLength::Chunked,
+        told => told,
+    }
+}
+
+/// How a body ends for who reads it: where it is framed apart from its bytes, with them.
+fn wire_length(length: BodyLength, is_apart: bool) -> BodyLength {
+    match length {
+        BodyLength::Exact(_) | BodyLength::Chunked if is_apart => BodyLength::UntilClose,
+        length => length,
+    }
 }
 
 /// A protocol change that was asked for.

@@ -5,12 +5,15 @@
 
 mod access;
 mod answer;
+mod carrier;
 mod client;
 mod conn;
 mod cut;
 mod date;
 mod exchange;
 mod flow;
+mod grpc;
+mod h2;
 mod http;
 mod secure;
 mod stream;

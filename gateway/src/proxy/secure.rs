@@ -9,8 +9,8 @@ use super::{
 use crate::{
     headers::ClientCertificate,
     metrics::Counter,
-    snapshot::Listener,
-    tls::{HandshakeError, Identity, Terminator},
+    snapshot::{Listener, Mode},
+    tls::{Carries, HandshakeError, Identity, Terminator},
 };
 use std::{cell::Cell, rc::Rc};
 use tokio::{net::TcpStream, time::timeout};
@@ -118,7 +118,12 @@ pub(super) async fn secure(
         handshakes.count(Handshake::Busy);
         return None;
     };
-    let result = timeout(listener.handshake_deadline, tls.accept(stream, Rc::clone(&worker.buffers))).await;
+    let carries = match listener.mode {
+        Mode::Http(_) => Carries::Requests,
+        Mode::Tcp(_) => Carries::Bytes,
+    };
+    let accepting = tls.accept(stream, carries, Rc::clone(&worker.buffers));
+    let result = timeout(listener.handshake_deadline, accepting).await;
     drop(running);
     let how = match &result {
         Ok(Ok(stream)) if stream.is_resumed() => Handshake::Resumed,

@@ -2,7 +2,7 @@
 
 use super::{
     stream::ClientStream,
-    tunnel::{Line, Tunnel, Upstream},
+    tunnel::{Course, Line, Tunnel, Upstream},
     worker::Worker,
 };
 use crate::{
@@ -26,13 +26,13 @@ pub(super) async fn serve(
 ) -> Option<Tunnel> {
     let LocalTarget::Pool(pool) = &route.target else { return None };
     let began = Instant::now();
-    let mut tries = Tries::of_tunnel(route.route.retries.attempts);
-    match pool.tunnel(&mut tries, route.route.timeouts.connect).await {
+    let mut tries = Tries::of_tunnel(route.attempts);
+    match pool.tunnel(&mut tries, route.timeouts.connect).await {
         Ok((io, _seat)) => {
             let line = Line::Connection { client: peer, route: Arc::clone(&route.name), began };
             let upstream = Upstream { side: Side { io, early: Bytes::new() }, _seat };
             let client = Side { io: stream, early: Bytes::new() };
-            Some(Tunnel::new(client, upstream, &route, line, worker, guard))
+            Some(Tunnel::new(client, Course::new(upstream, &route, line, worker, guard)))
         }
         Err(error) => {
             tracing::warn!(route = &*route.name, client = %peer, %error, "a TCP connection could not be passed on");

@@ -14,7 +14,7 @@ use crate::{
     message::{Fields, is_field_value, is_token, trim},
     plugins::{Host, OnError, Services},
     route::{Conditions, HostPattern, PathPattern, PatternError, Table},
-    upstream::{Backend, Balance, Ejection, Limits, Server, Settings},
+    upstream::{Backend, Balance, Ejection, Limits, Protocol, Server, Settings},
 };
 use http::{HeaderName, HeaderValue, StatusCode};
 use ipnet::IpNet;
@@ -99,6 +99,7 @@ pub async fn build(
         session_keys: terminators.finish(),
         handshakes: config.limits.handshakes as usize,
         heads: head_limits(config),
+        http2_streams: config.limits.http2_streams,
         log: config.log.clone(),
         admin: config.admin.address.as_ref().map(|address| match address.get_ref() {
             AdminAddress::Unix(path) => AdminAddress::Unix(inputs.base.join(path)),
@@ -254,6 +255,11 @@ impl Backends<'_> {
 fn settings(name: &str, servers: Vec<Server>, declared: &config::Backend) -> Settings {
     let config::BackendLimits { connections, pending, wait } = declared.limits;
     Settings {
+        protocol: match declared.protocol {
+            config::BackendProtocol::Http1 => Protocol::Http1,
+            config::BackendProtocol::H2c => Protocol::H2c,
+            config::BackendProtocol::Auto => Protocol::Auto,
+        },
         name: name.to_owned(),
         servers,
         balance: match declared.balance {
@@ -332,7 +338,7 @@ fn build_listeners(
         listeners.push(Arc::new(Listener {
             name: listener.label(),
             address: *listener.address.get_ref(),
-            tls: terminators.of(listener, &mode, files, problems),
+            tls: terminators.of(listener, files, problems),
             handshake_deadline: listener.timeouts.handshake.get(),
             mode,
             trusted_proxies: trusted.iter().map(|network| canonical(*network.get_ref())).collect(),

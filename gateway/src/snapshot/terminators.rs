@@ -1,9 +1,9 @@
 //! How the clients of each TLS listener are secured.
 
-use super::{Certificate, Files, Inputs, Mode, Snapshot};
+use super::{Certificate, Files, Inputs, Snapshot};
 use crate::{
     config::{ClientAuth as Asked, Diagnostic, Listener as ListenerConfig},
-    tls::{Certificates, ClientAuth, Protocols, Terminator, Tickets},
+    tls::{Certificates, ClientAuth, Terminator, Tickets},
 };
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -17,7 +17,7 @@ pub(super) struct Terminators<'a> {
     certificates: Arc<Certificates>,
     known: SessionKeys,
     used: SessionKeys,
-    made: Vec<(Option<[u8; 32]>, Protocols, Arc<Terminator>)>,
+    made: BTreeMap<Option<[u8; 32]>, Arc<Terminator>>,
 }
 
 impl<'a> Terminators<'a> {
@@ -31,7 +31,7 @@ impl<'a> Terminators<'a> {
             certificates: Arc::new(Certificates::new(certificates.iter().map(|known| known.entry()))),
             known: previous.map(|previous| previous.session_keys.clone()).unwrap_or_default(),
             used: SessionKeys::new(),
-            made: Vec::new(),
+            made: BTreeMap::new(),
         }
     }
 
@@ -39,7 +39,6 @@ impl<'a> Terminators<'a> {
     pub(super) fn of(
         &mut self,
         listener: &ListenerConfig,
-        mode: &Mode,
         files: &mut Files,
         problems: &mut Vec<Diagnostic>,
     ) -> Option<Arc<Terminator>> {
@@ -56,19 +55,13 @@ impl<'a> Terminators<'a> {
                 }
             },
         };
-        let protocols = match mode {
-            Mode::Http(_) => Protocols::Http,
-            Mode::Tcp(_) => Protocols::Tcp,
-        };
         let key = client_auth.as_ref().map(ClientAuth::key);
-        let same = self.made.iter().find(|(known, speaks, _)| *known == key && *speaks == protocols);
-        if let Some((_, _, made)) = same {
+        if let Some(made) = self.made.get(&key) {
             return Some(Arc::clone(made));
         }
-        let made = self.make(key, client_auth.as_ref(), protocols);
-        match made {
+        match self.make(key, client_auth.as_ref()) {
             Ok(made) => {
-                self.made.push((key, protocols, Arc::clone(&made)));
+                self.made.insert(key, Arc::clone(&made));
                 Some(made)
             }
             Err(error) => {
@@ -88,14 +81,13 @@ impl<'a> Terminators<'a> {
         &mut self,
         key: Option<[u8; 32]>,
         client_auth: Option<&ClientAuth>,
-        protocols: Protocols,
     ) -> std::io::Result<Arc<Terminator>> {
         let tickets = match self.used.get(&key).or_else(|| self.known.get(&key)) {
             Some(tickets) => tickets.clone(),
             None => Tickets::new()?,
         };
         let certificates = Arc::clone(&self.certificates);
-        let made = Terminator::new(certificates, &tickets, client_auth, protocols)?;
+        let made = Terminator::new(certificates, &tickets, client_auth)?;
         self.used.insert(key, tickets);
         Ok(Arc::new(made))
     }

@@ -7,6 +7,7 @@ mod authority;
 mod certificate;
 mod client_auth;
 mod connector;
+mod dial;
 mod names;
 mod stream;
 mod terminator;
@@ -17,12 +18,13 @@ pub use authority::{Authority, AuthorityError};
 pub use certificate::{Certificate, CertificateError, Kind};
 pub use client_auth::{ClientAuth, Identity};
 pub use connector::{Connector, connector};
+pub use dial::{DialError, DialedStream, Roots, RootsError, ServerName};
 pub use names::{Certificates, Entry};
 pub use stream::ServerStream;
+pub use terminator::{Carries, HandshakeError, Terminator, Tickets};
 
 use names::Asked;
 use stream::Trouble;
-pub use terminator::{HandshakeError, Protocols, Terminator, Tickets};
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use std::sync::{Arc, LazyLock};

@@ -10,54 +10,50 @@ use rustls::{
 use std::{future::poll_fn, io, rc::Rc, sync::Arc};
 use tokio::net::TcpStream;
 
-/// Protocols that clients and listeners agree on (RFC 7301).
+/// HTTP/2, as it is agreed on (RFC 9113 §3.2).
+pub(super) const HTTP2: &[u8] = b"h2";
+
+/// HTTP/1.1, as it is agreed on.
+const HTTP1: &[u8] = b"http/1.1";
+
+/// What else is registered for ALPN and carried by TCP, and HTTP/1.1, which every server of HTTP speaks.
+const ANYTHING: [&[u8]; 19] = [
+    b"postgresql",
+    b"imap",
+    b"pop3",
+    b"managesieve",
+    b"ftp",
+    b"mqtt",
+    b"irc",
+    b"nntp",
+    b"nnsp",
+    b"xmpp-client",
+    b"xmpp-server",
+    b"sip/2",
+    b"smb",
+    b"tds/8.0",
+    b"dot",
+    b"ntske/1",
+    b"sunrpc",
+    b"radius/1.1",
+    HTTP1,
+];
+
+/// What a listener carries: which protocols are agreed on (RFC 7301).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocols {
-    /// Of HTTP, the preferred one first.
-    Http,
-    /// Whatever has a name and is carried by TCP: the backend will understand it, or nobody does.
-    Tcp,
-}
-
-impl Protocols {
-    /// A version of HTTP is offered here, and by being offered here.
-    const HTTP: [&[u8]; 1] = [b"http/1.1"];
-
-    /// Those that are registered with IANA, and `http/1.1`, which every server of HTTP speaks.
-    const TCP: [&[u8]; 19] = [
-        b"postgresql",
-        b"imap",
-        b"pop3",
-        b"managesieve",
-        b"ftp",
-        b"mqtt",
-        b"irc",
-        b"nntp",
-        b"nnsp",
-        b"xmpp-client",
-        b"xmpp-server",
-        b"sip/2",
-        b"smb",
-        b"tds/8.0",
-        b"dot",
-        b"ntske/1",
-        b"sunrpc",
-        b"radius/1.1",
-        b"http/1.1",
-    ];
-
-    fn names(self) -> &'static [&'static [u8]] {
-        match self {
-            Self::Http => &Self::HTTP,
-            Self::Tcp => &Self::TCP,
-        }
-    }
+pub enum Carries {
+    /// HTTP/2 where the client has it, else HTTP/1.1.
+    Requests,
+    /// What is spoken is between the client and the backend, which is not asked: whatever is
+    /// registered is agreed on, as some clients insist on being answered.
+    Bytes,
 }
 
 /// What a listener needs to speak TLS.
 #[derive(Debug)]
 pub struct Terminator {
-    config: Arc<ServerConfig>,
+    of_requests: Arc<ServerConfig>,
+    of_bytes: Arc<ServerConfig>,
 }
 
 /// The keys of session tickets (RFC 5077, RFC 8446 §4.6.1): a client that comes back needs no full
@@ -108,7 +104,6 @@ impl Terminator {
         certificates: Arc<Certificates>,
         tickets: &Tickets,
         client_auth: Option<&ClientAuth>,
-        protocols: Protocols,
     ) -> io::Result<Self> {
         let mut config = ServerConfig::builder_with_provider(Arc::clone(provider()))
             .with_protocol_versions(&[&TLS13, &TLS12])
@@ -121,8 +116,11 @@ impl Terminator {
         config.ticketer = Arc::clone(&tickets.0);
         // Tickets are all there is to sessions: nothing is kept for a client that may never come back.
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.alpn_protocols = protocols.names().iter().map(|protocol| protocol.to_vec()).collect();
-        Ok(Self { config: Arc::new(config) })
+        config.alpn_protocols = ANYTHING.map(<[u8]>::to_vec).into();
+        let of_bytes = Arc::new(config.clone());
+        // The preferred one first.
+        config.alpn_protocols = vec![HTTP2.to_vec(), HTTP1.to_vec()];
+        Ok(Self { of_requests: Arc::new(config), of_bytes })
     }
 
     /// Shakes hands. Who calls this sets the deadline.
@@ -132,9 +130,14 @@ impl Terminator {
     pub async fn accept(
         &self,
         socket: TcpStream,
+        carries: Carries,
         buffers: Rc<Buffers>,
     ) -> Result<ServerStream, HandshakeError> {
-        let stream = ServerStream::new(Arc::clone(&self.config), socket, buffers);
+        let config = match carries {
+            Carries::Requests => &self.of_requests,
+            Carries::Bytes => &self.of_bytes,
+        };
+        let stream = ServerStream::new(Arc::clone(config), socket, buffers);
         let mut stream = stream.map_err(HandshakeError::Failed)?;
         let error = match poll_fn(|cx| stream.poll_handshake(cx)).await {
             Ok(()) => return Ok(stream),

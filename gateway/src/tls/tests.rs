@@ -1,6 +1,6 @@
 //! Whatever comes, it ends a connection and nothing else.
 
-use super::{Authority, Certificates, Entry, Protocols, ServerStream, Terminator, Tickets};
+use super::{Authority, Carries, Certificates, Entry, ServerStream, Terminator, Tickets};
 use crate::io::Buffers;
 use rustls::{
     ClientConfig, RootCertStore,
@@ -20,7 +20,7 @@ fn pair() -> (Rc<Terminator>, Arc<ClientConfig>) {
     let certificate = Arc::new(authority.issue(&names).expect("a certificate"));
     let certificates = Arc::new(Certificates::new([Entry { certificate, names, is_default: true }]));
     let tickets = Tickets::new().expect("keys");
-    let terminator = Terminator::new(certificates, &tickets, None, Protocols::Http).expect("TLS");
+    let terminator = Terminator::new(certificates, &tickets, None).expect("TLS");
     let mut roots = RootCertStore::empty();
     let der = CertificateDer::from_pem_slice(authority.certificate().as_bytes()).expect("a certificate");
     roots.add(der).expect("an authority");
@@ -34,7 +34,9 @@ fn pair() -> (Rc<Terminator>, Arc<ClientConfig>) {
 
 /// Serves one connection: everything comes back.
 async fn echo(terminator: Rc<Terminator>, socket: TcpStream) {
-    let Ok(stream) = terminator.accept(socket, Rc::new(Buffers::default())).await else { return };
+    let Ok(stream) = terminator.accept(socket, Carries::Bytes, Rc::new(Buffers::default())).await else {
+        return;
+    };
     let mut stream: ServerStream = stream;
     let mut buffer = vec![0; 3000];
     while let Ok(read @ 1..) = stream.read(&mut buffer).await {

@@ -29,6 +29,8 @@ pub struct Settings {
     pub name: String,
     /// At least one.
     pub servers: Vec<Server>,
+    /// What is spoken with them.
+    pub protocol: Protocol,
     /// How one of them is chosen.
     pub balance: Balance,
     /// How many unused connections a worker keeps, for each server.
@@ -39,6 +41,17 @@ pub struct Settings {
     pub ejection: Ejection,
     /// How much its servers take at a time, where that is limited.
     pub limits: Option<Limits>,
+}
+
+/// What is spoken with servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2, without TLS and without asking first.
+    H2c,
+    /// HTTP/2 for gRPC, HTTP/1.1 for everything else.
+    Auto,
 }
 
 /// How a server is chosen.
@@ -130,6 +143,14 @@ enum Host {
 pub struct ServerError;
 
 impl Server {
+    /// Its name or IP address, without the port.
+    pub fn host(&self) -> String {
+        match &self.host {
+            Host::Address(ip) => ip.to_string(),
+            Host::Name(name) => name.to_string(),
+        }
+    }
+
     /// The address, where no name must be resolved for it.
     pub(super) fn literal(&self) -> Option<SocketAddr> {
         match self.host {
@@ -179,6 +200,7 @@ impl Settings {
         Self {
             name: "test".to_owned(),
             servers: servers.iter().filter_map(|server| server.parse().ok()).collect(),
+            protocol: Protocol::Http1,
             balance: Balance::RoundRobin,
             keep: 1,
             keep_for: Duration::from_secs(60),
