@@ -1,9 +1,9 @@
 //! Frames that no library sends: heads with two readings, and attacks.
 
 use gateway_tests::{
-    Backend, Client, Http2, TestGateway,
+    Backend, Client, Http2, TestGateway, eventually,
     frames::{CALM, END_HEADERS, END_STREAM, Frames, PROTOCOL_ERROR, block, frame, get, kind},
-    eventually, within,
+    within,
 };
 use std::net::SocketAddr;
 
