@@ -102,7 +102,6 @@ pub struct TlsClient {
     /// How it does; clones share its sessions.
     pub config: ClientConfig,
     name: ServerName<'static>,
-    identity: Option<Pair>,
 }
 
 impl TlsClient {
@@ -111,7 +110,6 @@ impl TlsClient {
         Self {
             config: config(authorities, &[&TLS13, &TLS12], None),
             name: ServerName::try_from(name.to_owned()).expect("a name"),
-            identity: None,
         }
     }
 
@@ -120,6 +118,12 @@ impl TlsClient {
     pub fn named(mut self, name: &str) -> Self {
         self.name = ServerName::try_from(name.to_owned()).expect("a name");
         self
+    }
+
+    /// The same, in another configuration.
+    #[must_use]
+    pub fn configured(self, config: ClientConfig) -> Self {
+        Self { config, ..self }
     }
 
     /// The same with these protocols (RFC 7301).

@@ -6,6 +6,7 @@ mod background; // plugins that work beside the traffic, by the example of the r
 mod balance; // which server is next
 mod cli; // the command line
 mod clients; // curl and a JavaScript runtime, as people use them
+mod connect; // standard input and output inside TLS, for OpenSSH, scp and rsync
 mod drain; // a stop
 mod examples; // every file in `examples/` starts
 mod faults; // what a plugin that misbehaves costs, and whom

@@ -11,7 +11,7 @@ use crate::{
     snapshot::{Listener, Mode},
     tls::{Carries, HandshakeError, Terminator},
 };
-use std::cell::Cell;
+use std::{cell::Cell, rc::Rc};
 use tokio::{net::TcpStream, time::timeout};
 
 /// How a handshake ended.
@@ -117,24 +117,17 @@ pub(super) async fn secure(
         Mode::Http(_) => Carries::Requests,
         Mode::Tcp(_) => Carries::Bytes,
     };
-    let result = timeout(listener.handshake_deadline, tls.accept(stream, carries)).await;
+    let accepted = tls.accept(stream, carries, Rc::clone(&worker.buffers));
+    let result = timeout(listener.handshake_deadline, accepted).await;
     drop(running);
-    let how = match result {
-        Ok(Ok(stream)) => {
-            handshakes.count(if stream.is_resumed() { Handshake::Resumed } else { Handshake::Full });
-            arrival.sni = stream.server_name().map(Box::from);
-            return Some(ClientStream::Tls(Box::new(stream)));
-        }
+    let how = match &result {
+        Ok(Ok(stream)) if stream.is_resumed() => Handshake::Resumed,
+        Ok(Ok(_)) => Handshake::Full,
         Err(_) => Handshake::Late,
         Ok(Err(error)) => {
             tracing::debug!(listener = listener.name, client = %arrival.peer, %error, "no TLS handshake");
             match error {
-                HandshakeError::NotTls(stream) => {
-                    // Best effort: the socket's buffer is empty.
-                    let _ = stream.try_write(answer::PLAIN_HTTP_ON_TLS);
-                    linger(ClientStream::Plain(stream), worker).await;
-                    Handshake::NotTls
-                }
+                HandshakeError::NotTls(_) => Handshake::NotTls,
                 HandshakeError::UnknownName(_) => Handshake::UnknownName,
                 HandshakeError::Gone | HandshakeError::Io(_) => Handshake::Gone,
                 HandshakeError::Failed(_) => Handshake::Failed,
@@ -142,5 +135,17 @@ pub(super) async fn secure(
         }
     };
     handshakes.count(how);
-    None
+    match result {
+        Ok(Ok(stream)) => {
+            arrival.sni = stream.server_name().map(Box::from);
+            Some(ClientStream::Tls(Box::new(stream)))
+        }
+        Ok(Err(HandshakeError::NotTls(stream))) => {
+            // Best effort: the socket's buffer is empty.
+            let _ = stream.try_write(answer::PLAIN_HTTP_ON_TLS);
+            linger(ClientStream::Plain(stream), worker).await;
+            None
+        }
+        _ => None,
+    }
 }

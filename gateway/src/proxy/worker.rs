@@ -23,7 +23,7 @@ pub struct Worker {
     cuts: CutCounters,
     pub(super) handshakes: Handshakes,
     pub(super) ids: RequestIds,
-    pub(super) buffers: Buffers,
+    pub(super) buffers: Rc<Buffers>,
     pub(super) turns: Rc<Turns>,
     pub(super) date: Date,
 }
@@ -39,7 +39,7 @@ impl Worker {
             // Two workers that start at the same number would only make ids that are harder to tell
             // apart.
             ids: RequestIds::new(getrandom::u64().unwrap_or_default()),
-            buffers: Buffers::default(),
+            buffers: Rc::default(),
             turns: Rc::default(),
             date: Date::default(),
         }

@@ -19,6 +19,9 @@ pub use names::{Certificates, Entry};
 pub use stream::ServerStream;
 pub use terminator::{Carries, HandshakeError, Terminator, Tickets};
 
+use names::Asked;
+use stream::Trouble;
+
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use std::sync::{Arc, LazyLock};
 

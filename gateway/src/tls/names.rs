@@ -6,7 +6,7 @@ use rustls::{
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
-use std::{collections::HashMap, sync::Arc};
+use std::{cell::Cell, collections::HashMap, sync::Arc};
 
 /// A certificate, and what it is shown for.
 #[derive(Debug)]
@@ -61,11 +61,6 @@ impl Certificates {
         all
     }
 
-    /// Whether there is one for clients that ask for this name, or for none.
-    pub fn has(&self, name: Option<&str>) -> bool {
-        !self.choice(name).0.is_empty()
-    }
-
     fn choice(&self, name: Option<&str>) -> &Choice {
         name.and_then(|name| self.named(name)).unwrap_or(&self.default)
     }
@@ -93,9 +88,31 @@ impl Choice {
     }
 }
 
+/// What a client asked for.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    /// The name, in lower case.
+    pub(super) name: Option<Box<str>>,
+    /// Whether there is no certificate for it.
+    pub(super) is_unknown: bool,
+}
+
+thread_local! {
+    /// What the last ClientHello on this thread asked for. rustls tells its connection only whether
+    /// there was a certificate.
+    static ASKED: Cell<Option<Asked>> = const { Cell::new(None) };
+}
+
+/// What the ClientHello asked for that rustls has just read on this thread.
+pub(super) fn asked() -> Option<Asked> {
+    ASKED.take()
+}
+
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let choice = self.choice(hello.server_name());
+        let name = hello.server_name().map(|name| name.to_ascii_lowercase().into_boxed_str());
+        ASKED.set(Some(Asked { name, is_unknown: choice.0.is_empty() }));
         let understood = choice
             .0
             .iter()

@@ -1,14 +1,14 @@
 //! TLS towards the clients of a listener.
 
-use super::{Certificates, ServerStream, provider};
+use super::{Certificates, ServerStream, Trouble, provider};
+use crate::io::Buffers;
 use rustls::{
     ServerConfig,
     server::{NoServerSessionStorage, ProducesTickets},
     version::{TLS12, TLS13},
 };
-use std::{io, sync::Arc};
+use std::{future::poll_fn, io, rc::Rc, sync::Arc};
 use tokio::net::TcpStream;
-use tokio_rustls::LazyConfigAcceptor;
 
 /// HTTP/2, as it is agreed on (RFC 9113 §3.2).
 pub(super) const HTTP2: &[u8] = b"h2";
@@ -30,7 +30,6 @@ pub enum Carries {
 pub struct Terminator {
     of_requests: Arc<ServerConfig>,
     of_bytes: Arc<ServerConfig>,
-    certificates: Arc<Certificates>,
 }
 
 /// The keys of session tickets (RFC 5077, RFC 8446 §4.6.1): a client that comes back needs no full
@@ -74,12 +73,11 @@ impl Terminator {
     /// # Errors
     /// Fails where the cryptography cannot do what is asked of it.
     pub fn new(certificates: Arc<Certificates>, tickets: &Tickets) -> io::Result<Self> {
-        let resolver: Arc<Certificates> = Arc::clone(&certificates);
         let mut config = ServerConfig::builder_with_provider(Arc::clone(provider()))
             .with_protocol_versions(&[&TLS13, &TLS12])
             .map_err(io::Error::other)?
             .with_no_client_auth()
-            .with_cert_resolver(resolver);
+            .with_cert_resolver(certificates);
         config.ticketer = Arc::clone(&tickets.0);
         // Tickets are all there is to sessions: nothing is kept for a client that may never come back.
         config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -87,52 +85,47 @@ impl Terminator {
         let of_bytes = Arc::new(config.clone());
         // The preferred one first.
         config.alpn_protocols = vec![HTTP2.to_vec(), HTTP1.to_vec()];
-        Ok(Self { of_requests: Arc::new(config), of_bytes, certificates })
+        Ok(Self { of_requests: Arc::new(config), of_bytes })
     }
 
     /// Shakes hands. Who calls this sets the deadline.
     ///
     /// # Errors
     /// Fails where that is not done as it should; the client was told why, where TLS has words for it.
-    pub async fn accept(&self, stream: TcpStream, carries: Carries) -> Result<ServerStream, HandshakeError> {
-        let mut first = [0];
-        match stream.peek(&mut first).await {
-            Ok(0) => return Err(HandshakeError::Gone),
-            Ok(_) if first != [CONTENT_TYPE_HANDSHAKE] => return Err(HandshakeError::NotTls(stream)),
-            Ok(_) => {}
-            Err(error) => return Err(HandshakeError::Io(error)),
-        }
-        let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream);
-        let start = start.await.map_err(failed)?;
-        let name = start.client_hello().server_name().map(str::to_owned);
-        if !self.certificates.has(name.as_deref()) {
-            // Best effort: the socket's buffer is empty, and the client leaves either way.
-            let _ = start.io.try_write(&UNRECOGNIZED_NAME);
-            return Err(HandshakeError::UnknownName(name));
-        }
+    pub async fn accept(
+        &self,
+        socket: TcpStream,
+        carries: Carries,
+        buffers: Rc<Buffers>,
+    ) -> Result<ServerStream, HandshakeError> {
         let config = match carries {
             Carries::Requests => &self.of_requests,
             Carries::Bytes => &self.of_bytes,
         };
-        let stream = start.into_stream(Arc::clone(config)).await.map_err(failed)?;
-        Ok(ServerStream::new(stream))
+        let stream = ServerStream::new(Arc::clone(config), socket, buffers);
+        let mut stream = stream.map_err(HandshakeError::Failed)?;
+        let error = match poll_fn(|cx| stream.poll_handshake(cx)).await {
+            Ok(()) => return Ok(stream),
+            Err(error) => error,
+        };
+        Err(match error {
+            Trouble::NotTls => HandshakeError::NotTls(stream.into_socket()),
+            Trouble::Gone => HandshakeError::Gone,
+            Trouble::Io(error) => HandshakeError::Io(error),
+            Trouble::Tls(_) if stream.is_name_unknown() => {
+                let name = stream.server_name().map(str::to_owned);
+                // Best effort: the socket's buffer is empty, and the client leaves either way. rustls
+                // would say that access is denied.
+                let _ = stream.into_socket().try_write(&UNRECOGNIZED_NAME);
+                HandshakeError::UnknownName(name)
+            }
+            Trouble::Tls(error) => {
+                stream.send_now();
+                HandshakeError::Failed(error)
+            }
+        })
     }
 }
-
-/// The first byte of what a TLS client sends first (RFC 8446 §5.1).
-const CONTENT_TYPE_HANDSHAKE: u8 = 22;
 
 /// The fatal alert `unrecognized_name` (RFC 6066 §3, RFC 8446 §6), before there are any keys.
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
-
-fn failed(error: io::Error) -> HandshakeError {
-    match error.kind() {
-        io::ErrorKind::UnexpectedEof => return HandshakeError::Gone,
-        io::ErrorKind::InvalidData => {}
-        _ => return HandshakeError::Io(error),
-    }
-    match error.downcast::<rustls::Error>() {
-        Ok(error) => HandshakeError::Failed(error),
-        Err(error) => HandshakeError::Io(error),
-    }
-}
