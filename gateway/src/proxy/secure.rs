@@ -117,8 +117,8 @@ pub(super) async fn secure(
         Mode::Http(_) => Carries::Requests,
         Mode::Tcp(_) => Carries::Bytes,
     };
-    let accepted = tls.accept(stream, carries, Rc::clone(&worker.buffers));
-    let result = timeout(listener.handshake_deadline, accepted).await;
+    let accepting = tls.accept(stream, carries, Rc::clone(&worker.buffers));
+    let result = timeout(listener.handshake_deadline, accepting).await;
     drop(running);
     let how = match &result {
         Ok(Ok(stream)) if stream.is_resumed() => Handshake::Resumed,
