@@ -8,8 +8,18 @@ use h2::{
     server::{self, SendResponse},
 };
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use std::{net::SocketAddr, sync::Arc};
-use tokio::{net::TcpStream, task::JoinHandle};
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    task::JoinHandle,
+};
 
 /// A connection of a client, by prior knowledge. It ends when it is dropped.
 #[derive(Debug)]
@@ -17,7 +27,7 @@ pub struct Http2 {
     /// What requests are made with.
     pub send: SendRequest<Bytes>,
     task: JoinHandle<Result<(), h2::Error>>,
-    address: SocketAddr,
+    authority: String,
 }
 
 impl Drop for Http2 {
@@ -67,8 +77,17 @@ impl Http2 {
     pub async fn with(address: SocketAddr, settings: &client::Builder) -> Self {
         let stream = within("a connection", TcpStream::connect(address)).await.expect("a connection");
         let _ = stream.set_nodelay(true);
+        Self::over(stream, address.to_string(), settings).await
+    }
+
+    /// Speaks over a connection that is there already, with this authority.
+    pub async fn over(
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        authority: String,
+        settings: &client::Builder,
+    ) -> Self {
         let (send, connection) = within("a handshake", settings.handshake(stream)).await.expect("HTTP/2");
-        let mut http2 = Self { send, task: tokio::spawn(connection), address };
+        let mut http2 = Self { send, task: tokio::spawn(connection), authority };
         // So that what the server says of its limits is known.
         http2.send = within("the server's settings", http2.send.clone().ready()).await.expect("HTTP/2");
         http2
@@ -81,7 +100,7 @@ impl Http2 {
 
     /// The same with another method.
     pub fn ask(&self, method: Method, path: &str) -> Request<()> {
-        let uri = format!("http://{}{path}", self.address);
+        let uri = format!("http://{}{path}", self.authority);
         Request::builder().method(method).uri(uri).body(()).expect("a request")
     }
 
@@ -203,5 +222,68 @@ pub async fn echo(request: H2Request, mut respond: SendResponse<Bytes>) {
     }
     if let Some(trailers) = trailers {
         let _ = stream.send_trailers(trailers);
+    }
+}
+
+/// The two directions of a stream, as bytes.
+#[derive(Debug)]
+pub struct H2Io {
+    send: SendStream<Bytes>,
+    recv: RecvStream,
+    came: Bytes,
+}
+
+impl H2Io {
+    /// Of a stream whose heads have gone.
+    pub fn new(send: SendStream<Bytes>, recv: RecvStream) -> Self {
+        Self { send, recv, came: Bytes::new() }
+    }
+
+    /// Resets the stream.
+    pub fn reset(&mut self, reason: h2::Reason) {
+        self.send.send_reset(reason);
+    }
+}
+
+impl AsyncRead for H2Io {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.came.is_empty() {
+            match ready!(this.recv.poll_data(cx)) {
+                Some(data) => this.came = data.map_err(io::Error::other)?,
+                None => return Poll::Ready(Ok(())),
+            }
+        }
+        let taken = this.came.split_to(this.came.len().min(buffer.remaining()));
+        buffer.put_slice(&taken);
+        Poll::Ready(this.recv.flow_control().release_capacity(taken.len()).map_err(io::Error::other))
+    }
+}
+
+impl AsyncWrite for H2Io {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        let send = &mut self.get_mut().send;
+        send.reserve_capacity(data.len());
+        while send.capacity() == 0 {
+            match ready!(send.poll_capacity(cx)) {
+                Some(granted) => granted.map_err(io::Error::other)?,
+                None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            };
+        }
+        let written = send.capacity().min(data.len());
+        send.send_data(Bytes::copy_from_slice(&data[..written]), false).map_err(io::Error::other)?;
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.get_mut().send.send_data(Bytes::new(), true).map_err(io::Error::other))
     }
 }

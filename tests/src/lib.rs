@@ -22,7 +22,7 @@ pub use client::{Answer, Client, Kept, Raw, values};
 pub use components::{guest, plugin, plugin_table};
 pub use files::replace;
 pub use gateway::{TestGateway, one_backend, one_route};
-pub use http2::{H2Answer, H2Request, Http2, collect, echo, h2c_backend, h2c_backend_with, read};
+pub use http2::{H2Answer, H2Io, H2Request, Http2, collect, echo, h2c_backend, h2c_backend_with, read};
 pub use process::GatewayProcess;
 pub use tls::{Pair, Pki, TlsClient, certificate_table};
 pub use wait::{PATIENCE, eventually, settled, within};

@@ -110,6 +110,8 @@ async fn every_metric_is_there_with_its_meaning() {
         servers = ["{}", "{}"]
         health = {{ path = "/" }}
         limits = {{ connections = 9 }}
+        [certificate.dev]
+        self_signed = true
         {}
         "#,
         raw.addr(),
@@ -200,7 +202,7 @@ async fn its_status_says_what_it_runs() {
         status["listeners"],
         json!([{
             "name": "web", "address": address, "carries": "http", "connections": 1, "limit": 7,
-            "limit_per_client": null, "warning": null
+            "limit_per_client": null, "tls": false, "warning": null
         }])
     );
     assert_eq!(

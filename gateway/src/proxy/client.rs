@@ -60,6 +60,12 @@ impl<I: Downstream> Client<I> {
         Self { io, inbox: Inbox::new(), timer: Timer::new(), due: None, closed: None }
     }
 
+    /// The same, with a timer that another request had.
+    pub(super) fn with_timer(io: I, mut timer: Timer) -> Self {
+        timer.hand_on();
+        Self { timer, ..Self::new(io) }
+    }
+
     /// Waits for the next request's head.
     pub(super) async fn next(
         &mut self,

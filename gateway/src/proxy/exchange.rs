@@ -355,8 +355,8 @@ impl Exchange {
         buffers: &Buffers,
     ) -> Poll<Error> {
         match self.progress {
-            Upload::Running => client.poll_overdue(cx),
-            Upload::Done | Upload::Refused => client.poll_gone(cx, moved, buffers),
+            Upload::Running if !client.io.frames() => client.poll_overdue(cx),
+            _ => client.poll_gone(cx, moved, buffers),
         }
     }
 

@@ -41,7 +41,7 @@ pub(super) struct Flow {
     tail: Vec<u8>,
     /// Bytes of lead, data and tail that have left.
     written: usize,
-    /// Whether the head is still to leave, or to leave once more.
+    /// Whether what has left so far can leave once more.
     is_first: bool,
     unflushed: bool,
     /// Where the kernel moves the bytes, while there are any in it.
@@ -162,7 +162,9 @@ impl Flow {
             }
             if self.decoder.is_ended() {
                 if to.frames() {
-                    to.end(self.take_trailers().as_deref()).map_err(|_| FlowError::Sink)?;
+                    let trailers = self.take_trailers();
+                    self.is_first &= trailers.is_none();
+                    to.end(trailers.as_deref()).map_err(|_| FlowError::Sink)?;
                 }
                 return self.poll_flush(cx, to);
             }
@@ -281,7 +283,8 @@ impl Flow {
     }
 
     fn next_window(&mut self) {
-        self.is_first = false;
+        // Where nothing of the message was in a window, none of it is gone.
+        self.is_first &= self.written == 0;
         self.lead.clear();
         self.tail.clear();
         self.data = 0..0;
