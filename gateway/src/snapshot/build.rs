@@ -3,7 +3,7 @@
 
 use super::{
     Files, Fixed, HealthCheck, Listener, Mode, Retries, Route, Snapshot, Sticky, Target, Timeouts,
-    certificates, plugins::Plugins, terminators::Terminators,
+    plugins::Plugins, terminators::Terminators, tls::Draft,
 };
 use crate::{
     config::{
@@ -69,17 +69,8 @@ pub async fn build(
         conditions.push(self::conditions(route, &mut problems));
         routes.push(Arc::new(build_route(route, index, used, &mut backends, &mut problems)));
     }
-    let mut loader = certificates::Loader {
-        config,
-        previous,
-        inputs,
-        files: &mut files,
-        problems: &mut problems,
-        authority: None,
-    };
-    let certificates = loader.load();
-    let mut terminators = Terminators::new(inputs, &certificates, previous);
-    let listeners = build_listeners(config, &conditions, &mut terminators, &mut files, &mut problems);
+    let mut tls = Draft::new(config, previous, inputs, &mut files, &mut problems);
+    let listeners = build_listeners(config, &conditions, &mut tls.terminators, &mut files, &mut problems);
     let admin_token = config.admin.token.as_ref().map(|name| plugins.secret(name.get_ref()));
     let (plugins, of_plugins) = plugins.finish();
     problems.extend(of_plugins);
@@ -94,10 +85,8 @@ pub async fn build(
         backends,
         checks,
         plugins,
-        warnings: certificates::warnings(config, &certificates),
-        certificates,
-        session_keys: terminators.finish(),
-        handshakes: config.limits.handshakes as usize,
+        warnings: tls.warnings(config),
+        tls: tls.finish(config),
         heads: head_limits(config),
         http2_streams: config.limits.http2_streams,
         log: config.log.clone(),

@@ -3,7 +3,7 @@
 //! rustls gets what came, and gives what is to go, in the worker's own buffers: a connection that
 //! carries nothing holds none, and a read or a write is one system call for many records.
 
-use super::{Asked, Identity, names, terminator::HTTP2};
+use super::{Asked, Identity, issued::ACME, names, terminator::HTTP2};
 use crate::io::{Buffers, Stream};
 use rustls::{
     Error, ServerConfig,
@@ -103,6 +103,11 @@ impl ServerStream {
     /// Whether HTTP/2 was agreed on (RFC 7301).
     pub fn speaks_http2(&self) -> bool {
         self.tls.alpn_protocol() == Some(HTTP2)
+    }
+
+    /// Whether the client is an authority that looked for a proof, and wants nothing else (RFC 8737 §3).
+    pub fn was_for_proof(&self) -> bool {
+        self.tls.alpn_protocol() == Some(ACME)
     }
 
     /// The certificate that the client showed, where it did, and what that says.

@@ -1,6 +1,6 @@
 //! TLS towards the clients of a listener.
 
-use super::{Certificates, ClientAuth, ServerStream, Trouble, provider};
+use super::{Certificates, ClientAuth, ServerStream, Trouble, issued::ACME, provider};
 use crate::io::Buffers;
 use rustls::{
     Error, ServerConfig,
@@ -105,6 +105,7 @@ impl Terminator {
         tickets: &Tickets,
         client_auth: Option<&ClientAuth>,
     ) -> io::Result<Self> {
+        let has_proofs = certificates.has_proofs();
         let mut config = ServerConfig::builder_with_provider(Arc::clone(provider()))
             .with_protocol_versions(&[&TLS13, &TLS12])
             .map_err(io::Error::other)?
@@ -116,10 +117,12 @@ impl Terminator {
         config.ticketer = Arc::clone(&tickets.0);
         // Tickets are all there is to sessions: nothing is kept for a client that may never come back.
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.alpn_protocols = ANYTHING.map(<[u8]>::to_vec).into();
+        // A client has it only where it is an authority that looks for a proof.
+        let proof = has_proofs.then(|| ACME.to_vec());
+        config.alpn_protocols = ANYTHING.iter().map(|name| name.to_vec()).chain(proof.clone()).collect();
         let of_bytes = Arc::new(config.clone());
         // The preferred one first.
-        config.alpn_protocols = vec![HTTP2.to_vec(), HTTP1.to_vec()];
+        config.alpn_protocols = [HTTP2, HTTP1].iter().map(|name| name.to_vec()).chain(proof).collect();
         Ok(Self { of_requests: Arc::new(config), of_bytes })
     }
 

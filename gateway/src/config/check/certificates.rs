@@ -2,12 +2,18 @@
 
 use toml::Spanned;
 
-use super::super::{Config, Listener, diagnostic::Diagnostic, read::Names, report::Report};
+use super::super::{
+    Acme, AcmeChallenge, CertificateSource, Config, Listener, ListenerProtocol, diagnostic::Diagnostic,
+    read::Names, report::Report,
+};
 
 pub(super) fn check(config: &Config, names: &Names, report: &mut Report) {
     for certificate in config.certificates.values() {
         for name in certificate.names.iter().flatten() {
             self::name(name, report);
+        }
+        if let CertificateSource::Acme(acme) = &certificate.source {
+            self::acme(acme, config, report);
         }
     }
     one_default(config, report);
@@ -45,6 +51,56 @@ fn client_certificates(listener: &Listener, report: &mut Report) {
             Diagnostic::error(span, "`client_auth` needs `client_ca`")
                 .label("nothing says whose certificates count")
                 .help("for example `client_ca = \"clients.pem\"`"),
+        );
+    }
+}
+
+fn acme(acme: &Spanned<Acme>, config: &Config, report: &mut Report) {
+    let Acme { directory, terms_agreed, domains, challenge, on_demand, .. } = acme.get_ref();
+    if !terms_agreed {
+        report.add(
+            Diagnostic::error(acme.span(), "the authority's terms are not agreed to")
+                .label("needs `terms_agreed = true`")
+                .help("read the terms first; the authority's directory names them"),
+        );
+    }
+    if domains.is_empty() && on_demand.is_empty() {
+        report.add(
+            Diagnostic::error(acme.span(), "no name to order a certificate for")
+                .label("needs `domains`")
+                .help("for example `domains = [\"app.example.com\"]`"),
+        );
+    }
+    let is_url = directory
+        .get_ref()
+        .parse::<http::Uri>()
+        .is_ok_and(|url| matches!(url.scheme_str(), Some("https" | "http")) && url.host().is_some());
+    if !is_url {
+        report.add(
+            Diagnostic::error(directory.span(), format!("`{directory}` is not a URL"))
+                .label("expected the URL of an ACME directory"),
+        );
+    }
+    for domain in domains {
+        if domain.get_ref().starts_with("*.") {
+            report.add(
+                Diagnostic::error(domain.span(), "no authority gives a certificate for `*.` by these proofs")
+                    .label("expected a name without `*`")
+                    .help("`on_demand` orders one for each name that clients ask for"),
+            );
+        } else {
+            name(domain, report);
+        }
+    }
+    let speaks_http = |listener: &&Listener| !listener.tls && listener.protocol != ListenerProtocol::Tcp;
+    if let Some(challenge) = challenge
+        && *challenge.get_ref() == AcmeChallenge::Http01
+        && !config.listeners.iter().any(|listener| speaks_http(&listener))
+    {
+        report.add(
+            Diagnostic::error(challenge.span(), "`http-01` needs a listener that speaks HTTP without TLS")
+                .label("nobody could answer the authority")
+                .help("for example\n[[listener]]\naddress = \"[::]:80\""),
         );
     }
 }

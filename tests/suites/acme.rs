@@ -1,0 +1,247 @@
+//! Certificates ordered from a real ACME server, by both kinds of proof; renewed, refused, and kept.
+
+use gateway_tests::{
+    Backend, Client, Pebble, PebbleTerms, Raw, TestGateway, TlsClient, eventually, pebble, settled, tls,
+};
+use std::{net::SocketAddr, path::Path};
+
+/// A day, in which nothing is renewed.
+const DAY: u64 = 24 * 3600;
+
+/// A gateway that orders, and its server. Its ports are known before it starts: the server looks there.
+struct Scene {
+    backend: Backend,
+    pebble: Pebble,
+    http: u16,
+    tls: u16,
+}
+
+impl Scene {
+    /// None where there is no server on this machine.
+    async fn new(validity: u64) -> Option<Self> {
+        let [http, tls] = pebble::two_ports();
+        let pebble = Pebble::start(PebbleTerms { http, tls, validity }).await?;
+        Some(Self { backend: Backend::hello().await, pebble, http, tls })
+    }
+
+    /// Keys of `acme`, with those that each has.
+    fn toml(&self, acme: &str) -> String {
+        format!(
+            "[[listener]]\nname = \"plain\"\naddress = \"127.0.0.1:{}\"\n\
+             [[listener]]\nname = \"tls\"\naddress = \"127.0.0.1:{}\"\ntls = true\n\
+             [[route]]\nname = \"app\"\nto = \"{}\"\n\
+             [certificate.web]\nacme = {{ directory = \"{}\", ca = \"{}\", terms_agreed = true, \
+             email = \"operator@example.com\", {acme} }}\n",
+            self.http,
+            self.tls,
+            self.backend.addr(),
+            self.pebble.directory(),
+            self.pebble.ca().display(),
+        )
+    }
+
+    fn start(&self, acme: &str) -> TestGateway {
+        TestGateway::start(&self.toml(acme))
+    }
+
+    fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.tls))
+    }
+
+    async fn client(&self, name: &str) -> TlsClient {
+        TlsClient::new(name, &[&self.pebble.root().await])
+    }
+
+    /// Waits for a certificate that a client takes, and returns it.
+    async fn shown(&self, client: &TlsClient) -> Vec<u8> {
+        eventually("a certificate of the authority", async || {
+            let stream = client.connect(self.address()).await.ok()?;
+            Some(tls::shown(&stream).to_vec())
+        })
+        .await
+    }
+}
+
+async fn orders(gateway: &TestGateway, outcome: &str) -> f64 {
+    gateway.metric("vers_acme_orders_total", &[&format!("outcome=\"{outcome}\"")]).await
+}
+
+fn mode(path: &Path) -> u32 {
+    let permissions = std::fs::metadata(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    std::os::unix::fs::PermissionsExt::mode(&permissions.permissions()) & 0o777
+}
+
+/// All files below a folder.
+fn files(folder: &Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+#[tokio::test]
+async fn a_certificate_is_ordered_by_either_proof_and_kept() {
+    let Some(scene) = Scene::new(DAY).await else { return };
+    for challenge in ["http-01", "tls-alpn-01"] {
+        let acme = format!("domains = [\"a.example.com\", \"b.example.com\"], challenge = \"{challenge}\"");
+        let gateway = scene.start(&acme);
+        let (a, b) = (scene.client("a.example.com").await, scene.client("b.example.com").await);
+        let shown = scene.shown(&a).await;
+        assert_eq!(scene.shown(&b).await, shown, "one certificate for both");
+        let mut raw = a.raw(scene.address()).await;
+        raw.send("GET / HTTP/1.1\r\nhost: a.example.com\r\n\r\n").await;
+        raw.until("hello").await;
+        // Whoever asks for nothing is shown it too: it is the first of the file.
+        let nameless =
+            scene.client("127.0.0.1").await.connect(scene.address()).await.expect_err("another name");
+        assert!(nameless.to_string().contains("a.example.com"), "{nameless}");
+        let status = gateway.status().await;
+        let state = &status["certificates"][0];
+        assert_eq!((&state["name"], &state["source"]), (&"web".into(), &"acme".into()), "{state}");
+        assert_eq!(state["problem"], serde_json::Value::Null);
+        assert_eq!((orders(&gateway, "issued").await, orders(&gateway, "failed").await), (1.0, 0.0));
+        // Nothing is left of the proof.
+        let path = "/.well-known/acme-challenge/x";
+        let plain = Client::new(gateway.addr_of("plain"));
+        assert_eq!(plain.get(path).await.text(), "hello", "the route's again");
+        let state = gateway.folder().join("state");
+        let kept = files(&state);
+        assert_eq!(kept.len(), 2, "an account and a certificate: {kept:?}");
+        for file in &kept {
+            assert_eq!(mode(file), 0o600, "{}", file.display());
+            assert_eq!(mode(file.parent().expect("a folder")), 0o700, "{}", file.display());
+        }
+        // The next start has it before the first connection, and orders nothing.
+        let copy = tempfile::tempdir().expect("a folder");
+        let state_of_copy = copy.path().join("state");
+        copy_all(&state, &state_of_copy);
+        gateway.stop(std::time::Duration::ZERO).await;
+        let toml = format!(
+            "{}[gateway]\nworkers = 1\nstate_dir = \"{}\"\n",
+            scene.toml(&acme),
+            state_of_copy.display()
+        );
+        let again = TestGateway::start(&toml);
+        let stream = a.connect(scene.address()).await.expect("a certificate from the beginning");
+        assert_eq!(tls::shown(&stream).to_vec(), shown);
+        assert_eq!(orders(&again, "issued").await, 0.0);
+        again.stop(std::time::Duration::ZERO).await;
+    }
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    for file in files(from) {
+        let target = to.join(file.strip_prefix(from).expect("below it"));
+        std::fs::create_dir_all(target.parent().expect("a folder")).expect("a folder is made");
+        std::fs::copy(&file, target).expect("a file is copied");
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_is_renewed_in_time_and_connections_stay() {
+    let Some(scene) = Scene::new(9).await else { return };
+    let gateway = scene.start("domains = [\"a.example.com\"], challenge = \"tls-alpn-01\"");
+    let client = scene.client("a.example.com").await;
+    let first = scene.shown(&client).await;
+    let mut open = client.raw(scene.address()).await;
+    let expiry = gateway.metric("vers_certificate_expiry_timestamp_seconds", &[]).await;
+    eventually("another certificate", async || {
+        let stream = client.connect(scene.address()).await.expect("there is always one that is valid");
+        (tls::shown(&stream).to_vec() != first).then_some(())
+    })
+    .await;
+    open.send("GET / HTTP/1.1\r\nhost: a.example.com\r\n\r\n").await;
+    open.until("hello").await;
+    assert!(gateway.metric("vers_certificate_expiry_timestamp_seconds", &[]).await > expiry);
+}
+
+#[tokio::test]
+async fn a_failing_order_is_told_and_not_repeated_at_once() {
+    let Some(scene) = Scene::new(DAY).await else { return };
+    // The server looks for a file where nobody listens with TLS, and for a certificate where nobody
+    // listens without: the ports are exchanged.
+    let toml = scene.toml("domains = [\"a.example.com\"], challenge = \"tls-alpn-01\"");
+    let (http, tls) = (format!("127.0.0.1:{}", scene.http), format!("127.0.0.1:{}", scene.tls));
+    let gateway = TestGateway::start(&toml.replace(&tls, "@").replace(&http, &tls).replace('@', &http));
+    let problem = eventually("a failure", async || {
+        let status = gateway.status().await;
+        status["certificates"][0]["problem"].as_str().map(str::to_owned)
+    });
+    let problem = problem.await;
+    assert!(problem.contains("a.example.com was not found to be ours"), "{problem}");
+    assert_eq!(gateway.metric("vers_certificate_problem", &["certificate=\"web\""]).await, 1.0);
+    let failed = settled("orders", async || orders(&gateway, "failed").await).await;
+    assert_eq!(failed, 1.0, "the next attempt waits a minute");
+    // Traffic is not its business.
+    let plain = Client::new(gateway.addr_of("plain"));
+    assert_eq!(plain.get("/").await.text(), "hello");
+    let stranger = scene.client("a.example.com").await.connect(gateway.addr_of("tls")).await;
+    assert!(stranger.expect_err("no certificate").to_string().contains("UnrecognisedName"));
+}
+
+#[tokio::test]
+async fn an_authority_that_is_gone_costs_nothing_that_is_there() {
+    let Some(scene) = Scene::new(DAY).await else { return };
+    let acme = "domains = [\"a.example.com\"], challenge = \"http-01\"";
+    let gateway = scene.start(acme);
+    let client = scene.client("a.example.com").await;
+    scene.shown(&client).await;
+    // Another server that knows nothing of the account stands in its place: a new one is made.
+    let toml = scene.toml(acme);
+    let Scene { pebble, http, tls, .. } = scene;
+    pebble.end().await;
+    let Some(other) = Pebble::start(PebbleTerms { http, tls, validity: DAY }).await else { return };
+    let more = toml.replace("\"a.example.com\"]", "\"a.example.com\", \"c.example.com\"]");
+    gateway.write(&more);
+    gateway.reload().await.expect("a reload");
+    eventually("a failed order", async || (orders(&gateway, "failed").await >= 1.0).then_some(())).await;
+    drop(other);
+    let stream = client.connect(SocketAddr::from(([127, 0, 0, 1], tls))).await;
+    assert!(stream.is_err(), "what is kept is not for all that is wanted now");
+}
+
+#[tokio::test]
+async fn names_get_certificates_when_they_are_asked_for() {
+    let Some(scene) = Scene::new(DAY).await else { return };
+    let gateway = scene.start("on_demand = [\"{vm}.vm.example.com\"], challenge = \"tls-alpn-01\"");
+    for name in ["one.vm.example.com", "two.vm.example.com"] {
+        let client = scene.client(name).await;
+        scene.shown(&client).await;
+    }
+    // Names that no pattern has are not ordered, whoever asks.
+    for name in ["vm.example.com", "a.b.vm.example.com", "other.example.com"] {
+        let client = scene.client(name).await;
+        assert!(client.connect(scene.address()).await.is_err(), "{name}");
+    }
+    let issued =
+        settled("orders", async || (orders(&gateway, "issued").await, orders(&gateway, "failed").await));
+    assert_eq!(issued.await, (2.0, 0.0));
+    assert_eq!(gateway.metric("vers_acme_certificates", &[]).await, 2.0);
+    assert_eq!(gateway.status().await["certificates"][0]["on_demand"], 2);
+    // Another configuration keeps them.
+    gateway.write(
+        &scene
+            .toml("on_demand = [\"{vm}.vm.example.com\"], challenge = \"tls-alpn-01\", orders_per_hour = 1"),
+    );
+    gateway.reload().await.expect("a reload");
+    assert!(scene.client("one.vm.example.com").await.connect(scene.address()).await.is_ok());
+    // One an hour: the second has to wait.
+    for name in ["three.vm.example.com", "four.vm.example.com"] {
+        let _ = scene.client(name).await.connect(scene.address()).await;
+    }
+    let first = eventually("one of both", async || (orders(&gateway, "issued").await >= 3.0).then_some(()));
+    first.await;
+    assert_eq!(settled("orders", async || orders(&gateway, "issued").await).await, 3.0);
+}
+
+#[tokio::test]
+async fn a_proof_is_nothing_to_talk_over() {
+    let Some(scene) = Scene::new(DAY).await else { return };
+    let _gateway = scene.start("domains = [\"a.example.com\"], challenge = \"tls-alpn-01\"");
+    let client = scene.client("a.example.com").await;
+    scene.shown(&client).await;
+    // There is no proof any more, and the certificate is no proof.
+    let proof = client.offering(&["acme-tls/1"]).connect(scene.address()).await;
+    assert!(proof.expect_err("no proof").to_string().contains("UnrecognisedName"));
+    let mut plain = Raw::connect(SocketAddr::from(([127, 0, 0, 1], scene.http))).await;
+    plain.send("GET /.well-known/acme-challenge/../../etc HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert!(plain.head().await.starts_with("HTTP/1.1 200 "), "the route's");
+}
