@@ -31,7 +31,7 @@ impl Scene {
              [[listener]]\nname = \"tls\"\naddress = \"127.0.0.1:{}\"\ntls = true\n\
              [[route]]\nname = \"app\"\nto = \"{}\"\n\
              [certificate.web]\nacme = {{ directory = \"{}\", ca = \"{}\", terms_agreed = true, \
-             email = \"operator@example.com\", {acme} }}\n",
+             email = \"operator@gateway.test\", {acme} }}\n",
             self.http,
             self.tls,
             self.backend.addr(),
@@ -160,7 +160,7 @@ async fn a_failing_order_is_told_and_not_repeated_at_once() {
     // listens without: the ports are exchanged.
     let toml = scene.toml("domains = [\"a.example.com\"], challenge = \"tls-alpn-01\"");
     let (http, tls) = (format!("127.0.0.1:{}", scene.http), format!("127.0.0.1:{}", scene.tls));
-    let gateway = TestGateway::start(&toml.replace(&tls, "@").replace(&http, &tls).replace('@', &http));
+    let gateway = TestGateway::start(&toml.replace(&tls, "TLS").replace(&http, &tls).replace("TLS", &http));
     let problem = eventually("a failure", async || {
         let status = gateway.status().await;
         status["certificates"][0]["problem"].as_str().map(str::to_owned)
@@ -178,24 +178,31 @@ async fn a_failing_order_is_told_and_not_repeated_at_once() {
 }
 
 #[tokio::test]
-async fn an_authority_that_is_gone_costs_nothing_that_is_there() {
-    let Some(scene) = Scene::new(DAY).await else { return };
-    let acme = "domains = [\"a.example.com\"], challenge = \"http-01\"";
-    let gateway = scene.start(acme);
+async fn an_authority_that_is_gone_or_has_forgotten_costs_nothing_that_is_there() {
+    let Some(mut scene) = Scene::new(DAY).await else { return };
+    let gateway = scene.start("domains = [\"a.example.com\"], challenge = \"http-01\"");
     let client = scene.client("a.example.com").await;
-    scene.shown(&client).await;
-    // Another server that knows nothing of the account stands in its place: a new one is made.
-    let toml = scene.toml(acme);
-    let Scene { pebble, http, tls, .. } = scene;
-    pebble.end().await;
-    let Some(other) = Pebble::start(PebbleTerms { http, tls, validity: DAY }).await else { return };
-    let more = toml.replace("\"a.example.com\"]", "\"a.example.com\", \"c.example.com\"]");
-    gateway.write(&more);
+    let first = scene.shown(&client).await;
+    let more = "domains = [\"a.example.com\", \"c.example.com\"], challenge = \"http-01\"";
+    // It does not answer.
+    scene.pebble.end().await;
+    gateway.write(&scene.toml(more));
     gateway.reload().await.expect("a reload");
-    eventually("a failed order", async || (orders(&gateway, "failed").await >= 1.0).then_some(())).await;
-    drop(other);
-    let stream = client.connect(SocketAddr::from(([127, 0, 0, 1], tls))).await;
-    assert!(stream.is_err(), "what is kept is not for all that is wanted now");
+    eventually("a failure", async || (orders(&gateway, "failed").await == 1.0).then_some(())).await;
+    assert_eq!(scene.shown(&client).await, first);
+    // It knows nobody any more.
+    scene.pebble.restart().await;
+    gateway.write(&scene.toml(&format!("{more}, orders_per_hour = 100")));
+    gateway.reload().await.expect("a reload");
+    eventually("another failure", async || (orders(&gateway, "failed").await == 2.0).then_some(())).await;
+    assert_eq!(scene.shown(&client).await, first);
+    let problem =
+        gateway.status().await["certificates"][0]["problem"].as_str().unwrap_or_default().to_owned();
+    assert!(problem.contains("accountDoesNotExist"), "{problem}");
+    // So the next attempt makes another account.
+    gateway.write(&scene.toml(&format!("{more}, orders_per_hour = 101")));
+    gateway.reload().await.expect("a reload");
+    scene.shown(&scene.client("c.example.com").await).await;
 }
 
 #[tokio::test]

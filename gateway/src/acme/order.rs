@@ -139,7 +139,8 @@ async fn attempt(
     prove(&mut order, challenge, &mut shown).await?;
     match order.poll_ready(&PATIENCE).await {
         Ok(OrderStatus::Ready | OrderStatus::Valid) => {}
-        Ok(_) => return Err(reason(&mut order).await),
+        Ok(_) => return Err(reason(&mut order, OrderError::Invalid).await),
+        Err(error @ Error::Api(_)) => return Err(reason(&mut order, error.into()).await),
         Err(error) => return Err(error.into()),
     }
     let key = order.finalize().await?;
@@ -218,8 +219,8 @@ async fn prove(order: &mut Order, kind: Challenge, shown: &mut Shown<'_>) -> Res
     Ok(())
 }
 
-/// Why an order is invalid: what the authority says of its names.
-async fn reason(order: &mut Order) -> OrderError {
+/// Why an order is invalid: what the authority says of its names, or else of the order.
+async fn reason(order: &mut Order, otherwise: OrderError) -> OrderError {
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
         let Ok(mut authorization) = authorization else { continue };
@@ -231,7 +232,7 @@ async fn reason(order: &mut Order) -> OrderError {
             return not_proven(&authorization, name);
         }
     }
-    OrderError::Invalid
+    otherwise
 }
 
 fn not_proven(state: &instant_acme::AuthorizationState, name: String) -> OrderError {

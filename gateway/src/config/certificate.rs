@@ -114,6 +114,21 @@ impl<'de> Deserialize<'de> for Certificate {
         if acme.is_some() && names.is_some() {
             return Err(mistake("an `acme` certificate is shown for its `domains`, and has no `names`"));
         }
+        if let Some(acme) = acme.as_ref().map(Spanned::get_ref) {
+            if acme.domains.is_empty() && acme.on_demand.is_empty() {
+                let label = "needs `domains`, such as `domains = [\"app.example.com\"]`";
+                return Err(D::Error::custom(fault::custom(
+                    "no name to order a certificate for",
+                    label,
+                    None,
+                )));
+            }
+            if !acme.terms_agreed {
+                let message = "the authority's terms are not agreed to";
+                let help = Some("read them first; the authority's directory says where they are");
+                return Err(D::Error::custom(fault::custom(message, "needs `terms_agreed = true`", help)));
+            }
+        }
         let source = match (cert, acme) {
             (Some(cert), _) => CertificateSource::Files(CertificateFiles { cert, key, ocsp }),
             (None, _) if key.is_some() => return Err(mistake("`key` needs the `cert` that it belongs to")),

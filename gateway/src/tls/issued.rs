@@ -94,9 +94,13 @@ impl Issued {
         let der = params.self_signed(&key)?.der().clone();
         let key = PrivateKeyDer::try_from(key.serialize_der())
             .map_err(|error| CertificateError::Key(error.to_owned()))?;
-        let key = CertifiedKey::from_der(vec![der], key, provider())
-            .map_err(|error| CertificateError::Key(error.to_string()))?;
-        self.write(|state| state.proofs.insert(asked_by_address(name), Arc::new(key)));
+        // Not compared with the certificate: its extension is a critical one, which is read by authorities
+        // only.
+        let key = provider().key_provider.load_private_key(key);
+        let key = key.map_err(|error| CertificateError::Key(error.to_string()))?;
+        self.write(|state| {
+            state.proofs.insert(asked_by_address(name), Arc::new(CertifiedKey::new(vec![der], key)))
+        });
         Ok(())
     }
 

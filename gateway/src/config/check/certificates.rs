@@ -13,7 +13,7 @@ pub(super) fn check(config: &Config, names: &Names, report: &mut Report) {
             self::name(name, report);
         }
         if let CertificateSource::Acme(acme) = &certificate.source {
-            self::acme(acme, config, report);
+            self::acme(acme.get_ref(), config, report);
         }
     }
     one_default(config, report);
@@ -55,22 +55,8 @@ fn client_certificates(listener: &Listener, report: &mut Report) {
     }
 }
 
-fn acme(acme: &Spanned<Acme>, config: &Config, report: &mut Report) {
-    let Acme { directory, terms_agreed, domains, challenge, on_demand, .. } = acme.get_ref();
-    if !terms_agreed {
-        report.add(
-            Diagnostic::error(acme.span(), "the authority's terms are not agreed to")
-                .label("needs `terms_agreed = true`")
-                .help("read the terms first; the authority's directory names them"),
-        );
-    }
-    if domains.is_empty() && on_demand.is_empty() {
-        report.add(
-            Diagnostic::error(acme.span(), "no name to order a certificate for")
-                .label("needs `domains`")
-                .help("for example `domains = [\"app.example.com\"]`"),
-        );
-    }
+fn acme(acme: &Acme, config: &Config, report: &mut Report) {
+    let Acme { directory, domains, challenge, .. } = acme;
     let is_url = directory
         .get_ref()
         .parse::<http::Uri>()

@@ -32,33 +32,37 @@ pub(super) struct Item {
 
 impl Item {
     /// What the configuration asks for. It is ordered at once where there is nothing yet.
-    pub(super) fn fixed(desk: usize, names: &[String], kept: Option<Certificate>, now: SystemTime) -> Self {
+    pub(super) fn fixed(desk: usize, names: &[String], now: SystemTime) -> Self {
         let names = names.to_vec();
-        let mut item = Self { desk, names, is_on_demand: false, certificate: None, due: now, failures: 0 };
-        if let Some(kept) = kept {
-            item.renewed(kept);
-        }
-        item
+        Self { desk, names, is_on_demand: false, certificate: None, due: now, failures: 0 }
     }
 
     /// What somebody has asked for.
     pub(super) fn on_demand(desk: usize, name: &str, now: SystemTime) -> Self {
-        Self { is_on_demand: true, ..Self::fixed(desk, &[name.to_owned()], None, now) }
+        Self { is_on_demand: true, ..Self::fixed(desk, &[name.to_owned()], now) }
     }
 
-    /// The same, where it is there already.
-    pub(super) fn kept(self, certificate: Certificate) -> Self {
-        let mut item = self;
-        item.renewed(certificate);
-        item
+    /// The same, where a certificate is there already. One that is not for all of its names is shown
+    /// until there is another.
+    pub(super) fn kept(mut self, certificate: Certificate) -> Self {
+        let is_for_all =
+            self.names.iter().all(|name| certificate.names().iter().any(|known| **known == **name));
+        let due = self.due;
+        self.renewed(certificate);
+        if !is_for_all {
+            self.due = due;
+        }
+        self
     }
 
     pub(super) fn has(&self, name: &str) -> bool {
         self.names.iter().any(|known| known == name)
     }
 
-    pub(super) fn boxed_names(&self) -> Vec<Box<str>> {
-        self.names.iter().map(|name| name.as_str().into()).collect()
+    /// Those of its names that are in its certificate: it may be from before there were more.
+    pub(super) fn shown_names(&self) -> Vec<Box<str>> {
+        let of_certificate = self.certificate.iter().flat_map(|certificate| certificate.names());
+        of_certificate.filter(|name| self.has(name)).cloned().collect()
     }
 
     /// There is a new certificate.

@@ -190,7 +190,7 @@ impl Clerk {
         let Some(certificate) = &item.certificate else { return };
         let is_default =
             !item.is_on_demand && self.desks.get(item.desk).is_some_and(|desk| desk.ordered.is_default);
-        self.issued.put(certificate, &item.boxed_names(), is_default);
+        self.issued.put(certificate, &item.shown_names(), is_default);
     }
 
     async fn run(&mut self, questions: &Questions) {

@@ -67,9 +67,8 @@ pub(super) fn load(ordered: &[Arc<Ordered>], now: SystemTime) -> Vec<Item> {
     for (desk, ordered) in ordered.iter().enumerate() {
         let store = Store::of(ordered);
         if !ordered.domains.is_empty() {
-            let item = Item::fixed(desk, &ordered.domains, None, now);
-            let kept = read(&store.path(&item)).filter(|kept| covers(kept, &ordered.domains));
-            items.push(match kept {
+            let item = Item::fixed(desk, &ordered.domains, now);
+            items.push(match read(&store.path(&item)) {
                 Some(kept) => item.kept(kept),
                 None => item,
             });
