@@ -303,17 +303,11 @@ impl<'a> Session<'a> {
             LocalTarget::Pool(pool) => pool,
             LocalTarget::Respond => return Ok(Outgoing::Answer(fixed(route))),
         };
-        let over_http2 = match pool.backend().settings.protocol {
-            Protocol::Http1 => false,
-            Protocol::Auto => self.is_grpc,
-            Protocol::H2c => {
-                // What is spoken there has no Upgrade, and a request may be taken without one.
-                if asked.take().is_some() && client.io.opens_tunnel() {
-                    return Err(Error::Connect);
-                }
-                true
-            }
-        };
+        let over_http2 = self.goes_over_http2(pool.backend().settings.protocol);
+        // What is spoken there has no Upgrade, and a request may be taken without one.
+        if over_http2 && asked.take().is_some() && client.io.opens_tunnel() {
+            return Err(Error::Connect);
+        }
         let key = route.sticky.as_ref().and_then(|sticky| sticky.key(&head.fields));
         let upload = self.compose(&mut head, asked.as_ref(), client, route.body_limit, over_http2)?;
         let timeouts = &route.timeouts;
@@ -357,20 +351,16 @@ impl<'a> Session<'a> {
                     let content = Content::Upstream { exchange, length, keep };
                     return Ok(Outgoing::Answer(Answer { head, content }));
                 }
-                Said::Switching(mut head) => {
-                    let agreed = hop_by_hop::strip(&mut head.fields).upgrade;
-                    let (Some(asked), Some(agreed)) = (asked, agreed) else {
-                        return Err(Error::WrongUpgrade);
-                    };
-                    // Before the whole request is there, nobody can have agreed to it.
-                    if !exchange.is_sent() || !asked.is_answered_by(&agreed, &head.fields) {
-                        return Err(Error::WrongUpgrade);
-                    }
-                    head.fields.remove(Known::ContentLength);
-                    agreed.restore(&mut head.fields);
-                    return Ok(Outgoing::Switching(head, exchange));
-                }
+                Said::Switching(head) => return switching(head, exchange, asked.as_ref()),
             }
+        }
+    }
+
+    fn goes_over_http2(&self, protocol: Protocol) -> bool {
+        match protocol {
+            Protocol::Http1 => false,
+            Protocol::Auto => self.is_grpc,
+            Protocol::H2c => true,
         }
     }
 
@@ -738,6 +728,19 @@ impl<'a> Session<'a> {
             entry.route = self.route.as_ref().map(|route| Arc::clone(&route.name));
         }
     }
+}
+
+/// A backend's 101, where it is the answer to what was asked.
+fn switching(mut head: ResponseHead, exchange: Exchange, asked: Option<&Asked>) -> Result<Outgoing, Error> {
+    let agreed = hop_by_hop::strip(&mut head.fields).upgrade;
+    let (Some(asked), Some(agreed)) = (asked, agreed) else { return Err(Error::WrongUpgrade) };
+    // Before the whole request is there, nobody can have agreed to it.
+    if !exchange.is_sent() || !asked.is_answered_by(&agreed, &head.fields) {
+        return Err(Error::WrongUpgrade);
+    }
+    head.fields.remove(Known::ContentLength);
+    agreed.restore(&mut head.fields);
+    Ok(Outgoing::Switching(head, exchange))
 }
 
 /// How a client sees the end of an answer's body.
