@@ -33,9 +33,11 @@ pub mod ids;
 pub mod io;
 pub mod message;
 pub mod metrics;
+pub mod ports;
 // Floor 1: what the user wrote, and what is on the wire.
 pub mod config;
 pub mod http1;
+pub mod proxy_protocol;
 // Floor 2: the parts; none knows its siblings or its callers.
 pub mod headers;
 pub mod listen;

@@ -17,7 +17,9 @@ mod health; // servers that do not work: who notices, and for how long
 mod limits; // how long is waited, how much is taken
 mod loading; // components and tables that cannot be used: what is said of them
 mod plugins; // what plugins can do to requests and answers, in which order, and what not
+mod ports; // many of them on one listener
 mod properties; // what holds of the parsers for any input
+mod proxy_header; // who the client is, by the proxy in front of its connection
 mod reload; // what a reload changes, and what it leaves alone
 mod reload_under_load; // the promise: a hundred of them, and no client notices
 mod request_bounds; // how large a request may be, and how long it may take

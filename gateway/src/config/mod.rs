@@ -52,7 +52,7 @@ pub use self::{
     diagnostic::{Diagnostic, Severity, render},
     gateway::Gateway,
     limits::Limits,
-    listener::{Listener, ListenerProtocol, ListenerTimeouts},
+    listener::{Listener, ListenerProtocol, ListenerTimeouts, PortRules, ProxyProtocol},
     log::{Log, LogFormat, LogLevel},
     nearest::nearest,
     plugin::{Grants, OnError, Plugin, PluginLimits},

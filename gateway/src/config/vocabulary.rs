@@ -4,7 +4,7 @@
 const LATER: &[(&str, &[&str])] = &[
     ("", &["certificate", "vms", "registry", "telemetry"]),
     ("gateway", &["state_dir"]),
-    ("listener", &["tls", "proxy_protocol", "original_destination"]),
+    ("listener", &["tls"]),
     ("route.protocol", &["ssh", "any"]),
     ("backend", &["discover", "dns", "protocol", "tls"]),
     ("plugin.grants", &["kv", "registry", "env", "wasi"]),
@@ -18,6 +18,9 @@ const ELSEWHERE: &[(&str, &[&str], &str)] = &[
     ("", &["filter", "middleware", "wasm"], "plugin"),
     ("", &["env", "credential"], "secret"),
     ("listener", &["listen", "bind", "addr", "port", "host"], "address"),
+    ("listener", &["allow_ports", "allowed_ports"], "ports"),
+    ("listener", &["accept_proxy", "proxy", "accept_proxy_protocol"], "proxy_protocol"),
+    ("listener", &["transparent", "redirect"], "original_destination"),
     ("route", &["upstream", "backend", "target", "proxy_pass", "forward", "service", "url"], "to"),
     ("route", &["domain", "hostname", "server_name", "sni"], "host"),
     ("route", &["location", "uri", "prefix"], "path"),

@@ -43,6 +43,8 @@ pub(super) enum Error {
     ClientGone,
     #[error("no route matches")]
     NoRoute,
+    #[error("the listener does not serve the port that was asked for")]
+    PortNotServed,
     #[error("{0}")]
     Upstream(#[source] UpstreamError),
     #[error("the backend answered a request for an upgrade with another protocol")]
@@ -92,6 +94,8 @@ pub enum ErrorCode {
     BadHandshakeVersion,
     /// No route matches.
     NoRoute,
+    /// The port that the client asked for is not served.
+    PortNotServed,
     /// Nothing listens at the backend.
     Refused,
     /// No connection in time.
@@ -120,7 +124,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All codes.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::BadRequest,
         Self::BadVersion,
         Self::BadMethod,
@@ -136,6 +140,7 @@ impl ErrorCode {
         Self::BadHandshake,
         Self::BadHandshakeVersion,
         Self::NoRoute,
+        Self::PortNotServed,
         Self::Refused,
         Self::ConnectTimeout,
         Self::ConnectFailed,
@@ -213,6 +218,9 @@ impl ErrorCode {
             ),
             Self::NoRoute => {
                 (StatusCode::NOT_FOUND, "no-route", "no route of this gateway matches the request")
+            }
+            Self::PortNotServed => {
+                (StatusCode::FORBIDDEN, "port-not-served", "this gateway does not serve this port")
             }
             Self::Refused => {
                 (StatusCode::BAD_GATEWAY, "upstream-refused", "nothing listens at the backend's address")
@@ -311,6 +319,7 @@ impl Error {
             Self::Handshake(HandshakeError::Key) => ErrorCode::BadHandshake,
             Self::Handshake(HandshakeError::Version) => ErrorCode::BadHandshakeVersion,
             Self::NoRoute => ErrorCode::NoRoute,
+            Self::PortNotServed => ErrorCode::PortNotServed,
             Self::WrongUpgrade | Self::BadAnswer(_) | Self::EndlessInterim => ErrorCode::BadAnswer,
             Self::ResponseTimeout => ErrorCode::ResponseTimeout,
             Self::TotalTimeout => ErrorCode::TotalTimeout,

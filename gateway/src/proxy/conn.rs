@@ -2,6 +2,7 @@
 
 use super::{
     answer::Error,
+    arrival::Arrival,
     client::{Client, Next, Patience},
     cut::Cut,
     http::{self, After},
@@ -13,7 +14,6 @@ use crate::{
     drain::Guard,
     headers::Forwarding,
     http1::HeadLimits,
-    ids::ClientAddr,
     io::Stream as _,
     relay::Side,
     snapshot::{Listener, Local, Mode},
@@ -26,27 +26,25 @@ use tokio::{
 };
 
 /// Serves a connection up to its end, or up to the tunnel that it becomes. It was accepted on the
-/// listener with this configured address, and begins with `local`, where that listener is.
+/// listener's socket with this configured address, and begins with `local`, where that listener is.
 pub async fn serve(
     stream: TcpStream,
-    peer: SocketAddr,
+    arrival: Arrival,
     local: Rc<Local>,
-    listener: SocketAddr,
+    socket: SocketAddr,
     worker: Rc<Worker>,
     guard: Guard,
 ) -> Option<Tunnel> {
-    let peer = ClientAddr::from(peer);
-    let port = stream.local_addr().map_or(0, |address| address.port());
-    let view = View::of(local, listener, peer, port)?;
-    match view.listener.mode {
+    let view = View::of(local, socket, arrival)?;
+    match view.mode() {
         Mode::Http(_) => {
-            let connection = Connection { worker, peer, port, view: RefCell::new(view) };
+            let connection = Connection { worker, arrival, socket, view: RefCell::new(view) };
             serve_http(stream, connection, guard).await
         }
         Mode::Tcp(route) => {
-            let route = view.local.routes.get(route).cloned()?;
+            let route = view.local.routes.get(*route).cloned()?;
             drop(view);
-            tcp::serve(stream, peer, route, &worker, guard).await
+            tcp::serve(stream, arrival, route, &worker, guard).await
         }
     }
 }
@@ -56,14 +54,26 @@ pub async fn serve(
 pub(super) struct View {
     pub(super) local: Rc<Local>,
     pub(super) listener: Arc<Listener>,
+    /// The port that the client asked for.
+    port: u16,
+    /// Whether that is one that the listener serves.
+    is_served: bool,
     pub(super) forwarding: Forwarding,
 }
 
 impl View {
-    fn of(local: Rc<Local>, listener: SocketAddr, peer: ClientAddr, port: u16) -> Option<Rc<Self>> {
-        let listener = Arc::clone(local.shared.listeners.iter().find(|known| known.address == listener)?);
-        let forwarding = Forwarding::new(peer, "http", port, &listener.trusted_proxies);
-        Some(Rc::new(Self { local, listener, forwarding }))
+    fn of(local: Rc<Local>, socket: SocketAddr, arrival: Arrival) -> Option<Rc<Self>> {
+        let found = local.shared.listeners.iter().find(|known| known.address.contains(socket))?;
+        let listener = Arc::clone(found);
+        let port = arrival.port();
+        let forwarding = Forwarding::new(arrival.client(), "http", port, &listener.trusted_proxies);
+        let is_served = listener.ports.allow(port);
+        Some(Rc::new(Self { local, listener, port, is_served, forwarding }))
+    }
+
+    /// What the connection carries.
+    pub(super) fn mode(&self) -> &Mode {
+        self.listener.modes.of(self.port)
     }
 }
 
@@ -71,8 +81,9 @@ impl View {
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) worker: Rc<Worker>,
-    pub(super) peer: ClientAddr,
-    pub(super) port: u16,
+    pub(super) arrival: Arrival,
+    /// The socket that it was accepted on, as configured.
+    socket: SocketAddr,
     view: RefCell<Rc<View>>,
 }
 
@@ -81,11 +92,15 @@ impl Connection {
     pub(super) fn view(&self) -> Rc<View> {
         let mut view = self.view.borrow_mut();
         if !self.worker.runs(&view.local)
-            && let Some(current) = View::of(self.worker.local(), view.listener.address, self.peer, self.port)
+            && let Some(current) = View::of(self.worker.local(), self.socket, self.arrival)
         {
             *view = current;
         }
         Rc::clone(&view)
+    }
+
+    fn is_served(&self) -> bool {
+        self.view.borrow().is_served
     }
 
     /// What the next request's head may have, and how long it may take.
@@ -108,6 +123,9 @@ async fn serve_http(stream: TcpStream, connection: Connection, mut guard: Guard)
     let after = loop {
         let (limits, patience) = connection.terms();
         let after = match client.next(limits, patience, Instant::now(), &mut guard, &worker.buffers).await {
+            Next::Request(_) if !connection.is_served() => {
+                Box::pin(http::reject(&connection, &mut client, Error::PortNotServed, &guard)).await
+            }
             // In a place of its own: most connections wait for a request most of the time.
             Next::Request(head) => Box::pin(http::serve(&connection, &mut client, head, &guard)).await,
             Next::Malformed(error) => {

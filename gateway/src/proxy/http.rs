@@ -134,7 +134,12 @@ impl<'a> Session<'a> {
     fn nameless(connection: &'a Connection, guard: &'a Guard) -> Self {
         let (id, began) = (connection.worker.ids.next(), Instant::now());
         let view = connection.view();
-        let entry = view.local.shared.log.access.then(|| Box::new(Entry::new(id, connection.peer, began)));
+        let entry = view
+            .local
+            .shared
+            .log
+            .access
+            .then(|| Box::new(Entry::new(id, connection.arrival.client(), began)));
         Self {
             connection,
             guard,
@@ -165,7 +170,7 @@ impl<'a> Session<'a> {
         // Until it is known where the body ends, nothing behind it can be a request.
         self.body = BodyLength::UntilClose;
         self.body = request_body(&head).map_err(Error::Malformed)?;
-        let Mode::Http(table) = &view.listener.mode else { return Err(Error::NoRoute) };
+        let Mode::Http(table) = view.mode() else { return Err(Error::NoRoute) };
         if head.method == Method::CONNECT {
             return Err(Error::Connect);
         }
@@ -551,8 +556,8 @@ impl<'a> Session<'a> {
             id: self.id,
             route: Arc::clone(&route.name),
             client,
-            peer: self.connection.peer,
-            local_port: self.connection.port,
+            peer: self.connection.arrival.client(),
+            local_port: self.connection.arrival.port(),
             captures: captures.iter().map(|(name, text)| (name.into(), text.into())).collect(),
             is_upgrade,
         }

@@ -5,6 +5,7 @@
 
 mod access;
 mod answer;
+mod arrival;
 mod client;
 mod conn;
 mod cut;
@@ -17,6 +18,7 @@ mod tunnel;
 mod worker;
 
 pub use answer::{ErrorCode, TOO_MANY_CONNECTIONS, TOO_MANY_CONNECTIONS_PER_CLIENT};
+pub use arrival::{Arrival, NoArrival};
 pub use conn::serve;
 pub use cut::Cut;
 pub use tunnel::Tunnel;

@@ -52,8 +52,9 @@ fn listeners(generation: &Generation) -> Vec<Value> {
             json!({
                 "name": listener.name,
                 "address": bound.address.to_string(),
-                "carries": match listener.mode { Mode::Http(_) => "http", Mode::Tcp(_) => "tcp" },
-                "connections": bound.open.load(Ordering::Relaxed),
+                "ports": bound.sockets.len(),
+                "carries": match listener.modes.other { Mode::Http(_) => "http", Mode::Tcp(_) => "tcp" },
+                "connections": bound.counts.open.load(Ordering::Relaxed),
                 "limit": listener.connections,
                 "limit_per_client": listener.connections_per_client,
                 "warning": bound.warning,

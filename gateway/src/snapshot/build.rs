@@ -2,8 +2,8 @@
 //! once, with its place; what did not change is taken over from the previous snapshot.
 
 use super::{
-    Files, Fixed, HealthCheck, Listener, Mode, Retries, Route, Snapshot, Sticky, Target, Timeouts,
-    plugins::Plugins,
+    Files, Fixed, HealthCheck, Listener, Mode, Modes, PortRules, Retries, Route, Snapshot, Sticky, Target,
+    Timeouts, plugins::Plugins,
 };
 use crate::{
     config::{
@@ -13,12 +13,13 @@ use crate::{
     http1::HeadLimits,
     message::{Fields, is_field_value, is_token, trim},
     plugins::{Host, OnError, Services},
+    ports::PortSet,
     route::{Conditions, HostPattern, PathPattern, PatternError, Table},
     upstream::{Backend, Balance, Ejection, Limits, Server, Settings},
 };
 use http::{HeaderName, HeaderValue, StatusCode};
 use ipnet::IpNet;
-use std::{path::Path, sync::Arc};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 /// What a configuration is built with.
 pub struct Inputs<'a> {
@@ -286,7 +287,7 @@ fn conditions(route: &RouteConfig, problems: &mut Vec<Diagnostic>) -> Conditions
             ),
         }
     }
-    Conditions { host, path, methods, headers }
+    Conditions { host, path, methods, headers, has_port: route.listener_port.is_some() }
 }
 
 fn pattern<T>(
@@ -309,12 +310,19 @@ fn build_listeners(
 ) -> Vec<Arc<Listener>> {
     let mut listeners = Vec::new();
     for listener in &config.listeners {
-        let Some(mode) = mode(config, listener, conditions, problems) else { continue };
+        let Some(modes) = modes(config, listener, conditions, problems) else { continue };
         let trusted = listener.trusted_proxies.as_ref().unwrap_or(&config.gateway.trusted_proxies);
         listeners.push(Arc::new(Listener {
             name: listener.label(),
-            address: *listener.address.get_ref(),
-            mode,
+            address: listener.address.get_ref().clone(),
+            modes,
+            original_destination: listener.original_destination,
+            ports: PortRules {
+                allow: listener.ports.allow.as_deref().map(port_set),
+                deny: port_set(&listener.ports.deny),
+            },
+            proxy_protocol: listener.proxy_protocol,
+            proxy_deadline: listener.timeouts.proxy_protocol.get(),
             trusted_proxies: trusted.iter().map(|network| canonical(*network.get_ref())).collect(),
             connections: listener.connections.unwrap_or(config.limits.connections) as usize,
             connections_per_client: listener
@@ -326,6 +334,52 @@ fn build_listeners(
         }));
     }
     listeners
+}
+
+fn port_set(rules: &[Spanned<PortSet>]) -> PortSet {
+    PortSet::of_ranges(rules.iter().flat_map(|rule| rule.get_ref().ranges()))
+}
+
+/// What a listener carries, and where it has several ports, what those carry that routes name.
+fn modes(
+    config: &Config,
+    listener: &ListenerConfig,
+    conditions: &[Conditions],
+    problems: &mut Vec<Diagnostic>,
+) -> Option<Modes> {
+    if let Some(port) = listener.address.get_ref().ports().single()
+        && !listener.has_other_ports()
+    {
+        let other = mode(config, listener, port, conditions, problems)?;
+        return Some(Modes { other, by_port: Vec::new() });
+    }
+    let named = config.routes.iter().filter_map(|route| route.listener_port.as_ref());
+    let named: BTreeSet<u16> =
+        named.map(|port| *port.get_ref()).filter(|port| listener.may_have_port(*port)).collect();
+    let mut by_port = Vec::with_capacity(named.len());
+    for port in named {
+        let mut found = Vec::new();
+        by_port.extend(mode(config, listener, port, conditions, &mut found).map(|mode| (port, mode)));
+        problems.extend(found);
+    }
+    // No route names port 0. What routes say of other ports was reported with those.
+    let mut found = Vec::new();
+    let has_routes = config.routes.iter().any(|route| is_on(route, listener, 0));
+    let other = if has_routes || by_port.is_empty() {
+        mode(config, listener, 0, conditions, &mut found)
+    } else {
+        Some(Mode::Http(Table::default()))
+    };
+    problems.extend(found);
+    // What is wrong without a port is wrong with each of them.
+    let mut seen = Vec::new();
+    problems.retain(|problem| {
+        let key = (problem.span.clone(), problem.message.clone());
+        let is_new = !seen.contains(&key);
+        seen.push(key);
+        is_new
+    });
+    Some(Modes { other: other?, by_port })
 }
 
 /// A network of mapped addresses means the IPv4 network in it: clients appear as IPv4.
@@ -340,16 +394,17 @@ fn canonical(network: IpNet) -> IpNet {
     }
 }
 
-/// What a listener carries: the protocol of the routes that are on it. A route that names the
+/// What a port of a listener carries: the protocol of the routes that are on it. A route that names the
 /// listener counts more than one that is on all of them.
 fn mode(
     config: &Config,
     listener: &ListenerConfig,
+    port: u16,
     conditions: &[Conditions],
     problems: &mut Vec<Diagnostic>,
 ) -> Option<Mode> {
     let on_it: Vec<(usize, &RouteConfig)> =
-        config.routes.iter().enumerate().filter(|(_, route)| is_on(route, listener)).collect();
+        config.routes.iter().enumerate().filter(|(_, route)| is_on(route, listener, port)).collect();
     let of = |protocol: RouteProtocol| on_it.iter().filter(move |(_, route)| route.protocol == protocol);
     let named = |protocol| of(protocol).any(|(_, route)| names_listeners(route));
     let is_tcp = match listener.protocol {
@@ -452,12 +507,11 @@ fn place(route: &RouteConfig) -> std::ops::Range<usize> {
         .map_or_else(|| route.to.span(), Spanned::span)
 }
 
-fn is_on(route: &RouteConfig, listener: &ListenerConfig) -> bool {
+fn is_on(route: &RouteConfig, listener: &ListenerConfig, port: u16) -> bool {
     let by_name = route.listeners.as_ref().is_none_or(|names| {
         listener.name.as_ref().is_some_and(|own| names.iter().any(|name| name.get_ref() == own.get_ref()))
     });
-    let by_port =
-        route.listener_port.as_ref().is_none_or(|port| *port.get_ref() == listener.address.get_ref().port());
+    let by_port = route.listener_port.as_ref().is_none_or(|wanted| *wanted.get_ref() == port);
     by_name && by_port
 }
 

@@ -20,17 +20,18 @@ pub use services::Outbound;
 pub use sticky::Sticky;
 
 use crate::{
-    config::{AdminAddress, Log},
+    config::{AdminAddress, Log, ProxyProtocol},
     http1::HeadLimits,
     message::Fields,
     plugins::{OnError, Plugin, Secret},
+    ports::{ListenAddress, PortSet},
     route::Table,
     upstream::Backend,
 };
 use bytes::Bytes;
 use http::StatusCode;
 use ipnet::IpNet;
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 /// What the machine runs on.
 #[derive(Debug)]
@@ -67,9 +68,17 @@ pub struct Listener {
     /// Its name, or its address.
     pub name: String,
     /// As configured.
-    pub address: SocketAddr,
+    pub address: ListenAddress,
     /// What a connection carries.
-    pub mode: Mode,
+    pub modes: Modes,
+    /// Whether a redirect rule of the kernel brings connections that asked for other ports.
+    pub original_destination: bool,
+    /// Which of the ports that clients ask for are served.
+    pub ports: PortRules,
+    /// Whether connections begin with a header that says who the client is.
+    pub proxy_protocol: ProxyProtocol,
+    /// How long that header may take.
+    pub proxy_deadline: Duration,
     /// Proxies whose forwarding headers count.
     pub trusted_proxies: Vec<IpNet>,
     /// Most connections at a time.
@@ -80,6 +89,45 @@ pub struct Listener {
     pub head_deadline: Duration,
     /// How long a connection may carry nothing between requests.
     pub idle_deadline: Duration,
+}
+
+impl Listener {
+    /// Whether this is an address of a trusted proxy.
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(&address))
+    }
+}
+
+/// Which ports are served.
+#[derive(Debug)]
+pub struct PortRules {
+    /// Only these; all where absent.
+    pub allow: Option<PortSet>,
+    /// None of these.
+    pub deny: PortSet,
+}
+
+impl PortRules {
+    /// Whether a connection may ask for this port.
+    pub fn allow(&self, port: u16) -> bool {
+        self.allow.as_ref().is_none_or(|allow| allow.contains(port)) && !self.deny.contains(port)
+    }
+}
+
+/// What connections carry, by the port that they asked for.
+#[derive(Debug)]
+pub struct Modes {
+    /// Of ports that no route names.
+    pub other: Mode,
+    /// Of those that routes name, where a listener has several.
+    pub by_port: Vec<(u16, Mode)>,
+}
+
+impl Modes {
+    /// What a connection to this port carries.
+    pub fn of(&self, port: u16) -> &Mode {
+        self.by_port.iter().find(|(known, _)| *known == port).map_or(&self.other, |(_, mode)| mode)
+    }
 }
 
 /// What the connections of a listener carry.

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     time::{Instant, sleep_until, timeout},
 };
 
@@ -24,7 +24,7 @@ const HEAD_START: Duration = Duration::from_millis(250);
 pub async fn connect(server: &Server, deadline: Duration) -> Result<TcpStream, Cause> {
     let connecting = async {
         match server.literal() {
-            Some(address) => TcpStream::connect(address).await.map_err(cause),
+            Some(address) => open(address).await.map_err(cause),
             None => connect_any(&server.resolve().await.map_err(Cause::Resolve)?).await,
         }
     };
@@ -44,7 +44,51 @@ pub(super) async fn within(
 
 /// Connects to one of the addresses of a name.
 pub(super) async fn connect_any(addresses: &[SocketAddr]) -> Result<TcpStream, Cause> {
-    first(&interleaved(addresses), TcpStream::connect).await
+    first(&interleaved(addresses), open).await
+}
+
+/// Connects to an address.
+pub(super) async fn open(address: SocketAddr) -> io::Result<TcpStream> {
+    let connected = TcpStream::connect(address).await;
+    match &connected {
+        Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+            // Nothing went out: this costs system calls and no time. The rare case has a place of its own.
+            Box::pin(from_shared_port(address)).await.unwrap_or(connected)
+        }
+        _ => connected,
+    }
+}
+
+/// Connects from a port that this gateway may listen on at the same time.
+///
+/// The kernel gives outgoing connections no port that somebody listens on, and where a listener has all
+/// of them, there is none. A socket that asks for one by name gets it, as its listeners share theirs.
+/// None where no port could be had.
+async fn from_shared_port(address: SocketAddr) -> Option<io::Result<TcpStream>> {
+    /// Some are others', or are in use to this very address.
+    const ATTEMPTS: usize = 16;
+    let local = |port| match address {
+        SocketAddr::V4(_) => SocketAddr::from(([0, 0, 0, 0], port)),
+        SocketAddr::V6(_) => SocketAddr::from(([0; 16], port)),
+    };
+    for _ in 0..ATTEMPTS {
+        let [high, low, ..] = getrandom::u64().ok()?.to_ne_bytes();
+        // Whoever chose ports below 1024 chose them for services.
+        let port = u16::from_be_bytes([high, low]).max(1024);
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4(),
+            SocketAddr::V6(_) => TcpSocket::new_v6(),
+        };
+        let socket = socket.ok()?;
+        if socket.set_reuseport(true).and_then(|()| socket.bind(local(port))).is_err() {
+            continue;
+        }
+        match socket.connect(address).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {}
+            connected => return Some(connected),
+        }
+    }
+    None
 }
 
 pub(super) fn cause(error: io::Error) -> Cause {

@@ -6,7 +6,7 @@
 use super::{
     Backend, Cause, Limits, Member, PoolMetrics, Seat, Server, UpstreamError,
     balance::Balancer,
-    connect::{cause, connect_any, within},
+    connect::{cause, connect_any, open, within},
     names::Name,
     queue::Full,
     seat::Room,
@@ -298,9 +298,7 @@ impl Pool {
             return Err(Cause::Refused);
         };
         let connected = match (address.literal(), &place.name) {
-            (Some(address), _) => {
-                within(deadline, async { TcpStream::connect(address).await.map_err(cause) }).await
-            }
+            (Some(address), _) => within(deadline, async { open(address).await.map_err(cause) }).await,
             (None, Some(name)) => self.dial_name(name, address, deadline).await,
             (None, None) => Err(Cause::Refused),
         };

@@ -128,10 +128,8 @@ fn reachable(route: &Route, listeners: &[Listener], report: &mut Report) {
         Some(names) => listener.name.as_ref().is_some_and(|name| names.contains(name)),
         None => true,
     };
-    let on_port = |listener: &&Listener| match (&route.listener_port, listener.address.get_ref().port()) {
-        // The system will choose this port.
-        (None, _) | (_, 0) => true,
-        (Some(wanted), port) => *wanted.get_ref() == port,
+    let on_port = |listener: &&Listener| {
+        route.listener_port.as_ref().is_none_or(|port| listener.may_have_port(*port.get_ref()))
     };
     let candidates: Vec<&Listener> = listeners.iter().filter(named).collect();
     // Unknown names and missing listeners have been reported.
@@ -149,10 +147,10 @@ fn reachable(route: &Route, listeners: &[Listener], report: &mut Report) {
 }
 
 fn no_port(port: &Spanned<u16>, listeners: &[Listener]) -> Diagnostic {
-    let mut ports: Vec<u16> = listeners.iter().map(|listener| listener.address.get_ref().port()).collect();
+    let mut ports: Vec<String> =
+        listeners.iter().map(|listener| listener.address.get_ref().ports().to_string()).collect();
     ports.sort_unstable();
     ports.dedup();
-    let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
     Diagnostic::error(port.span(), "this route can never match")
         .label(format!("none of its listeners has port {port}"))
         .help(format!("ports of listeners in this file: {}", ports.join(", ")))
