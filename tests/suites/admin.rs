@@ -199,7 +199,7 @@ async fn its_status_says_what_it_runs() {
     assert_eq!(
         status["listeners"],
         json!([{
-            "name": "web", "ports": 1, "address": address, "carries": "http", "connections": 1, "limit": 7,
+            "name": "web", "ports": 1, "address": address, "ports": 1, "carries": "http", "connections": 1, "limit": 7,
             "limit_per_client": null, "warning": null
         }])
     );

@@ -86,7 +86,7 @@ async fn a_port_that_somebody_has_is_named() {
     let _first = TestGateway::start(&listening(&format!("{ip}:20050"), Backend::nobody().await, ""));
     for ports in ["20049-20051", "20001-20100"] {
         let error = TestGateway::try_start(&listening(&format!("{ip}:{ports}"), Backend::nobody().await, ""));
-        let error = error.err().expect("no start").to_string();
+        let error = error.expect_err("no start").to_string();
         assert!(error.contains("port 20050 is in use"), "{error}");
     }
 }

@@ -141,9 +141,12 @@ impl Table {
     }
 }
 
+/// See [`Candidate::rank`].
+type Rank = (bool, Option<(bool, usize, usize)>, usize, bool, bool);
+
 impl Candidate {
     /// Greater is more specific, within one group of hosts.
-    fn rank(&self) -> (bool, Option<(bool, usize, usize)>, usize, bool, bool) {
+    fn rank(&self) -> Rank {
         let conditions = &self.conditions;
         (
             matches!(conditions.host, Some(HostPattern::Label { .. })),
