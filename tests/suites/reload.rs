@@ -66,6 +66,42 @@ async fn what_did_not_change_is_kept_warm() {
     assert_eq!(requests, 3.0, "counters go on");
 }
 
+/// A long answer holds on to the configuration that it began with, and to nothing that others have left
+/// there.
+#[tokio::test]
+async fn a_replaced_configuration_keeps_nothing_for_later_requests() {
+    let (backend, mut calls) = Backend::by_hand().await;
+    let gateway = TestGateway::start(&marked(&backend, "old"));
+    let ask = async || {
+        let mut client = Raw::connect(gateway.addr()).await;
+        client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        client
+    };
+    let mut long = ask().await;
+    let mut long_call = calls.next().await;
+    long_call.head().await;
+    long_call.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n1").await;
+    long.head().await;
+    assert_eq!(long.exactly(1).await, b"1");
+    let mut short = ask().await;
+    let mut short_call = calls.next().await;
+    short_call.head().await;
+    short_call.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+    short.until("ok").await;
+    assert!(gateway.metric("vers_plugin_instances", &["plugin=\"mark\""]).await > 0.0);
+
+    gateway.write("[[listener]]\naddress = \"[::]:0\"\n[[route]]\nto = { respond = { body = \"new\" } }\n");
+    assert_eq!(gateway.reload().await.expect("a good configuration"), Reloaded::Swapped(2));
+    assert_eq!(short_call.to_end().await, "", "its connection to the backend is closed");
+    eventually("no instances", async || {
+        (gateway.metric("vers_plugin_instances", &["plugin=\"mark\""]).await == 0.0).then_some(())
+    })
+    .await;
+    long_call.send("2").await;
+    assert_eq!(long.exactly(1).await, b"2", "the long answer comes to its end");
+    assert_eq!(long_call.to_end().await, "", "and its connection is not kept");
+}
+
 #[tokio::test]
 async fn a_request_ends_on_the_configuration_it_began_with() {
     let (backend, mut calls) = Backend::by_hand().await;

@@ -9,6 +9,9 @@ use std::{
 };
 use tokio::io::{AsyncRead, ReadBuf};
 
+/// What is kept in a piece of memory of its size while more is waited for.
+const LITTLE: usize = 4 * 1024;
+
 /// Bytes that were read from a connection and are not done with. It holds a buffer only while there
 /// are any, so that an idle connection costs none.
 #[derive(Debug, Default)]
@@ -89,14 +92,38 @@ impl Inbox {
         if self.is_empty() && read == 0 {
             self.release(buffers);
         }
+        if polled.is_pending() {
+            self.shrink(buffers);
+        }
         ready!(polled)?;
         self.end += read;
         Poll::Ready(Ok(read))
     }
 
+    /// Holds no more than is there, where that is little: thousands of clients that send the first
+    /// byte of something, and no second one, would have a whole buffer each.
+    fn shrink(&mut self, buffers: &Buffers) {
+        let bytes = self.bytes();
+        if bytes.is_empty() || bytes.len() > LITTLE {
+            return;
+        }
+        let kept = bytes.into();
+        if let Some(large) = self.buffer.replace(kept) {
+            (self.start, self.end) = (0, self.end - self.start);
+            buffers.put(large);
+        }
+    }
+
     fn make_room(&mut self, buffers: &Buffers) -> Box<[u8]> {
         let Some(mut buffer) = self.buffer.take() else { return buffers.take() };
         if self.end < buffer.len() {
+            return buffer;
+        }
+        if buffer.len() < BUFFER_SIZE {
+            let small = std::mem::replace(&mut buffer, buffers.take());
+            if let Some(front) = buffer.get_mut(..small.len()) {
+                front.copy_from_slice(&small);
+            }
             return buffer;
         }
         if self.start > 0 {
@@ -115,6 +142,36 @@ impl Inbox {
 mod tests {
     use super::*;
     use std::future::poll_fn;
+    use tokio::io::AsyncWriteExt as _;
+
+    #[tokio::test]
+    async fn who_waits_for_more_holds_what_is_there() {
+        let buffers = Buffers::default();
+        let mut inbox = Inbox::new();
+        let held = |inbox: &Inbox| inbox.buffer.as_deref().map_or(0, <[u8]>::len);
+        let (mut near, mut far) = tokio::io::duplex(2 * BUFFER_SIZE);
+        let mut sent = Vec::new();
+        for part in [&b"a"[..], b"few bytes", &[b'x'; BUFFER_SIZE / 2], &[b'y'; BUFFER_SIZE], b"z"] {
+            far.write_all(part).await.expect("room");
+            sent.extend_from_slice(part);
+            poll_fn(|cx| {
+                while let Poll::Ready(read) = inbox.poll_fill(cx, &mut near, &buffers) {
+                    assert_ne!(read.expect("bytes"), 0);
+                }
+                Poll::Ready(())
+            })
+            .await;
+            assert_eq!(inbox.bytes(), sent, "in order, after {}", part.len());
+            if sent.len() <= LITTLE {
+                assert_eq!(held(&inbox), sent.len());
+            }
+        }
+        inbox.consume(sent.len() - 3, &buffers);
+        let is_pending =
+            poll_fn(|cx| Poll::Ready(inbox.poll_fill(cx, &mut near, &buffers).is_pending())).await;
+        assert!(is_pending, "there is no more");
+        assert_eq!((inbox.bytes(), held(&inbox)), (&b"yyz"[..], 3));
+    }
 
     #[tokio::test]
     async fn bytes_stay_in_order_while_the_buffer_moves_and_grows() {

@@ -9,13 +9,19 @@ pub mod render;
 mod shard;
 
 pub use names::{Kind, Name};
-pub use shard::{Counter, Gauge, Histogram};
+pub use shard::{Counter, Gauge, Histogram, Shard};
 
-use shard::Cells;
+use shard::{Cells, width};
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
+
+/// A series to be: its name and labels.
+pub type Wanted<'a> = (&'static Name, &'a [(&'static str, &'a str)]);
 
 type Labels = Vec<(&'static str, String)>;
 
@@ -33,9 +39,17 @@ struct Family {
 
 #[derive(Debug)]
 struct Series {
-    shards: Vec<Arc<Cells>>,
+    shards: Vec<Part>,
     /// What shards had counted whose owners are gone, so that a counter never goes backwards.
-    retired: Cells,
+    retired: Box<[u64]>,
+}
+
+/// A shard as the series has it.
+#[derive(Debug)]
+struct Part {
+    shard: Shard,
+    /// Series that have a part of the same cells, this one among them.
+    siblings: usize,
 }
 
 impl Metrics {
@@ -46,17 +60,17 @@ impl Metrics {
 
     /// A new shard of a counter.
     pub fn counter(&self, name: &'static Name, labels: &[(&'static str, &str)]) -> Counter {
-        Counter(self.shard(name, labels))
+        self.shard(name, labels).into()
     }
 
     /// A new shard of a gauge; the gauge is the sum of its shards.
     pub fn gauge(&self, name: &'static Name, labels: &[(&'static str, &str)]) -> Gauge {
-        Gauge(self.shard(name, labels))
+        self.shard(name, labels).into()
     }
 
     /// A new shard of a histogram of seconds.
     pub fn histogram(&self, name: &'static Name, labels: &[(&'static str, &str)]) -> Histogram {
-        Histogram(self.shard(name, labels))
+        self.shard(name, labels).into()
     }
 
     /// The sum over all shards of one series; 0 where there is none.
@@ -65,21 +79,38 @@ impl Metrics {
         families
             .get(name.name)
             .and_then(|family| family.series.get(&owned(labels)))
-            .map_or(0, |series| series.total(name.kind).value())
+            .and_then(|series| series.total().first().copied())
+            .unwrap_or(0)
     }
 
-    fn shard(&self, name: &'static Name, labels: &[(&'static str, &str)]) -> Arc<Cells> {
-        let cells = Arc::new(Cells::new(name.kind));
+    /// New shards of several series, side by side in memory: where there are thousands of routes,
+    /// what a request counts together should be fetched together.
+    pub fn shards<const N: usize>(&self, wanted: [Wanted<'_>; N]) -> [Shard; N] {
+        let cells = wanted.iter().map(|(name, _)| width(name.kind)).sum();
+        let cells: Cells = (0..cells).map(|_| AtomicU64::new(0)).collect();
         let mut families = self.series.lock().unwrap_or_else(PoisonError::into_inner);
-        families
-            .entry(name.name)
-            .or_insert_with(|| Family { name, series: BTreeMap::new() })
-            .series
-            .entry(owned(labels))
-            .or_insert_with(|| Series { shards: Vec::new(), retired: Cells::new(name.kind) })
-            .shards
-            .push(Arc::clone(&cells));
-        cells
+        let mut next = 0;
+        wanted.map(|(name, labels)| {
+            let shard = Shard { cells: Arc::clone(&cells), at: next };
+            next += width(name.kind);
+            families
+                .entry(name.name)
+                .or_insert_with(|| Family { name, series: BTreeMap::new() })
+                .series
+                .entry(owned(labels))
+                .or_insert_with(|| Series {
+                    shards: Vec::new(),
+                    retired: vec![0; width(name.kind)].into_boxed_slice(),
+                })
+                .shards
+                .push(Part { shard: shard.clone(), siblings: N });
+            shard
+        })
+    }
+
+    fn shard(&self, name: &'static Name, labels: &[(&'static str, &str)]) -> Shard {
+        let [shard] = self.shards([(name, labels)]);
+        shard
     }
 
     /// Forgets series that nobody owns any more, such as those of a removed route.
@@ -96,21 +127,30 @@ impl Metrics {
 
 impl Series {
     fn retire(&mut self) {
-        let retired = &self.retired;
-        self.shards.retain(|shard| {
-            let owned = Arc::strong_count(shard) > 1;
+        let retired = &mut self.retired;
+        self.shards.retain(|part| {
+            // Each series has a reference, as long as none of them has let go.
+            let owned = Arc::strong_count(&part.shard.cells) > part.siblings;
             if !owned {
-                retired.add(shard);
+                part.add_to(retired);
             }
             owned
         });
     }
 
-    fn total(&self, kind: Kind) -> Cells {
-        let total = Cells::new(kind);
-        total.add(&self.retired);
-        self.shards.iter().for_each(|shard| total.add(shard));
+    /// The sum of all shards, cell by cell.
+    fn total(&self) -> Box<[u64]> {
+        let mut total = self.retired.clone();
+        self.shards.iter().for_each(|part| part.add_to(&mut total));
         total
+    }
+}
+
+impl Part {
+    fn add_to(&self, sums: &mut [u64]) {
+        for (sum, cell) in sums.iter_mut().zip(self.shard.cells.iter().skip(self.shard.at)) {
+            *sum = sum.wrapping_add(cell.load(Relaxed));
+        }
     }
 }
 
@@ -137,6 +177,24 @@ mod tests {
         drop(a);
         metrics.prune();
         assert_eq!(metrics.value(&TEST, &[("route", "x")]), 0, "nobody owns the series any more");
+    }
+
+    #[test]
+    fn shards_side_by_side_are_counted_apart_and_go_together() {
+        static SECONDS: Name = Name { name: "vers_seconds", help: "A test.", kind: Kind::Histogram };
+        let metrics = Metrics::new();
+        let [duration, requests] = metrics.shards([(&SECONDS, &[]), (&TEST, &[])]);
+        let (duration, requests) = (Histogram::from(duration), Counter::from(requests));
+        duration.record(std::time::Duration::from_secs(60));
+        requests.add(2);
+        let value = |name| metrics.value(name, &[]);
+        assert_eq!((value(&SECONDS), value(&TEST)), (60_000_000_000, 2));
+        drop(duration);
+        metrics.prune();
+        assert_eq!(value(&SECONDS), 60_000_000_000, "the other one may be kept, and shares the cells");
+        drop(requests);
+        metrics.prune();
+        assert_eq!((value(&SECONDS), value(&TEST)), (0, 0), "nobody owns them any more");
     }
 
     #[test]

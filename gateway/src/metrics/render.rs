@@ -58,16 +58,17 @@ fn escaped(value: &str) -> String {
 }
 
 fn encode_series(metric: &mut MetricEncoder<'_>, kind: Kind, series: &Series) -> fmt::Result {
-    let total = series.total(kind);
+    let cells = series.total();
+    let (value, buckets) = cells.split_first().map_or((0, &[][..]), |(value, rest)| (*value, rest));
     match kind {
-        Kind::Counter => metric.encode_counter::<NoLabelSet, u64, u64>(&total.value(), None),
+        Kind::Counter => metric.encode_counter::<NoLabelSet, u64, u64>(&value, None),
         // A gauge that fell more than it rose is a bug elsewhere; it still prints as what it is.
-        Kind::Gauge => metric.encode_gauge(&total.value().cast_signed()),
+        Kind::Gauge => metric.encode_gauge(&value.cast_signed()),
         Kind::Histogram => {
             let bounds = BOUNDS.iter().copied().chain([f64::MAX]);
-            let buckets: Vec<(f64, u64)> = bounds.zip(total.buckets()).collect();
+            let buckets: Vec<(f64, u64)> = bounds.zip(buckets.iter().copied()).collect();
             let count = buckets.iter().map(|(_, n)| n).sum();
-            let seconds = std::time::Duration::from_nanos(total.value()).as_secs_f64();
+            let seconds = std::time::Duration::from_nanos(value).as_secs_f64();
             metric.encode_histogram::<NoLabelSet>(seconds, count, &buckets, None)
         }
     }

@@ -13,57 +13,43 @@ use std::{
 pub(super) const BOUNDS: [f64; 14] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
 
-/// One shard. Written by one thread only, so an addition is a load and a store.
+/// Cells of one or more series, written by one thread only, so an addition is a load and a store.
 ///
-/// Most are counters. Theirs is in place: where there are thousands of routes, each piece of memory
-/// that a request touches is one that has to be fetched.
-#[derive(Debug)]
-pub(super) struct Cells {
-    /// The counter, the gauge (as two's complement) or a histogram's sum in nanoseconds.
-    value: AtomicU64,
-    /// A histogram's buckets.
-    buckets: Box<[AtomicU64]>,
-}
+/// A counter has one cell, and a gauge, as two's complement. A histogram's first cell is its sum in
+/// nanoseconds, and its buckets follow.
+pub(super) type Cells = Arc<[AtomicU64]>;
 
-impl Cells {
-    pub(super) fn new(kind: Kind) -> Self {
-        let buckets = if kind == Kind::Histogram { BOUNDS.len() + 1 } else { 0 };
-        Self { value: AtomicU64::new(0), buckets: (0..buckets).map(|_| AtomicU64::new(0)).collect() }
-    }
-
-    fn bump(&self, by: u64) {
-        bump(&self.value, by);
-    }
-
-    fn bump_bucket(&self, bucket: usize) {
-        if let Some(bucket) = self.buckets.get(bucket) {
-            bump(bucket, 1);
-        }
-    }
-
-    pub(super) fn add(&self, other: &Self) {
-        self.bump(other.value());
-        for (mine, theirs) in self.buckets.iter().zip(other.buckets()) {
-            bump(mine, theirs);
-        }
-    }
-
-    pub(super) fn value(&self) -> u64 {
-        self.value.load(Relaxed)
-    }
-
-    pub(super) fn buckets(&self) -> impl Iterator<Item = u64> + '_ {
-        self.buckets.iter().map(|bucket| bucket.load(Relaxed))
+/// Cells that a series of this kind has.
+pub(super) fn width(kind: Kind) -> usize {
+    match kind {
+        Kind::Counter | Kind::Gauge => 1,
+        Kind::Histogram => 1 + BOUNDS.len() + 1,
     }
 }
 
-fn bump(cell: &AtomicU64, by: u64) {
-    cell.store(cell.load(Relaxed).wrapping_add(by), Relaxed);
+/// One thread's share of one series. Clones share the cells and must stay on the same thread.
+#[derive(Debug, Clone)]
+pub struct Shard {
+    pub(super) cells: Cells,
+    /// Its first.
+    pub(super) at: usize,
+}
+
+impl Shard {
+    fn bump(&self, cell: usize, by: u64) {
+        if let Some(cell) = self.cells.get(self.at + cell) {
+            cell.store(cell.load(Relaxed).wrapping_add(by), Relaxed);
+        }
+    }
+
+    fn value(&self) -> u64 {
+        self.cells.get(self.at).map_or(0, |cell| cell.load(Relaxed))
+    }
 }
 
 /// One thread's share of a counter. Clones share the cell and must stay on the same thread.
 #[derive(Debug, Clone)]
-pub struct Counter(pub(super) Arc<Cells>);
+pub struct Counter(pub(super) Shard);
 
 impl Counter {
     /// Adds one.
@@ -73,41 +59,53 @@ impl Counter {
 
     /// Adds any number.
     pub fn add(&self, by: u64) {
-        self.0.bump(by);
+        self.0.bump(0, by);
     }
 }
 
 /// One thread's share of a gauge; the gauge is the sum of all shares.
 #[derive(Debug, Clone)]
-pub struct Gauge(pub(super) Arc<Cells>);
+pub struct Gauge(pub(super) Shard);
 
 impl Gauge {
     /// Adds one.
     pub fn inc(&self) {
-        self.0.bump(1);
+        self.0.bump(0, 1);
     }
 
     /// Takes one away.
     pub fn dec(&self) {
-        self.0.bump(u64::MAX);
+        self.0.bump(0, u64::MAX);
     }
 
     /// Replaces this share.
     pub fn set(&self, value: u64) {
-        self.0.bump(value.wrapping_sub(self.0.value()));
+        self.0.bump(0, value.wrapping_sub(self.0.value()));
     }
 }
 
 /// One thread's share of a histogram of durations.
 #[derive(Debug, Clone)]
-pub struct Histogram(pub(super) Arc<Cells>);
+pub struct Histogram(pub(super) Shard);
 
 impl Histogram {
     /// Counts one duration.
     pub fn record(&self, duration: Duration) {
         let seconds = duration.as_secs_f64();
         let bucket = BOUNDS.partition_point(|bound| *bound < seconds);
-        self.0.bump_bucket(bucket);
-        self.0.bump(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
+        self.0.bump(1 + bucket, 1);
+        self.0.bump(0, u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
     }
 }
+
+macro_rules! from_shard {
+    ($($handle:ident),*) => {$(
+        impl From<Shard> for $handle {
+            fn from(shard: Shard) -> Self {
+                Self(shard)
+            }
+        }
+    )*};
+}
+
+from_shard!(Counter, Gauge, Histogram);

@@ -54,6 +54,8 @@ pub struct Instances {
     live: Rc<Cell<usize>>,
     /// Most instances in use at once since the last trim.
     peak: Cell<usize>,
+    /// Whether new requests use other instances.
+    is_retired: Cell<bool>,
 }
 
 struct Idle {
@@ -90,8 +92,14 @@ impl Instances {
         caller: Caller,
         metrics: PluginMetrics,
     ) -> Self {
-        let (idle, live, peak) = Default::default();
-        Self { plugin, services, caller, metrics, idle, live, peak }
+        let (idle, live, peak, is_retired) = Default::default();
+        Self { plugin, services, caller, metrics, idle, live, peak, is_retired }
+    }
+
+    /// Frees what is idle, and keeps nothing from now on: no new request will come.
+    pub fn retire(&self) {
+        self.is_retired.set(true);
+        self.idle.take();
     }
 
     /// Frees the instances that a burst left behind: as many stay as were in use at once since the
@@ -192,7 +200,7 @@ impl Instances {
 
     fn give_back(&self, mut borrowed: Idle) {
         borrowed.calls += 1;
-        if borrowed.calls < CALLS_PER_INSTANCE {
+        if borrowed.calls < CALLS_PER_INSTANCE && !self.is_retired.get() {
             self.idle.borrow_mut().push(borrowed);
         }
     }

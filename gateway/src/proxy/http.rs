@@ -23,8 +23,8 @@ use crate::{
 };
 use bytes::Bytes;
 use http::{Method, StatusCode, Version};
-use std::{rc::Rc, sync::Arc, time::Duration};
-use tokio::{io::AsyncWriteExt as _, time::Instant};
+use std::{future::poll_fn, pin::Pin, rc::Rc, sync::Arc, task::Poll, time::Duration};
+use tokio::time::Instant;
 
 /// What this gateway calls itself on the way to a backend, after the version that the client speaks
 /// (RFC 9110 §7.6.3).
@@ -62,7 +62,11 @@ pub(super) async fn serve<I: Stream>(
         Ok(Outgoing::Answer(answer)) => answer,
         Ok(Outgoing::Switching(head, exchange)) => return session.switch(client, head, exchange).await,
         Err(Error::ClientGone) => return After::Close,
-        Err(error) => session.refuse(&error),
+        Err(error) => {
+            // Even where its time is over, the client should learn so.
+            client.due = None;
+            session.refuse(&error)
+        }
     };
     session.send(client, answer).await
 }
@@ -75,6 +79,7 @@ pub(super) async fn reject<I: Stream>(
     guard: &Guard,
 ) -> After {
     let mut session = Session::nameless(connection, guard);
+    client.due = None;
     let answer = session.refuse(&error);
     session.send(client, answer).await
 }
@@ -181,10 +186,10 @@ impl<'a> Session<'a> {
         let host = connection_host(authority.full);
         let route = Rc::clone(view.local.routes.get(found.route).ok_or(Error::NoRoute)?);
         self.route = Some(Rc::clone(&route));
-        if self.body.is_told_to_exceed(route.route.body_limit) {
+        if self.body.is_told_to_exceed(route.body_limit) {
             return Err(Error::Malformed(Malformed::BodyTooLarge));
         }
-        client.due = route.route.timeouts.total.map(|total| self.began + total);
+        client.due = route.timeouts.total.map(|total| self.began + total);
         let options = hop_by_hop::strip(&mut head.fields);
         self.close |= closes(self.version, &options);
         check_expectation(&mut head)?;
@@ -282,9 +287,9 @@ impl<'a> Session<'a> {
             LocalTarget::Pool(pool) => pool,
             LocalTarget::Respond => return Ok(Outgoing::Answer(fixed(route))),
         };
-        let key = route.route.sticky.as_ref().and_then(|sticky| sticky.key(&head.fields));
-        let upload = self.compose(&mut head, asked.as_ref(), client, route.route.body_limit)?;
-        let timeouts = &route.route.timeouts;
+        let key = route.sticky.as_ref().and_then(|sticky| sticky.key(&head.fields));
+        let upload = self.compose(&mut head, asked.as_ref(), client, route.body_limit)?;
+        let timeouts = &route.timeouts;
         let order = Order {
             pool,
             method: &head.method,
@@ -292,7 +297,7 @@ impl<'a> Session<'a> {
             connect: timeouts.connect,
             response: timeouts.response,
             idle: timeouts.idle,
-            attempts: route.route.retries.attempts,
+            attempts: route.attempts,
             budget: &route.budget,
             key,
             buffers: self.buffers(),
@@ -382,20 +387,39 @@ impl<'a> Session<'a> {
         sent
     }
 
-    /// Writes all of it, or gives the client up.
+    /// Writes all of it, or gives the client up: one that takes nothing for too long, and one whose
+    /// request's time is over.
     async fn write_all<I: Stream>(&self, client: &mut Client<I>, text: &[u8]) -> Result<(), Error> {
-        let Client { io, timer, .. } = client;
-        let writing = async {
-            io.write_all(text).await?;
-            io.flush().await
-        };
-        match timer.within(Instant::now() + self.idle(), writing).await {
-            Some(written) => written.map_err(|_| Error::ClientGone),
-            None => {
-                self.connection.worker.count_cut(Cut::Idle);
-                Err(Error::ClientGone)
+        let (idle, mut since) = (self.idle(), Instant::now());
+        let mut left = text;
+        let cut = poll_fn(|cx| {
+            loop {
+                let polled = match left {
+                    [] => Pin::new(&mut client.io).poll_flush(cx).map_ok(|()| 0),
+                    _ => Pin::new(&mut client.io).poll_write(cx, left),
+                };
+                match polled {
+                    Poll::Ready(Ok(_)) if left.is_empty() => return Poll::Ready(Ok(())),
+                    Poll::Ready(Ok(written @ 1..)) => {
+                        left = left.get(written..).unwrap_or_default();
+                        since = Instant::now();
+                    }
+                    Poll::Ready(_) => return Poll::Ready(Err(None)),
+                    Poll::Pending => break,
+                }
             }
-        }
+            if client.poll_overdue(cx).is_ready() {
+                return Poll::Ready(Err(Some(Cut::Total)));
+            }
+            client.timer.poll(cx, since + idle).map(|()| Err(Some(Cut::Idle)))
+        })
+        .await;
+        cut.map_err(|cut| {
+            if let Some(cut) = cut {
+                self.connection.worker.count_cut(cut);
+            }
+            Error::ClientGone
+        })
     }
 
     /// Sends the answer, and says what becomes of the connection.
@@ -591,7 +615,7 @@ impl<'a> Session<'a> {
     }
 
     fn idle(&self) -> Duration {
-        self.route.as_ref().map_or(UNROUTED_IDLE, |route| route.route.timeouts.idle)
+        self.route.as_ref().map_or(UNROUTED_IDLE, |route| route.timeouts.idle)
     }
 
     /// Counts the answer.

@@ -25,8 +25,8 @@ pub(super) async fn serve(
 ) -> Option<Tunnel> {
     let LocalTarget::Pool(pool) = &route.target else { return None };
     let (began, client) = (Instant::now(), arrival.client());
-    let mut tries = Tries::of_tunnel(route.route.retries.attempts);
-    match pool.tunnel(&mut tries, route.route.timeouts.connect).await {
+    let mut tries = Tries::of_tunnel(route.attempts);
+    match pool.tunnel(&mut tries, route.timeouts.connect).await {
         Ok((io, _seat)) => {
             let side = |io| Side { io, early: Bytes::new() };
             let line = Line::Connection { client, route: Arc::clone(&route.name), began };

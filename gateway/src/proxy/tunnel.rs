@@ -63,7 +63,7 @@ impl Tunnel {
         Self {
             client,
             upstream,
-            idle: route.route.timeouts.tunnel,
+            idle: route.timeouts.tunnel,
             open: route.metrics.tunnels.clone(),
             sent: route.metrics.sent.clone(),
             received: route.metrics.received.clone(),

@@ -54,8 +54,9 @@ impl Worker {
 
     /// Replaces what new requests run on; those that run keep what they have.
     pub fn swap(&self, snapshot: Arc<Snapshot>, parts: Parts<'_>) {
-        let next = Local::build(snapshot, Some(&self.local()), parts);
-        self.local.replace(Rc::new(next));
+        let next = Rc::new(Local::build(snapshot, Some(&self.local()), parts));
+        let previous = self.local.replace(Rc::clone(&next));
+        previous.retire(&next);
     }
 
     pub(super) fn count_error(&self, code: ErrorCode) {

@@ -73,10 +73,19 @@ pub struct Duplicate {
 /// All routes of one listener.
 #[derive(Debug, Default)]
 pub struct Table {
-    exact: HashMap<Box<str>, Vec<Candidate>>,
+    exact: HashMap<Box<str>, Group>,
     /// By suffix: `{vm}.suffix` and `*.suffix`.
     suffix: HashMap<Box<str>, Vec<Candidate>>,
     any: Vec<Candidate>,
+}
+
+/// The routes of one exact host.
+#[derive(Debug)]
+enum Group {
+    /// One, whatever the rest of the request is: there is nothing to look at.
+    Always(usize),
+    /// Several, or one that asks for more.
+    Some(Box<[Candidate]>),
 }
 
 #[derive(Debug)]
@@ -92,9 +101,10 @@ impl Table {
     /// Fails with every route that could never be reached because another has the same conditions.
     pub fn build(routes: impl IntoIterator<Item = (usize, Conditions)>) -> Result<Self, Vec<Duplicate>> {
         let mut table = Self::default();
+        let mut exact: HashMap<Box<str>, Vec<Candidate>> = HashMap::new();
         for (route, conditions) in routes {
             let group = match &conditions.host {
-                Some(HostPattern::Exact(name)) => table.exact.entry(name.clone()).or_default(),
+                Some(HostPattern::Exact(name)) => exact.entry(name.clone()).or_default(),
                 Some(HostPattern::Below(suffix) | HostPattern::Label { suffix, .. }) => {
                     table.suffix.entry(suffix.clone()).or_default()
                 }
@@ -103,10 +113,11 @@ impl Table {
             group.push(Candidate { route, conditions });
         }
         let mut duplicates = Vec::new();
-        for group in table.exact.values_mut().chain(table.suffix.values_mut()).chain([&mut table.any]) {
+        for group in exact.values_mut().chain(table.suffix.values_mut()).chain([&mut table.any]) {
             group.sort_by(|a, b| b.rank().cmp(&a.rank()).then(a.route.cmp(&b.route)));
             duplicates.extend(duplicates_of(group));
         }
+        table.exact = exact.into_iter().map(|(host, group)| (host, Group::of(group))).collect();
         if duplicates.is_empty() { Ok(table) } else { Err(duplicates) }
     }
 
@@ -116,7 +127,7 @@ impl Table {
     pub fn lookup(&self, question: Question<'_>) -> Option<Match> {
         self.exact
             .get(question.host)
-            .and_then(|group| first_match(group, question, None))
+            .and_then(|group| group.first_match(question))
             .or_else(|| self.lookup_suffix(question))
             .or_else(|| first_match(&self.any, question, None))
     }
@@ -138,6 +149,26 @@ impl Table {
             rest = suffix;
         }
         None
+    }
+}
+
+impl Group {
+    fn of(candidates: Vec<Candidate>) -> Self {
+        match candidates.as_slice() {
+            [Candidate { route, conditions: Conditions { path: None, methods, headers, .. } }]
+                if methods.is_empty() && headers.is_empty() =>
+            {
+                Self::Always(*route)
+            }
+            _ => Self::Some(candidates.into_boxed_slice()),
+        }
+    }
+
+    fn first_match(&self, question: Question<'_>) -> Option<Match> {
+        match self {
+            Self::Always(route) => Some(Match { route: *route, captures: Captures::default() }),
+            Self::Some(candidates) => first_match(candidates, question, None),
+        }
     }
 }
 

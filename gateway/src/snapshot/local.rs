@@ -1,7 +1,7 @@
 //! What one worker runs on: the shared snapshot, and what belongs to this worker alone: connections
 //! to backends, plugin instances, shards of metrics. Nothing in it is ever touched by another thread.
 
-use super::{Route, Snapshot, Target, services::Outbound};
+use super::{Route, Snapshot, Sticky, Target, Timeouts, services::Outbound};
 use crate::{
     metrics::{Counter, Gauge, Histogram, Metrics, names},
     plugins::{Chain, FaultKind, Host, Instances, Plugin, PluginMetrics},
@@ -21,13 +21,22 @@ pub struct Local {
     instances: Vec<Rc<Instances>>,
 }
 
-/// A route on one worker.
+/// A route on one worker, with copies of what each request asks for: of ten thousand routes, the
+/// shared one of each is memory that has to be fetched.
 #[derive(Debug)]
 pub struct LocalRoute {
     /// Its name, in this worker's memory: each request hands it on.
     pub name: Arc<str>,
     /// What all workers share.
     pub route: Arc<Route>,
+    /// How long it waits for what.
+    pub timeouts: Timeouts,
+    /// Most bytes of a request's body.
+    pub body_limit: u64,
+    /// Attempts for a request, the first among them.
+    pub attempts: u32,
+    /// What requests for the same server have in common.
+    pub sticky: Option<Sticky>,
     /// Where requests go.
     pub target: LocalTarget,
     /// How many of its requests may be sent once more.
@@ -111,6 +120,16 @@ impl Local {
         Self { shared, routes, pools, instances }
     }
 
+    /// What `next` has not taken over serves the requests that have it still, and keeps nothing for
+    /// others.
+    pub fn retire(&self, next: &Self) {
+        let is_gone = |pool: &&Rc<Pool>| !next.pools.iter().any(|kept| Rc::ptr_eq(kept, pool));
+        self.pools.iter().filter(is_gone).for_each(|pool| pool.retire());
+        let is_gone =
+            |instances: &&Rc<Instances>| !next.instances.iter().any(|kept| Rc::ptr_eq(kept, instances));
+        self.instances.iter().filter(is_gone).for_each(|instances| instances.retire());
+    }
+
     /// Closes connections to backends, and frees plugin instances, that nobody needs any more.
     pub fn sweep(&self) {
         self.pools.iter().for_each(|pool| pool.sweep());
@@ -120,15 +139,26 @@ impl Local {
 
 impl RouteMetrics {
     fn new(metrics: &Metrics, route: &str) -> Self {
-        let class = |class| metrics.counter(&names::REQUESTS, &[("route", route), ("status", class)]);
-        let bytes =
-            |direction| metrics.counter(&names::TUNNEL_BYTES, &[("route", route), ("direction", direction)]);
+        let class = |class| [("route", route), ("status", class)];
+        let bytes = |direction| [("route", route), ("direction", direction)];
+        // In the order in which a request meets them.
+        let [c1, c2, c3, c4, c5, duration, tunnels, sent, received] = metrics.shards([
+            (&names::REQUESTS, &class("1xx")),
+            (&names::REQUESTS, &class("2xx")),
+            (&names::REQUESTS, &class("3xx")),
+            (&names::REQUESTS, &class("4xx")),
+            (&names::REQUESTS, &class("5xx")),
+            (&names::REQUEST_SECONDS, &[("route", route)]),
+            (&names::TUNNELS_ACTIVE, &[("route", route)]),
+            (&names::TUNNEL_BYTES, &bytes("sent")),
+            (&names::TUNNEL_BYTES, &bytes("received")),
+        ]);
         Self {
-            classes: ["1xx", "2xx", "3xx", "4xx", "5xx"].map(class),
-            duration: metrics.histogram(&names::REQUEST_SECONDS, &[("route", route)]),
-            tunnels: metrics.gauge(&names::TUNNELS_ACTIVE, &[("route", route)]),
-            sent: bytes("sent"),
-            received: bytes("received"),
+            classes: [c1, c2, c3, c4, c5].map(Counter::from),
+            duration: duration.into(),
+            tunnels: tunnels.into(),
+            sent: sent.into(),
+            received: received.into(),
         }
     }
 
@@ -160,6 +190,10 @@ fn local_route(
     LocalRoute {
         name: Arc::from(&*route.name),
         route: Arc::clone(route),
+        timeouts: route.timeouts,
+        body_limit: route.body_limit,
+        attempts: route.retries.attempts,
+        sticky: route.sticky.clone(),
         target,
         budget: Budget::new(route.retries.budget),
         chain: Chain::new(links),

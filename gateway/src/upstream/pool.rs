@@ -31,6 +31,8 @@ pub struct Pool {
     balancer: Balancer,
     places: Vec<Place>,
     metrics: PoolMetrics,
+    /// Whether new requests use other pools.
+    is_retired: Cell<bool>,
 }
 
 /// What a worker has of one server.
@@ -93,7 +95,7 @@ impl Pool {
         };
         let places = settings.servers.iter().map(place).collect();
         let balancer = Balancer::new(settings.balance, &settings.servers);
-        Self { backend, balancer, places, metrics }
+        Self { backend, balancer, places, metrics, is_retired: Cell::new(false) }
     }
 
     /// What the pool connects to.
@@ -134,6 +136,14 @@ impl Pool {
         deadline: Duration,
     ) -> Result<(TcpStream, Seat), UpstreamError> {
         self.lease(tries, deadline).await.map(Lease::into_parts)
+    }
+
+    /// Closes what is kept, and keeps nothing from now on: no new request will come.
+    pub fn retire(&self) {
+        self.is_retired.set(true);
+        for Place { idle, .. } in &self.places {
+            idle.take().iter().for_each(|_| self.metrics.idle.dec());
+        }
     }
 
     /// Closes connections that were idle for too long, or that the server closed.
@@ -462,6 +472,7 @@ impl Lease {
     pub fn keep(self) {
         let Self { io, seat, pool, .. } = self;
         if let Some(Place { idle, .. }) = pool.places.get(seat.server())
+            && !pool.is_retired.get()
             && idle.borrow().len() < pool.backend.settings.keep
         {
             idle.borrow_mut().push(Idle { io, since: Instant::now() });

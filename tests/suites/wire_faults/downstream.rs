@@ -2,8 +2,8 @@
 
 use super::{ROUNDS, Scene, pour};
 use gateway_tests::{Backend, Raw, within};
-use std::time::Duration;
-use tokio::{io::AsyncWriteExt as _, sync::Mutex, time::interval};
+use std::time::{Duration, Instant};
+use tokio::{io::AsyncWriteExt as _, net::TcpSocket, sync::Mutex, time::interval};
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 const HALF_A_POST: &str = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\nhalf";
@@ -100,6 +100,57 @@ async fn never_reads() {
             .await;
         })
         .await;
+}
+
+/// More than the gateway's socket takes while the client reads nothing.
+const LARGE: usize = 6 << 20;
+
+/// A scene whose routes answer by themselves, and a client that has room for little.
+async fn large_answer(timeouts: &str) -> Scene {
+    let body = "x".repeat(LARGE);
+    let routes = format!(
+        "{timeouts}\n[[route]]\npath = \"/large\"\nto = {{ respond = {{ body = \"{body}\" }} }}\n{timeouts}"
+    );
+    Scene::of(Backend::hello().await.addr(), &routes).await
+}
+
+async fn narrow(scene: &Scene) -> Raw {
+    let socket = if scene.address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+    let socket = socket.expect("a socket");
+    socket.set_recv_buffer_size(64 * 1024).expect("a small buffer");
+    Raw::over(socket.connect(scene.address).await.expect("a connection"))
+}
+
+#[tokio::test]
+async fn reads_the_gateways_own_answer_slowly() {
+    let scene = large_answer("timeouts = { idle = \"300ms\" }").await;
+    let mut client = narrow(&scene).await;
+    client.send("GET /large HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+    client.head().await;
+    let (mut left, began) = (LARGE, Instant::now());
+    let mut pace = interval(Duration::from_millis(10));
+    while left > 0 {
+        pace.tick().await;
+        left -= client.exactly(left.min(64 * 1024)).await.len();
+    }
+    assert!(began.elapsed() > Duration::from_millis(600), "that was not slow: {:?}", began.elapsed());
+    assert_eq!(scene.cut("idle").await, 0.0);
+}
+
+#[tokio::test]
+async fn never_reads_the_gateways_own_answer() {
+    for (timeouts, reason) in [
+        ("timeouts = { idle = \"200ms\" }", "idle"),
+        ("timeouts = { idle = \"1h\", total = \"200ms\" }", "total"),
+    ] {
+        let scene = large_answer(timeouts).await;
+        let mut client = narrow(&scene).await;
+        client.send("GET /large HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        gateway_tests::eventually("the end of patience", async || {
+            (scene.cut(reason).await == 1.0).then_some(())
+        })
+        .await;
+    }
 }
 
 #[tokio::test]
