@@ -46,6 +46,7 @@ pub mod relay;
 pub mod route;
 pub mod tls;
 pub mod upstream;
+pub mod vms;
 // Floor 3: what the machine runs on.
 pub mod snapshot;
 // Floor 4: the path of a request.

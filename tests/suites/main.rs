@@ -7,6 +7,7 @@ mod balance; // which server is next
 mod cli; // the command line
 mod clients; // curl and a JavaScript runtime, as people use them
 mod drain; // a stop
+mod edge_and_vm; // two gateways, and who the client is behind both
 mod examples; // every file in `examples/` starts
 mod faults; // what a plugin that misbehaves costs, and whom
 mod first_party; // the first-party filters: what they let pass, what they change
@@ -27,6 +28,7 @@ mod retries; // what is sent once more, and what never
 mod scale; // much of everything, in flat memory
 mod tcp; // raw TCP routes
 mod tidy; // habits that a machine can check
+mod vms; // where a VM is, and what is said where it cannot be reached
 mod websocket; // protocols that begin as a request
 mod wire_faults; // backends and clients that misbehave on the wire
 mod wire_requests; // raw requests, each with its verdict

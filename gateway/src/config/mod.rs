@@ -30,6 +30,7 @@ mod target;
 mod text;
 mod tree;
 mod values;
+mod vms;
 mod vocabulary;
 
 #[cfg(test)]
@@ -48,7 +49,7 @@ pub use toml::Spanned;
 
 pub use self::{
     admin::{Admin, AdminAddress},
-    backend::{Backend, BackendLimits, Balance, Ejection, Health, Keepalive},
+    backend::{Backend, BackendLimits, Balance, Ejection, Health, Keepalive, ProxyHeader},
     diagnostic::{Diagnostic, Severity, render},
     gateway::Gateway,
     limits::Limits,
@@ -61,8 +62,9 @@ pub use self::{
     schema::json_schema,
     secret::{Secret, SecretSource},
     source::Source,
-    target::{Redirect, Respond, Target, host_port},
+    target::{PortAsked, Redirect, Respond, Target, VmName, VmTarget, host_port},
     values::{ByteSize, Duration},
+    vms::{Resolve, VmKeepalive, VmLimits, VmTimeouts, Vms},
 };
 
 /// A configuration file; what it does not say has its default.
@@ -86,6 +88,8 @@ pub struct Config {
     /// Servers that do the same work, by name.
     #[schemars(rename = "backend")]
     pub backends: BTreeMap<String, Backend>,
+    /// Where the VMs of the fleet are.
+    pub vms: Option<Vms>,
     /// WebAssembly components, by name.
     #[schemars(rename = "plugin")]
     pub plugins: BTreeMap<String, Plugin>,

@@ -2,7 +2,7 @@
 
 /// Keys and values that later versions have. A table of nested keys has a dot.
 const LATER: &[(&str, &[&str])] = &[
-    ("", &["certificate", "vms", "registry", "telemetry"]),
+    ("", &["certificate", "registry", "telemetry"]),
     ("gateway", &["state_dir"]),
     ("listener", &["tls"]),
     ("route.protocol", &["ssh", "any"]),
@@ -38,6 +38,13 @@ const ELSEWHERE: &[(&str, &[&str], &str)] = &[
     ("backend.limits", &["queue", "max_pending"], "pending"),
     ("backend.health", &["uri", "url"], "path"),
     ("route", &["retry"], "retries"),
+    ("", &["vm"], "vms"),
+    ("backend", &["send_proxy", "proxy", "send_proxy_protocol"], "proxy_protocol"),
+    ("vms", &["static", "hosts", "map", "list"], "table"),
+    ("vms", &["path", "csv"], "file"),
+    ("vms", &["template", "domain", "name"], "dns"),
+    ("vms", &["resolvers", "servers", "nameserver", "dns_servers"], "nameservers"),
+    ("vms", &["ipv4"], "allow_ipv4"),
     ("plugin", &["path", "file", "wasm", "module", "source", "url"], "component"),
     ("plugin", &["settings", "options", "configuration"], "config"),
     ("plugin", &["permissions", "capabilities", "allow"], "grants"),

@@ -11,6 +11,7 @@ use crate::{
     http1::{BodyLength, Decoder, HeadLimits, Malformed, parse_response, response_body},
     io::{Buffers, Inbox, Stream},
     message::ResponseHead,
+    proxy_protocol::Ends,
     relay::Side,
     upstream::{Budget, Cause, Lease, Pool, Seat, Tries},
 };
@@ -43,6 +44,8 @@ pub(super) struct Order<'a> {
     pub(super) budget: &'a Budget,
     /// What requests for the same server have in common.
     pub(super) key: Option<u64>,
+    /// Whose request it is, for servers that are told in front of the connection.
+    pub(super) client: Ends,
     pub(super) buffers: &'a Buffers,
 }
 
@@ -109,7 +112,7 @@ impl Exchange {
         mut upload: Flow,
     ) -> Result<(Self, Said), Error> {
         order.budget.deposit();
-        let mut tries = Tries::of_request(order.attempts, order.key);
+        let mut tries = Tries::of_request(order.attempts, order.key).of_client(order.client);
         let lease = client.while_waiting(order.buffers, order.pool.lease(&mut tries, order.connect)).await?;
         let mut lease = lease.map_err(Error::Upstream)?;
         loop {

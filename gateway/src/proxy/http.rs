@@ -20,6 +20,7 @@ use crate::{
     plugins::{self, Facts, LocalResponse, Outcome},
     route::{Captures, Question},
     snapshot::{Fixed, LocalRoute, LocalTarget, Mode, Target},
+    upstream::Pool,
 };
 use bytes::Bytes;
 use http::{Method, StatusCode, Version};
@@ -100,6 +101,8 @@ struct Session<'a> {
     close: bool,
     /// The matched route, once there is one.
     route: Option<Rc<LocalRoute>>,
+    /// What its patterns captured.
+    captures: Captures,
     /// The line in the access log, where that is on.
     entry: Option<Box<Entry>>,
 }
@@ -157,6 +160,7 @@ impl<'a> Session<'a> {
             body: BodyLength::UntilClose,
             close: true,
             route: None,
+            captures: Captures::default(),
             entry,
         }
     }
@@ -186,6 +190,7 @@ impl<'a> Session<'a> {
         let host = connection_host(authority.full);
         let route = Rc::clone(view.local.routes.get(found.route).ok_or(Error::NoRoute)?);
         self.route = Some(Rc::clone(&route));
+        self.captures = found.captures;
         if self.body.is_told_to_exceed(route.body_limit) {
             return Err(Error::Malformed(Malformed::BodyTooLarge));
         }
@@ -203,7 +208,7 @@ impl<'a> Session<'a> {
             entry.client = client_address;
         }
         if route.chain.has_filters() {
-            let facts = self.facts(&route, client_address, &found.captures, asked.is_some());
+            let facts = self.facts(&route, client_address, asked.is_some());
             return self.filter(client, &route, facts, head, asked).await;
         }
         self.deliver(client, &route, head, asked).await
@@ -283,15 +288,14 @@ impl<'a> Session<'a> {
         mut head: RequestHead,
         asked: Option<Asked>,
     ) -> Result<Outgoing, Error> {
-        let pool = match &route.target {
-            LocalTarget::Pool(pool) => pool,
-            LocalTarget::Respond => return Ok(Outgoing::Answer(fixed(route))),
+        let Some(pool) = self.pool(client, route).await? else {
+            return Ok(Outgoing::Answer(fixed(route)));
         };
         let key = route.sticky.as_ref().and_then(|sticky| sticky.key(&head.fields));
         let upload = self.compose(&mut head, asked.as_ref(), client, route.body_limit)?;
         let timeouts = &route.timeouts;
         let order = Order {
-            pool,
+            pool: &pool,
             method: &head.method,
             heads: self.view.local.shared.heads,
             connect: timeouts.connect,
@@ -300,6 +304,7 @@ impl<'a> Session<'a> {
             attempts: route.attempts,
             budget: &route.budget,
             key,
+            client: self.connection.arrival.ends,
             buffers: self.buffers(),
         };
         // From here on the backend takes the body. Should the exchange fail, nobody knows how much of
@@ -308,6 +313,7 @@ impl<'a> Session<'a> {
             self.body = BodyLength::UntilClose;
         }
         let began = Exchange::begin(client, &order, upload).await;
+        let began = began.map_err(|error| self.explained(route, error));
         let (mut exchange, mut said) = began.inspect_err(|error| self.failed(error))?;
         let mut interim = InterimBudget::default();
         loop {
@@ -343,6 +349,30 @@ impl<'a> Session<'a> {
                     return Ok(Outgoing::Switching(head, exchange));
                 }
             }
+        }
+    }
+
+    /// Connections to where the route leads; none where it answers itself.
+    async fn pool<I: Stream>(
+        &self,
+        client: &mut Client<I>,
+        route: &LocalRoute,
+    ) -> Result<Option<Rc<Pool>>, Error> {
+        let goal = match &route.target {
+            LocalTarget::Pool(pool) => return Ok(Some(Rc::clone(pool))),
+            LocalTarget::Respond => return Ok(None),
+            LocalTarget::Asked(goal) => goal,
+        };
+        let finding = goal.pool(&self.connection.arrival, |name| self.captures.get(name));
+        let found = client.while_waiting(self.buffers(), finding).await?;
+        found.map(Some).inspect_err(|error| self.failed(error))
+    }
+
+    /// What an error is to whoever runs what the route leads to.
+    fn explained(&self, route: &LocalRoute, error: Error) -> Error {
+        match &route.target {
+            LocalTarget::Asked(goal) => goal.explain(error, &self.connection.arrival),
+            LocalTarget::Pool(_) | LocalTarget::Respond => error,
         }
     }
 
@@ -575,14 +605,14 @@ impl<'a> Session<'a> {
         text
     }
 
-    fn facts(&self, route: &LocalRoute, client: ClientAddr, captures: &Captures, is_upgrade: bool) -> Facts {
+    fn facts(&self, route: &LocalRoute, client: ClientAddr, is_upgrade: bool) -> Facts {
         Facts {
             id: self.id,
             route: Arc::clone(&route.name),
             client,
             peer: self.connection.arrival.client(),
             local_port: self.connection.arrival.port(),
-            captures: captures.iter().map(|(name, text)| (name.into(), text.into())).collect(),
+            captures: self.captures.iter().map(|(name, text)| (name.into(), text.into())).collect(),
             is_upgrade,
         }
     }

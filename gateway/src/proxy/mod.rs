@@ -12,6 +12,7 @@ mod cut;
 mod date;
 mod exchange;
 mod flow;
+mod goal;
 mod http;
 mod tcp;
 mod tunnel;

@@ -1,6 +1,7 @@
 //! A raw TCP connection: its listener has one route; connect, and relay.
 
 use super::{
+    answer::Error,
     arrival::Arrival,
     tunnel::{Line, Tunnel, Upstream},
     worker::Worker,
@@ -23,15 +24,31 @@ pub(super) async fn serve(
     worker: &Rc<Worker>,
     guard: Guard,
 ) -> Option<Tunnel> {
-    let LocalTarget::Pool(pool) = &route.target else { return None };
     let (began, client) = (Instant::now(), arrival.client());
-    let mut tries = Tries::of_tunnel(route.attempts);
-    match pool.tunnel(&mut tries, route.timeouts.connect).await {
+    let mut tries = Tries::of_tunnel(route.attempts).of_client(arrival.ends);
+    let dialled = async {
+        let (pool, goal) = match &route.target {
+            LocalTarget::Pool(pool) => (Rc::clone(pool), None),
+            LocalTarget::Asked(goal) => (goal.pool(&arrival, |_| None).await?, Some(goal)),
+            LocalTarget::Respond => return Err(Error::NoRoute),
+        };
+        let dialled = pool.tunnel(&mut tries, route.timeouts.connect).await.map_err(Error::Upstream);
+        dialled.map_err(|error| match goal {
+            Some(goal) => goal.explain(error, &arrival),
+            None => error,
+        })
+    };
+    match dialled.await {
         Ok((io, _seat)) => {
             let side = |io| Side { io, early: Bytes::new() };
             let line = Line::Connection { client, route: Arc::clone(&route.name), began };
             let upstream = Upstream { side: side(io), _seat };
             Some(Tunnel::new(side(stream), upstream, &route, line, worker, guard))
+        }
+        // What a VM does not listen on is its owner's to know.
+        Err(error) if !error.is_of_backend() => {
+            tracing::debug!(route = &*route.name, %client, %error, "a TCP connection was closed");
+            None
         }
         Err(error) => {
             tracing::warn!(route = &*route.name, %client, %error, "a TCP connection could not be passed on");

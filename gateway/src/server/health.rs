@@ -172,7 +172,9 @@ impl Verdict {
 /// Asks a server once. The reason says what an operator needs to know.
 async fn ask(server: &Server, question: &Question) -> Result<(), String> {
     let asking = async {
-        let stream = upstream::connect(server, question.timeout).await.map_err(|cause| cause.to_string())?;
+        let stream = upstream::connect(server, question.proxy_protocol, question.timeout)
+            .await
+            .map_err(|cause| cause.to_string())?;
         match &question.path {
             Some(path) => get(stream, path, &question.host).await,
             None => Ok(()),
@@ -217,6 +219,7 @@ mod tests {
             timeout: Duration::from_secs(1),
             healthy: 2,
             unhealthy: 3,
+            proxy_protocol: None,
         };
         let mut verdict = Verdict { healthy: true, passed: 0, failed: 0 };
         let said: String = "..xx.xxx.x..xxx"

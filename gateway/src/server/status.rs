@@ -4,8 +4,9 @@ use super::{Generation, background::States, health::Reports};
 use crate::{
     metrics::{Metrics, names},
     plugins::{FaultKind, Plugin},
-    snapshot::{Mode, Snapshot, Target},
+    snapshot::{FleetPlan, Mode, Snapshot, Target, VmName},
     upstream::{Backend, Member, Server},
+    vms::Known,
 };
 use serde_json::{Value, json};
 use std::{
@@ -41,6 +42,7 @@ pub(super) fn status(
         "listeners": listeners(generation),
         "routes": routes(snapshot, metrics),
         "backends": backends(snapshot, reports, metrics),
+        "vms": snapshot.fleet.as_ref().map(|plan| vms(plan, metrics)),
         "plugins": snapshot.plugins.iter().map(|plugin| of_plugin(plugin, states, metrics)).collect::<Vec<_>>(),
     })
 }
@@ -77,6 +79,15 @@ fn routes(snapshot: &Snapshot, metrics: &Metrics) -> Vec<Value> {
                 "name": &*route.name,
                 "to": match &route.target {
                     Target::Backend(index) => snapshot.backends.get(*index).map(|backend| backend.settings.name.clone()).unwrap_or_default(),
+                    Target::Vm(name, port) => {
+                        let name = match name {
+                            VmName::Captured(name) => format!("{{{name}}}"),
+                            VmName::Fixed(vm) => vm.to_string(),
+                        };
+                        let port = port.map_or_else(|| "{port}".to_owned(), |port| port.to_string());
+                        format!("vm:{name}:{port}")
+                    }
+                    Target::AnyPort(_, settings) => settings.name.clone(),
                     Target::Respond(fixed) => format!("{}", fixed.status.as_u16()),
                 },
                 "plugins": route.plugins.iter().filter_map(|(index, _)| plugin_name(*index)).collect::<Vec<_>>(),
@@ -102,6 +113,20 @@ fn backends(snapshot: &Snapshot, reports: &Reports, metrics: &Metrics) -> Vec<Va
         })
     };
     snapshot.backends.iter().map(one).collect()
+}
+
+fn vms(plan: &FleetPlan, metrics: &Metrics) -> Value {
+    let outcome = |outcome| metrics.value(&names::VM_LOOKUPS, &[("outcome", outcome)]);
+    json!({
+        "known": match &plan.vms.known {
+            Known::Table(table) => Some(table.len()),
+            Known::Asked(_) => None,
+        },
+        "found": outcome("found"),
+        "unknown": outcome("unknown"),
+        "failed": outcome("failed"),
+        "idle_connections": metrics.value(&names::UPSTREAM_IDLE, &[("backend", &plan.settings.name)]),
+    })
 }
 
 fn of_server(backend: &str, server: &Server, member: &Member, reports: &Reports) -> Value {

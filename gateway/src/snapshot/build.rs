@@ -3,12 +3,12 @@
 
 use super::{
     Files, Fixed, HealthCheck, Listener, Mode, Modes, PortRules, Retries, Route, Snapshot, Sticky, Target,
-    Timeouts, plugins::Plugins,
+    Timeouts, VmName, plugins::Plugins, vms,
 };
 use crate::{
     config::{
-        self, AdminAddress, Config, Diagnostic, Listener as ListenerConfig, ListenerProtocol,
-        Route as RouteConfig, RouteProtocol, Spanned,
+        self, AdminAddress, Config, Diagnostic, Listener as ListenerConfig, ListenerProtocol, PortAsked,
+        Route as RouteConfig, RouteProtocol, Spanned, VmTarget,
     },
     http1::HeadLimits,
     message::{Fields, is_field_value, is_token, trim},
@@ -19,7 +19,7 @@ use crate::{
 };
 use http::{HeaderName, HeaderValue, StatusCode};
 use ipnet::IpNet;
-use std::{collections::BTreeSet, path::Path, sync::Arc};
+use std::{collections::BTreeSet, ops::Range, path::Path, sync::Arc};
 
 /// What a configuration is built with.
 pub struct Inputs<'a> {
@@ -68,6 +68,10 @@ pub async fn build(
         conditions.push(self::conditions(route, &mut problems));
         routes.push(Arc::new(build_route(route, index, used, &mut backends, &mut problems)));
     }
+    let fleet = config
+        .vms
+        .as_ref()
+        .and_then(|written| vms::build(written, previous, inputs.base, &mut files, &mut problems));
     let listeners = build_listeners(config, &conditions, &mut problems);
     let admin_token = config.admin.token.as_ref().map(|name| plugins.secret(name.get_ref()));
     let (plugins, of_plugins) = plugins.finish();
@@ -81,6 +85,7 @@ pub async fn build(
         listeners,
         routes,
         backends,
+        fleet,
         checks,
         plugins,
         heads: head_limits(config),
@@ -113,6 +118,15 @@ fn build_route(
     let target = match route.to.get_ref() {
         config::Target::Address(address) => Target::Backend(backends.of_address(address)),
         config::Target::Backend(name) => Target::Backend(backends.of_name(name)),
+        config::Target::Vm(target) => vm_target(target, route.to.span(), problems),
+        config::Target::AnyPort(ip) => {
+            let like = config::Backend::of_one_server();
+            let (keep, keep_for) = (like.keepalive.connections as usize, like.keepalive.idle.get());
+            Target::AnyPort(
+                *ip,
+                vms::settings(&route.to.get_ref().to_string(), keep, keep_for, like.proxy_protocol),
+            )
+        }
         config::Target::Respond(respond) => Target::Respond(Fixed {
             status: StatusCode::from_u16(respond.status).unwrap_or(StatusCode::OK),
             fields: fixed_fields(&respond.headers, &respond.body, problems),
@@ -154,6 +168,25 @@ fn build_route(
             _ => None,
         },
     }
+}
+
+fn vm_target(target: &VmTarget, span: Range<usize>, problems: &mut Vec<Diagnostic>) -> Target {
+    let port = match target.port {
+        PortAsked::Same => None,
+        PortAsked::Fixed(port) => Some(port),
+    };
+    let name = match &target.vm {
+        config::VmName::Captured(name) => VmName::Captured(name.as_str().into()),
+        config::VmName::Fixed(name) => match name.parse() {
+            Ok(vm) => VmName::Fixed(vm),
+            Err(error) => {
+                let message = format!("`{name}` is no VM's name: {error}");
+                problems.push(Diagnostic::error(span, message).label("goes nowhere"));
+                VmName::Captured(name.as_str().into())
+            }
+        },
+    };
+    Target::Vm(name, port)
 }
 
 fn fixed_fields(
@@ -254,6 +287,7 @@ fn settings(name: &str, servers: Vec<Server>, declared: &config::Backend) -> Set
             first: declared.ejection.first.get(),
             longest: declared.ejection.longest.get(),
         },
+        proxy_protocol: vms::version(declared.proxy_protocol),
         limits: connections.map(|connections| Limits {
             connections: connections as usize,
             pending: pending as usize,
@@ -498,7 +532,7 @@ fn http_mode<'a>(
 }
 
 /// Where to point for a route as a whole.
-fn place(route: &RouteConfig) -> std::ops::Range<usize> {
+fn place(route: &RouteConfig) -> Range<usize> {
     route
         .path
         .as_ref()

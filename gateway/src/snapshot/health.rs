@@ -2,6 +2,7 @@
 
 use crate::{
     config,
+    proxy_protocol::Version,
     upstream::{Backend, Member, Server},
 };
 use std::{sync::Arc, time::Duration};
@@ -34,6 +35,8 @@ pub struct Question {
     pub healthy: u32,
     /// Bad answers after which a server is not used any more.
     pub unhealthy: u32,
+    /// The PROXY header that its connections begin with, where they do.
+    pub proxy_protocol: Option<Version>,
 }
 
 impl HealthCheck {
@@ -56,6 +59,7 @@ impl HealthCheck {
                     timeout: health.timeout.get(),
                     healthy: health.healthy,
                     unhealthy: health.unhealthy,
+                    proxy_protocol: backend.settings.proxy_protocol,
                 },
             });
         }

@@ -11,13 +11,15 @@ mod local;
 mod plugins;
 mod services;
 mod sticky;
+mod vms;
 
 pub use build::{Inputs, Problems, build};
 pub use files::Files;
 pub use health::{HealthCheck, Question};
-pub use local::{Local, LocalRoute, LocalTarget, Parts, RouteMetrics, plugin_metrics};
+pub use local::{Goal, Local, LocalRoute, LocalTarget, Parts, RouteMetrics, plugin_metrics};
 pub use services::Outbound;
 pub use sticky::Sticky;
+pub use vms::FleetPlan;
 
 use crate::{
     config::{AdminAddress, Log, ProxyProtocol},
@@ -26,7 +28,8 @@ use crate::{
     plugins::{OnError, Plugin, Secret},
     ports::{ListenAddress, PortSet},
     route::Table,
-    upstream::Backend,
+    upstream::{Backend, Settings},
+    vms::VmId,
 };
 use bytes::Bytes;
 use http::StatusCode;
@@ -42,6 +45,8 @@ pub struct Snapshot {
     pub routes: Vec<Arc<Route>>,
     /// Servers behind the routes.
     pub backends: Vec<Arc<Backend>>,
+    /// Where VMs are, and how they are reached, where routes go to VMs.
+    pub fleet: Option<FleetPlan>,
     /// How their servers are asked whether they work; one for each server that is.
     pub checks: Vec<HealthCheck>,
     /// Plugins as the routes use them: one for each component and configuration.
@@ -165,8 +170,21 @@ pub struct Route {
 pub enum Target {
     /// Number of the backend it is sent to.
     Backend(usize),
+    /// A VM, and a port of it: the one that the client asked for where there is none.
+    Vm(VmName, Option<u16>),
+    /// The port that the client asked for, of this address.
+    AnyPort(IpAddr, Settings),
     /// An answer that is always the same.
     Respond(Fixed),
+}
+
+/// Which VM a route goes to.
+#[derive(Debug, Clone)]
+pub enum VmName {
+    /// The one that was captured under this name.
+    Captured(Arc<str>),
+    /// Always this one.
+    Fixed(VmId),
 }
 
 /// An answer that is always the same.

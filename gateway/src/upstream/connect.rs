@@ -1,6 +1,7 @@
 //! A TCP connection to a server, with a deadline.
 
 use super::{Cause, Server};
+use crate::proxy_protocol::{self, Ends, Version};
 use std::{
     future::poll_fn,
     io,
@@ -10,6 +11,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
+    io::AsyncWriteExt as _,
     net::{TcpSocket, TcpStream},
     time::{Instant, sleep_until, timeout},
 };
@@ -17,18 +19,38 @@ use tokio::{
 /// RFC 8305 §5: how long one address has for itself before the next is tried beside it.
 const HEAD_START: Duration = Duration::from_millis(250);
 
-/// Connects to a server, and looks its name up for this.
+/// Connects to a server, and looks its name up for this. The connection is the gateway's own, and says
+/// so where the server wants to be told.
 ///
 /// # Errors
 /// Fails where the name has no address, where all addresses refuse, and after `deadline`.
-pub async fn connect(server: &Server, deadline: Duration) -> Result<TcpStream, Cause> {
+pub async fn connect(
+    server: &Server,
+    proxy_protocol: Option<Version>,
+    deadline: Duration,
+) -> Result<TcpStream, Cause> {
     let connecting = async {
-        match server.literal() {
+        let stream = match server.literal() {
             Some(address) => open(address).await.map_err(cause),
             None => connect_any(&server.resolve().await.map_err(Cause::Resolve)?).await,
-        }
+        };
+        announce(stream?, proxy_protocol, None).await
     };
     within(deadline, connecting).await
+}
+
+/// Tells a server whose connection this is, where it wants to be told.
+pub(super) async fn announce(
+    mut stream: TcpStream,
+    proxy_protocol: Option<Version>,
+    client: Option<Ends>,
+) -> Result<TcpStream, Cause> {
+    if let Some(version) = proxy_protocol {
+        let mut header = Vec::new();
+        proxy_protocol::write(version, client, &mut header);
+        stream.write_all(&header).await.map_err(Cause::Connect)?;
+    }
+    Ok(stream)
 }
 
 /// A connection that must stand before the deadline.

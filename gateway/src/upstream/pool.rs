@@ -6,12 +6,13 @@
 use super::{
     Backend, Cause, Limits, Member, PoolMetrics, Seat, Server, UpstreamError,
     balance::Balancer,
-    connect::{cause, connect_any, open, within},
+    connect::{announce, cause, connect_any, open, within},
+    fleet::Shelf,
     names::Name,
     queue::Full,
     seat::Room,
 };
-use crate::metrics::Gauge;
+use crate::{metrics::Gauge, proxy_protocol::Ends};
 use smallvec::SmallVec;
 use std::{
     cell::{Cell, RefCell},
@@ -30,6 +31,8 @@ pub struct Pool {
     backend: Arc<Backend>,
     balancer: Balancer,
     places: Vec<Place>,
+    /// Where unused connections of many pools are counted together.
+    shelf: Option<Rc<Shelf>>,
     metrics: PoolMetrics,
     /// Whether new requests use other pools.
     is_retired: Cell<bool>,
@@ -50,6 +53,10 @@ struct Place {
 struct Idle {
     io: TcpStream,
     since: Instant,
+    /// Whose it is, where the server was told.
+    client: Option<Ends>,
+    /// By which the shelf knows it, where there is one.
+    number: u64,
 }
 
 /// A connection in use, and where it belongs. Dropped, it is closed.
@@ -59,6 +66,7 @@ pub struct Lease {
     pub io: TcpStream,
     seat: Seat,
     is_reused: bool,
+    client: Option<Ends>,
     pool: Rc<Pool>,
 }
 
@@ -69,33 +77,45 @@ pub struct Tries {
     left: u32,
     been: SmallVec<[usize; 4]>,
     only_new: bool,
+    client: Option<Ends>,
 }
 
 impl Tries {
     /// For a request: so many attempts, the first among them. Requests with the same key go to the
     /// same server, where the backend has it so.
     pub fn of_request(attempts: u32, key: Option<u64>) -> Self {
-        Self { key, left: attempts.saturating_sub(1), been: SmallVec::new(), only_new: false }
+        Self { key, left: attempts.saturating_sub(1), been: SmallVec::new(), only_new: false, client: None }
     }
 
     /// For a tunnel, which needs a connection that nobody had before.
     pub fn of_tunnel(attempts: u32) -> Self {
         Self { only_new: true, ..Self::of_request(attempts, None) }
     }
+
+    /// On behalf of this client, for servers that want to know.
+    #[must_use]
+    pub fn of_client(self, client: Ends) -> Self {
+        Self { client: Some(client), ..self }
+    }
 }
 
 impl Pool {
     /// No connections yet.
     pub fn new(backend: Arc<Backend>, metrics: PoolMetrics) -> Self {
+        Self::on_shelf(backend, metrics, None)
+    }
+
+    /// The same, with its unused connections on this shelf.
+    pub(super) fn on_shelf(backend: Arc<Backend>, metrics: PoolMetrics, shelf: Option<Rc<Shelf>>) -> Self {
         let settings = &backend.settings;
         let place = |server: &Server| Place {
             idle: RefCell::default(),
             load: Rc::default(),
-            name: server.literal().is_none().then(Rc::default),
+            name: server.has_name().then(Rc::default),
         };
         let places = settings.servers.iter().map(place).collect();
         let balancer = Balancer::new(settings.balance, &settings.servers);
-        Self { backend, balancer, places, metrics, is_retired: Cell::new(false) }
+        Self { backend, balancer, places, shelf, metrics, is_retired: Cell::new(false) }
     }
 
     /// What the pool connects to.
@@ -142,7 +162,7 @@ impl Pool {
     pub fn retire(&self) {
         self.is_retired.set(true);
         for Place { idle, .. } in &self.places {
-            idle.take().iter().for_each(|_| self.metrics.idle.dec());
+            idle.take().iter().for_each(|_| self.taken());
         }
     }
 
@@ -154,7 +174,36 @@ impl Pool {
             idle.borrow_mut().retain(|idle| {
                 now.duration_since(idle.since) < self.backend.settings.keep_for && is_quiet(&idle.io)
             });
-            (idle.borrow().len()..before).for_each(|_| self.metrics.idle.dec());
+            (idle.borrow().len()..before).for_each(|_| self.taken());
+        }
+    }
+
+    /// Whether it has no unused connection.
+    pub(super) fn is_bare(&self) -> bool {
+        self.places.iter().all(|place| place.idle.borrow().is_empty())
+    }
+
+    /// Whether this unused connection is still there.
+    pub(super) fn has(&self, number: u64) -> bool {
+        self.places.iter().any(|place| place.idle.borrow().iter().any(|idle| idle.number == number))
+    }
+
+    /// Closes an unused connection.
+    pub(super) fn discard(&self, number: u64) {
+        for Place { idle, .. } in &self.places {
+            let found = idle.borrow().iter().position(|idle| idle.number == number);
+            if let Some(found) = found {
+                idle.borrow_mut().remove(found);
+                self.taken();
+            }
+        }
+    }
+
+    /// An unused connection is one no longer.
+    fn taken(&self) {
+        self.metrics.idle.dec();
+        if let Some(shelf) = &self.shelf {
+            shelf.taken();
         }
     }
 
@@ -245,17 +294,22 @@ impl Pool {
         if tries.only_new {
             return Err(seat);
         }
-        match self.take_idle(seat.server()) {
-            Some(io) => Ok(Lease { io, seat, is_reused: true, pool: Rc::clone(self) }),
+        match self.take_idle(seat.server(), tries) {
+            Some(io) => Ok(Lease { io, seat, is_reused: true, client: tries.client, pool: Rc::clone(self) }),
             None => Err(seat),
         }
     }
 
-    fn take_idle(&self, server: usize) -> Option<TcpStream> {
+    fn take_idle(&self, server: usize, tries: &Tries) -> Option<TcpStream> {
         let mut idle = self.places.get(server)?.idle.borrow_mut();
         loop {
-            let Idle { io, since } = idle.pop()?;
-            self.metrics.idle.dec();
+            let Idle { io, since, .. } = if self.backend.settings.proxy_protocol.is_none() {
+                idle.pop()?
+            } else {
+                let own = idle.iter().rposition(|idle| idle.client == tries.client)?;
+                idle.remove(own)
+            };
+            self.taken();
             if since.elapsed() < self.backend.settings.keep_for && is_quiet(&io) {
                 self.metrics.reused.inc();
                 return Some(io);
@@ -283,8 +337,11 @@ impl Pool {
                 },
             };
             let server = seat.server();
-            let cause = match self.dial(server, deadline).await {
-                Ok(io) => return Ok(Lease { io, seat, is_reused: false, pool: Rc::clone(self) }),
+            let cause = match self.dial(server, tries.client, deadline).await {
+                Ok(io) => {
+                    let client = tries.client;
+                    return Ok(Lease { io, seat, is_reused: false, client, pool: Rc::clone(self) });
+                }
                 Err(cause) => cause,
             };
             tries.been.push(server);
@@ -301,16 +358,33 @@ impl Pool {
         }
     }
 
-    async fn dial(&self, server: usize, deadline: Duration) -> Result<TcpStream, Cause> {
+    async fn dial(
+        &self,
+        server: usize,
+        client: Option<Ends>,
+        deadline: Duration,
+    ) -> Result<TcpStream, Cause> {
         let (Some(address), Some(place)) =
             (self.backend.settings.servers.get(server), self.places.get(server))
         else {
             return Err(Cause::Refused);
         };
+        let header = self.backend.settings.proxy_protocol;
         let connected = match (address.literal(), &place.name) {
-            (Some(address), _) => within(deadline, async { open(address).await.map_err(cause) }).await,
-            (None, Some(name)) => self.dial_name(name, address, deadline).await,
-            (None, None) => Err(Cause::Refused),
+            (Some(address), _) => {
+                within(deadline, async {
+                    announce(open(address).await.map_err(cause)?, header, client).await
+                })
+                .await
+            }
+            (None, Some(name)) => self.dial_name(name, address, client, deadline).await,
+            (None, None) => {
+                let connecting = async {
+                    let addresses = address.resolve().await.map_err(Cause::Resolve)?;
+                    announce(connect_any(&addresses).await?, header, client).await
+                };
+                within(deadline, connecting).await
+            }
         };
         match &connected {
             Ok(_) => {
@@ -333,15 +407,17 @@ impl Pool {
         &self,
         name: &Rc<Name>,
         server: &Server,
+        client: Option<Ends>,
         deadline: Duration,
     ) -> Result<TcpStream, Cause> {
+        let header = self.backend.settings.proxy_protocol;
         let connecting = async {
             let look_up = || {
                 let server = server.clone();
                 async move { server.resolve().await }
             };
             let addresses = name.addresses(look_up).await.map_err(Cause::Resolve)?;
-            connect_any(&addresses).await
+            announce(connect_any(&addresses).await?, header, client).await
         };
         let connected = within(deadline, connecting).await;
         if matches!(connected, Err(Cause::Refused | Cause::Connect(_) | Cause::ConnectTimeout)) {
@@ -389,7 +465,7 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         for Place { idle, .. } in &self.places {
-            idle.borrow().iter().for_each(|_| self.metrics.idle.dec());
+            idle.borrow().iter().for_each(|_| self.taken());
         }
     }
 }
@@ -470,13 +546,27 @@ impl Lease {
 
     /// Gives the connection back, to be used again: nothing on it is unread or unanswered.
     pub fn keep(self) {
-        let Self { io, seat, pool, .. } = self;
-        if let Some(Place { idle, .. }) = pool.places.get(seat.server())
-            && !pool.is_retired.get()
-            && idle.borrow().len() < pool.backend.settings.keep
-        {
-            idle.borrow_mut().push(Idle { io, since: Instant::now() });
-            pool.metrics.idle.inc();
+        let Self { io, seat, client, pool, .. } = self;
+        let Some(Place { idle, .. }) = pool.places.get(seat.server()) else { return };
+        if pool.is_retired.get() {
+            return;
+        }
+        let most = pool.backend.settings.keep;
+        if idle.borrow().len() >= most {
+            // Of connections that are all the same, one is as good as another; of clients' own, the
+            // youngest is the likeliest to be asked for.
+            let is_own = pool.backend.settings.proxy_protocol.is_some();
+            if !is_own || most == 0 {
+                return;
+            }
+            idle.borrow_mut().remove(0);
+            pool.taken();
+        }
+        let number = pool.shelf.as_ref().map_or(0, |shelf| shelf.number());
+        idle.borrow_mut().push(Idle { io, since: Instant::now(), client, number });
+        pool.metrics.idle.inc();
+        if let Some(shelf) = &pool.shelf {
+            shelf.put(&pool, number);
         }
     }
 
