@@ -44,6 +44,7 @@ pub mod listen;
 pub mod plugins;
 pub mod relay;
 pub mod route;
+pub mod sniff;
 pub mod tls;
 pub mod upstream;
 pub mod vms;

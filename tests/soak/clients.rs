@@ -65,6 +65,8 @@ pub(crate) fn add(load: &mut Load, stage: &Rc<Stage>) {
 /// A connection that is kept.
 pub(crate) struct Kept {
     sender: http1::SendRequest<Body>,
+    /// The last answer said that it is the last.
+    pub(crate) is_last: bool,
     connection: JoinHandle<hyper::Result<()>>,
 }
 
@@ -79,12 +81,15 @@ impl Kept {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        Ok(Self { sender, connection: tokio::spawn(connection) })
+        Ok(Self { sender, is_last: false, connection: tokio::spawn(connection) })
     }
 
     pub(crate) async fn send(&mut self, request: Builder, body: Body) -> Result<Response<Incoming>, Wrong> {
         self.sender.ready().await?;
-        Ok(self.sender.send_request(request.header("host", "soak.example").body(body)?).await?)
+        let answer = self.sender.send_request(request.header("host", "soak.example").body(body)?).await?;
+        let connection = answer.headers().get("connection");
+        self.is_last = connection.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"));
+        Ok(answer)
     }
 }
 
@@ -110,10 +115,21 @@ where
     Ok(done)
 }
 
+/// The same for requests: a connection whose server said that it ends is not used again.
+async fn on_kept(
+    kept: &mut Option<Kept>,
+    web: SocketAddr,
+    once: impl AsyncFnOnce(&mut Kept) -> Result<usize, Wrong>,
+) -> Result<usize, Wrong> {
+    let done = on(kept, Kept::open(web), once).await;
+    kept.take_if(|kept| kept.is_last);
+    done
+}
+
 /// Bytes back, or bytes that were asked for.
 async fn kept_body(kept: &mut Option<Kept>, web: SocketAddr, random: &mut Random) -> Result<usize, Wrong> {
     let (seed, length) = (random.next(), random.size());
-    on(kept, Kept::open(web), async |connection| {
+    on_kept(kept, web, async |connection| {
         let expected = bytes(seed, length);
         let answer = if seed % 3 == 0 {
             let request = Request::get(format!("/bytes/{seed}/{length}"));
@@ -136,7 +152,7 @@ async fn in_chunks(kept: &mut Option<Kept>, web: SocketAddr, random: &mut Random
         pieces.push(whole.slice(at..end));
         at = end;
     }
-    on(kept, Kept::open(web), async |connection| {
+    on_kept(kept, web, async |connection| {
         let frames = futures_util::stream::iter(pieces.into_iter().map(|piece| Ok(Frame::data(piece))));
         let body = BoxBody::new(StreamBody::new(frames));
         same(connection.send(Request::put("/echo"), body).await?, 200, &whole).await
@@ -199,7 +215,7 @@ async fn guarded(
         _ => Some(format!("Bearer {TOKEN}")),
     };
     let is_right = seed % 4 > 1;
-    on(kept, Kept::open(web), async |connection| {
+    on_kept(kept, web, async |connection| {
         let mut request = Request::get(format!("/guarded/bytes/{seed}/{length}"));
         if let Some(token) = token {
             request = request.header("authorization", token);

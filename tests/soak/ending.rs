@@ -10,8 +10,9 @@ use tokio::time::{Instant, sleep};
 /// Longer than what is kept open for a while.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// When everything has been used once.
-const WARM: Duration = Duration::from_secs(120);
+/// When everything has been used often: what is kept for the next time, and the allocator's own stock, grow
+/// ever more slowly.
+const WARM: Duration = Duration::from_secs(300);
 
 /// What the process may grow by from then on: a twentieth, and what one reload more or less holds.
 const SHARE: u64 = 20;

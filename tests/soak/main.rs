@@ -10,6 +10,7 @@ mod stage; // the gateway, its configuration, and what is behind it
 mod tally; // what was done, and what was wrong
 mod watch; // memory and gauges meanwhile
 
+use gateway_tests::settled;
 use std::{env, path::PathBuf, process::ExitCode, rc::Rc, time::Duration};
 use tokio::task::LocalSet;
 
@@ -65,7 +66,8 @@ fn options() -> Result<Options, Wrong> {
 async fn soak(options: &Options) -> Vec<String> {
     println!("{}, {:?}, seed {}", options.daemon.display(), options.length, options.seed);
     let stage = Rc::new(stage::Stage::set(&options.daemon).await);
-    let before = watch::Standing::of(&stage).await;
+    // Workers begin to listen when they have begun.
+    let before = settled("what stands before", async || watch::Standing::of(&stage).await).await;
     let mut load = tally::Load::new(options.seed, &options.only);
     clients::add(&mut load, &stage);
     rude::add(&mut load, &stage);

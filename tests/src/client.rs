@@ -8,7 +8,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use std::net::SocketAddr;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
 };
 
@@ -163,9 +163,9 @@ impl Kept {
 
 /// A connection that sends bytes as they are, and reads what comes.
 #[derive(Debug)]
-pub struct Raw {
+pub struct Raw<S = TcpStream> {
     /// The connection.
-    pub stream: TcpStream,
+    pub stream: S,
     seen: Vec<u8>,
 }
 
@@ -174,9 +174,11 @@ impl Raw {
     pub async fn connect(address: SocketAddr) -> Self {
         Self::over(within("a connection", TcpStream::connect(address)).await.expect("a connection"))
     }
+}
 
+impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
     /// Takes a connection that is there already.
-    pub fn over(stream: TcpStream) -> Self {
+    pub fn over(stream: S) -> Self {
         Self { stream, seen: Vec::new() }
     }
 

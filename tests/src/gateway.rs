@@ -61,8 +61,28 @@ impl TestGateway {
         Self::launch(toml, true).unwrap_or_else(|error| panic!("the gateway does not start: {error}"))
     }
 
+    /// As [`Self::start`], with these files beside the configuration: what they hold, by name.
+    ///
+    /// # Panics
+    /// Panics where it does not start.
+    pub fn with_files(toml: &str, files: &[(&str, &str)]) -> Self {
+        Self::prepared(toml, false, files)
+            .unwrap_or_else(|error| panic!("the gateway does not start: {error}"))
+    }
+
     fn launch(toml: &str, watch: bool) -> Result<Self, server::StartError> {
+        Self::prepared(toml, watch, &[])
+    }
+
+    /// As [`Self::try_start`], with files as [`Self::with_files`] has them, and perhaps following changes.
+    ///
+    /// # Errors
+    /// Fails as the gateway does.
+    pub fn prepared(toml: &str, watch: bool, files: &[(&str, &str)]) -> Result<Self, server::StartError> {
         let folder = tempfile::tempdir().expect("a temporary folder");
+        for (name, content) in files {
+            std::fs::write(folder.path().join(name), content).expect("a file is written");
+        }
         let path = folder.path().join("gateway.toml");
         std::fs::write(&path, complete(toml)).expect("the configuration is written");
         let running = server::start(Options { watch, ..Options::file(path) })?;
@@ -169,7 +189,7 @@ pub(crate) fn complete(toml: &str) -> String {
     let mut text = toml.to_owned();
     // A table's keys end where the next table begins, so these go to the end.
     if !toml.contains("[gateway]") {
-        text.push_str("\n[gateway]\nworkers = 1\n");
+        text.push_str("\n[gateway]\nworkers = 1\nstate_dir = \"state\"\n");
     }
     if !toml.contains("[admin]") {
         text.push_str("\n[admin]\naddress = \"127.0.0.1:0\"\n");

@@ -12,6 +12,7 @@ mod files;
 mod gateway;
 mod namespace;
 mod process;
+pub mod tls;
 mod wait;
 pub mod wire;
 
@@ -24,4 +25,5 @@ pub use files::replace;
 pub use gateway::{TestGateway, one_backend, one_route};
 pub use namespace::{in_namespace, must_run};
 pub use process::GatewayProcess;
+pub use tls::{Pair, Pki, TlsClient, certificate_table};
 pub use wait::{PATIENCE, eventually, settled, within};

@@ -106,6 +106,11 @@ async fn every_metric_is_there_with_its_meaning() {
         listeners = ["raw"]
         protocol = "tcp"
         to = "{}"
+        [[route]]
+        host = "{{vm}}.test"
+        to = "vm:{{vm}}:80"
+        [vms]
+        table = {{ web = "::1" }}
         [backend.web]
         servers = ["{}", "{}"]
         health = {{ path = "/" }}

@@ -6,6 +6,7 @@ mod background; // plugins that work beside the traffic, by the example of the r
 mod balance; // which server is next
 mod cli; // the command line
 mod clients; // curl and a JavaScript runtime, as people use them
+mod connect; // standard input and output inside TLS, for OpenSSH, scp and rsync
 mod drain; // a stop
 mod edge_and_vm; // two gateways, and who the client is behind both
 mod examples; // every file in `examples/` starts
@@ -26,8 +27,10 @@ mod reload_under_load; // the promise: a hundred of them, and no client notices
 mod request_bounds; // how large a request may be, and how long it may take
 mod retries; // what is sent once more, and what never
 mod scale; // much of everything, in flat memory
+mod ssh; // the commands that lead to a VM: keys, options, refusals
 mod tcp; // raw TCP routes
 mod tidy; // habits that a machine can check
+mod tls; // certificates and handshakes, and what goes over them
 mod vms; // where a VM is, and what is said where it cannot be reached
 mod websocket; // protocols that begin as a request
 mod wire_faults; // backends and clients that misbehave on the wire

@@ -77,7 +77,7 @@ fn every_source_says_what_it_owns() {
 const FLOORS: [&[&str]; 7] = [
     &["ids", "io", "drain", "message", "metrics", "ports"],
     &["config", "http1", "proxy_protocol"],
-    &["listen", "tls", "route", "headers", "plugins", "upstream", "vms", "relay"],
+    &["listen", "tls", "route", "headers", "plugins", "upstream", "vms", "relay", "sniff"],
     &["snapshot"],
     &["proxy"],
     &["server"],

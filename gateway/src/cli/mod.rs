@@ -1,9 +1,12 @@
 //! The command line: arguments, messages, exit codes. Only this floor prints.
 
 mod check;
+mod connect;
 mod logging;
 mod run;
 mod schema;
+mod ssh;
+mod trust;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -24,6 +27,12 @@ enum Command {
     Check(check::Check),
     /// Print the JSON Schema of the configuration; editors complete and validate with it
     Schema,
+    /// Run a shell or a command on a VM: OpenSSH inside verified TLS
+    Ssh(ssh::Ssh),
+    /// Print what OpenSSH's configuration needs, for ssh, scp, rsync, git and ansible to reach VMs
+    SshConfig(ssh::SshConfig),
+    /// Connect standard input and output to a server inside verified TLS; a ProxyCommand of ssh
+    Connect(connect::Connect),
 }
 
 /// What a command ended with.
@@ -39,6 +48,8 @@ pub enum Exit {
     Machine,
     /// It could not start: an address is taken or forbidden (69 of sysexits.h).
     Unavailable,
+    /// What another program ended with, in whose place this one ran.
+    Code(u8),
 }
 
 impl From<Exit> for ExitCode {
@@ -49,6 +60,7 @@ impl From<Exit> for ExitCode {
             Exit::Unavailable => 69,
             Exit::Machine => 71,
             Exit::BadConfig => 78,
+            Exit::Code(code) => code,
         })
     }
 }
@@ -59,6 +71,9 @@ pub fn main() -> ExitCode {
         Command::Run(run) => run.run(),
         Command::Check(check) => check.run(),
         Command::Schema => schema::print(),
+        Command::Ssh(ssh) => ssh.run(),
+        Command::SshConfig(config) => config.print(),
+        Command::Connect(connect) => connect.run(),
     };
     exit.into()
 }

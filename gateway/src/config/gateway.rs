@@ -22,6 +22,10 @@ pub struct Gateway {
     /// them at once.
     #[serde(deserialize_with = "duration_or_zero")]
     pub shutdown_grace: Duration,
+    /// Folder of what the gateway keeps from one start to the next: the authority of `self_signed`
+    /// certificates. By default `STATE_DIRECTORY` of the environment, which systemd sets, or else
+    /// `vers-gateway` in XDG_STATE_HOME, `~/.local/state`.
+    pub state_dir: Option<String>,
     /// Identifier of the VM the gateway runs on, for plugins that want to know it. By default the
     /// environment variable VERS_VM_ID.
     pub vm_id: Option<String>,
@@ -37,6 +41,7 @@ impl Default for Gateway {
         Self {
             workers: None,
             shutdown_grace: Duration::from_secs(30),
+            state_dir: None,
             vm_id: None,
             trusted_proxies: Vec::new(),
         }

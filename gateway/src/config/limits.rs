@@ -27,6 +27,10 @@ pub struct Limits {
     #[serde(deserialize_with = "whole::<_, u32, _, 1, 1000000>")]
     #[schemars(range(min = 1, max = 1000000))]
     pub connections_per_client: Option<u32>,
+    /// TLS handshakes under way at a time in each worker, 1 to 1000000. Further connections are closed.
+    #[serde(deserialize_with = "whole::<_, u32, _, 1, 1000000>")]
+    #[schemars(range(min = 1, max = 1000000))]
+    pub handshakes: u32,
 }
 
 impl Default for Limits {
@@ -36,6 +40,7 @@ impl Default for Limits {
             headers: 100,
             connections: 20_000,
             connections_per_client: None,
+            handshakes: 4096,
         }
     }
 }

@@ -37,6 +37,9 @@ pub struct Listener {
     /// What it carries: HTTP requests, or whole connections, all by one TCP route.
     #[serde(default)]
     pub protocol: ListenerProtocol,
+    /// Whether clients speak TLS. The certificate is chosen by the name that they ask for.
+    #[serde(default)]
+    pub tls: bool,
     /// Networks whose proxies are believed about the client, instead of those in `[gateway]`.
     #[serde(default, deserialize_with = "optional_list")]
     #[schemars(with = "Option<Vec<String>>")]
@@ -134,6 +137,8 @@ pub enum ListenerProtocol {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ListenerTimeouts {
+    /// For the TLS handshake as a whole.
+    pub handshake: Duration,
     /// For the whole head of a request. A slower client is told 408.
     pub head: Duration,
     /// For the next request on a connection that is kept open.
@@ -145,6 +150,7 @@ pub struct ListenerTimeouts {
 impl Default for ListenerTimeouts {
     fn default() -> Self {
         Self {
+            handshake: Duration::from_secs(10),
             head: Duration::from_secs(30),
             idle: Duration::from_secs(75),
             proxy_protocol: Duration::from_secs(5),

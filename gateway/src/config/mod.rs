@@ -6,6 +6,7 @@
 
 mod admin;
 mod backend;
+mod certificate;
 mod check;
 mod describe;
 mod diagnostic;
@@ -50,6 +51,7 @@ pub use toml::Spanned;
 pub use self::{
     admin::{Admin, AdminAddress},
     backend::{Backend, BackendLimits, Balance, Ejection, Health, Keepalive, ProxyHeader},
+    certificate::Certificate,
     diagnostic::{Diagnostic, Severity, render},
     gateway::Gateway,
     limits::Limits,
@@ -93,6 +95,9 @@ pub struct Config {
     /// WebAssembly components, by name.
     #[schemars(rename = "plugin")]
     pub plugins: BTreeMap<String, Plugin>,
+    /// What TLS listeners show to clients, by name.
+    #[schemars(rename = "certificate")]
+    pub certificates: BTreeMap<String, Certificate>,
     /// Where to find values that must not stand in the file, by name.
     #[schemars(rename = "secret")]
     pub secrets: BTreeMap<String, Secret>,

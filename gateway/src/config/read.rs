@@ -9,8 +9,8 @@ use toml::{
 };
 
 use super::{
-    Config, backend::Backend, describe, describe::Place, diagnostic::Diagnostic, plugin::Plugin, recover,
-    report::Report, schema, secret::Secret, vms::Vms, vocabulary,
+    Config, backend::Backend, certificate::Certificate, describe, describe::Place, diagnostic::Diagnostic,
+    plugin::Plugin, recover, report::Report, schema, secret::Secret, vms::Vms, vocabulary,
 };
 
 type Entry<'t> = (Spanned<DeString<'t>>, Spanned<DeValue<'t>>);
@@ -26,6 +26,7 @@ pub(super) struct Names {
     /// Tables that were written, read or not.
     pub(super) listener_count: usize,
     pub(super) route_count: usize,
+    pub(super) certificate_count: usize,
 }
 
 /// Reads all tables. What is wrong with them is reported; the result has what could be read.
@@ -41,8 +42,19 @@ pub(super) fn read(tree: DeTable<'_>, report: &mut Report) -> (Config, Names) {
 }
 
 /// The keys of the file, in the order of the reference page.
-const TABLES: [&str; 10] =
-    ["gateway", "log", "admin", "limits", "listener", "route", "backend", "vms", "plugin", "secret"];
+const TABLES: [&str; 11] = [
+    "gateway",
+    "log",
+    "admin",
+    "limits",
+    "listener",
+    "route",
+    "backend",
+    "vms",
+    "plugin",
+    "certificate",
+    "secret",
+];
 
 fn read_table(key: &str, entry: Entry<'_>, config: &mut Config, report: &mut Report) {
     match key {
@@ -58,6 +70,7 @@ fn read_table(key: &str, entry: Entry<'_>, config: &mut Config, report: &mut Rep
             config.vms = single(entry, report).map(|vms| Vms { name, ..vms });
         }
         "plugin" => config.plugins = named(entry, report),
+        "certificate" => config.certificates = named(entry, report),
         "secret" => config.secrets = named(entry, report),
         _ => report.add(unknown(key, &entry.0)),
     }
@@ -129,6 +142,12 @@ impl Named for Plugin {
     }
 }
 
+impl Named for Certificate {
+    fn with_name(self, name: Spanned<String>) -> Self {
+        Self { name, ..self }
+    }
+}
+
 impl Named for Secret {
     fn with_name(self, name: Spanned<String>) -> Self {
         Self { name, ..self }
@@ -145,6 +164,7 @@ impl Names {
             secrets: none(),
             listener_count: 0,
             route_count: 0,
+            certificate_count: 0,
         }
     }
 
@@ -156,6 +176,10 @@ impl Names {
             }
             "route" => {
                 self.route_count += count(value);
+                return;
+            }
+            "certificate" => {
+                self.certificate_count += count(value);
                 return;
             }
             "backend" => (&mut self.backends, header_names(value)),
@@ -239,7 +263,7 @@ fn nameless(kind: &str, span: Range<usize>, name: Option<String>) -> Diagnostic 
 fn header(table: &str) -> String {
     match table {
         "listener" | "route" => format!("[[{table}]]"),
-        "backend" | "plugin" | "secret" => format!("[{table}.NAME]"),
+        "backend" | "plugin" | "certificate" | "secret" => format!("[{table}.NAME]"),
         _ => format!("[{table}]"),
     }
 }

@@ -2,9 +2,8 @@
 
 /// Keys and values that later versions have. A table of nested keys has a dot.
 const LATER: &[(&str, &[&str])] = &[
-    ("", &["certificate", "registry", "telemetry"]),
-    ("gateway", &["state_dir"]),
-    ("listener", &["tls"]),
+    ("", &["registry", "telemetry"]),
+    ("certificate", &["acme"]),
     ("route.protocol", &["ssh", "any"]),
     ("backend", &["discover", "dns", "protocol", "tls"]),
     ("plugin.grants", &["kv", "registry", "env", "wasi"]),
@@ -16,7 +15,15 @@ const ELSEWHERE: &[(&str, &[&str], &str)] = &[
     ("", &["location", "rule"], "route"),
     ("", &["upstream", "service", "cluster", "pool"], "backend"),
     ("", &["filter", "middleware", "wasm"], "plugin"),
+    ("", &["tls", "cert", "ssl"], "certificate"),
     ("", &["env", "credential"], "secret"),
+    ("gateway", &["data_dir", "storage", "state"], "state_dir"),
+    ("listener", &["ssl", "https", "secure"], "tls"),
+    ("certificate", &["certificate", "cert_file", "chain", "fullchain", "ssl_certificate", "crt"], "cert"),
+    ("certificate", &["private_key", "key_file", "privkey", "ssl_certificate_key"], "key"),
+    ("certificate", &["domains", "hosts", "sni", "server_name"], "names"),
+    ("certificate", &["internal", "selfsigned", "dev"], "self_signed"),
+    ("certificate", &["stapling", "ocsp_file"], "ocsp"),
     ("listener", &["listen", "bind", "addr", "port", "host"], "address"),
     ("listener", &["allow_ports", "allowed_ports"], "ports"),
     ("listener", &["accept_proxy", "proxy", "accept_proxy_protocol"], "proxy_protocol"),

@@ -38,6 +38,7 @@ names! {
     CONNECTIONS_ACTIVE: Gauge = "vers_connections_active", "Connections open now, by listener.";
     CONNECTIONS_REJECTED: Counter = "vers_connections_rejected", "Connections closed at accept, by listener and reason.";
     CONNECTIONS_CUT: Counter = "vers_connections_cut", "Connections ended without an answer that could tell why, by reason.";
+    TLS_HANDSHAKES: Counter = "vers_tls_handshakes", "TLS handshakes with clients, by outcome.";
     ACCEPT_ERRORS: Counter = "vers_accept_errors", "Failed calls of accept, by listener.";
     REQUESTS: Counter = "vers_requests", "Requests answered, by route and class of status.";
     REQUEST_SECONDS: Histogram = "vers_request_duration_seconds", "From the request's head to the answer's head, by route.";

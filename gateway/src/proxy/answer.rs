@@ -23,6 +23,12 @@ pub const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
 pub const TOO_MANY_CONNECTIONS_PER_CLIENT: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     x-gateway-error: too-many-connections-per-client\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
+/// What a client is told that speaks HTTP where TLS is spoken.
+pub(super) const PLAIN_HTTP_ON_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
+    content-type: text/plain; charset=utf-8\r\nx-gateway-error: not-tls\r\nconnection: close\r\n\
+    content-length: 79\r\n\r\n\
+    400 Bad Request: this port speaks TLS; the address begins with https (not-tls)\n";
+
 /// Why a request got no answer from its backend.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {

@@ -11,13 +11,21 @@ use crate::{
 use std::{io, net::SocketAddr};
 use tokio::{io::Interest, net::TcpStream, time::timeout};
 
-/// What is known of a connection before its first byte.
-#[derive(Debug, Clone, Copy)]
+/// What is known of a connection before anything is asked over it.
+#[derive(Debug)]
 pub struct Arrival {
+    /// Who the client is: the other end of the socket, or the one that a trusted proxy tells of.
+    pub peer: ClientAddr,
+    /// The port that it asked for.
+    pub port: u16,
     /// The client's end, and the one that it connected to.
     pub ends: Ends,
     /// Whether that is what a proxy says.
     pub is_proxied: bool,
+    /// `http` or `https`.
+    pub scheme: &'static str,
+    /// The name that it asked for in the TLS handshake, in lower case.
+    pub sni: Option<Box<str>>,
 }
 
 /// Why a connection ends before it begins.
@@ -52,11 +60,11 @@ impl Arrival {
         worker: &Worker,
     ) -> Result<Self, NoArrival> {
         let destination = destination(stream, listener.original_destination);
-        let own = Self { ends: Ends { source: peer, destination }, is_proxied: false };
+        let own = || Self::between(Ends { source: peer, destination }, false);
         let is_trusted = || listener.trusts(ClientAddr::from(peer).ip());
         match listener.proxy_protocol {
-            ProxyProtocol::Off => return Ok(own),
-            ProxyProtocol::Accept if !is_trusted() => return Ok(own),
+            ProxyProtocol::Off => return Ok(own()),
+            ProxyProtocol::Accept if !is_trusted() => return Ok(own()),
             ProxyProtocol::Require if !is_trusted() => return Err(NoArrival::Untrusted),
             ProxyProtocol::Accept | ProxyProtocol::Require => {}
         }
@@ -64,21 +72,16 @@ impl Arrival {
         let read = timeout(listener.proxy_deadline, header(stream, &mut buffer)).await;
         worker.buffers.put(buffer);
         match read.map_err(|_| NoArrival::Late)?? {
-            Header::Of(ends) => Ok(Self { ends, is_proxied: true }),
-            Header::Own => Ok(own),
-            Header::None if listener.proxy_protocol == ProxyProtocol::Accept => Ok(own),
+            Header::Of(ends) => Ok(Self::between(ends, true)),
+            Header::Own => Ok(own()),
+            Header::None if listener.proxy_protocol == ProxyProtocol::Accept => Ok(own()),
             Header::None => Err(NoArrival::Missing),
         }
     }
 
-    /// Who the client is.
-    pub fn client(&self) -> ClientAddr {
-        self.ends.source.into()
-    }
-
-    /// The port that it asked for.
-    pub fn port(&self) -> u16 {
-        self.ends.destination.port()
+    fn between(ends: Ends, is_proxied: bool) -> Self {
+        let (peer, port) = (ClientAddr::from(ends.source), ends.destination.port());
+        Self { peer, port, ends, is_proxied, scheme: "http", sni: None }
     }
 }
 

@@ -6,6 +6,8 @@ use super::{
     client::{Client, Next, Patience},
     cut::Cut,
     http::{self, After},
+    secure::secure,
+    stream::ClientStream,
     tcp,
     tunnel::Tunnel,
     worker::Worker,
@@ -35,7 +37,18 @@ pub async fn serve(
     worker: Rc<Worker>,
     guard: Guard,
 ) -> Option<Tunnel> {
-    let view = View::of(local, socket, arrival)?;
+    let mut arrival = arrival;
+    let known = local.shared.listener(socket)?;
+    let stream = match &known.tls {
+        None => ClientStream::Plain(stream),
+        Some(tls) => {
+            arrival.scheme = "https";
+            let limit = local.shared.handshakes;
+            // In a place of its own: it is over soon, and large.
+            Box::pin(secure(stream, tls, known, limit, &mut arrival, &worker)).await?
+        }
+    };
+    let view = View::of(local, socket, &arrival)?;
     match view.mode() {
         Mode::Http(_) => {
             let connection = Connection { worker, arrival, socket, view: RefCell::new(view) };
@@ -44,7 +57,7 @@ pub async fn serve(
         Mode::Tcp(route) => {
             let route = view.local.routes.get(*route).cloned()?;
             drop(view);
-            tcp::serve(stream, arrival, route, &worker, guard).await
+            tcp::serve(stream, &arrival, route, &worker, guard).await
         }
     }
 }
@@ -62,11 +75,10 @@ pub(super) struct View {
 }
 
 impl View {
-    fn of(local: Rc<Local>, socket: SocketAddr, arrival: Arrival) -> Option<Rc<Self>> {
-        let found = local.shared.listeners.iter().find(|known| known.address.contains(socket))?;
-        let listener = Arc::clone(found);
-        let port = arrival.port();
-        let forwarding = Forwarding::new(arrival.client(), "http", port, &listener.trusted_proxies);
+    fn of(local: Rc<Local>, socket: SocketAddr, arrival: &Arrival) -> Option<Rc<Self>> {
+        let listener = Arc::clone(local.shared.listener(socket)?);
+        let port = arrival.port;
+        let forwarding = Forwarding::new(arrival.peer, arrival.scheme, port, &listener.trusted_proxies);
         let is_served = listener.ports.allow(port);
         Some(Rc::new(Self { local, listener, port, is_served, forwarding }))
     }
@@ -92,7 +104,7 @@ impl Connection {
     pub(super) fn view(&self) -> Rc<View> {
         let mut view = self.view.borrow_mut();
         if !self.worker.runs(&view.local)
-            && let Some(current) = View::of(self.worker.local(), self.socket, self.arrival)
+            && let Some(current) = View::of(self.worker.local(), self.socket, &self.arrival)
         {
             *view = current;
         }
@@ -111,11 +123,11 @@ impl Connection {
     }
 }
 
-async fn serve_http(stream: TcpStream, connection: Connection, mut guard: Guard) -> Option<Tunnel> {
+async fn serve_http(stream: ClientStream, connection: Connection, mut guard: Guard) -> Option<Tunnel> {
     if guard.is_draining() {
         // It was accepted on the way out: its client is about to ask, or has asked already. How this
         // ends, the connection finds out itself.
-        let _ = timeout(LAST_CALL, stream.readable()).await;
+        let _ = timeout(LAST_CALL, stream.socket().readable()).await;
     }
     let worker = Rc::clone(&connection.worker);
     let mut client = Client::new(stream);
@@ -152,7 +164,10 @@ async fn serve_http(stream: TcpStream, connection: Connection, mut guard: Guard)
     };
     client.timer.stop();
     match after {
-        After::Next | After::Close => client.inbox.release(&worker.buffers),
+        After::Next | After::Close => {
+            client.inbox.release(&worker.buffers);
+            client.io.say_goodbye();
+        }
         After::Reset => client.io.reset(),
         After::Linger => {
             client.inbox.release(&worker.buffers);
@@ -172,14 +187,14 @@ const LAST_CALL: Duration = Duration::from_millis(250);
 
 /// Reads on for a while what the client still sends of a body that nobody wants: a socket that is
 /// closed with unread bytes resets the connection, and the client would never see its answer.
-async fn linger(mut stream: TcpStream, worker: &Worker) {
+pub(super) async fn linger(mut stream: ClientStream, worker: &Worker) {
     let reading = async {
         // There is nothing more to come, and the client need not wait to learn it.
         let _ = stream.shutdown().await;
-        let mut bytes = 0;
-        while bytes < LINGER_BYTES && stream.readable().await.is_ok() {
+        let (socket, mut bytes) = (stream.socket(), 0);
+        while bytes < LINGER_BYTES && socket.readable().await.is_ok() {
             let mut buffer = worker.buffers.take();
-            let read = stream.try_read(&mut buffer);
+            let read = socket.try_read(&mut buffer);
             worker.buffers.put(buffer);
             match read {
                 Ok(read @ 1..) => bytes += read,

@@ -16,7 +16,7 @@ impl Goal {
         arrival: &Arrival,
         captured: impl Fn(&str) -> Option<&'a str>,
     ) -> Result<Rc<Pool>, Error> {
-        let asked = arrival.port();
+        let asked = arrival.port;
         match self {
             Self::AnyPort { ip, fleet } => Ok(fleet.pool(&[*ip], asked)),
             Self::Vm { name, port, directory, fleet } => {
@@ -46,7 +46,7 @@ impl Goal {
             cause => cause,
         };
         match cause {
-            Cause::Refused => Error::VmRefuses { port: port.unwrap_or_else(|| arrival.port()) },
+            Cause::Refused => Error::VmRefuses { port: port.unwrap_or_else(|| arrival.port) },
             Cause::ConnectTimeout => Error::VmSilent,
             // For want of something here.
             Cause::Connect(_) if cause.is_ours() => Error::Upstream(upstream),

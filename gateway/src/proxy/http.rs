@@ -142,12 +142,8 @@ impl<'a> Session<'a> {
     fn nameless(connection: &'a Connection, guard: &'a Guard) -> Self {
         let (id, began) = (connection.worker.ids.next(), Instant::now());
         let view = connection.view();
-        let entry = view
-            .local
-            .shared
-            .log
-            .access
-            .then(|| Box::new(Entry::new(id, connection.arrival.client(), began)));
+        let entry =
+            view.local.shared.log.access.then(|| Box::new(Entry::new(id, connection.arrival.peer, began)));
         Self {
             connection,
             guard,
@@ -610,8 +606,8 @@ impl<'a> Session<'a> {
             id: self.id,
             route: Arc::clone(&route.name),
             client,
-            peer: self.connection.arrival.client(),
-            local_port: self.connection.arrival.port(),
+            peer: self.connection.arrival.peer,
+            local_port: self.connection.arrival.port,
             captures: self.captures.iter().map(|(name, text)| (name.into(), text.into())).collect(),
             is_upgrade,
         }

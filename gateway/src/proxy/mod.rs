@@ -14,6 +14,8 @@ mod exchange;
 mod flow;
 mod goal;
 mod http;
+mod secure;
+mod stream;
 mod tcp;
 mod tunnel;
 mod worker;

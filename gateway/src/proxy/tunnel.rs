@@ -4,6 +4,7 @@
 use super::{
     access::{self, Entry},
     cut::Cut,
+    stream::ClientStream,
     worker::Worker,
 };
 use crate::{
@@ -24,7 +25,7 @@ use tokio::{net::TcpStream, time::Instant};
 /// connections of a route that is long replaced must not live as long.
 #[derive(Debug)]
 pub struct Tunnel {
-    client: Side<TcpStream>,
+    client: Side<ClientStream>,
     upstream: Upstream,
     idle: Duration,
     open: Gauge,
@@ -53,7 +54,7 @@ pub(super) enum Line {
 
 impl Tunnel {
     pub(super) fn new(
-        client: Side<TcpStream>,
+        client: Side<ClientStream>,
         upstream: Upstream,
         route: &LocalRoute,
         line: Line,

@@ -4,6 +4,7 @@ use super::{
     answer::{ErrorCode, ErrorCounters},
     cut::{Cut, CutCounters},
     date::Date,
+    secure::Handshakes,
 };
 use crate::{
     ids::RequestIds,
@@ -20,8 +21,9 @@ pub struct Worker {
     local: RefCell<Rc<Local>>,
     errors: ErrorCounters,
     cuts: CutCounters,
+    pub(super) handshakes: Handshakes,
     pub(super) ids: RequestIds,
-    pub(super) buffers: Buffers,
+    pub(super) buffers: Rc<Buffers>,
     pub(super) turns: Rc<Turns>,
     pub(super) date: Date,
 }
@@ -33,10 +35,11 @@ impl Worker {
             local: RefCell::new(Rc::new(Local::build(snapshot, None, parts))),
             errors: ErrorCounters::new(parts.metrics),
             cuts: CutCounters::new(parts.metrics),
+            handshakes: Handshakes::new(parts.metrics),
             // Two workers that start at the same number would only make ids that are harder to tell
             // apart.
             ids: RequestIds::new(getrandom::u64().unwrap_or_default()),
-            buffers: Buffers::default(),
+            buffers: Rc::default(),
             turns: Rc::default(),
             date: Date::default(),
         }
@@ -79,5 +82,12 @@ impl ErrorCounters {
 impl CutCounters {
     fn new(metrics: &Metrics) -> Self {
         Self::from_fn(|cut| metrics.counter(&names::CONNECTIONS_CUT, &[("reason", cut.as_str())]))
+    }
+}
+
+/// The same for TLS handshakes.
+impl Handshakes {
+    fn new(metrics: &Metrics) -> Self {
+        Self::from_fn(|how| metrics.counter(&names::TLS_HANDSHAKES, &[("outcome", how.as_str())]))
     }
 }

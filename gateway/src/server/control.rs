@@ -213,7 +213,8 @@ impl Control {
     ) -> Result<Self, StartError> {
         let host = Arc::new(Host::new()?);
         let outbound = Outbound::default();
-        let loaded = load::load(&options.source, None, &host, Arc::new(outbound.clone()), false).await;
+        let loaded =
+            load::load(&options.source, None, &host, Arc::new(outbound.clone()), (false, true)).await;
         warn(&loaded.warnings);
         let snapshot = Arc::new(loaded.result.map_err(StartError::Config)?);
         let sockets = bind(&snapshot, None)?;
@@ -294,7 +295,8 @@ impl Control {
         let current = Arc::clone(&self.generation.borrow());
         let services = Arc::new(self.outbound.clone());
         let loaded =
-            load::load(&self.options.source, Some(&current.snapshot), &self.host, services, false).await;
+            load::load(&self.options.source, Some(&current.snapshot), &self.host, services, (false, true))
+                .await;
         self.files = loaded.files;
         if let Some(watch) = &mut self.watch {
             watch.set(self.files.paths());

@@ -263,8 +263,7 @@ impl Door {
         metrics.accepted.inc();
         let inside = Inside::new(&self.counts, &metrics.active);
         let local = last.cloned().unwrap_or_else(|| self.worker.local());
-        let found = local.shared.listeners.iter().find(|listener| listener.address.contains(address));
-        let Some(listener) = found.map(Arc::clone) else { return };
+        let Some(listener) = local.shared.listener(address).map(Arc::clone) else { return };
         if self.counts.open.load(Ordering::Relaxed) > listener.connections {
             metrics.over_limit.inc();
             return refuse(&listener, &stream, proxy::TOO_MANY_CONNECTIONS);
@@ -307,7 +306,7 @@ impl Door {
             }
         };
         if arrival.is_proxied {
-            match self.seat(listener, arrival.client()) {
+            match self.seat(listener, arrival.peer) {
                 Ok(its) => seat = its,
                 Err(Taken) => {
                     self.metrics.borrow().over_share.inc();
@@ -316,9 +315,9 @@ impl Door {
                 }
             }
         }
-        if !listener.ports.allow(arrival.port()) {
+        if !listener.ports.allow(arrival.port) {
             self.metrics.borrow().port.inc();
-            if matches!(listener.modes.of(arrival.port()), Mode::Tcp(_)) {
+            if matches!(listener.modes.of(arrival.port), Mode::Tcp(_)) {
                 return None;
             }
         }
@@ -338,7 +337,7 @@ impl Door {
 
 /// Best effort, and it costs nothing: the socket's buffer is empty.
 fn refuse(listener: &Listener, stream: &TcpStream, answer: &[u8]) {
-    if matches!(listener.modes.other, Mode::Http(_)) {
+    if matches!(listener.modes.other, Mode::Http(_)) && listener.tls.is_none() {
         let _ = stream.try_write(answer);
     }
 }

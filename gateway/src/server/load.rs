@@ -49,7 +49,7 @@ pub(super) async fn load(
     previous: Option<&Snapshot>,
     host: &Arc<Host>,
     services: Arc<dyn Services>,
-    color: bool,
+    (color, keep_state): (bool, bool),
 ) -> Loaded {
     let mut files = Files::default();
     let (source, base) = match read(source, &mut files) {
@@ -73,7 +73,8 @@ pub(super) async fn load(
         config::render(&source, &config.warnings, color)
     };
     let default_workers = std::thread::available_parallelism().map_or(1, usize::from);
-    let inputs = Inputs { base: &base, env: &env, host: Arc::clone(host), services, default_workers };
+    let inputs =
+        Inputs { base: &base, env: &env, host: Arc::clone(host), services, keep_state, default_workers };
     match snapshot::build(&config, previous, files, &inputs).await {
         Ok(snapshot) => Loaded { files: snapshot.files.clone(), result: Ok(snapshot), warnings },
         Err(problems) => {
@@ -115,8 +116,8 @@ pub fn check(path: &Path, color: bool) -> Result<Checked, StartError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| StartError::Thread(error.to_string()))?;
     let source = ConfigSource::File(path.to_owned());
-    let loaded =
-        runtime.block_on(async { load(&source, None, &host, Arc::new(Outbound::default()), color).await });
+    let loaded = runtime
+        .block_on(async { load(&source, None, &host, Arc::new(Outbound::default()), (color, false)).await });
     let snapshot = loaded.result.map_err(StartError::Config)?;
     let count =
         |number: usize, thing: &str| format!("{number} {thing}{}", if number == 1 { "" } else { "s" });

@@ -3,7 +3,7 @@
 
 use super::{
     Files, Fixed, HealthCheck, Listener, Mode, Modes, PortRules, Retries, Route, Snapshot, Sticky, Target,
-    Timeouts, VmName, plugins::Plugins, vms,
+    Timeouts, VmName, certificates, plugins::Plugins, vms,
 };
 use crate::{
     config::{
@@ -15,6 +15,7 @@ use crate::{
     plugins::{Host, OnError, Services},
     ports::PortSet,
     route::{Conditions, HostPattern, PathPattern, PatternError, Table},
+    tls::Terminator,
     upstream::{Backend, Balance, Ejection, Limits, Server, Settings},
 };
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -31,6 +32,8 @@ pub struct Inputs<'a> {
     pub host: Arc<Host>,
     /// What plugins may ask for while they are tried out.
     pub services: Arc<dyn Services>,
+    /// Whether state may be written down: not where a configuration is only looked at.
+    pub keep_state: bool,
     /// How many workers there are where the configuration does not say.
     pub default_workers: usize,
 }
@@ -72,7 +75,8 @@ pub async fn build(
         .vms
         .as_ref()
         .and_then(|written| vms::build(written, previous, inputs.base, &mut files, &mut problems));
-    let listeners = build_listeners(config, &conditions, &mut problems);
+    let tls = certificates::build(config, previous, inputs, &mut files, &mut problems);
+    let listeners = build_listeners(config, &conditions, tls.server.as_ref(), &mut problems);
     let admin_token = config.admin.token.as_ref().map(|name| plugins.secret(name.get_ref()));
     let (plugins, of_plugins) = plugins.finish();
     problems.extend(of_plugins);
@@ -88,6 +92,9 @@ pub async fn build(
         fleet,
         checks,
         plugins,
+        certificates: tls.certificates,
+        tickets: tls.tickets,
+        handshakes: config.limits.handshakes as usize,
         heads: head_limits(config),
         log: config.log.clone(),
         admin: config.admin.address.as_ref().map(|address| match address.get_ref() {
@@ -340,6 +347,7 @@ fn pattern<T>(
 fn build_listeners(
     config: &Config,
     conditions: &[Conditions],
+    tls: Option<&Arc<Terminator>>,
     problems: &mut Vec<Diagnostic>,
 ) -> Vec<Arc<Listener>> {
     let mut listeners = Vec::new();
@@ -349,6 +357,8 @@ fn build_listeners(
         listeners.push(Arc::new(Listener {
             name: listener.label(),
             address: listener.address.get_ref().clone(),
+            tls: tls.filter(|_| listener.tls).cloned(),
+            handshake_deadline: listener.timeouts.handshake.get(),
             modes,
             original_destination: listener.original_destination,
             ports: PortRules {

@@ -5,15 +5,18 @@
 //! its last. Nothing here listens.
 
 mod build;
+mod certificates;
 mod files;
 mod health;
 mod local;
 mod plugins;
 mod services;
+mod state_dir;
 mod sticky;
 mod vms;
 
 pub use build::{Inputs, Problems, build};
+pub use certificates::Certificate;
 pub use files::Files;
 pub use health::{HealthCheck, Question};
 pub use local::{Goal, Local, LocalRoute, LocalTarget, Parts, RouteMetrics, plugin_metrics};
@@ -28,13 +31,18 @@ use crate::{
     plugins::{OnError, Plugin, Secret},
     ports::{ListenAddress, PortSet},
     route::Table,
+    tls::{Terminator, Tickets},
     upstream::{Backend, Settings},
     vms::VmId,
 };
 use bytes::Bytes;
 use http::StatusCode;
 use ipnet::IpNet;
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 /// What the machine runs on.
 #[derive(Debug)]
@@ -51,6 +59,12 @@ pub struct Snapshot {
     pub checks: Vec<HealthCheck>,
     /// Plugins as the routes use them: one for each component and configuration.
     pub plugins: Vec<Arc<Plugin>>,
+    /// What TLS listeners show, in the order of the file.
+    pub certificates: Vec<Arc<Certificate>>,
+    /// Keys of the sessions of TLS clients, once there is a TLS listener.
+    pub tickets: Option<Tickets>,
+    /// Most TLS handshakes at a time in each worker.
+    pub handshakes: usize,
     /// Limits of the heads of requests.
     pub heads: HeadLimits,
     /// What is logged.
@@ -67,6 +81,13 @@ pub struct Snapshot {
     pub files: Files,
 }
 
+impl Snapshot {
+    /// The listener that has a socket with this configured address.
+    pub fn listener(&self, socket: SocketAddr) -> Option<&Arc<Listener>> {
+        self.listeners.iter().find(|listener| listener.address.contains(socket))
+    }
+}
+
 /// An address that clients connect to.
 #[derive(Debug)]
 pub struct Listener {
@@ -74,6 +95,10 @@ pub struct Listener {
     pub name: String,
     /// As configured.
     pub address: ListenAddress,
+    /// How its clients are secured, where they are.
+    pub tls: Option<Arc<Terminator>>,
+    /// How long a TLS handshake may take.
+    pub handshake_deadline: Duration,
     /// What a connection carries.
     pub modes: Modes,
     /// Whether a redirect rule of the kernel brings connections that asked for other ports.

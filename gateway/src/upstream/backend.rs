@@ -144,6 +144,15 @@ impl Server {
         Self { host, port }
     }
 
+    /// Its name or IP address, without the port.
+    pub fn host(&self) -> String {
+        match &self.host {
+            Host::Address(ip) => ip.to_string(),
+            Host::Name(name) => name.to_string(),
+            Host::Addresses(ips) => ips.first().map_or_else(String::new, IpAddr::to_string),
+        }
+    }
+
     /// The address, where it is one.
     pub(super) fn literal(&self) -> Option<SocketAddr> {
         match self.host {

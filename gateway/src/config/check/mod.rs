@@ -1,6 +1,7 @@
 //! Compares the tables of a file with each other and looks into their values. Pure: no I/O.
 
 mod backends;
+mod certificates;
 mod listeners;
 mod plugins;
 mod routes;
@@ -20,6 +21,7 @@ pub(super) fn check(config: &Config, names: &Names, report: &mut Report) {
     backends::check(config, report);
     vms::check(config, report);
     plugins::check(config, names, report);
+    certificates::check(config, names, report);
     unused(config, report);
 }
 
@@ -93,6 +95,11 @@ fn unused(config: &Config, report: &mut Report) {
         let uses = |used: &Spanned<super::PluginUse>| used.get_ref().name.get_ref() == name;
         if !routes().flat_map(|route| &route.plugins).any(uses) {
             report.add(never_used(&plugin.name, "no route uses this plugin"));
+        }
+    }
+    if !config.listeners.iter().any(|listener| listener.tls) {
+        for certificate in config.certificates.values() {
+            report.add(never_used(&certificate.name, "no listener has `tls = true`"));
         }
     }
     for (name, secret) in &config.secrets {

@@ -1,0 +1,141 @@
+//! The TLS handshake of a connection: in its own task, with a deadline, and not too many at a time.
+
+use super::{answer, arrival::Arrival, conn::linger, stream::ClientStream, worker::Worker};
+use crate::{
+    metrics::Counter,
+    snapshot::Listener,
+    tls::{HandshakeError, Terminator},
+};
+use std::{cell::Cell, rc::Rc};
+use tokio::{net::TcpStream, time::timeout};
+
+/// How a handshake ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Handshake {
+    /// Done as a whole.
+    Full,
+    /// An earlier session goes on.
+    Resumed,
+    /// Not within the listener's time.
+    Late,
+    /// Not begun: too many are under way.
+    Busy,
+    /// What the client sent is something else, probably HTTP.
+    NotTls,
+    /// No certificate for the name that the client asked for.
+    UnknownName,
+    /// The client left.
+    Gone,
+    /// They could not agree, or what came was malformed.
+    Failed,
+}
+
+impl Handshake {
+    const ALL: [Self; 8] = [
+        Self::Full,
+        Self::Resumed,
+        Self::Late,
+        Self::Busy,
+        Self::NotTls,
+        Self::UnknownName,
+        Self::Gone,
+        Self::Failed,
+    ];
+
+    /// As it is printed.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Resumed => "resumed",
+            Self::Late => "late",
+            Self::Busy => "busy",
+            Self::NotTls => "not-tls",
+            Self::UnknownName => "unknown-name",
+            Self::Gone => "gone",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// A worker's handshakes: how many are under way, and how they ended.
+#[derive(Debug)]
+pub(super) struct Handshakes {
+    running: Cell<usize>,
+    counters: [Counter; Handshake::ALL.len()],
+}
+
+impl Handshakes {
+    pub(super) fn from_fn(counter: impl FnMut(Handshake) -> Counter) -> Self {
+        Self { running: Cell::new(0), counters: Handshake::ALL.map(counter) }
+    }
+
+    fn count(&self, how: Handshake) {
+        let at = Handshake::ALL.iter().position(|known| *known == how);
+        if let Some(counter) = at.and_then(|at| self.counters.get(at)) {
+            counter.inc();
+        }
+    }
+
+    fn begin(&self, limit: usize) -> Option<Running<'_>> {
+        (self.running.get() < limit).then(|| {
+            self.running.set(self.running.get() + 1);
+            Running(&self.running)
+        })
+    }
+}
+
+/// One handshake, until it is dropped.
+struct Running<'a>(&'a Cell<usize>);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// Shakes hands with a client, and notes what it said about itself. None where that came to nothing:
+/// the client was told then, as far as it could be.
+pub(super) async fn secure(
+    stream: TcpStream,
+    tls: &Terminator,
+    listener: &Listener,
+    limit: usize,
+    arrival: &mut Arrival,
+    worker: &Worker,
+) -> Option<ClientStream> {
+    let handshakes = &worker.handshakes;
+    let Some(running) = handshakes.begin(limit) else {
+        handshakes.count(Handshake::Busy);
+        return None;
+    };
+    let result = timeout(listener.handshake_deadline, tls.accept(stream, Rc::clone(&worker.buffers))).await;
+    drop(running);
+    let how = match &result {
+        Ok(Ok(stream)) if stream.is_resumed() => Handshake::Resumed,
+        Ok(Ok(_)) => Handshake::Full,
+        Err(_) => Handshake::Late,
+        Ok(Err(error)) => {
+            tracing::debug!(listener = listener.name, client = %arrival.peer, %error, "no TLS handshake");
+            match error {
+                HandshakeError::NotTls(_) => Handshake::NotTls,
+                HandshakeError::UnknownName(_) => Handshake::UnknownName,
+                HandshakeError::Gone | HandshakeError::Io(_) => Handshake::Gone,
+                HandshakeError::Failed(_) => Handshake::Failed,
+            }
+        }
+    };
+    handshakes.count(how);
+    match result {
+        Ok(Ok(stream)) => {
+            arrival.sni = stream.server_name().map(Box::from);
+            Some(ClientStream::Tls(Box::new(stream)))
+        }
+        Ok(Err(HandshakeError::NotTls(stream))) => {
+            // Best effort: the socket's buffer is empty.
+            let _ = stream.try_write(answer::PLAIN_HTTP_ON_TLS);
+            linger(ClientStream::Plain(stream), worker).await;
+            None
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,81 @@
+//! `[gateway] state_dir`: what the gateway keeps from one start to the next.
+
+use super::Inputs;
+use crate::{config::Config, tls::Authority};
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+/// The folder of what the gateway keeps, and whether it may be written to.
+pub(super) struct StateDir {
+    path: PathBuf,
+    keep: bool,
+}
+
+impl StateDir {
+    pub(super) fn of(config: &Config, inputs: &Inputs<'_>) -> Self {
+        let path = match &config.gateway.state_dir {
+            Some(path) => inputs.base.join(path),
+            None => default_path(inputs.env),
+        };
+        Self { path, keep: inputs.keep_state }
+    }
+
+    /// The authority of self-signed certificates: the one that is there, or a new one.
+    pub(super) fn authority(&self) -> Result<Authority, String> {
+        let folder = self.path.join("authority");
+        let (certificate, key) = (folder.join("ca.pem"), folder.join("ca-key.pem"));
+        match (fs::read_to_string(&certificate), fs::read_to_string(&key)) {
+            (Ok(certificate), Ok(key)) => Authority::from_pem(&certificate, &key)
+                .map_err(|error| format!("the authority in {} cannot be used: {error}", folder.display())),
+            (Err(error), _) | (_, Err(error)) if error.kind() != io::ErrorKind::NotFound => {
+                Err(format!("the authority in {} cannot be read: {error}", folder.display()))
+            }
+            _ => {
+                let authority = Authority::generate().map_err(|error| error.to_string())?;
+                if self.keep {
+                    // The certificate last: where it is, the key is.
+                    create_folder(&folder)
+                        .and_then(|()| write_private(&key, &authority.key()))
+                        .and_then(|()| write_private(&certificate, authority.certificate()))
+                        .map_err(|error| {
+                            format!("the authority cannot be kept in {}: {error}", folder.display())
+                        })?;
+                    tracing::info!(
+                        file = %certificate.display(),
+                        "made an authority for self-signed certificates: tell browsers and clients to trust this file"
+                    );
+                }
+                Ok(authority)
+            }
+        }
+    }
+}
+
+fn default_path(env: &dyn Fn(&str) -> Option<String>) -> PathBuf {
+    let set = |name: &str| env(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    // systemd lists several with colons; the first is as good as any.
+    let of_service = set("STATE_DIRECTORY").map(|list| match list.to_string_lossy().split_once(':') {
+        Some((first, _)) => PathBuf::from(first),
+        None => list,
+    });
+    let of_user = || set("XDG_STATE_HOME").or_else(|| set("HOME").map(|home| home.join(".local/state")));
+    of_service.unwrap_or_else(|| of_user().unwrap_or_default().join("vers-gateway"))
+}
+
+/// For the gateway's user only: keys are in it.
+fn create_folder(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Replaces a file as a whole, for the gateway's user only.
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&new, path)
+}

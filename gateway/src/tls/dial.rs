@@ -1,0 +1,142 @@
+//! TLS to a server that somebody named, for the command line.
+
+use super::{Connector, provider};
+use hyper_rustls::HttpsConnectorBuilder;
+use hyper_util::client::legacy::connect::HttpConnector;
+use rustls::{
+    ClientConfig,
+    pki_types::{self, CertificateDer, pem::PemObject as _},
+};
+use rustls_platform_verifier::Verifier;
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+/// Whom to believe: the certificate authorities of this machine, and more.
+#[derive(Debug, Clone)]
+pub struct Roots(Arc<ClientConfig>);
+
+/// Why there is nobody to believe.
+#[derive(Debug, thiserror::Error)]
+pub enum RootsError {
+    /// What was given is no certificate.
+    #[error("no certificate in PEM: {0}")]
+    Pem(String),
+    /// This machine has none, and none was given.
+    #[error("the root certificates of this machine cannot be used: {0}")]
+    Machine(rustls::Error),
+}
+
+/// Why there is no connection over TLS.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// Not in time.
+    #[error("no TLS handshake within {0:?}")]
+    Late(Duration),
+    /// The server is not who it should be, or speaks no TLS.
+    #[error("{0}")]
+    Handshake(io::Error),
+}
+
+/// The name that a server's certificate must be for: a host's name or address.
+#[derive(Debug, Clone)]
+pub struct ServerName(pki_types::ServerName<'static>);
+
+impl std::str::FromStr for ServerName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let name = pki_types::ServerName::try_from(text.to_owned());
+        name.map(Self).map_err(|_| format!("`{text}` is neither a host's name nor an address"))
+    }
+}
+
+impl Roots {
+    /// Those of this machine, and those in `pem`.
+    ///
+    /// # Errors
+    /// Fails where neither has any, and where `pem` is not what it should be.
+    pub fn with(pem: &[u8]) -> Result<Self, RootsError> {
+        let extra: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+        let extra = extra.map_err(|error| RootsError::Pem(error.to_string()))?;
+        if extra.is_empty() && !pem.is_empty() {
+            return Err(RootsError::Pem("there is none in it".to_owned()));
+        }
+        let provider = Arc::clone(provider());
+        let verifier = Verifier::new_with_extra_roots(extra, Arc::clone(&provider));
+        let verifier = verifier.map_err(RootsError::Machine)?;
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(RootsError::Machine)?
+            .dangerous() // Another verifier; this one asks the machine, and checks all that there is to check.
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_no_client_auth();
+        Ok(Self(Arc::new(config)))
+    }
+
+    /// Makes a handshake, in which the server shows that it has this name.
+    ///
+    /// # Errors
+    /// Fails where it does not, and after `deadline`.
+    pub async fn handshake(
+        &self,
+        name: ServerName,
+        socket: TcpStream,
+        deadline: Duration,
+    ) -> Result<DialedStream, DialError> {
+        let connecting = TlsConnector::from(Arc::clone(&self.0)).connect(name.0, socket);
+        let connected = timeout(deadline, connecting).await.map_err(|_| DialError::Late(deadline))?;
+        connected.map(DialedStream).map_err(DialError::Handshake)
+    }
+
+    /// For HTTP requests; attempts to connect end after `deadline`.
+    pub fn connector(&self, deadline: Duration) -> Connector {
+        let mut http = HttpConnector::new();
+        http.enforce_http(false);
+        http.set_connect_timeout(Some(deadline));
+        let config = (*self.0).clone();
+        HttpsConnectorBuilder::new()
+            .with_tls_config(config)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(http)
+    }
+}
+
+/// A connection whose server is who it should be.
+#[derive(Debug)]
+pub struct DialedStream(TlsStream<TcpStream>);
+
+impl AsyncRead for DialedStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, into)
+    }
+}
+
+impl AsyncWrite for DialedStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,110 @@
+//! TLS towards the clients of a listener.
+
+use super::{Certificates, ServerStream, Trouble, provider};
+use crate::io::Buffers;
+use rustls::{
+    ServerConfig,
+    server::{NoServerSessionStorage, ProducesTickets},
+    version::{TLS12, TLS13},
+};
+use std::{future::poll_fn, io, rc::Rc, sync::Arc};
+use tokio::net::TcpStream;
+
+/// Protocols that are agreed on (RFC 7301), the preferred one first.
+const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
+
+/// What a listener needs to speak TLS.
+#[derive(Debug)]
+pub struct Terminator {
+    config: Arc<ServerConfig>,
+}
+
+/// The keys of session tickets (RFC 5077, RFC 8446 §4.6.1): a client that comes back needs no full
+/// handshake, on whichever worker. New keys are made every six hours, and old ones count as long.
+#[derive(Debug, Clone)]
+pub struct Tickets(Arc<dyn ProducesTickets>);
+
+/// Why there is no secured connection.
+#[derive(Debug, thiserror::Error)]
+pub enum HandshakeError {
+    /// What the client sent first is something else, probably HTTP.
+    #[error("the client does not speak TLS")]
+    NotTls(TcpStream),
+    /// No certificate for the name that the client asked for, and no default.
+    #[error("no certificate for {0:?}")]
+    UnknownName(Option<String>),
+    /// The client left.
+    #[error("the client left")]
+    Gone,
+    /// They could not agree, or what came was malformed.
+    #[error("{0}")]
+    Failed(#[source] rustls::Error),
+    /// The connection failed.
+    #[error("{0}")]
+    Io(#[source] io::Error),
+}
+
+impl Tickets {
+    /// New keys.
+    ///
+    /// # Errors
+    /// Fails where the machine has no random numbers.
+    pub fn new() -> io::Result<Self> {
+        rustls::crypto::aws_lc_rs::Ticketer::new().map(Self).map_err(io::Error::other)
+    }
+}
+
+impl Terminator {
+    /// Shows these certificates; sessions go on by these tickets.
+    ///
+    /// # Errors
+    /// Fails where the cryptography cannot do what is asked of it.
+    pub fn new(certificates: Arc<Certificates>, tickets: &Tickets) -> io::Result<Self> {
+        let mut config = ServerConfig::builder_with_provider(Arc::clone(provider()))
+            .with_protocol_versions(&[&TLS13, &TLS12])
+            .map_err(io::Error::other)?
+            .with_no_client_auth()
+            .with_cert_resolver(certificates);
+        config.ticketer = Arc::clone(&tickets.0);
+        // Tickets are all there is to sessions: nothing is kept for a client that may never come back.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.alpn_protocols = PROTOCOLS.iter().map(|protocol| protocol.to_vec()).collect();
+        Ok(Self { config: Arc::new(config) })
+    }
+
+    /// Shakes hands. Who calls this sets the deadline.
+    ///
+    /// # Errors
+    /// Fails where that is not done as it should; the client was told why, where TLS has words for it.
+    pub async fn accept(
+        &self,
+        socket: TcpStream,
+        buffers: Rc<Buffers>,
+    ) -> Result<ServerStream, HandshakeError> {
+        let stream = ServerStream::new(Arc::clone(&self.config), socket, buffers);
+        let mut stream = stream.map_err(HandshakeError::Failed)?;
+        let error = match poll_fn(|cx| stream.poll_handshake(cx)).await {
+            Ok(()) => return Ok(stream),
+            Err(error) => error,
+        };
+        Err(match error {
+            Trouble::NotTls => HandshakeError::NotTls(stream.into_socket()),
+            Trouble::Gone => HandshakeError::Gone,
+            Trouble::Io(error) => HandshakeError::Io(error),
+            Trouble::Tls(_) if stream.is_name_unknown() => {
+                let name = stream.server_name().map(str::to_owned);
+                // Best effort: the socket's buffer is empty, and the client leaves either way. rustls
+                // would say that access is denied.
+                let _ = stream.into_socket().try_write(&UNRECOGNIZED_NAME);
+                HandshakeError::UnknownName(name)
+            }
+            Trouble::Tls(error) => {
+                stream.send_now();
+                HandshakeError::Failed(error)
+            }
+        })
+    }
+}
+
+/// The fatal alert `unrecognized_name` (RFC 6066 §3, RFC 8446 §6), before there are any keys.
+const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
