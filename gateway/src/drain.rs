@@ -71,6 +71,12 @@ pub struct Guard {
 }
 
 impl Guard {
+    /// Counts one more piece of work.
+    pub fn another(&self) -> Self {
+        self.state.live.set(self.state.live.get() + 1);
+        Self { state: Rc::clone(&self.state), slot: None }
+    }
+
     /// Whether the work should end.
     pub fn is_draining(&self) -> bool {
         self.state.draining.get()

@@ -38,7 +38,9 @@ pub mod ports;
 pub mod config;
 pub mod http1;
 pub mod proxy_protocol;
-// Floor 2: the parts; none knows its siblings or its callers.
+// Floor 2: stands on what HTTP/1 says of messages.
+pub mod http2;
+// Floor 3: the parts; none knows its siblings or its callers.
 pub mod headers;
 pub mod listen;
 pub mod plugins;
@@ -48,11 +50,11 @@ pub mod sniff;
 pub mod tls;
 pub mod upstream;
 pub mod vms;
-// Floor 3: what the machine runs on.
+// Floor 4: what the machine runs on.
 pub mod snapshot;
-// Floor 4: the path of a request.
+// Floor 5: the path of a request.
 pub mod proxy;
-// Floor 5: the composition root.
+// Floor 6: the composition root.
 pub mod server;
-// Floor 6: the command line.
+// Floor 7: the command line.
 pub mod cli;

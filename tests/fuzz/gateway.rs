@@ -7,6 +7,12 @@ pub mod config;
 pub mod headers;
 #[path = "../../gateway/src/http1/mod.rs"]
 pub mod http1;
+/// Of the module that speaks HTTP/2, the part that judges.
+pub mod http2 {
+    #[path = "../../../gateway/src/http2/head.rs"]
+    mod head;
+    pub use head::request_head;
+}
 #[path = "../../gateway/src/ids.rs"]
 pub mod ids;
 #[path = "../../gateway/src/message/mod.rs"]

@@ -90,7 +90,7 @@ fn configuration(backends: &[Backend; 4], nobody: SocketAddr, component: &Path, 
         ""
     };
     format!(
-        "[[listener]]\nname = \"web\"\naddress = \"[::]:0\"\ntimeouts = {{ head = \"1s\", idle = \"20s\" }}\n\
+        "[[listener]]\nname = \"web\"\naddress = \"[::]:0\"\ntimeouts = {{ head = \"3s\", idle = \"20s\" }}\n\
          [[listener]]\nname = \"raw\"\naddress = \"127.0.0.1:0\"\n{extra}\
          [[route]]\nname = \"app\"\nlisteners = [\"web\"]\nto = \"app\"\n\
          [[route]]\nname = \"guarded\"\nlisteners = [\"web\"]\npath = \"/guarded/*\"\nto = \"app\"\n\

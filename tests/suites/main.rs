@@ -13,9 +13,14 @@ mod examples; // every file in `examples/` starts
 mod faults; // what a plugin that misbehaves costs, and whom
 mod first_party; // the first-party filters: what they let pass, what they change
 mod forwarding; // what reaches the backend, and what comes back
+mod grpc; // gRPC by a real implementation
 mod guide; // the plugin guide and the READMEs of plugins, executed
 mod headers; // what a proxy adds to heads and takes away
 mod health; // servers that do not work: who notices, and for how long
+mod http2; // the same requests over HTTP/2: heads, bodies, ends
+mod http2_backends; // HTTP/2 to backends: shared connections, and how they end
+mod http2_frames; // frames that no library sends: heads with two readings, and attacks
+mod http2_websocket; // WebSocket over a stream, and what is refused
 mod limits; // how long is waited, how much is taken
 mod loading; // components and tables that cannot be used: what is said of them
 mod plugins; // what plugins can do to requests and answers, in which order, and what not

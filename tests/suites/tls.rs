@@ -1,6 +1,8 @@
 //! TLS towards clients: certificates, handshakes, and what goes over them.
 
-use gateway_tests::{Backend, Pki, Raw, TestGateway, TlsClient, certificate_table, eventually, tls, within};
+use gateway_tests::{
+    Backend, Http2, Pki, Raw, TestGateway, TlsClient, certificate_table, eventually, tls, within,
+};
 use std::net::SocketAddr;
 use tokio::{io::AsyncReadExt as _, process::Command};
 
@@ -310,4 +312,49 @@ async fn run(program: &str, arguments: &[&str]) -> std::io::Result<String> {
 
 async fn openssl(arguments: &[&str]) -> std::io::Result<String> {
     run("openssl", &[&["s_client"], arguments].concat()).await
+}
+
+#[tokio::test]
+async fn http2_is_agreed_on_where_the_client_has_it() {
+    let backend = Backend::hello().await;
+    let (gateway, pki) = gateway(backend.addr());
+    for (offer, agreed) in [
+        (&["h2", "http/1.1"][..], Some("h2")),
+        (&["http/1.1", "h2"], Some("h2")),
+        (&["http/1.1"], Some("http/1.1")),
+        (&[], None),
+    ] {
+        let stream = pki.client("app.test").offering(offer).connect(gateway.addr_of("tls")).await;
+        let stream = stream.expect("a connection");
+        assert_eq!(stream.get_ref().1.alpn_protocol(), agreed.map(str::as_bytes), "{offer:?}");
+        if agreed != Some("h2") {
+            let mut raw = Raw::over(stream);
+            raw.send("GET / HTTP/1.1\r\nhost: app.test\r\n\r\n").await;
+            assert!(raw.head().await.starts_with("HTTP/1.1 200 "), "{offer:?}");
+            continue;
+        }
+        let mut client = Http2::over(stream, "app.test".to_owned(), &h2::client::Builder::new()).await;
+        let answer = client.send(client.get("/"), "").await;
+        assert_eq!((answer.status.as_u16(), answer.text()), (200, "hello"));
+        let heard = backend.last();
+        assert_eq!((heard.header("x-forwarded-proto"), heard.header("host")), ("https", "app.test"));
+    }
+}
+
+#[tokio::test]
+async fn a_raw_connection_agrees_on_no_http2() {
+    let echo = Backend::tcp_echo().await;
+    let pki = Pki::new();
+    let pair = pki.issue(&["app.test"]);
+    let toml = format!(
+        "[[listener]]\nname = \"tls\"\naddress = \"[::]:0\"\ntls = true\nprotocol = \"tcp\"\n\
+         [[route]]\nprotocol = \"tcp\"\nto = \"{}\"\n{}",
+        echo.addr(),
+        certificate_table("web")
+    );
+    let files = [("web.pem", &*pair.cert), ("web-key.pem", &*pair.key)];
+    let gateway = TestGateway::with_files(&toml, &files);
+    let client = pki.client("app.test").offering(&["h2", "http/1.1"]);
+    let stream = client.connect(gateway.addr_of("tls")).await.expect("a connection");
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
 }

@@ -25,6 +25,9 @@ pub struct Backend {
     #[serde(deserialize_with = "at_least_one")]
     #[schemars(with = "Vec<String>", length(min = 1))]
     pub servers: Vec<Spanned<String>>,
+    /// What is spoken with the servers.
+    #[serde(default)]
+    pub protocol: BackendProtocol,
     /// How the server of a request is chosen.
     #[serde(default)]
     pub balance: Balance,
@@ -65,6 +68,7 @@ impl Backend {
         Self {
             name: super::unnamed(),
             servers: Vec::new(),
+            protocol: BackendProtocol::default(),
             balance: Balance::default(),
             keepalive: Keepalive::default(),
             ejection: Ejection::default(),
@@ -73,6 +77,19 @@ impl Backend {
             proxy_protocol: ProxyHeader::Off,
         }
     }
+}
+
+/// What is spoken with servers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendProtocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2 without TLS, which the servers must know beforehand (RFC 9113, 3.3).
+    H2c,
+    /// HTTP/2 without TLS for requests of gRPC that came over HTTP/2, HTTP/1.1 for all others.
+    Auto,
 }
 
 /// How the server of a request is chosen.

@@ -16,6 +16,10 @@ pub struct Limits {
     #[serde(deserialize_with = "whole::<_, u32, _, 1, 1000>")]
     #[schemars(range(min = 1, max = 1000))]
     pub headers: u32,
+    /// Requests at a time on one HTTP/2 connection, 1 to 1000. Further ones wait at the client.
+    #[serde(deserialize_with = "whole::<_, u32, _, 1, 1000>")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub http2_streams: u32,
     /// Connections open at a time on each listener, 1 to 1000000. Further ones are answered 503 and
     /// closed.
     #[serde(deserialize_with = "whole::<_, u32, _, 1, 1000000>")]
@@ -38,6 +42,7 @@ impl Default for Limits {
         Self {
             header_size: ByteSize::kib(64),
             headers: 100,
+            http2_streams: 128,
             connections: 20_000,
             connections_per_client: None,
             handshakes: 4096,

@@ -50,7 +50,7 @@ pub use toml::Spanned;
 
 pub use self::{
     admin::{Admin, AdminAddress},
-    backend::{Backend, BackendLimits, Balance, Ejection, Health, Keepalive, ProxyHeader},
+    backend::{Backend, BackendLimits, BackendProtocol, Balance, Ejection, Health, Keepalive, ProxyHeader},
     certificate::Certificate,
     diagnostic::{Diagnostic, Severity, render},
     gateway::Gateway,

@@ -5,7 +5,7 @@ const LATER: &[(&str, &[&str])] = &[
     ("", &["registry", "telemetry"]),
     ("certificate", &["acme"]),
     ("route.protocol", &["ssh", "any"]),
-    ("backend", &["discover", "dns", "protocol", "tls"]),
+    ("backend", &["discover", "dns", "tls"]),
     ("plugin.grants", &["kv", "registry", "env", "wasi"]),
 ];
 
@@ -37,6 +37,8 @@ const ELSEWHERE: &[(&str, &[&str], &str)] = &[
     ("listener", &["connections_per_ip", "per_client", "per_ip", "limit_conn"], "connections_per_client"),
     ("backend", &["discover", "dns"], "servers"),
     ("backend", &["url", "urls", "targets", "endpoints", "address", "addresses"], "servers"),
+    ("backend", &["http2", "h2c", "grpc", "scheme"], "protocol"),
+    ("limits", &["streams", "max_concurrent_streams", "http2_max_concurrent_streams"], "http2_streams"),
     ("backend", &["lb", "policy", "strategy"], "balance"),
     ("backend", &["sticky", "affinity", "hash"], "balance"),
     ("backend", &["health_check", "healthcheck", "check"], "health"),

@@ -15,7 +15,7 @@ const TRAILERS: HeadLimits = HeadLimits { size: 16 * 1024, headers: 64 };
 #[derive(Debug)]
 pub struct Decoder {
     state: State,
-    /// Bytes that chunks may still bring.
+    /// Bytes that may still come of a body whose length is not told.
     budget: u64,
     trailers: Option<Box<Fields>>,
 }
@@ -50,7 +50,7 @@ impl Decoder {
         Self::limited(length, u64::MAX)
     }
 
-    /// The same, where the chunks of a body have at most so many bytes. Of a body whose length is told,
+    /// The same, where a body whose length is not told has at most so many bytes. Of a body whose length is told,
     /// who reads its head knows whether it is too long.
     pub fn limited(length: BodyLength, limit: u64) -> Self {
         let state = match length {
@@ -89,6 +89,16 @@ impl Decoder {
     /// The trailers, once the body has ended.
     pub fn take_trailers(&mut self) -> Option<Box<Fields>> {
         self.trailers.take()
+    }
+
+    /// Whether there are any.
+    pub fn has_trailers(&self) -> bool {
+        self.trailers.is_some()
+    }
+
+    /// Trailers that came apart from the body.
+    pub fn put_trailers(&mut self, trailers: Box<Fields>) {
+        self.trailers = Some(trailers);
     }
 
     /// The sender's connection has ended.
@@ -140,6 +150,9 @@ impl Decoder {
                         break;
                     }
                     let taken = self.take(rest.len());
+                    if self.state == State::UntilClose {
+                        self.budget = self.budget.checked_sub(taken as u64).ok_or(Malformed::BodyTooLarge)?;
+                    }
                     if data.is_empty() {
                         data = at..at;
                     }

@@ -48,6 +48,11 @@ impl Timer {
         }
     }
 
+    /// Another task waits from now on.
+    pub fn hand_on(&mut self) {
+        self.armed = false;
+    }
+
     /// Nobody waits any more.
     pub fn stop(&mut self) {
         *self = Self::new();

@@ -42,6 +42,13 @@ impl Fields {
         Self { text, lines: Vec::with_capacity(lines + SPARE_LINES), present: 0 }
     }
 
+    /// No fields yet, with room for so many bytes of text in so many lines, and for what the gateway
+    /// adds.
+    pub fn with_room(text: usize, lines: usize) -> Self {
+        let text = Vec::with_capacity(text + SPARE_TEXT);
+        Self { text, lines: Vec::with_capacity(lines + SPARE_LINES), present: 0 }
+    }
+
     /// Adds a line whose name and value stand in the text already.
     pub fn push_line(&mut self, name: Span, value: Span) {
         let known = Known::of(name.of(&self.text));

@@ -210,7 +210,7 @@ impl ErrorCode {
             Self::BadVersion => (
                 StatusCode::HTTP_VERSION_NOT_SUPPORTED,
                 "bad-version",
-                "only HTTP/1.0 and HTTP/1.1 are spoken here",
+                "only HTTP/1.0, HTTP/1.1 and HTTP/2 are spoken here",
             ),
             Self::BadMethod => (StatusCode::NOT_IMPLEMENTED, "bad-method", "no method is that long"),
             Self::BadCoding => {

@@ -1,16 +1,16 @@
-//! The client's side of an HTTP/1 connection.
+//! The client's side: of a connection, or of one request's stream.
 
-use super::answer::Error;
+use super::{answer::Error, carrier::Downstream};
 use crate::{
     drain::Guard,
     http1::{HeadLimits, Malformed, parse_request},
-    io::{Buffers, Inbox, Stream, Timer},
+    io::{Buffers, Inbox, Timer},
     message::RequestHead,
 };
 use std::{
     future::poll_fn,
     pin::pin,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 use tokio::time::Instant;
@@ -19,7 +19,7 @@ use tokio::time::Instant;
 /// right behind their request; everybody else who closes is gone.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// The client's side of an HTTP/1 connection.
+/// The client's side of a connection of HTTP/1, or of a stream of HTTP/2.
 #[derive(Debug)]
 pub(super) struct Client<I> {
     pub(super) io: I,
@@ -55,9 +55,15 @@ pub(super) enum Next {
     Nothing,
 }
 
-impl<I: Stream> Client<I> {
+impl<I: Downstream> Client<I> {
     pub(super) fn new(io: I) -> Self {
         Self { io, inbox: Inbox::new(), timer: Timer::new(), due: None, closed: None }
+    }
+
+    /// The same, with a timer that another request had.
+    pub(super) fn with_timer(io: I, mut timer: Timer) -> Self {
+        timer.hand_on();
+        Self { timer, ..Self::new(io) }
     }
 
     /// Waits for the next request's head.
@@ -103,6 +109,19 @@ impl<I: Stream> Client<I> {
         .await
     }
 
+    /// Reads what has come of a body that is framed apart from its bytes, so that it leaves together
+    /// with its head, and can be sent once more. Returns whether that is all of it.
+    pub(super) fn take_along(&mut self, buffers: &Buffers) -> bool {
+        if !self.io.frames() {
+            return false;
+        }
+        if !self.io.is_at_end() && self.inbox.is_empty() {
+            // What fails now will fail again for who waits for it.
+            let _ = self.inbox.poll_fill(&mut Context::from_waker(Waker::noop()), &mut self.io, buffers);
+        }
+        self.io.is_at_end()
+    }
+
     /// Waits for the future while the client does.
     ///
     /// # Errors
@@ -128,6 +147,13 @@ impl<I: Stream> Client<I> {
         moved: Option<Instant>,
         buffers: &Buffers,
     ) -> Poll<Error> {
+        if self.io.frames() {
+            // The end of a request says nothing here, and what comes of it waits in its window.
+            return match self.io.poll_reset(cx) {
+                Poll::Ready(()) => Poll::Ready(Error::ClientGone),
+                Poll::Pending => self.poll_overdue(cx),
+            };
+        }
         // What it sends ahead waits in one buffer, and the rest in the kernel.
         while self.closed.is_none() && !self.inbox.is_full() {
             match self.inbox.poll_fill(cx, &mut self.io, buffers) {

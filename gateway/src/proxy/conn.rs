@@ -5,21 +5,24 @@ use super::{
     arrival::Arrival,
     client::{Client, Next, Patience},
     cut::Cut,
+    h2,
     http::{self, After},
     secure::secure,
     stream::ClientStream,
     tcp,
-    tunnel::Tunnel,
+    tunnel::{Course, Tunnel},
     worker::Worker,
 };
 use crate::{
     drain::Guard,
     headers::Forwarding,
     http1::HeadLimits,
+    http2::PREFACE,
     io::Stream as _,
     relay::Side,
     snapshot::{Listener, Local, Mode},
 };
+use bytes::Bytes;
 use std::{cell::RefCell, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 use tokio::{
     io::AsyncWriteExt as _,
@@ -70,7 +73,7 @@ pub(super) struct View {
     /// The port that the client asked for.
     port: u16,
     /// Whether that is one that the listener serves.
-    is_served: bool,
+    pub(super) is_served: bool,
     pub(super) forwarding: Forwarding,
 }
 
@@ -111,12 +114,8 @@ impl Connection {
         Rc::clone(&view)
     }
 
-    fn is_served(&self) -> bool {
-        self.view.borrow().is_served
-    }
-
     /// What the next request's head may have, and how long it may take.
-    fn terms(&self) -> (HeadLimits, Patience) {
+    pub(super) fn terms(&self) -> (HeadLimits, Patience) {
         let view = self.view.borrow();
         let patience = Patience { head: view.listener.head_deadline, idle: view.listener.idle_deadline };
         (view.local.shared.heads, patience)
@@ -129,17 +128,24 @@ async fn serve_http(stream: ClientStream, connection: Connection, mut guard: Gua
         // ends, the connection finds out itself.
         let _ = timeout(LAST_CALL, stream.socket().readable()).await;
     }
+    if stream.speaks_http2() {
+        Box::pin(h2::serve(stream, Bytes::new(), &connection, guard)).await;
+        return None;
+    }
     let worker = Rc::clone(&connection.worker);
     let mut client = Client::new(stream);
     let mut is_first = true;
     let after = loop {
         let (limits, patience) = connection.terms();
         let after = match client.next(limits, patience, Instant::now(), &mut guard, &worker.buffers).await {
-            Next::Request(_) if !connection.is_served() => {
-                Box::pin(http::reject(&connection, &mut client, Error::PortNotServed, &guard)).await
-            }
             // In a place of its own: most connections wait for a request most of the time.
             Next::Request(head) => Box::pin(http::serve(&connection, &mut client, head, &guard)).await,
+            // RFC 9113 §3.3: a client that knows already that HTTP/2 is spoken here.
+            Next::Malformed(_) if is_first && client.inbox.bytes().starts_with(PREFACE) => {
+                let early = client.inbox.take(&worker.buffers);
+                Box::pin(h2::serve(client.io, early, &connection, guard)).await;
+                return None;
+            }
             Next::Malformed(error) => {
                 Box::pin(http::reject(&connection, &mut client, Error::Malformed(error), &guard)).await
             }
@@ -176,7 +182,7 @@ async fn serve_http(stream: ClientStream, connection: Connection, mut guard: Gua
         After::Tunnel(route, upstream, line) => {
             let early = client.inbox.take(&worker.buffers);
             let client = Side { io: client.io, early };
-            return Some(Tunnel::new(client, upstream, &route, line, &worker, guard));
+            return Some(Tunnel::new(client, Course::new(upstream, &route, line, &worker, guard)));
         }
     }
     None

@@ -19,12 +19,22 @@ pub enum Cut {
     Body,
     /// Nothing moved in a tunnel for its route's time.
     Tunnel,
+    /// A client of HTTP/2 sent what is of no use, or gave up what it asked for, again and again.
+    Flood,
 }
 
 impl Cut {
     /// All reasons.
-    pub const ALL: [Self; 7] =
-        [Self::KeepAlive, Self::Head, Self::Idle, Self::Total, Self::Upstream, Self::Body, Self::Tunnel];
+    pub const ALL: [Self; 8] = [
+        Self::KeepAlive,
+        Self::Head,
+        Self::Idle,
+        Self::Total,
+        Self::Upstream,
+        Self::Body,
+        Self::Tunnel,
+        Self::Flood,
+    ];
 
     /// As it is printed.
     pub fn as_str(self) -> &'static str {
@@ -36,6 +46,7 @@ impl Cut {
             Self::Upstream => "upstream",
             Self::Body => "body",
             Self::Tunnel => "tunnel",
+            Self::Flood => "flood",
         }
     }
 }

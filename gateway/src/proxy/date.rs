@@ -1,5 +1,6 @@
 //! The Date field (RFC 9110 §6.6.1), made once per second.
 
+use crate::message::Fields;
 use std::{
     cell::RefCell,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -12,6 +13,18 @@ pub(super) struct Date(RefCell<(u64, String)>);
 impl Date {
     /// Writes the line.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
+        self.with(|line| out.extend_from_slice(line.as_bytes()));
+    }
+
+    /// Adds the field.
+    pub(super) fn add(&self, fields: &mut Fields) {
+        self.with(|line| {
+            let value = line.trim_end().strip_prefix("date: ").unwrap_or_default();
+            fields.append(b"date", value.as_bytes());
+        });
+    }
+
+    fn with(&self, then: impl FnOnce(&str)) {
         let now = SystemTime::now();
         let second = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
         let (made, line) = &mut *self.0.borrow_mut();
@@ -19,7 +32,7 @@ impl Date {
             *made = second;
             *line = format!("date: {}\r\n", httpdate::fmt_http_date(now));
         }
-        out.extend_from_slice(line.as_bytes());
+        then(line);
     }
 }
 

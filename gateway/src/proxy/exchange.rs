@@ -3,17 +3,19 @@
 
 use super::{
     answer::Error,
+    carrier::{Carrier as _, Downstream},
     client::Client,
     cut::Cut,
     flow::{Flow, FlowError},
 };
 use crate::{
     http1::{BodyLength, Decoder, HeadLimits, Malformed, parse_response, response_body},
-    io::{Buffers, Inbox, Stream},
-    message::ResponseHead,
+    http2::{self, Gone},
+    io::{Buffers, Inbox},
+    message::{RequestHead, ResponseHead},
     proxy_protocol::Ends,
     relay::Side,
-    upstream::{Budget, Cause, Lease, Pool, Seat, Tries},
+    upstream::{Budget, Cause, Io, Lease, Pool, Seat, Tries},
 };
 use http::{Method, StatusCode};
 use std::{
@@ -30,7 +32,9 @@ const INTERIM: usize = 16;
 /// How a request is to be sent.
 pub(super) struct Order<'a> {
     pub(super) pool: &'a Rc<Pool>,
-    pub(super) method: &'a Method,
+    pub(super) head: &'a RequestHead,
+    /// Whether it goes over HTTP/2.
+    pub(super) over_http2: bool,
     pub(super) heads: HeadLimits,
     /// For a connection.
     pub(super) connect: Duration,
@@ -89,12 +93,25 @@ pub(super) enum Said {
     Switching(ResponseHead),
 }
 
+impl Said {
+    /// Of a stream of HTTP/2: whether there is a body, its end says and not its head.
+    fn framed(self, is_at_end: bool) -> Self {
+        match self {
+            Self::Answer(head, _) if is_at_end => Self::Answer(head, BodyLength::None),
+            Self::Answer(head, BodyLength::UntilClose) => Self::Answer(head, BodyLength::Chunked),
+            said => said,
+        }
+    }
+}
+
 /// Why there is no answer on this connection.
 enum Failed {
     /// The kept connection was closed before it answered anything.
     Stale(Cause),
     /// The new connection was.
     Unanswered(Cause),
+    /// The server says that it has done nothing about it.
+    Unprocessed(Cause),
     Other(Error),
 }
 
@@ -106,20 +123,26 @@ impl Exchange {
     /// without harm (RFC 9110 §9.2.2) or cannot have been received. One that a server has received and
     /// not answered by a single byte is repeated elsewhere where it may be received twice, and as long
     /// as not too many are.
-    pub(super) async fn begin<I: Stream>(
+    pub(super) async fn begin<I: Downstream>(
         client: &mut Client<I>,
         order: &Order<'_>,
         mut upload: Flow,
     ) -> Result<(Self, Said), Error> {
         order.budget.deposit();
         let mut tries = Tries::of_request(order.attempts, order.key).of_client(order.client);
+        if order.over_http2 {
+            tries = tries.over_http2(order.heads);
+        }
         let lease = client.while_waiting(order.buffers, order.pool.lease(&mut tries, order.connect)).await?;
         let mut lease = lease.map_err(Error::Upstream)?;
         loop {
             let progress = Upload::Running;
             let mut exchange = Self { lease, inbox: Inbox::new(), upload, progress };
-            let failed = match exchange.advance(client, order).await {
-                Ok(said) => return Ok((exchange, said)),
+            let failed = match exchange.start(order) {
+                Ok(()) => match exchange.advance(client, order).await {
+                    Ok(said) => return Ok((exchange, said)),
+                    Err(failed) => failed,
+                },
                 Err(failed) => failed,
             };
             (lease, upload) = Box::pin(exchange.again(client, order, &mut tries, failed)).await?;
@@ -127,19 +150,32 @@ impl Exchange {
     }
 
     /// What the backend says next, after an interim answer.
-    pub(super) async fn next<I: Stream>(
+    pub(super) async fn next<I: Downstream>(
         &mut self,
         client: &mut Client<I>,
         order: &Order<'_>,
     ) -> Result<Said, Error> {
         self.advance(client, order).await.map_err(|failed| match failed {
-            Failed::Stale(cause) | Failed::Unanswered(cause) => Error::Upstream(self.lease.error(cause)),
+            Failed::Stale(cause) | Failed::Unanswered(cause) | Failed::Unprocessed(cause) => {
+                Error::Upstream(self.lease.error(cause))
+            }
             Failed::Other(error) => error,
         })
     }
 
+    /// Sends the request's head, where that is not among the bytes of the upload.
+    fn start(&mut self, order: &Order<'_>) -> Result<(), Failed> {
+        let Io::Http2(call) = &mut self.lease.io else { return Ok(()) };
+        match call.start(order.head, self.upload.is_empty()) {
+            Ok(Ok(())) => Ok(()),
+            // Its connection ended just now, and nothing has left.
+            Ok(Err(error)) => Err(Failed::Unprocessed(Cause::Exchange(error.into()))),
+            Err(error) => Err(Failed::Other(Error::Malformed(error))),
+        }
+    }
+
     /// Another connection for a request that got no answer on this one, where it may be repeated.
-    async fn again<I: Stream>(
+    async fn again<I: Downstream>(
         self,
         client: &mut Client<I>,
         order: &Order<'_>,
@@ -147,23 +183,28 @@ impl Exchange {
         failed: Failed,
     ) -> Result<(Lease, Flow), Error> {
         let Self { lease, mut upload, .. } = self;
-        let is_harmless = (order.method.is_idempotent() || upload.moved() == 0) && upload.rewind();
+        let nothing_left = upload.moved() == 0 && !lease.io.frames();
+        let is_unprocessed = matches!(failed, Failed::Unprocessed(_));
+        let is_harmless =
+            (is_unprocessed || nothing_left || order.head.method.is_idempotent()) && upload.rewind();
         let next = match failed {
             Failed::Other(error) => return Err(error),
-            Failed::Stale(_) if is_harmless => {
+            Failed::Stale(_) | Failed::Unprocessed(_) if is_harmless && lease.is_reused() => {
                 client.while_waiting(order.buffers, lease.replace(tries, order.connect)).await?
             }
-            Failed::Unanswered(_) if is_harmless && order.may_repeat(&lease, tries) => {
+            Failed::Unanswered(_) | Failed::Unprocessed(_)
+                if is_harmless && order.may_repeat(&lease, tries) =>
+            {
                 client.while_waiting(order.buffers, lease.elsewhere(tries, order.connect)).await?
             }
-            Failed::Stale(cause) | Failed::Unanswered(cause) => {
+            Failed::Stale(cause) | Failed::Unanswered(cause) | Failed::Unprocessed(cause) => {
                 return Err(Error::Upstream(lease.error(cause)));
             }
         };
         Ok((next.map_err(Error::Upstream)?, upload))
     }
 
-    async fn advance<I: Stream>(
+    async fn advance<I: Downstream>(
         &mut self,
         client: &mut Client<I>,
         order: &Order<'_>,
@@ -195,6 +236,11 @@ impl Exchange {
         .await
     }
 
+    /// Whether the answer's end is told apart from its bytes.
+    pub(super) fn frames(&self) -> bool {
+        self.lease.io.frames()
+    }
+
     /// Whether the request has left as a whole: what follows on the client's connection is another.
     pub(super) fn is_sent(&self) -> bool {
         self.progress == Upload::Done
@@ -202,7 +248,7 @@ impl Exchange {
 
     /// Sends the answer to the client, and what is left of the request to the backend. `answer` has
     /// been loaded from [`Self::inbox`].
-    pub(super) async fn transfer<I: Stream>(
+    pub(super) async fn transfer<I: Downstream>(
         &mut self,
         client: &mut Client<I>,
         answer: &mut Flow,
@@ -242,7 +288,7 @@ impl Exchange {
     }
 
     /// Moves the rest of the request to the backend. Ready when the client can send no more of it.
-    fn poll_upload<I: Stream>(
+    fn poll_upload<I: Downstream>(
         &mut self,
         cx: &mut Context<'_>,
         client: &mut Client<I>,
@@ -267,13 +313,26 @@ impl Exchange {
         order: &Order<'_>,
         seen: &mut usize,
     ) -> Poll<Result<Said, Failed>> {
+        if let Io::Http2(call) = &mut self.lease.io {
+            return match ready!(call.poll_head(cx, order.heads)) {
+                Ok(http2::Said::Head(head)) => {
+                    let is_at_end = call.is_at_end();
+                    let said = said(&order.head.method, head).map(|said| said.framed(is_at_end));
+                    Poll::Ready(said.map_err(|error| self.broken(error)))
+                }
+                Ok(http2::Said::Malformed(error)) => Poll::Ready(Err(self.broken(error))),
+                Err(error) => Poll::Ready(Err(self.refused(error))),
+            };
+        }
         loop {
             if self.inbox.bytes().len() > *seen {
                 *seen = self.inbox.bytes().len();
                 match parse_response(self.inbox.bytes(), order.heads) {
                     Ok(Some((head, length))) => {
                         self.inbox.consume(length, order.buffers);
-                        return Poll::Ready(said(order.method, head).map_err(|error| self.broken(error)));
+                        return Poll::Ready(
+                            said(&order.head.method, head).map_err(|error| self.broken(error)),
+                        );
                     }
                     Ok(None) => {}
                     Err(error) => return Poll::Ready(Err(self.broken(error))),
@@ -291,7 +350,7 @@ impl Exchange {
 
     /// Ready when the client is gone, or the request's time. While its body comes, whoever reads that
     /// finds out whether it is there.
-    fn poll_over<I: Stream>(
+    fn poll_over<I: Downstream>(
         &self,
         cx: &mut Context<'_>,
         client: &mut Client<I>,
@@ -299,8 +358,8 @@ impl Exchange {
         buffers: &Buffers,
     ) -> Poll<Error> {
         match self.progress {
-            Upload::Running => client.poll_overdue(cx),
-            Upload::Done | Upload::Refused => client.poll_gone(cx, moved, buffers),
+            Upload::Running if !client.io.frames() => client.poll_overdue(cx),
+            _ => client.poll_gone(cx, moved, buffers),
         }
     }
 
@@ -329,12 +388,18 @@ impl Exchange {
 
     /// The backend's side of a tunnel, and its place there: what follows its 101 is the new
     /// protocol's.
-    pub(super) fn into_tunnel(self, client: &mut Inbox, buffers: &Buffers) -> (Side<TcpStream>, Seat) {
+    pub(super) fn into_tunnel(
+        self,
+        client: &mut Inbox,
+        buffers: &Buffers,
+    ) -> Option<(Side<TcpStream>, Seat)> {
         let Self { lease, mut inbox, upload, .. } = self;
         lease.answered();
         buffers.put_text(upload.finish(client, buffers));
         let (io, seat) = lease.into_parts();
-        (Side { io, early: inbox.take(buffers) }, seat)
+        let early = inbox.take(buffers);
+        // A stream of HTTP/2 is asked for no other protocol.
+        if let Io::Tcp(io) = io { Some((Side { io, early }, seat)) } else { None }
     }
 
     fn broken(&self, error: Malformed) -> Failed {
@@ -347,6 +412,20 @@ impl Exchange {
             self.lease.failed();
         }
         Failed::Other(error)
+    }
+
+    /// A stream of HTTP/2 failed before there was an answer.
+    fn refused(&self, error: http2::Error) -> Failed {
+        let gone = error.gone();
+        let cause = Cause::Exchange(error.into());
+        match gone {
+            Gone::Unprocessed => Failed::Unprocessed(cause),
+            Gone::Connection => self.closed(cause),
+            Gone::Reset => {
+                self.lease.failed();
+                Failed::Other(Error::Upstream(self.lease.error(cause)))
+            }
+        }
     }
 
     fn closed(&self, cause: Cause) -> Failed {

@@ -4,12 +4,14 @@
 //! reader slows its sender down and costs no memory. Where many bytes of known number are left, and
 //! both connections are plain sockets, the kernel moves them itself.
 
+use super::carrier::Carrier;
 #[cfg(target_os = "linux")]
 use crate::io::Pipe;
 use crate::{
     headers::hop_by_hop::strip_trailers,
     http1::{Decoder, Malformed, write_chunk_size, write_last_chunk},
-    io::{Buffers, Inbox, Stream},
+    io::{Buffers, Inbox},
+    message::Fields,
 };
 use std::{
     io::{self, IoSlice},
@@ -39,7 +41,7 @@ pub(super) struct Flow {
     tail: Vec<u8>,
     /// Bytes of lead, data and tail that have left.
     written: usize,
-    /// Whether the head is still to leave, or to leave once more.
+    /// Whether what has left so far can leave once more.
     is_first: bool,
     unflushed: bool,
     /// Where the kernel moves the bytes, while there are any in it.
@@ -97,6 +99,11 @@ impl Flow {
         Ok(())
     }
 
+    /// Whether there is nothing to be sent, now or later.
+    pub(super) fn is_empty(&self) -> bool {
+        self.decoder.is_ended() && !self.decoder.has_trailers() && self.has_left()
+    }
+
     /// Bytes of the body so far.
     pub(super) fn body(&self) -> u64 {
         self.body
@@ -137,12 +144,15 @@ impl Flow {
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        from: &mut impl Stream,
+        from: &mut impl Carrier,
         inbox: &mut Inbox,
-        to: &mut impl Stream,
+        to: &mut impl Carrier,
         buffers: &Buffers,
     ) -> Poll<Result<(), FlowError>> {
         loop {
+            if to.frames() && self.decoder.is_ended() && !self.decoder.has_trailers() {
+                to.ends_after(self.left());
+            }
             ready!(self.poll_write(cx, inbox, to)).map_err(|_| FlowError::Sink)?;
             #[cfg(target_os = "linux")]
             if let Some(pipe) = self.pipe.take()
@@ -151,6 +161,11 @@ impl Flow {
                 ready!(self.poll_splice(cx, from, pipe, to, buffers))?;
             }
             if self.decoder.is_ended() {
+                if to.frames() {
+                    let trailers = self.take_trailers();
+                    self.is_first &= trailers.is_none();
+                    to.end(trailers.as_deref()).map_err(|_| FlowError::Sink)?;
+                }
                 return self.poll_flush(cx, to);
             }
             inbox.consume(std::mem::take(&mut self.consumed), buffers);
@@ -171,13 +186,28 @@ impl Flow {
                     return Poll::Pending;
                 };
                 if read.map_err(|_| FlowError::Source)? == 0 {
-                    self.decoder.end_of_input().map_err(FlowError::Malformed)?;
-                    self.frame();
+                    self.end_of_input(from).map_err(FlowError::Malformed)?;
                 } else {
                     self.load(inbox).map_err(FlowError::Malformed)?;
+                    if from.frames() && from.is_at_end() {
+                        self.end_of_input(from).map_err(FlowError::Malformed)?;
+                    }
                 }
             }
         }
+    }
+
+    /// Nothing more comes.
+    ///
+    /// # Errors
+    /// Fails where the message cannot end here.
+    pub(super) fn end_of_input(&mut self, from: &mut impl Carrier) -> Result<(), Malformed> {
+        self.decoder.end_of_input()?;
+        if let Some(trailers) = from.take_trailers() {
+            self.decoder.put_trailers(trailers);
+        }
+        self.frame_end();
+        Ok(())
     }
 
     /// Whether what is left is worth a pipe.
@@ -236,17 +266,25 @@ impl Flow {
             write_chunk_size(self.data.len(), &mut self.lead);
             self.tail.extend_from_slice(b"\r\n");
         }
-        if self.decoder.is_ended() {
-            let trailers = self.decoder.take_trailers().map(|mut trailers| {
-                strip_trailers(&mut trailers);
-                trailers
-            });
+        self.frame_end();
+    }
+
+    fn frame_end(&mut self) {
+        if self.chunked && self.decoder.is_ended() {
+            let trailers = self.take_trailers();
             write_last_chunk(trailers.as_deref().filter(|trailers| !trailers.is_empty()), &mut self.tail);
         }
     }
 
+    fn take_trailers(&mut self) -> Option<Box<Fields>> {
+        let mut trailers = self.decoder.take_trailers()?;
+        strip_trailers(&mut trailers);
+        Some(trailers)
+    }
+
     fn next_window(&mut self) {
-        self.is_first = false;
+        // Where nothing of the message was in a window, none of it is gone.
+        self.is_first &= self.written == 0;
         self.lead.clear();
         self.tail.clear();
         self.data = 0..0;
@@ -254,7 +292,12 @@ impl Flow {
     }
 
     fn has_left(&self) -> bool {
-        self.written == self.lead.len() + self.data.len() + self.tail.len()
+        self.left() == 0
+    }
+
+    /// Bytes that have not left yet.
+    fn left(&self) -> usize {
+        self.lead.len() + self.data.len() + self.tail.len() - self.written
     }
 
     fn poll_write(

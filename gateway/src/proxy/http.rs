@@ -3,11 +3,13 @@
 use super::{
     access::Entry,
     answer::{self, Error},
+    carrier::Downstream,
     client::Client,
     conn::{Connection, View},
     cut::Cut,
     exchange::{Exchange, InterimBudget, Order, Said, is_whole},
     flow::Flow,
+    grpc,
     tunnel::{self, Line},
 };
 use crate::{
@@ -15,12 +17,12 @@ use crate::{
     headers::{self, Upgrade, hop_by_hop, hop_by_hop::Options, websocket},
     http1::{BodyLength, Decoder, Malformed, request_body, write_request, write_status_line},
     ids::{ClientAddr, RequestId},
-    io::{Buffers, Stream},
+    io::Buffers,
     message::{Fields, Known, RequestHead, ResponseHead},
     plugins::{self, Facts, LocalResponse, Outcome},
     route::{Captures, Question},
     snapshot::{Fixed, LocalRoute, LocalTarget, Mode, Target},
-    upstream::Pool,
+    upstream::{Pool, Protocol},
 };
 use bytes::Bytes;
 use http::{Method, StatusCode, Version};
@@ -31,6 +33,7 @@ use tokio::time::Instant;
 /// (RFC 9110 §7.6.3).
 const VIA: &[u8] = b"1.1 vers-gateway";
 const VIA_OLD: &[u8] = b"1.0 vers-gateway";
+const VIA_NEW: &[u8] = b"2.0 vers-gateway";
 
 /// How long the gateway's own answer may take to reach a client that no route was found for.
 const UNROUTED_IDLE: Duration = Duration::from_secs(30);
@@ -50,7 +53,7 @@ pub(super) enum After {
 }
 
 /// Answers a request, whatever becomes of it.
-pub(super) async fn serve<I: Stream>(
+pub(super) async fn serve<I: Downstream>(
     connection: &Connection,
     client: &mut Client<I>,
     head: RequestHead,
@@ -73,7 +76,7 @@ pub(super) async fn serve<I: Stream>(
 }
 
 /// Answers what is no request.
-pub(super) async fn reject<I: Stream>(
+pub(super) async fn reject<I: Downstream>(
     connection: &Connection,
     client: &mut Client<I>,
     error: Error,
@@ -99,6 +102,10 @@ struct Session<'a> {
     body: BodyLength,
     /// Whether the connection ends with this answer.
     close: bool,
+    /// Whether its client reads errors as gRPC has them.
+    is_grpc: bool,
+    /// What an answer is counted as whose status says less.
+    counted: Option<StatusCode>,
     /// The matched route, once there is one.
     route: Option<Rc<LocalRoute>>,
     /// What its patterns captured.
@@ -133,6 +140,7 @@ impl<'a> Session<'a> {
         session.is_head = head.method == Method::HEAD;
         session.version = head.version;
         session.close = false;
+        session.is_grpc = head.version == Version::HTTP_2 && grpc::is_request(&head.fields);
         if let Some(entry) = &mut session.entry {
             entry.asked(head);
         }
@@ -155,6 +163,8 @@ impl<'a> Session<'a> {
             // What is no request has no end.
             body: BodyLength::UntilClose,
             close: true,
+            is_grpc: false,
+            counted: None,
             route: None,
             captures: Captures::default(),
             entry,
@@ -166,7 +176,7 @@ impl<'a> Session<'a> {
     }
 
     /// The path of a request, from its head to the head of its answer.
-    async fn forward<I: Stream>(
+    async fn forward<I: Downstream>(
         &mut self,
         client: &mut Client<I>,
         mut head: RequestHead,
@@ -175,6 +185,14 @@ impl<'a> Session<'a> {
         // Until it is known where the body ends, nothing behind it can be a request.
         self.body = BodyLength::UntilClose;
         self.body = request_body(&head).map_err(Error::Malformed)?;
+        if client.io.frames() {
+            self.body = framed_body(self.body, &head, &client.io);
+        }
+        if !view.is_served {
+            // Whatever else it asks for, it asks at the wrong door.
+            self.close = true;
+            return Err(Error::PortNotServed);
+        }
         let Mode::Http(table) = view.mode() else { return Err(Error::NoRoute) };
         if head.method == Method::CONNECT {
             return Err(Error::Connect);
@@ -194,7 +212,11 @@ impl<'a> Session<'a> {
         let options = hop_by_hop::strip(&mut head.fields);
         self.close |= closes(self.version, &options);
         check_expectation(&mut head)?;
-        let asked = self.upgrade(&head, options, &route)?;
+        let opens_tunnel = client.io.opens_tunnel();
+        let asked = self.upgrade(&head, options, &route, opens_tunnel)?;
+        if opens_tunnel && asked.is_none() {
+            return Err(Error::Connect);
+        }
         if !head.fields.has(Known::Host) {
             // HTTP/1.0 with an absolute target.
             head.fields.append_known(Known::Host, &host);
@@ -217,8 +239,10 @@ impl<'a> Session<'a> {
         head: &RequestHead,
         options: Options,
         route: &LocalRoute,
+        opens_tunnel: bool,
     ) -> Result<Option<Asked>, Error> {
-        let may = self.version == Version::HTTP_11 && self.body == BodyLength::None;
+        let is_message = self.version == Version::HTTP_11 && self.body == BodyLength::None;
+        let may = is_message || opens_tunnel;
         let upgrade = options.upgrade.filter(|_| may);
         let Some(upgrade) = upgrade.and_then(|upgrade| upgrade.limited_to(&route.route.upgrades)) else {
             return Ok(None);
@@ -235,7 +259,7 @@ impl<'a> Session<'a> {
     }
 
     /// Through the route's plugins, to its target, and back through the plugins.
-    async fn filter<I: Stream>(
+    async fn filter<I: Downstream>(
         &mut self,
         client: &mut Client<I>,
         route: &Rc<LocalRoute>,
@@ -277,22 +301,24 @@ impl<'a> Session<'a> {
     }
 
     /// To the route's target, and the head of its answer back.
-    async fn deliver<I: Stream>(
+    async fn deliver<I: Downstream>(
         &mut self,
         client: &mut Client<I>,
         route: &Rc<LocalRoute>,
         mut head: RequestHead,
-        asked: Option<Asked>,
+        mut asked: Option<Asked>,
     ) -> Result<Outgoing, Error> {
         let Some(pool) = self.pool(client, route).await? else {
             return Ok(Outgoing::Answer(fixed(route)));
         };
+        let over_http2 = self.over_http2(pool.backend().settings.protocol, client, &mut asked)?;
         let key = route.sticky.as_ref().and_then(|sticky| sticky.key(&head.fields));
-        let upload = self.compose(&mut head, asked.as_ref(), client, route.body_limit)?;
+        let upload = self.compose(&mut head, asked.as_ref(), client, route.body_limit, over_http2)?;
         let timeouts = &route.timeouts;
         let order = Order {
             pool: &pool,
-            method: &head.method,
+            head: &head,
+            over_http2,
             heads: self.view.local.shared.heads,
             connect: timeouts.connect,
             response: timeouts.response,
@@ -348,8 +374,24 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Whether the backend gets the request over HTTP/2.
+    fn over_http2<I: Downstream>(
+        &self,
+        protocol: Protocol,
+        client: &Client<I>,
+        asked: &mut Option<Asked>,
+    ) -> Result<bool, Error> {
+        match protocol {
+            Protocol::Http1 => Ok(false),
+            Protocol::Auto => Ok(self.is_grpc),
+            // What is spoken there has no Upgrade, and a request may be taken without one.
+            Protocol::H2c if asked.take().is_some() && client.io.opens_tunnel() => Err(Error::Connect),
+            Protocol::H2c => Ok(true),
+        }
+    }
+
     /// Connections to where the route leads; none where it answers itself.
-    async fn pool<I: Stream>(
+    async fn pool<I: Downstream>(
         &self,
         client: &mut Client<I>,
         route: &LocalRoute,
@@ -373,37 +415,56 @@ impl<'a> Session<'a> {
     }
 
     /// The request as the backend gets it, with what has come of its body.
-    fn compose<I: Stream>(
+    fn compose<I: Downstream>(
         &self,
         head: &mut RequestHead,
         asked: Option<&Asked>,
         client: &mut Client<I>,
         limit: u64,
+        over_http2: bool,
     ) -> Result<Flow, Error> {
-        let chunked = self.body == BodyLength::Chunked;
+        let chunked = self.body == BodyLength::Chunked && !over_http2;
         if chunked {
             head.fields.append_known(Known::TransferEncoding, b"chunked");
         }
         if let Some(asked) = asked {
             asked.upgrade.restore(&mut head.fields);
         }
-        let via = if self.version == Version::HTTP_10 { VIA_OLD } else { VIA };
+        let via = match self.version {
+            Version::HTTP_10 => VIA_OLD,
+            Version::HTTP_2 => VIA_NEW,
+            _ => VIA,
+        };
         head.fields.append_known(Known::Via, via);
         let mut text = self.buffers().text();
-        write_request(head, &mut text);
-        text.extend_from_slice(b"\r\n");
-        let mut upload = Flow::new(text, Decoder::limited(self.body, limit), chunked);
+        if !over_http2 {
+            write_request(head, &mut text);
+            text.extend_from_slice(b"\r\n");
+        }
+        let length = wire_length(self.body, client.io.frames());
+        let mut upload = Flow::new(text, Decoder::limited(length, limit), chunked);
+        let is_whole = client.take_along(self.buffers());
         upload.load(&mut client.inbox).map_err(Error::Malformed)?;
+        if is_whole && length != BodyLength::None {
+            upload.end_of_input(&mut client.io).map_err(Error::Malformed)?;
+        }
         Ok(upload)
     }
 
     /// An answer before the answer goes on as it is (RFC 9110 §15.2), to who can take it.
-    async fn pass_on<I: Stream>(&self, client: &mut Client<I>, mut head: ResponseHead) -> Result<(), Error> {
-        if self.version != Version::HTTP_11 {
+    async fn pass_on<I: Downstream>(
+        &self,
+        client: &mut Client<I>,
+        mut head: ResponseHead,
+    ) -> Result<(), Error> {
+        if self.version == Version::HTTP_10 {
             return Ok(());
         }
         hop_by_hop::strip(&mut head.fields);
         head.fields.remove(Known::ContentLength);
+        if client.io.frames() {
+            return client.io.send_interim(&head).map_err(|_| Error::ClientGone);
+        }
         let mut text = self.buffers().text();
         write_status_line(head.status, &mut text);
         head.fields.write(&mut text);
@@ -415,7 +476,7 @@ impl<'a> Session<'a> {
 
     /// Writes all of it, or gives the client up: one that takes nothing for too long, and one whose
     /// request's time is over.
-    async fn write_all<I: Stream>(&self, client: &mut Client<I>, text: &[u8]) -> Result<(), Error> {
+    async fn write_all<I: Downstream>(&self, client: &mut Client<I>, text: &[u8]) -> Result<(), Error> {
         let (idle, mut since) = (self.idle(), Instant::now());
         let mut left = text;
         let cut = poll_fn(|cx| {
@@ -449,12 +510,17 @@ impl<'a> Session<'a> {
     }
 
     /// Sends the answer, and says what becomes of the connection.
-    async fn send<I: Stream>(mut self, client: &mut Client<I>, mut answer: Answer) -> After {
+    async fn send<I: Downstream>(mut self, client: &mut Client<I>, mut answer: Answer) -> After {
         if let Content::Upstream { exchange, length, .. } = &mut answer.content {
-            let framed = self.frame(&mut answer.head, *length, exchange.is_sent());
+            let framed = self.frame(&mut answer.head, *length, exchange.is_sent(), client.io.frames());
             let chunked = framed == Framed::Chunked;
-            let head = self.answer_head(&answer.head, framed);
-            let mut flow = Flow::new(head, Decoder::new(*length), chunked);
+            let head = match framed {
+                // It is told as soon as it is certain.
+                Framed::Apart { .. } => self.buffers().text(),
+                _ => self.answer_head(&answer.head, framed),
+            };
+            let decoder = Decoder::new(wire_length(*length, exchange.frames()));
+            let mut flow = Flow::new(head, decoder, chunked);
             match flow.load(exchange.inbox()) {
                 Ok(()) => return self.send_upstream(client, answer, flow, framed).await,
                 Err(error) => answer = self.refuse(&Error::BadAnswer(error)),
@@ -465,15 +531,21 @@ impl<'a> Session<'a> {
     }
 
     /// Sends the backend's answer as it comes.
-    async fn send_upstream<I: Stream>(
+    async fn send_upstream<I: Downstream>(
         mut self,
         client: &mut Client<I>,
         answer: Answer,
         mut flow: Flow,
         framed: Framed,
     ) -> After {
-        let Content::Upstream { mut exchange, keep, .. } = answer.content else { return After::Close };
-        self.count(answer.head.status);
+        let Answer { mut head, content } = answer;
+        let Content::Upstream { mut exchange, keep, .. } = content else { return After::Close };
+        self.count(head.status);
+        if let Framed::Apart { is_last } = framed
+            && self.tell(client, &mut head, is_last).is_err()
+        {
+            return After::Close;
+        }
         let idle = self.idle();
         let sent = exchange.transfer(client, &mut flow, idle, self.buffers()).await;
         if let Some(entry) = &mut self.entry {
@@ -501,27 +573,37 @@ impl<'a> Session<'a> {
     }
 
     /// Sends an answer that is there as a whole.
-    async fn send_whole<I: Stream>(
+    async fn send_whole<I: Downstream>(
         mut self,
         client: &mut Client<I>,
         mut head: ResponseHead,
         body: &[u8],
     ) -> After {
         // An answer that was given without looking at the body.
-        let is_read = is_whole(self.body, &mut client.inbox, self.buffers());
+        let is_read = client.io.frames() || is_whole(self.body, &mut client.inbox, self.buffers());
         self.close |= !is_read;
         head.fields.remove(Known::ContentLength);
         let has_body = !matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        if has_body {
+        if has_body && self.counted.is_none() {
             let mut digits = [0; 20];
             head.fields.append_known(Known::ContentLength, decimal(body.len(), &mut digits));
         }
         self.count(head.status);
-        let mut text = self.answer_head(&head, Framed::AsIs);
         let sent = if has_body && !self.is_head { body } else { &[] };
-        text.extend_from_slice(sent);
-        let written = self.write_all(client, &text).await;
-        self.buffers().put_text(text);
+        let written = if client.io.frames() {
+            let told = self.tell(client, &mut head, sent.is_empty());
+            client.io.ends_after(sent.len());
+            match told {
+                Ok(()) => self.write_all(client, sent).await,
+                Err(error) => Err(error),
+            }
+        } else {
+            let mut text = self.answer_head(&head, Framed::AsIs);
+            text.extend_from_slice(sent);
+            let written = self.write_all(client, &text).await;
+            self.buffers().put_text(text);
+            written
+        };
         if let Some(entry) = &mut self.entry {
             entry.sent = sent.len() as u64;
             entry.broke_off = written.is_err();
@@ -536,29 +618,52 @@ impl<'a> Session<'a> {
 
     /// Opens the tunnel that follows a 101. Only now, with the backend's agreement in hand, may bytes
     /// that are not HTTP flow.
-    async fn switch<I: Stream>(
+    async fn switch<I: Downstream>(
         mut self,
         client: &mut Client<I>,
-        head: ResponseHead,
+        mut head: ResponseHead,
         exchange: Exchange,
     ) -> After {
         self.count(head.status);
-        let mut text = self.buffers().text();
-        write_status_line(head.status, &mut text);
-        head.fields.write(&mut text);
-        text.extend_from_slice(b"\r\n");
-        let written = self.write_all(client, &text).await;
-        self.buffers().put_text(text);
+        let written = if client.io.frames() {
+            // RFC 8441 §5: what HTTP/2 has no need of, and 200 for 101.
+            hop_by_hop::strip(&mut head.fields);
+            head.fields.remove(Known::SecWebSocketAccept);
+            head.status = StatusCode::OK;
+            self.tell(client, &mut head, false)
+        } else {
+            let mut text = self.buffers().text();
+            write_status_line(head.status, &mut text);
+            head.fields.write(&mut text);
+            text.extend_from_slice(b"\r\n");
+            let written = self.write_all(client, &text).await;
+            self.buffers().put_text(text);
+            written
+        };
         let (Ok(()), Some(route)) = (written, self.route.take()) else { return After::Close };
-        let (side, _seat) = exchange.into_tunnel(&mut client.inbox, self.buffers());
+        let Some((side, _seat)) = exchange.into_tunnel(&mut client.inbox, self.buffers()) else {
+            return After::Close;
+        };
         After::Tunnel(route, tunnel::Upstream { side, _seat }, Line::Request(self.entry.take()))
     }
 
     /// Decides how the client sees the end of the body, and says so in the head.
-    fn frame(&mut self, head: &mut ResponseHead, length: BodyLength, is_sent: bool) -> Framed {
+    fn frame(
+        &mut self,
+        head: &mut ResponseHead,
+        length: BodyLength,
+        is_sent: bool,
+        is_apart: bool,
+    ) -> Framed {
         // The rest of the request may never be read.
         self.close |= !is_sent;
         match length {
+            _ if is_apart => {
+                if head.status == StatusCode::NO_CONTENT {
+                    head.fields.remove(Known::ContentLength);
+                }
+                Framed::Apart { is_last: length == BodyLength::None }
+            }
             BodyLength::None => {
                 let keeps = self.is_head || head.status == StatusCode::NOT_MODIFIED;
                 if head.status == StatusCode::NO_CONTENT {
@@ -577,6 +682,19 @@ impl<'a> Session<'a> {
                 Framed::UntilClose
             }
         }
+    }
+
+    /// Tells the head of an answer to a client whose answers are framed apart from their bytes.
+    fn tell<I: Downstream>(
+        &self,
+        client: &mut Client<I>,
+        head: &mut ResponseHead,
+        is_last: bool,
+    ) -> Result<(), Error> {
+        if head.fields.get_named(b"date").is_none() {
+            self.connection.worker.date.add(&mut head.fields);
+        }
+        client.io.send_head(head, is_last).map_err(|_| Error::ClientGone)
     }
 
     /// The head of an answer, up to its empty line and with it.
@@ -637,6 +755,10 @@ impl<'a> Session<'a> {
         self.close |= error.is_of_client();
         tracing::debug!(request_id = %self.id, %error, "answered by the gateway");
         let (head, body) = answer::answer(error);
+        if self.is_grpc {
+            self.counted = Some(head.status);
+            return Answer { head: grpc::answer(code, head.fields), content: Content::Whole(Bytes::new()) };
+        }
         Answer { head, content: Content::Whole(body) }
     }
 
@@ -646,6 +768,7 @@ impl<'a> Session<'a> {
 
     /// Counts the answer.
     fn count(&mut self, status: StatusCode) {
+        let status = self.counted.unwrap_or(status);
         if let Some(route) = &self.route {
             route.metrics.answered(status);
             route.metrics.duration.record(self.began.elapsed());
@@ -665,6 +788,29 @@ enum Framed {
     Chunked,
     /// By the end of the connection: to HTTP/1.0.
     UntilClose,
+    /// By what carries it: of HTTP/2. Whether the head is all of it.
+    Apart {
+        is_last: bool,
+    },
+}
+
+/// How the body of a request over HTTP/2 ends: where its head does not end it and tells no length, its
+/// stream does.
+fn framed_body(told: BodyLength, head: &RequestHead, stream: &impl Downstream) -> BodyLength {
+    let is_open = !stream.opens_tunnel() && !stream.is_at_end();
+    match told {
+        _ if !is_open => BodyLength::None,
+        BodyLength::None if !head.fields.has(Known::ContentLength) => BodyLength::Chunked,
+        told => told,
+    }
+}
+
+/// How a body ends for who reads it: where it is framed apart from its bytes, with them.
+fn wire_length(length: BodyLength, is_apart: bool) -> BodyLength {
+    match length {
+        BodyLength::Exact(_) | BodyLength::Chunked if is_apart => BodyLength::UntilClose,
+        length => length,
+    }
 }
 
 /// A protocol change that was asked for.

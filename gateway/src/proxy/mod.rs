@@ -6,6 +6,7 @@
 mod access;
 mod answer;
 mod arrival;
+mod carrier;
 mod client;
 mod conn;
 mod cut;
@@ -13,6 +14,8 @@ mod date;
 mod exchange;
 mod flow;
 mod goal;
+mod grpc;
+mod h2;
 mod http;
 mod secure;
 mod stream;

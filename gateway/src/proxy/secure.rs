@@ -3,8 +3,8 @@
 use super::{answer, arrival::Arrival, conn::linger, stream::ClientStream, worker::Worker};
 use crate::{
     metrics::Counter,
-    snapshot::Listener,
-    tls::{HandshakeError, Terminator},
+    snapshot::{Listener, Mode},
+    tls::{Carries, HandshakeError, Terminator},
 };
 use std::{cell::Cell, rc::Rc};
 use tokio::{net::TcpStream, time::timeout};
@@ -108,7 +108,12 @@ pub(super) async fn secure(
         handshakes.count(Handshake::Busy);
         return None;
     };
-    let result = timeout(listener.handshake_deadline, tls.accept(stream, Rc::clone(&worker.buffers))).await;
+    let carries = match listener.modes.of(arrival.port) {
+        Mode::Http(_) => Carries::Requests,
+        Mode::Tcp(_) => Carries::Bytes,
+    };
+    let accepting = tls.accept(stream, carries, Rc::clone(&worker.buffers));
+    let result = timeout(listener.handshake_deadline, accepting).await;
     drop(running);
     let how = match &result {
         Ok(Ok(stream)) if stream.is_resumed() => Handshake::Resumed,

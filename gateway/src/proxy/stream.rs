@@ -29,6 +29,11 @@ impl ClientStream {
         }
     }
 
+    /// Whether HTTP/2 was agreed on already.
+    pub(super) fn speaks_http2(&self) -> bool {
+        matches!(self, Self::Tls(stream) if stream.speaks_http2())
+    }
+
     /// Tells the client that this is an orderly end, where that needs words. It does not wait.
     pub(super) fn say_goodbye(&mut self) {
         match self {

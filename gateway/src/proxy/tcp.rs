@@ -4,7 +4,7 @@ use super::{
     answer::Error,
     arrival::Arrival,
     stream::ClientStream,
-    tunnel::{Line, Tunnel, Upstream},
+    tunnel::{Course, Line, Tunnel, Upstream},
     worker::Worker,
 };
 use crate::{
@@ -44,7 +44,7 @@ pub(super) async fn serve(
             let line = Line::Connection { client, route: Arc::clone(&route.name), began };
             let upstream = Upstream { side: Side { io, early: Bytes::new() }, _seat };
             let client = Side { io: stream, early: Bytes::new() };
-            Some(Tunnel::new(client, upstream, &route, line, worker, guard))
+            Some(Tunnel::new(client, Course::new(upstream, &route, line, worker, guard)))
         }
         // What a VM does not listen on is its owner's to know.
         Err(error) if !error.is_of_backend() => {

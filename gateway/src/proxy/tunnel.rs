@@ -10,6 +10,7 @@ use super::{
 use crate::{
     drain::Guard,
     ids::ClientAddr,
+    io::Stream,
     metrics::{Counter, Gauge},
     relay::{Counters, End, Means, Side, relay},
     snapshot::LocalRoute,
@@ -26,6 +27,12 @@ use tokio::{net::TcpStream, time::Instant};
 #[derive(Debug)]
 pub struct Tunnel {
     client: Side<ClientStream>,
+    course: Course,
+}
+
+/// A tunnel without its client.
+#[derive(Debug)]
+pub(super) struct Course {
     upstream: Upstream,
     idle: Duration,
     open: Gauge,
@@ -53,8 +60,18 @@ pub(super) enum Line {
 }
 
 impl Tunnel {
+    pub(super) fn new(client: Side<ClientStream>, course: Course) -> Self {
+        Self { client, course }
+    }
+
+    /// Relays until both sides are done.
+    pub async fn run(self) {
+        self.course.run(self.client).await;
+    }
+}
+
+impl Course {
     pub(super) fn new(
-        client: Side<ClientStream>,
         upstream: Upstream,
         route: &LocalRoute,
         line: Line,
@@ -62,7 +79,6 @@ impl Tunnel {
         guard: Guard,
     ) -> Self {
         Self {
-            client,
             upstream,
             idle: route.timeouts.tunnel,
             open: route.metrics.tunnels.clone(),
@@ -75,8 +91,8 @@ impl Tunnel {
     }
 
     /// Relays until both sides are done.
-    pub async fn run(self) {
-        let Self { client, upstream, idle, open, sent, received, line, worker, _guard } = self;
+    pub(super) async fn run(self, client: Side<impl Stream>) {
+        let Self { upstream, idle, open, sent, received, line, worker, _guard } = self;
         let _open = Open::new(open);
         let counters = Counters { sent: &sent, received: &received };
         let means = Means { buffers: &worker.buffers, turns: &worker.turns };

@@ -2,10 +2,12 @@
 
 use crate::{
     http1::{HeadLimits, parse_response},
+    http2,
     metrics::{Counter, Gauge, Metrics, names},
     snapshot::{HealthCheck, Question, Snapshot},
     upstream::{self, Server},
 };
+use http::StatusCode;
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -176,11 +178,21 @@ async fn ask(server: &Server, question: &Question) -> Result<(), String> {
             .await
             .map_err(|cause| cause.to_string())?;
         match &question.path {
+            Some(path) if question.over_http2 => {
+                let head = http2::get(stream, &question.host, path, HEADS).await;
+                verdict(head.map_err(|error| format!("the exchange broke off: {error}"))?.status)
+            }
             Some(path) => get(stream, path, &question.host).await,
             None => Ok(()),
         }
     };
     timeout(question.timeout, asking).await.unwrap_or_else(|_| Err("no answer in time".to_owned()))
+}
+
+/// What an answer says of a server.
+fn verdict(status: StatusCode) -> Result<(), String> {
+    let works = status.is_success() || status.is_redirection();
+    if works { Ok(()) } else { Err(format!("it answered {status}")) }
 }
 
 async fn get(mut stream: TcpStream, path: &str, host: &str) -> Result<(), String> {
@@ -193,8 +205,7 @@ async fn get(mut stream: TcpStream, path: &str, host: &str) -> Result<(), String
     loop {
         match parse_response(&answer, HEADS) {
             Ok(Some((head, length))) if head.status.is_informational() => drop(answer.drain(..length)),
-            Ok(Some((head, _))) if head.status.is_success() || head.status.is_redirection() => return Ok(()),
-            Ok(Some((head, _))) => return Err(format!("it answered {}", head.status)),
+            Ok(Some((head, _))) => return verdict(head.status),
             Ok(None) => {
                 if stream.read_buf(&mut answer).await.map_err(broke_off)? == 0 {
                     return Err("the connection was closed without an answer".to_owned());
@@ -215,6 +226,7 @@ mod tests {
         let question = Question {
             path: None,
             host: String::new(),
+            over_http2: false,
             interval: Duration::from_secs(1),
             timeout: Duration::from_secs(1),
             healthy: 2,

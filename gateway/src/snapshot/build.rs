@@ -16,7 +16,7 @@ use crate::{
     ports::PortSet,
     route::{Conditions, HostPattern, PathPattern, PatternError, Table},
     tls::Terminator,
-    upstream::{Backend, Balance, Ejection, Limits, Server, Settings},
+    upstream::{Backend, Balance, Ejection, Limits, Protocol, Server, Settings},
 };
 use http::{HeaderName, HeaderValue, StatusCode};
 use ipnet::IpNet;
@@ -96,6 +96,7 @@ pub async fn build(
         tickets: tls.tickets,
         handshakes: config.limits.handshakes as usize,
         heads: head_limits(config),
+        http2_streams: config.limits.http2_streams,
         log: config.log.clone(),
         admin: config.admin.address.as_ref().map(|address| match address.get_ref() {
             AdminAddress::Unix(path) => AdminAddress::Unix(inputs.base.join(path)),
@@ -279,6 +280,11 @@ impl Backends<'_> {
 fn settings(name: &str, servers: Vec<Server>, declared: &config::Backend) -> Settings {
     let config::BackendLimits { connections, pending, wait } = declared.limits;
     Settings {
+        protocol: match declared.protocol {
+            config::BackendProtocol::Http1 => Protocol::Http1,
+            config::BackendProtocol::H2c => Protocol::H2c,
+            config::BackendProtocol::Auto => Protocol::Auto,
+        },
         name: name.to_owned(),
         servers,
         balance: match declared.balance {

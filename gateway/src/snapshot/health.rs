@@ -3,7 +3,7 @@
 use crate::{
     config,
     proxy_protocol::Version,
-    upstream::{Backend, Member, Server},
+    upstream::{Backend, Member, Protocol, Server},
 };
 use std::{sync::Arc, time::Duration};
 
@@ -27,6 +27,8 @@ pub struct Question {
     pub path: Option<String>,
     /// Host that is asked for.
     pub host: String,
+    /// Whether it is asked over HTTP/2.
+    pub over_http2: bool,
     /// From the end of one question to the next.
     pub interval: Duration,
     /// How long an answer may take.
@@ -55,6 +57,7 @@ impl HealthCheck {
                 question: Question {
                     path: health.path.as_ref().map(|path| path.get_ref().clone()),
                     host: host.unwrap_or_else(|| server.to_string()),
+                    over_http2: backend.settings.protocol == Protocol::H2c,
                     interval: health.interval.get(),
                     timeout: health.timeout.get(),
                     healthy: health.healthy,

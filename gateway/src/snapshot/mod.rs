@@ -67,6 +67,8 @@ pub struct Snapshot {
     pub handshakes: usize,
     /// Limits of the heads of requests.
     pub heads: HeadLimits,
+    /// Requests at a time on one connection of HTTP/2.
+    pub http2_streams: u32,
     /// What is logged.
     pub log: Log,
     /// Where operators look, where the file says so.

@@ -5,7 +5,7 @@ use super::{Files, Snapshot};
 use crate::{
     config::{self, Diagnostic, ProxyHeader, Resolve, Spanned},
     proxy_protocol::Version,
-    upstream::{Balance, Ejection, Settings},
+    upstream::{Balance, Ejection, Protocol, Settings},
     vms::{Dns, Known, Table, Terms, Vms},
 };
 use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
@@ -35,6 +35,8 @@ pub(super) fn settings(name: &str, keep: usize, keep_for: Duration, header: Prox
         name: name.to_owned(),
         servers: Vec::new(),
         balance: Balance::RoundRobin,
+        // gRPC over HTTP/2, everything else over HTTP/1.
+        protocol: Protocol::Auto,
         keep,
         keep_for,
         // There is no other to turn to.

@@ -32,16 +32,19 @@ enum Guess {
     No,
 }
 
+type Probe = fn(&[u8]) -> Guess;
+
+const PROBES: [(Probe, Protocol); 4] = [
+    (probes::ssh, Protocol::Ssh),
+    (probes::tls, Protocol::Tls),
+    // Before HTTP/1: its preface looks like a request line, and is none.
+    (probes::http2, Protocol::Http2),
+    (probes::http1, Protocol::Http1),
+];
+
 /// Tells the protocol; none while more bytes could still make a difference.
 pub fn look(bytes: &[u8]) -> Option<Protocol> {
-    let probes: [(fn(&[u8]) -> Guess, Protocol); 4] = [
-        (probes::ssh, Protocol::Ssh),
-        (probes::tls, Protocol::Tls),
-        // Before HTTP/1: its preface looks like a request line, and is none.
-        (probes::http2, Protocol::Http2),
-        (probes::http1, Protocol::Http1),
-    ];
-    for (probe, protocol) in probes {
+    for (probe, protocol) in PROBES {
         match probe(bytes) {
             Guess::Match => return Some(protocol),
             Guess::More => return None,

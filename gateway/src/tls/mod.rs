@@ -17,10 +17,10 @@ pub use connector::{Connector, connector};
 pub use dial::{DialError, DialedStream, Roots, RootsError, ServerName};
 pub use names::{Certificates, Entry};
 pub use stream::ServerStream;
+pub use terminator::{Carries, HandshakeError, Terminator, Tickets};
 
 use names::Asked;
 use stream::Trouble;
-pub use terminator::{HandshakeError, Terminator, Tickets};
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use std::sync::{Arc, LazyLock};

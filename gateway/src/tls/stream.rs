@@ -3,7 +3,7 @@
 //! rustls gets what came, and gives what is to go, in the worker's own buffers: a connection that
 //! carries nothing holds none, and a read or a write is one system call for many records.
 
-use super::{Asked, names};
+use super::{Asked, names, terminator::HTTP2};
 use crate::io::{Buffers, Stream};
 use rustls::{
     Error, ServerConfig,
@@ -97,9 +97,9 @@ impl ServerStream {
         self.asked.as_ref()?.name.as_deref()
     }
 
-    /// The protocol that was agreed on (RFC 7301).
-    pub fn protocol(&self) -> Option<&[u8]> {
-        self.tls.alpn_protocol()
+    /// Whether HTTP/2 was agreed on (RFC 7301).
+    pub fn speaks_http2(&self) -> bool {
+        self.tls.alpn_protocol() == Some(HTTP2)
     }
 
     /// Whether an earlier session goes on.

@@ -10,13 +10,26 @@ use rustls::{
 use std::{future::poll_fn, io, rc::Rc, sync::Arc};
 use tokio::net::TcpStream;
 
-/// Protocols that are agreed on (RFC 7301), the preferred one first.
-const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
+/// HTTP/2, as it is agreed on (RFC 9113 §3.2).
+pub(super) const HTTP2: &[u8] = b"h2";
+
+/// HTTP/1.1, as it is agreed on.
+const HTTP1: &[u8] = b"http/1.1";
+
+/// What a listener carries: which protocols are agreed on (RFC 7301).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carries {
+    /// HTTP/2 where the client has it, else HTTP/1.1.
+    Requests,
+    /// What is spoken is between the client and the backend, which is not asked.
+    Bytes,
+}
 
 /// What a listener needs to speak TLS.
 #[derive(Debug)]
 pub struct Terminator {
-    config: Arc<ServerConfig>,
+    of_requests: Arc<ServerConfig>,
+    of_bytes: Arc<ServerConfig>,
 }
 
 /// The keys of session tickets (RFC 5077, RFC 8446 §4.6.1): a client that comes back needs no full
@@ -68,8 +81,11 @@ impl Terminator {
         config.ticketer = Arc::clone(&tickets.0);
         // Tickets are all there is to sessions: nothing is kept for a client that may never come back.
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.alpn_protocols = PROTOCOLS.iter().map(|protocol| protocol.to_vec()).collect();
-        Ok(Self { config: Arc::new(config) })
+        config.alpn_protocols = vec![HTTP1.to_vec()];
+        let of_bytes = Arc::new(config.clone());
+        // The preferred one first.
+        config.alpn_protocols = vec![HTTP2.to_vec(), HTTP1.to_vec()];
+        Ok(Self { of_requests: Arc::new(config), of_bytes })
     }
 
     /// Shakes hands. Who calls this sets the deadline.
@@ -79,9 +95,14 @@ impl Terminator {
     pub async fn accept(
         &self,
         socket: TcpStream,
+        carries: Carries,
         buffers: Rc<Buffers>,
     ) -> Result<ServerStream, HandshakeError> {
-        let stream = ServerStream::new(Arc::clone(&self.config), socket, buffers);
+        let config = match carries {
+            Carries::Requests => &self.of_requests,
+            Carries::Bytes => &self.of_bytes,
+        };
+        let stream = ServerStream::new(Arc::clone(config), socket, buffers);
         let mut stream = stream.map_err(HandshakeError::Failed)?;
         let error = match poll_fn(|cx| stream.poll_handshake(cx)).await {
             Ok(()) => return Ok(stream),

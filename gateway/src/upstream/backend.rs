@@ -30,6 +30,8 @@ pub struct Settings {
     pub name: String,
     /// At least one.
     pub servers: Vec<Server>,
+    /// What is spoken with them.
+    pub protocol: Protocol,
     /// How one of them is chosen.
     pub balance: Balance,
     /// How many unused connections a worker keeps, for each server.
@@ -42,6 +44,17 @@ pub struct Settings {
     pub limits: Option<Limits>,
     /// The PROXY header that connections begin with, where they do. They are then their client's alone.
     pub proxy_protocol: Option<proxy_protocol::Version>,
+}
+
+/// What is spoken with servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2, without TLS and without asking first.
+    H2c,
+    /// HTTP/2 for gRPC, HTTP/1.1 for everything else.
+    Auto,
 }
 
 /// How a server is chosen.
@@ -212,6 +225,7 @@ impl Settings {
         Self {
             name: "test".to_owned(),
             servers: servers.iter().filter_map(|server| server.parse().ok()).collect(),
+            protocol: Protocol::Http1,
             balance: Balance::RoundRobin,
             keep: 1,
             keep_for: Duration::from_secs(60),

@@ -138,7 +138,10 @@ impl Shelf {
 mod tests {
     use super::super::Tries;
     use super::*;
-    use crate::metrics::{Metrics, names};
+    use crate::{
+        io::Stream as _,
+        metrics::{Metrics, names},
+    };
     use std::time::Duration;
     use tokio::net::TcpListener;
 
@@ -219,6 +222,7 @@ mod tests {
         let elsewhere: IpAddr = "127.0.0.1".parse().expect("an address");
         let pool = fleet(1).pool(&[elsewhere, here.ip()], here.port());
         let lease = pool.lease(&mut Tries::of_request(1, None), DEADLINE).await.expect("a connection");
-        assert_eq!(lease.io.peer_addr().expect("an address"), here);
+        let socket = lease.io.plain().expect("a socket");
+        assert_eq!(socket.peer_addr().expect("an address"), here);
     }
 }

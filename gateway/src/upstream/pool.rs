@@ -4,7 +4,7 @@
 //! only, and a request crosses no queue between tasks.
 
 use super::{
-    Backend, Cause, Limits, Member, PoolMetrics, Seat, Server, UpstreamError,
+    Backend, Cause, Io, Limits, Member, PoolMetrics, Seat, Server, UpstreamError,
     balance::Balancer,
     connect::{announce, cause, connect_any, open, within},
     fleet::Shelf,
@@ -12,7 +12,7 @@ use super::{
     queue::Full,
     seat::Room,
 };
-use crate::{metrics::Gauge, proxy_protocol::Ends};
+use crate::{http1::HeadLimits, http2::Client, metrics::Gauge, proxy_protocol::Ends};
 use smallvec::SmallVec;
 use std::{
     cell::{Cell, RefCell},
@@ -22,6 +22,8 @@ use std::{
 };
 use tokio::{
     net::TcpStream,
+    sync::Semaphore,
+    task::spawn_local,
     time::{Instant, timeout},
 };
 
@@ -43,6 +45,10 @@ pub struct Pool {
 struct Place {
     /// Connections that nobody uses; the last one was used last.
     idle: RefCell<Vec<Idle>>,
+    /// Connections of HTTP/2, whoever uses them.
+    shared: RefCell<Vec<(Option<Ends>, Client)>>,
+    /// One permit: opening another of them.
+    opening: Semaphore,
     /// Requests and tunnels under way.
     load: Rc<Cell<usize>>,
     /// Where its address must be looked up.
@@ -62,8 +68,8 @@ struct Idle {
 /// A connection in use, and where it belongs. Dropped, it is closed.
 #[derive(Debug)]
 pub struct Lease {
-    /// The connection.
-    pub io: TcpStream,
+    /// The connection, or the stream.
+    pub io: Io,
     seat: Seat,
     is_reused: bool,
     client: Option<Ends>,
@@ -78,13 +84,27 @@ pub struct Tries {
     been: SmallVec<[usize; 4]>,
     only_new: bool,
     client: Option<Ends>,
+    /// Where HTTP/2 is spoken: what the heads of answers may have.
+    http2: Option<HeadLimits>,
 }
 
 impl Tries {
     /// For a request: so many attempts, the first among them. Requests with the same key go to the
     /// same server, where the backend has it so.
     pub fn of_request(attempts: u32, key: Option<u64>) -> Self {
-        Self { key, left: attempts.saturating_sub(1), been: SmallVec::new(), only_new: false, client: None }
+        Self {
+            key,
+            left: attempts.saturating_sub(1),
+            been: SmallVec::new(),
+            only_new: false,
+            client: None,
+            http2: None,
+        }
+    }
+
+    /// The same, over HTTP/2, where the heads of answers may have this.
+    pub fn over_http2(self, heads: HeadLimits) -> Self {
+        Self { http2: Some(heads), ..self }
     }
 
     /// For a tunnel, which needs a connection that nobody had before.
@@ -110,6 +130,8 @@ impl Pool {
         let settings = &backend.settings;
         let place = |server: &Server| Place {
             idle: RefCell::default(),
+            shared: RefCell::default(),
+            opening: Semaphore::new(1),
             load: Rc::default(),
             name: server.has_name().then(Rc::default),
         };
@@ -155,13 +177,19 @@ impl Pool {
         tries: &mut Tries,
         deadline: Duration,
     ) -> Result<(TcpStream, Seat), UpstreamError> {
-        self.lease(tries, deadline).await.map(Lease::into_parts)
+        let lease = self.lease(tries, deadline).await?;
+        match lease.into_parts() {
+            (Io::Tcp(io), seat) => Ok((io, seat)),
+            // A tunnel asks for no stream.
+            (Io::Http2(_), _) => Err(self.error(None, Cause::Closed)),
+        }
     }
 
     /// Closes what is kept, and keeps nothing from now on: no new request will come.
     pub fn retire(&self) {
         self.is_retired.set(true);
-        for Place { idle, .. } in &self.places {
+        for Place { idle, shared, .. } in &self.places {
+            shared.take();
             idle.take().iter().for_each(|_| self.taken());
         }
     }
@@ -169,18 +197,21 @@ impl Pool {
     /// Closes connections that were idle for too long, or that the server closed.
     pub fn sweep(&self) {
         let now = Instant::now();
-        for Place { idle, .. } in &self.places {
+        let keep_for = self.backend.settings.keep_for;
+        for Place { idle, shared, .. } in &self.places {
+            let is_wanted = |(_, client): &mut (Option<Ends>, Client)| {
+                client.is_alive() && client.idle().is_none_or(|idle| idle < keep_for)
+            };
+            shared.borrow_mut().retain_mut(is_wanted);
             let before = idle.borrow().len();
-            idle.borrow_mut().retain(|idle| {
-                now.duration_since(idle.since) < self.backend.settings.keep_for && is_quiet(&idle.io)
-            });
+            idle.borrow_mut().retain(|idle| now.duration_since(idle.since) < keep_for && is_quiet(&idle.io));
             (idle.borrow().len()..before).for_each(|_| self.taken());
         }
     }
 
-    /// Whether it has no unused connection.
+    /// Whether it has no connection that waits for more.
     pub(super) fn is_bare(&self) -> bool {
-        self.places.iter().all(|place| place.idle.borrow().is_empty())
+        self.places.iter().all(|place| place.idle.borrow().is_empty() && place.shared.borrow().is_empty())
     }
 
     /// Whether this unused connection is still there.
@@ -294,7 +325,11 @@ impl Pool {
         if tries.only_new {
             return Err(seat);
         }
-        match self.take_idle(seat.server(), tries) {
+        let kept = match tries.http2 {
+            None => self.take_idle(seat.server(), tries).map(Io::Tcp),
+            Some(_) => self.take_stream(seat.server(), tries),
+        };
+        match kept {
             Some(io) => Ok(Lease { io, seat, is_reused: true, client: tries.client, pool: Rc::clone(self) }),
             None => Err(seat),
         }
@@ -317,6 +352,47 @@ impl Pool {
         }
     }
 
+    /// A stream of a connection that has room for one.
+    fn take_stream(&self, server: usize, tries: &Tries) -> Option<Io> {
+        let mut shared = self.places.get(server)?.shared.borrow_mut();
+        let is_everybodys = self.backend.settings.proxy_protocol.is_none();
+        let (_, client) = shared.iter_mut().find_map(|(owner, client)| {
+            ((is_everybodys || *owner == tries.client) && client.has_room()).then_some(((), client))
+        })?;
+        self.metrics.reused.inc();
+        Some(Io::Http2(Box::new(client.call())))
+    }
+
+    /// A connection that is new to this request: its own, or one that is shared.
+    async fn connect(&self, server: usize, tries: &Tries, deadline: Duration) -> Result<(Io, bool), Cause> {
+        let Some(heads) = tries.http2 else {
+            return self.dial(server, tries.client, deadline).await.map(|io| (Io::Tcp(io), false));
+        };
+        let Some(place) = self.places.get(server) else { return Err(Cause::Refused) };
+        // One at a time: the others share what it opens.
+        let opening = timeout(deadline, place.opening.acquire()).await;
+        let _opening = opening.map_err(|_| Cause::ConnectTimeout)?;
+        if let Some(io) = self.take_stream(server, tries) {
+            return Ok((io, true));
+        }
+        let io = self.dial(server, tries.client, deadline).await?;
+        let greeted = timeout(deadline, Client::greet(io, heads)).await.map_err(|_| Cause::ConnectTimeout)?;
+        let (client, driver) = greeted.map_err(|error| Cause::Exchange(error.into()))?;
+        let call = client.call();
+        let mut shared = place.shared.borrow_mut();
+        shared.retain_mut(|(_, client)| client.is_alive());
+        if !self.is_retired.get() {
+            shared.push((tries.client, client));
+        }
+        // It ends with its connection, which nobody holds longer than the pool and its requests.
+        spawn_local(async move {
+            if let Err(error) = driver.run().await {
+                tracing::debug!(%error, "a connection to a backend ended");
+            }
+        });
+        Ok((Io::Http2(Box::new(call)), false))
+    }
+
     /// A new connection to the server of this seat; then whatever there is to the others.
     async fn open(
         self: &Rc<Self>,
@@ -337,10 +413,10 @@ impl Pool {
                 },
             };
             let server = seat.server();
-            let cause = match self.dial(server, tries.client, deadline).await {
-                Ok(io) => {
+            let cause = match self.connect(server, tries, deadline).await {
+                Ok((io, is_reused)) => {
                     let client = tries.client;
-                    return Ok(Lease { io, seat, is_reused: false, client, pool: Rc::clone(self) });
+                    return Ok(Lease { io, seat, is_reused, client, pool: Rc::clone(self) });
                 }
                 Err(cause) => cause,
             };
@@ -547,6 +623,8 @@ impl Lease {
     /// Gives the connection back, to be used again: nothing on it is unread or unanswered.
     pub fn keep(self) {
         let Self { io, seat, client, pool, .. } = self;
+        // A stream is over; its connection stays where it is.
+        let Io::Tcp(io) = io else { return };
         let Some(Place { idle, .. }) = pool.places.get(seat.server()) else { return };
         if pool.is_retired.get() {
             return;
@@ -571,7 +649,7 @@ impl Lease {
     }
 
     /// The connection, and its place on the server, without the pool that they came from.
-    pub fn into_parts(self) -> (TcpStream, Seat) {
+    pub fn into_parts(self) -> (Io, Seat) {
         (self.io, self.seat)
     }
 

@@ -8,6 +8,7 @@ pub(crate) mod authority;
 pub(crate) mod body;
 pub(crate) mod configuration;
 pub(crate) mod cookie;
+pub(crate) mod downgrade;
 pub(crate) mod forwarding;
 pub(crate) mod handshake;
 pub(crate) mod hop_by_hop;

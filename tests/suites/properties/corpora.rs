@@ -29,6 +29,11 @@ fn answers() {
 }
 
 #[test]
+fn heads_of_http2() {
+    all("downgrade", checks::downgrade::check);
+}
+
+#[test]
 fn bodies() {
     all("body", checks::body::check);
 }

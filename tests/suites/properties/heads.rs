@@ -42,6 +42,25 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn what_http2_lets_through_is_one_message_of_http1(
+        method in prop_oneof![4 => select(&["GET", "POST", "OPTIONS", "CONNECT"][..]).prop_map(str::to_owned), 1 => "[!-~ ]{0,40}"],
+        authority in prop_oneof![3 => host(), 1 => Just(Vec::new())],
+        path in prop_oneof![3 => "/[ -~]{0,20}", 1 => "[\\x00-\\xff]{0,10}"],
+        lines in vec(prop_oneof!["[a-z-]{1,8}:[ -~\\t]{0,12}", "(cookie|host|content-length|te):[ -~]{0,8}", "[\\x00-\\xff]{0,12}"], 0..5),
+    ) {
+        let mut bytes = [method.as_bytes(), b"\n", &authority, b"\n", path.as_bytes()].concat();
+        for line in lines {
+            bytes.push(b'\n');
+            bytes.extend_from_slice(line.as_bytes());
+        }
+        checks::downgrade::check(&bytes);
+    }
+}
+
 const TARGETS: [&str; 5] = [
     "http://example.com",
     "http://example.com:8080/x",

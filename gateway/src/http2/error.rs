@@ -1,0 +1,57 @@
+//! Why a stream, or its connection, ended.
+
+use h2::Reason;
+use std::{fmt, io};
+
+/// Why a stream, or its connection, ended.
+#[derive(Debug, thiserror::Error)]
+#[error("{inner}")]
+pub struct Error {
+    #[source]
+    inner: h2::Error,
+}
+
+/// What is known of a request whose stream has failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gone {
+    /// The other side says that it has done nothing about it (RFC 9113 §8.7).
+    Unprocessed,
+    /// The other side ended the stream.
+    Reset,
+    /// The connection ended.
+    Connection,
+}
+
+impl Error {
+    /// What the error says about the request.
+    pub fn gone(&self) -> Gone {
+        let reason = self.inner.reason();
+        let is_remote = self.inner.is_remote();
+        if is_remote && self.inner.is_go_away() && reason == Some(Reason::NO_ERROR) {
+            return Gone::Unprocessed;
+        }
+        match (self.inner.is_reset(), reason) {
+            (true, Some(Reason::REFUSED_STREAM)) if is_remote => Gone::Unprocessed,
+            (true, _) => Gone::Reset,
+            (false, _) => Gone::Connection,
+        }
+    }
+}
+
+impl From<h2::Error> for Error {
+    fn from(inner: h2::Error) -> Self {
+        Self { inner }
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = if error.inner.is_reset() { io::ErrorKind::ConnectionReset } else { io::ErrorKind::Other };
+        Self::new(kind, error)
+    }
+}
+
+/// An error of this side: a stream was used for what it cannot do.
+pub(super) fn misused(what: impl fmt::Display) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, what.to_string())
+}

@@ -1,0 +1,253 @@
+//! The server's side of a connection: requests of a client, each with a stream of its own.
+
+use super::{
+    CLIENT_WINDOW, SEND_BUFFER, STREAM_WINDOW,
+    body::Body,
+    error::{Error, misused},
+    head, list_size,
+    watch::{Flood, Watched},
+};
+use crate::{
+    http1::{HeadLimits, Malformed},
+    io::Stream,
+    message::{Fields, RequestHead, ResponseHead},
+};
+use bytes::Bytes;
+use data_encoding::BASE64;
+use h2::{Reason, RecvStream, ext::Protocol, server};
+use http::{Method, Request};
+use std::{
+    fmt, io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Streams that a client may reset before the gateway has looked at them (CVE-2023-44487).
+const RESETS_UNSEEN: usize = 64;
+
+/// Streams that a client may make h2 reset by what it sends on them (CVE-2025-8671).
+const RESETS_PROVOKED: usize = 64;
+
+/// What a client may do with its connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    /// Requests at a time.
+    pub streams: u32,
+    /// What their heads may have.
+    pub heads: HeadLimits,
+}
+
+/// The server's side of a connection.
+pub struct Server<I> {
+    connection: server::Connection<Watched<I>, Bytes>,
+    flood: Flood,
+}
+
+/// A request that has come.
+#[derive(Debug)]
+pub struct Incoming {
+    /// Its head, or what is wrong with it.
+    pub head: Result<RequestHead, Malformed>,
+    /// The stream that its answer goes to.
+    pub stream: ServerStream,
+}
+
+/// A request's stream: reading gives its body, and what is written is the body of its answer.
+pub struct ServerStream {
+    respond: Option<server::SendResponse<Bytes>>,
+    body: Body,
+    opens_tunnel: bool,
+}
+
+impl<I: Stream> Server<I> {
+    /// Greets a client, whose connection begins with bytes that were read already.
+    ///
+    /// # Errors
+    /// Fails where the client speaks something else.
+    pub async fn greet(io: I, early: Bytes, terms: Terms) -> Result<Self, Error> {
+        let flood = Flood::default();
+        let watched = Watched::new(io, early, flood.clone());
+        let mut builder = server::Builder::new();
+        builder
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CLIENT_WINDOW)
+            .max_concurrent_streams(terms.streams)
+            .max_header_list_size(list_size(terms.heads))
+            .max_send_buffer_size(SEND_BUFFER)
+            .max_pending_accept_reset_streams(RESETS_UNSEEN)
+            .max_local_error_reset_streams(Some(RESETS_PROVOKED))
+            .enable_connect_protocol();
+        let connection = builder.handshake(watched).await?;
+        Ok(Self { connection, flood })
+    }
+
+    /// The next request; none once the connection has ended. What streams have to say leaves while
+    /// this is polled.
+    ///
+    /// # Errors
+    /// Fails where the client broke the protocol, or went away within it.
+    pub fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+        heads: HeadLimits,
+    ) -> Poll<Option<Result<Incoming, Error>>> {
+        let Some(next) = ready!(self.connection.poll_accept(cx)) else { return Poll::Ready(None) };
+        let incoming = next.map_err(Error::from).map(|(request, respond)| incoming(request, respond, heads));
+        Poll::Ready(Some(incoming))
+    }
+
+    /// Whether the client sent too much that is of no use.
+    pub fn is_flooded(&self) -> bool {
+        self.flood.is_one()
+    }
+
+    /// Takes no further requests, and ends once those that run have (RFC 9113 §6.8).
+    pub fn retire(&mut self) {
+        self.connection.graceful_shutdown();
+    }
+
+    /// Ends the connection for a client that asks too much (RFC 9113 §7).
+    pub fn calm(&mut self) {
+        self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+    }
+
+    /// Ready once the connection has ended; what it has to say leaves meanwhile.
+    pub fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.connection.poll_closed(cx).map(|_| ())
+    }
+}
+
+impl<I> fmt::Debug for Server<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("flood", &self.flood).finish_non_exhaustive()
+    }
+}
+
+fn incoming(
+    request: Request<RecvStream>,
+    respond: server::SendResponse<Bytes>,
+    heads: HeadLimits,
+) -> Incoming {
+    let (parts, recv) = request.into_parts();
+    let protocol = parts.extensions.get::<Protocol>().map(Protocol::as_str);
+    let opens_tunnel = parts.method == Method::CONNECT && protocol == Some("websocket");
+    let key = opens_tunnel.then(websocket_key);
+    let head = head::request_head(&parts, key.as_deref(), heads);
+    Incoming {
+        head,
+        stream: ServerStream { respond: Some(respond), body: Body::receiving(recv), opens_tunnel },
+    }
+}
+
+/// RFC 6455 §4.1: sixteen bytes of chance, which HTTP/2 does not need (RFC 8441 §5.1) and HTTP/1 does.
+fn websocket_key() -> String {
+    let mut bytes = [0; 16];
+    // Its purpose is that no cache answers; one that could be guessed does as well.
+    let _ = getrandom::fill(&mut bytes);
+    BASE64.encode(&bytes)
+}
+
+impl ServerStream {
+    /// The bodies.
+    pub fn body(&mut self) -> &mut Body {
+        &mut self.body
+    }
+
+    /// Whether all of the request has been read.
+    pub fn is_at_end(&self) -> bool {
+        self.body.is_at_end()
+    }
+
+    /// Whether the request is a CONNECT to a protocol (RFC 8441): what follows its head is that.
+    pub fn opens_tunnel(&self) -> bool {
+        self.opens_tunnel
+    }
+
+    /// Whether an answer has been sent to its end.
+    pub fn has_ended(&self) -> bool {
+        self.body.has_ended()
+    }
+
+    /// Sends an answer before the answer (1xx).
+    ///
+    /// # Errors
+    /// Fails where the stream is gone.
+    pub fn send_interim(&mut self, head: &ResponseHead) -> io::Result<()> {
+        let response = head::response(head).map_err(misused)?;
+        let Some(respond) = &mut self.respond else { return Err(misused("the answer was sent")) };
+        Ok(respond.send_informational(response).map_err(Error::from)?)
+    }
+
+    /// Sends the answer's head.
+    ///
+    /// # Errors
+    /// Fails where the stream is gone.
+    pub fn send_head(&mut self, head: &ResponseHead, is_last: bool) -> io::Result<()> {
+        let response = head::response(head).map_err(misused)?;
+        let Some(mut respond) = self.respond.take() else { return Err(misused("the answer was sent")) };
+        let send = respond.send_response(response, is_last).map_err(Error::from)?;
+        self.body.send_over(send, is_last);
+        Ok(())
+    }
+
+    /// Ends the answer.
+    ///
+    /// # Errors
+    /// Fails where the stream is gone.
+    pub fn end(&mut self, trailers: Option<&Fields>) -> io::Result<()> {
+        self.body.end(trailers)
+    }
+
+    /// Ready when the client has given the request up, or the connection is gone.
+    pub fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.respond {
+            Some(respond) => respond.poll_reset(cx).map(|_| ()),
+            None => self.body.poll_reset(cx),
+        }
+    }
+
+    /// Ends the stream so that its client cannot take the answer for whole.
+    pub fn abort(&mut self) {
+        match &mut self.respond {
+            Some(respond) => respond.send_reset(Reason::INTERNAL_ERROR),
+            None => self.body.abort(Reason::INTERNAL_ERROR),
+        }
+    }
+}
+
+impl fmt::Debug for ServerStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerStream").field("opens_tunnel", &self.opens_tunnel).finish_non_exhaustive()
+    }
+}
+
+impl Stream for ServerStream {
+    fn reset(&self) {
+        // One that is dropped before its end is reset.
+    }
+}
+
+impl AsyncRead for ServerStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().body).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for ServerStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().body).poll_write(cx, data)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().body).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().body).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,261 @@
+//! Counts what comes over a connection without being of use (RFC 9113 §10.5): frames that cost work
+//! and carry neither heads nor bodies. h2 answers them one by one and has no limit on most of them.
+
+use crate::io::Stream;
+use bytes::{Buf as _, Bytes};
+use std::{
+    cell::Cell,
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::Instant,
+};
+
+/// Frames without use that may come one after the other.
+const CREDIT: u32 = 4096;
+
+/// The same for each second, on and on.
+const CREDIT_PER_SECOND: u32 = 128;
+
+/// What a frame of use earns: clients of streams send a window update and a ping with many of them.
+const CREDIT_PER_FRAME: u32 = 4;
+
+/// Bytes to the other side that earn one: it gives windows back for them.
+const BYTES_PER_CREDIT: usize = 1024;
+
+/// Bytes of the preface (RFC 9113 §3.4).
+const PREFACE: usize = 24;
+
+const FRAME_HEAD: usize = 9;
+
+/// Whether too much came that is of no use.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Flood(Rc<Cell<bool>>);
+
+impl Flood {
+    pub(super) fn is_one(&self) -> bool {
+        self.0.get()
+    }
+}
+
+/// A connection whose frames are counted, after bytes that were read from it before.
+#[derive(Debug)]
+pub(super) struct Watched<I> {
+    early: Bytes,
+    io: I,
+    frames: Frames,
+    credit: Credit,
+    flood: Flood,
+}
+
+impl<I> Watched<I> {
+    pub(super) fn new(io: I, early: Bytes, flood: Flood) -> Self {
+        Self { early, io, frames: Frames::default(), credit: Credit::default(), flood }
+    }
+}
+
+impl<I: Stream> AsyncRead for Watched<I> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.flood.is_one() {
+            // Nothing more is read; whoever owns the connection ends it now.
+            return Poll::Pending;
+        }
+        let before = buffer.filled().len();
+        if this.early.is_empty() {
+            ready!(Pin::new(&mut this.io).poll_read(cx, buffer))?;
+        } else {
+            let taken = this.early.len().min(buffer.remaining());
+            buffer.put_slice(this.early.get(..taken).unwrap_or_default());
+            this.early.advance(taken);
+        }
+        let credit = &mut this.credit;
+        let mut is_flood = false;
+        this.frames.pass(buffer.filled().get(before..).unwrap_or_default(), |is_of_use| {
+            is_flood |= !credit.count(is_of_use);
+        });
+        if is_flood {
+            this.flood.0.set(true);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<I: Stream> AsyncWrite for Watched<I> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = ready!(Pin::new(&mut this.io).poll_write(cx, data))?;
+        this.credit.earn(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = ready!(Pin::new(&mut this.io).poll_write_vectored(cx, slices))?;
+        this.credit.earn(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+}
+
+/// How many more frames without use may come.
+#[derive(Debug)]
+struct Credit {
+    left: u32,
+    /// Bytes written that have earned nothing yet.
+    written: usize,
+    since: Option<Instant>,
+}
+
+impl Default for Credit {
+    fn default() -> Self {
+        Self { left: CREDIT, written: 0, since: None }
+    }
+}
+
+impl Credit {
+    /// Counts one frame; false where it is one too many.
+    fn count(&mut self, is_of_use: bool) -> bool {
+        if is_of_use {
+            self.left = CREDIT.min(self.left + CREDIT_PER_FRAME);
+            return true;
+        }
+        if self.left == 0 {
+            // Time is looked at when it matters only.
+            let now = Instant::now();
+            let since = self.since.replace(now);
+            let seconds = since.map_or(u64::MAX, |since| now.duration_since(since).as_secs());
+            let earned = seconds.saturating_mul(CREDIT_PER_SECOND.into());
+            self.left = u32::try_from(earned).unwrap_or(CREDIT).min(CREDIT);
+        }
+        let is_left = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        is_left
+    }
+
+    fn earn(&mut self, bytes: usize) {
+        let bytes = self.written + bytes;
+        self.written = bytes % BYTES_PER_CREDIT;
+        let earned = u32::try_from(bytes / BYTES_PER_CREDIT).unwrap_or(CREDIT);
+        self.left = CREDIT.min(self.left.saturating_add(earned));
+    }
+}
+
+/// Where in a sequence of frames the next byte is.
+#[derive(Debug)]
+struct Frames {
+    /// Bytes that belong to the preface or to a frame whose head has been seen.
+    skip: usize,
+    head: [u8; FRAME_HEAD],
+    seen: usize,
+}
+
+impl Default for Frames {
+    fn default() -> Self {
+        Self { skip: PREFACE, head: [0; FRAME_HEAD], seen: 0 }
+    }
+}
+
+impl Frames {
+    /// Passes bytes, and says of each frame whether it is of use.
+    fn pass(&mut self, mut bytes: &[u8], mut frame: impl FnMut(bool)) {
+        while !bytes.is_empty() {
+            let skipped = self.skip.min(bytes.len());
+            self.skip -= skipped;
+            bytes = bytes.get(skipped..).unwrap_or_default();
+            for (slot, byte) in self.head.iter_mut().skip(self.seen).zip(bytes) {
+                *slot = *byte;
+            }
+            let taken = if self.skip == 0 { bytes.len().min(FRAME_HEAD - self.seen) } else { 0 };
+            self.seen += taken;
+            bytes = bytes.get(taken..).unwrap_or_default();
+            if self.seen == FRAME_HEAD {
+                let [a, b, c, kind, flags, ..] = self.head;
+                let length = u32::from_be_bytes([0, a, b, c]);
+                frame(is_of_use(kind, flags, length));
+                (self.skip, self.seen) = (length as usize, 0);
+            }
+        }
+    }
+}
+
+/// RFC 9113 §6: DATA with data or an end in it, HEADERS, and CONTINUATION, which h2 limits itself. An
+/// acknowledgement is the answer to what this side sent.
+fn is_of_use(kind: u8, flags: u8, length: u32) -> bool {
+    const ACK_OR_END_STREAM: u8 = 0x1;
+    let is_flagged = flags & ACK_OR_END_STREAM != 0;
+    match kind {
+        // DATA.
+        0x0 => length > 0 || is_flagged,
+        // HEADERS and CONTINUATION.
+        0x1 | 0x9 => true,
+        // SETTINGS and PING: no side sends more of these than h2 asked for.
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn frame(kind: u8, flags: u8, length: usize) -> Vec<u8> {
+        let [_, a, b, c] = u32::try_from(length).expect("a length").to_be_bytes();
+        let mut bytes = vec![a, b, c, kind, flags, 0, 0, 0, 1];
+        bytes.resize(FRAME_HEAD + length, 0xff);
+        bytes
+    }
+
+    #[test]
+    fn frames_are_told_apart_however_they_are_cut() {
+        let mut all = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        for (kind, flags, length) in [(4, 0, 6), (0, 0, 300), (0, 0, 0), (0, 1, 0), (6, 0, 8), (1, 4, 1)] {
+            all.extend(frame(kind, flags, length));
+        }
+        for size in 1..all.len() {
+            let (mut frames, mut seen) = (Frames::default(), Vec::new());
+            all.chunks(size).for_each(|chunk| frames.pass(chunk, |is_of_use| seen.push(is_of_use)));
+            assert_eq!(seen, [false, true, false, true, false, true], "in pieces of {size}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_of_no_use_is_limited_by_what_is_and_by_time() {
+        let mut credit = Credit::default();
+        let flood = |credit: &mut Credit| (0..3 * CREDIT).take_while(|_| credit.count(false)).count() as u32;
+        // The first look at the clock tells nothing, so it is as good as a long time.
+        assert_eq!(flood(&mut credit), 2 * CREDIT);
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(flood(&mut credit), 2 * CREDIT_PER_SECOND);
+        assert!(credit.count(true));
+        credit.earn(BYTES_PER_CREDIT - 1);
+        credit.earn(1);
+        assert_eq!(flood(&mut credit), CREDIT_PER_FRAME + 1);
+        for _ in 0..100_000 {
+            assert!(credit.count(true) && credit.count(false), "as many of each");
+        }
+    }
+}

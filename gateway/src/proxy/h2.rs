@@ -1,0 +1,179 @@
+//! A client's connection of HTTP/2: each of its streams is a request, and takes the same path as one
+//! of HTTP/1.
+//!
+//! The connection and its streams are one task. What has woken any of them, all that can go on goes
+//! on, and what they have to say leaves in one write.
+
+use super::{
+    answer::Error,
+    client::Client,
+    conn::Connection,
+    cut::Cut,
+    http::{self, After},
+    tunnel::Course,
+};
+use crate::{
+    drain::Guard,
+    http2::{Incoming, Server, Terms},
+    io::{Stream, Timer},
+    relay::Side,
+};
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::time::{Instant, timeout};
+
+/// How long a connection may take to say its last words, and a client to say that it has heard that
+/// no more requests are taken.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Requests that a client may give up in a row (CVE-2023-44487). Each that it does not earns one more.
+const GIVEN_UP: u32 = 100;
+
+/// Timers that a connection keeps for later requests: making one costs more than setting it.
+const SPARE_TIMERS: usize = 8;
+
+/// Serves a connection up to its end. Bytes that were read from it already come first.
+pub(super) async fn serve<I: Stream>(io: I, early: Bytes, connection: &Connection, mut guard: Guard) {
+    let (heads, patience) = connection.terms();
+    let terms = Terms { streams: connection.view().local.shared.http2_streams, heads };
+    let mut server = match timeout(patience.head, Server::greet(io, early, terms)).await {
+        Ok(Ok(server)) => server,
+        Ok(Err(error)) => return tracing::debug!(%error, "a client does not speak HTTP/2 after all"),
+        Err(_) => return connection.worker.count_cut(Cut::Head),
+    };
+    let requests = guard.another();
+    let timers = RefCell::default();
+    let mut streams = FuturesUnordered::new();
+    let mut times = Times::new();
+    let mut left = GIVEN_UP;
+    let over = poll_fn(|cx| {
+        loop {
+            // Before the connection, which then sends what they say.
+            while let Poll::Ready(Some(given_up)) = streams.poll_next_unpin(cx) {
+                times.since = Instant::now();
+                left = if given_up { left.saturating_sub(1) } else { GIVEN_UP.min(left + 1) };
+            }
+            if left == 0 || server.is_flooded() {
+                return Poll::Ready(Over::Calm);
+            }
+            match server.poll_next(cx, heads) {
+                Poll::Ready(Some(Ok(incoming))) => {
+                    streams.push(request(connection, incoming, &timers, &requests))
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    tracing::debug!(%error, "a connection of HTTP/2 broke off");
+                    return Poll::Ready(Over::Closed);
+                }
+                Poll::Ready(None) => return Poll::Ready(Over::Closed),
+                Poll::Pending if server.is_flooded() => return Poll::Ready(Over::Calm),
+                Poll::Pending => break,
+            }
+        }
+        if !times.is_retiring && guard.poll_draining(cx).is_ready() {
+            server.retire();
+            times.retire();
+            cx.waker().wake_by_ref();
+        }
+        times.poll(cx, streams.is_empty(), patience.idle)
+    })
+    .await;
+    match over {
+        Over::Closed => {}
+        Over::Calm => {
+            connection.worker.count_cut(Cut::Flood);
+            tracing::debug!(client = %connection.arrival.peer, "a connection of HTTP/2 asked too much");
+            server.calm();
+        }
+        Over::Idle => {
+            connection.worker.count_cut(Cut::KeepAlive);
+            server.retire();
+        }
+        Over::Retired => {}
+    }
+    // Whoever still waits for an answer is not told more than that there is none.
+    drop(streams);
+    if !matches!(over, Over::Closed) {
+        let _ = timeout(FAREWELL, poll_fn(|cx| server.poll_closed(cx))).await;
+    }
+}
+
+/// How a connection comes to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Over {
+    /// It has.
+    Closed,
+    /// It carries nothing, for all the time it had.
+    Idle,
+    /// Its listener goes, and it carries nothing any more.
+    Retired,
+    /// Its client asks too much.
+    Calm,
+}
+
+/// When a connection that carries nothing ends.
+struct Times {
+    timer: Timer,
+    /// When the last request ended.
+    since: Instant,
+    is_retiring: bool,
+}
+
+impl Times {
+    fn new() -> Self {
+        Self { timer: Timer::new(), since: Instant::now(), is_retiring: false }
+    }
+
+    fn retire(&mut self) {
+        self.is_retiring = true;
+        self.since = Instant::now();
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, is_empty: bool, idle: Duration) -> Poll<Over> {
+        match (is_empty, self.is_retiring) {
+            (false, _) => Poll::Pending,
+            (true, true) => self.timer.poll(cx, self.since + FAREWELL.min(idle)).map(|()| Over::Retired),
+            (true, false) => self.timer.poll(cx, self.since + idle).map(|()| Over::Idle),
+        }
+    }
+}
+
+/// Serves one request. Returns whether its client gave it up.
+async fn request(
+    connection: &Connection,
+    incoming: Incoming,
+    timers: &RefCell<Vec<Timer>>,
+    guard: &Guard,
+) -> bool {
+    let Incoming { head, stream } = incoming;
+    let timer = timers.borrow_mut().pop().unwrap_or_default();
+    let mut client = Client::with_timer(stream, timer);
+    let after = match head {
+        Ok(head) => http::serve(connection, &mut client, head, guard).await,
+        Err(error) => http::reject(connection, &mut client, Error::Malformed(error), guard).await,
+    };
+    let worker = &connection.worker;
+    if let After::Tunnel(route, upstream, line) = after {
+        let early = client.inbox.take(&worker.buffers);
+        let side = Side { io: client.io, early };
+        let course = Course::new(upstream, &route, line, worker, guard.another());
+        Box::pin(course.run(side)).await;
+        return false;
+    }
+    client.inbox.release(&worker.buffers);
+    if timers.borrow().len() < SPARE_TIMERS {
+        timers.borrow_mut().push(std::mem::take(&mut client.timer));
+    }
+    let given_up = poll_fn(|cx| Poll::Ready(client.io.poll_reset(cx).is_ready())).await;
+    if !client.io.has_ended() {
+        // An answer that broke off must not look like one that ended; to a client that has left, it
+        // says nothing.
+        client.io.abort();
+    }
+    given_up
+}
