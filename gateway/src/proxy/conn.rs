@@ -73,7 +73,7 @@ pub(super) struct View {
     /// The port that the client asked for.
     port: u16,
     /// Whether that is one that the listener serves.
-    is_served: bool,
+    pub(super) is_served: bool,
     pub(super) forwarding: Forwarding,
 }
 
@@ -115,10 +115,6 @@ impl Connection {
         Rc::clone(&view)
     }
 
-    fn is_served(&self) -> bool {
-        self.view.borrow().is_served
-    }
-
     /// What the next request's head may have, and how long it may take.
     pub(super) fn terms(&self) -> (HeadLimits, Patience) {
         let view = self.view.borrow();
@@ -143,9 +139,6 @@ async fn serve_http(stream: ClientStream, connection: Connection, mut guard: Gua
     let after = loop {
         let (limits, patience) = connection.terms();
         let after = match client.next(limits, patience, Instant::now(), &mut guard, &worker.buffers).await {
-            Next::Request(_) if !connection.is_served() => {
-                Box::pin(http::reject(&connection, &mut client, Error::PortNotServed, &guard)).await
-            }
             // In a place of its own: most connections wait for a request most of the time.
             Next::Request(head) => Box::pin(http::serve(&connection, &mut client, head, &guard)).await,
             // RFC 9113 §3.3: a client that knows already that HTTP/2 is spoken here.

@@ -22,7 +22,7 @@ use crate::{
     plugins::{self, Facts, LocalResponse, Outcome},
     route::{Captures, Question},
     snapshot::{Fixed, LocalRoute, LocalTarget, Mode, Target},
-    upstream::{Pool, Protocol, Settings},
+    upstream::{Pool, Protocol},
 };
 use bytes::Bytes;
 use http::{Method, StatusCode, Version};
@@ -188,6 +188,11 @@ impl<'a> Session<'a> {
         if client.io.frames() {
             self.body = framed_body(self.body, &head, &client.io);
         }
+        if !view.is_served {
+            // Whatever else it asks for, it asks at the wrong door.
+            self.close = true;
+            return Err(Error::PortNotServed);
+        }
         let Mode::Http(table) = view.mode() else { return Err(Error::NoRoute) };
         if head.method == Method::CONNECT {
             return Err(Error::Connect);
@@ -306,7 +311,7 @@ impl<'a> Session<'a> {
         let Some(pool) = self.pool(client, route).await? else {
             return Ok(Outgoing::Answer(fixed(route)));
         };
-        let over_http2 = self.goes_over_http2(&pool.backend().settings);
+        let over_http2 = self.goes_over_http2(pool.backend().settings.protocol);
         // What is spoken there has no Upgrade, and a request may be taken without one.
         if over_http2 && asked.take().is_some() && client.io.opens_tunnel() {
             return Err(Error::Connect);
@@ -361,12 +366,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn goes_over_http2(&self, settings: &Settings) -> bool {
-        // What a PROXY header says holds for a whole connection, and clients share those of HTTP/2.
-        if settings.proxy_protocol.is_some() {
-            return false;
-        }
-        match settings.protocol {
+    fn goes_over_http2(&self, protocol: Protocol) -> bool {
+        match protocol {
             Protocol::Http1 => false,
             Protocol::Auto => self.is_grpc,
             Protocol::H2c => true,

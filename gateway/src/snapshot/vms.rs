@@ -35,12 +35,13 @@ pub(super) fn settings(name: &str, keep: usize, keep_for: Duration, header: Prox
         name: name.to_owned(),
         servers: Vec::new(),
         balance: Balance::RoundRobin,
+        // gRPC over HTTP/2, everything else over HTTP/1.
+        protocol: Protocol::Auto,
         keep,
         keep_for,
         // There is no other to turn to.
         ejection: Ejection { failures: u32::MAX, first: Duration::ZERO, longest: Duration::ZERO },
         limits: None,
-        protocol: Protocol::Auto,
         proxy_protocol: version(header),
     }
 }

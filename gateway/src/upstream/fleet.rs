@@ -138,8 +138,10 @@ impl Shelf {
 mod tests {
     use super::super::Tries;
     use super::*;
-    use crate::io::Stream as _;
-    use crate::metrics::{Metrics, names};
+    use crate::{
+        io::Stream as _,
+        metrics::{Metrics, names},
+    };
     use std::time::Duration;
     use tokio::net::TcpListener;
 

@@ -46,7 +46,7 @@ struct Place {
     /// Connections that nobody uses; the last one was used last.
     idle: RefCell<Vec<Idle>>,
     /// Connections of HTTP/2, whoever uses them.
-    shared: RefCell<Vec<Client>>,
+    shared: RefCell<Vec<(Option<Ends>, Client)>>,
     /// One permit: opening another of them.
     opening: Semaphore,
     /// Requests and tunnels under way.
@@ -203,8 +203,9 @@ impl Pool {
         let now = Instant::now();
         let keep_for = self.backend.settings.keep_for;
         for Place { idle, shared, .. } in &self.places {
-            let is_wanted =
-                |client: &mut Client| client.is_alive() && client.idle().is_none_or(|idle| idle < keep_for);
+            let is_wanted = |(_, client): &mut (Option<Ends>, Client)| {
+                client.is_alive() && client.idle().is_none_or(|idle| idle < keep_for)
+            };
             shared.borrow_mut().retain_mut(is_wanted);
             let before = idle.borrow().len();
             idle.borrow_mut().retain(|idle| now.duration_since(idle.since) < keep_for && is_quiet(&idle.io));
@@ -212,9 +213,9 @@ impl Pool {
         }
     }
 
-    /// Whether it has no unused connection.
+    /// Whether it has no connection that waits for more.
     pub(super) fn is_bare(&self) -> bool {
-        self.places.iter().all(|place| place.idle.borrow().is_empty())
+        self.places.iter().all(|place| place.idle.borrow().is_empty() && place.shared.borrow().is_empty())
     }
 
     /// Whether this unused connection is still there.
@@ -330,7 +331,7 @@ impl Pool {
         }
         let kept = match tries.http2 {
             None => self.take_idle(seat.server(), tries).map(Io::Tcp),
-            Some(_) => self.take_stream(seat.server()),
+            Some(_) => self.take_stream(seat.server(), tries),
         };
         match kept {
             Some(io) => Ok(Lease { io, seat, is_reused: true, client: tries.client, pool: Rc::clone(self) }),
@@ -356,9 +357,12 @@ impl Pool {
     }
 
     /// A stream of a connection that has room for one.
-    fn take_stream(&self, server: usize) -> Option<Io> {
+    fn take_stream(&self, server: usize, tries: &Tries) -> Option<Io> {
         let mut shared = self.places.get(server)?.shared.borrow_mut();
-        let client = shared.iter_mut().find_map(|client| client.has_room().then_some(client))?;
+        let is_everybodys = self.backend.settings.proxy_protocol.is_none();
+        let (_, client) = shared.iter_mut().find_map(|(owner, client)| {
+            ((is_everybodys || *owner == tries.client) && client.has_room()).then_some(((), client))
+        })?;
         self.metrics.reused.inc();
         Some(Io::Http2(Box::new(client.call())))
     }
@@ -372,7 +376,7 @@ impl Pool {
         // One at a time: the others share what it opens.
         let opening = timeout(deadline, place.opening.acquire()).await;
         let _opening = opening.map_err(|_| Cause::ConnectTimeout)?;
-        if let Some(io) = self.take_stream(server) {
+        if let Some(io) = self.take_stream(server, tries) {
             return Ok((io, true));
         }
         let io = self.dial(server, tries.client, deadline).await?;
@@ -380,9 +384,9 @@ impl Pool {
         let (client, driver) = greeted.map_err(|error| Cause::Exchange(error.into()))?;
         let call = client.call();
         let mut shared = place.shared.borrow_mut();
-        shared.retain_mut(Client::is_alive);
+        shared.retain_mut(|(_, client)| client.is_alive());
         if !self.is_retired.get() {
-            shared.push(client);
+            shared.push((tries.client, client));
         }
         // It ends with its connection, which nobody holds longer than the pool and its requests.
         spawn_local(async move {
