@@ -303,17 +303,11 @@ impl<'a> Session<'a> {
             LocalTarget::Pool(pool) => pool,
             LocalTarget::Respond => return Ok(Outgoing::Answer(fixed(route))),
         };
-        let over_http2 = match pool.backend().settings.protocol {
-            Protocol::Http1 => false,
-            Protocol::Auto => self.is_grpc,
-            Protocol::H2c => {
-                // What is spoken there has no Upgrade, and a request may be taken without one.
-                if asked.take().is_some() && client.io.opens_tunnel() {
-                    return Err(Error::Connect);
-                }
-                true
-            }
-        };
+        let over_http2 = self.is_for_http2(pool.backend().settings.protocol);
+        // HTTP/2 has no Upgrade, and a request may be taken without one.
+        if over_http2 && asked.take().is_some() && client.io.opens_tunnel() {
+            return Err(Error::Connect);
+        }
         let key = route.sticky.as_ref().and_then(|sticky| sticky.key(&head.fields));
         let upload = self.compose(&mut head, asked.as_ref(), client, route.body_limit, over_http2)?;
         let timeouts = &route.timeouts;
@@ -347,16 +341,7 @@ impl<'a> Session<'a> {
                     self.pass_on(client, head).await?;
                     said = exchange.next(client, &order).await.inspect_err(|error| self.failed(error))?;
                 }
-                Said::Answer(mut head, length) => {
-                    let options = hop_by_hop::strip(&mut head.fields);
-                    // A 204 that tells a length may send it, too, later on.
-                    let told = head.fields.get(Known::ContentLength).is_some_and(|told| told != b"0");
-                    let may_go_on = head.status == StatusCode::NO_CONTENT && told;
-                    let keep =
-                        length != BodyLength::UntilClose && !may_go_on && !closes(head.version, &options);
-                    let content = Content::Upstream { exchange, length, keep };
-                    return Ok(Outgoing::Answer(Answer { head, content }));
-                }
+                Said::Answer(head, length) => return Ok(Self::answered(exchange, head, length)),
                 Said::Switching(mut head) => {
                     let agreed = hop_by_hop::strip(&mut head.fields).upgrade;
                     let (Some(asked), Some(agreed)) = (asked, agreed) else {
@@ -372,6 +357,26 @@ impl<'a> Session<'a> {
                 }
             }
         }
+    }
+
+    /// Whether a backend gets the request over HTTP/2.
+    fn is_for_http2(&self, protocol: Protocol) -> bool {
+        match protocol {
+            Protocol::Http1 => false,
+            Protocol::H2c => true,
+            Protocol::Auto => self.is_grpc,
+        }
+    }
+
+    /// The answer to a request, and whether the backend's connection is wanted again.
+    fn answered(exchange: Exchange, mut head: ResponseHead, length: BodyLength) -> Outgoing {
+        let options = hop_by_hop::strip(&mut head.fields);
+        // A 204 that tells a length may send it, too, later on.
+        let told = head.fields.get(Known::ContentLength).is_some_and(|told| told != b"0");
+        let may_go_on = head.status == StatusCode::NO_CONTENT && told;
+        let keep = length != BodyLength::UntilClose && !may_go_on && !closes(head.version, &options);
+        let content = Content::Upstream { exchange, length, keep };
+        Outgoing::Answer(Answer { head, content })
     }
 
     /// The request as the backend gets it, with what has come of its body.
