@@ -226,11 +226,13 @@ async fn what_is_in_use_stays_so_over_a_reload() {
     assert_eq!(backend.connections(), 1);
     server.send(ANSWER).await;
     first.until("ok").await;
+    // What is replaced keeps no connection for later, and the new settings have connections of their own.
+    assert_eq!(server.to_end().await, "");
+    let mut server = visitors.next().await;
     let head = server.head().await;
     assert!(head.starts_with("GET /waits "), "{head}");
     server.send(ANSWER).await;
     waits.until("ok").await;
-    // The new settings have connections of their own.
     let mut server = visitors.next().await;
     assert!(server.head().await.starts_with("GET /comes "));
     server.send(ANSWER).await;

@@ -1,19 +1,23 @@
 //! Much of everything, against the daemon in a process of its own: its memory is nobody else's.
 
 use bytes::Bytes;
-use gateway_tests::{Backend, GatewayProcess, Raw, eventually, within};
+use gateway_tests::{Backend, GatewayProcess, Raw, TlsClient, eventually, tls};
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, channel::Channel};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use std::{
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 
 const DAEMON: &str = env!("CARGO_BIN_EXE_test-daemon");
 const GIB: u64 = 1 << 30;
@@ -120,41 +124,66 @@ async fn ten_thousand_idle_connections() {
     const CONNECTIONS: usize = 10_000;
     /// Bytes for each, buffers and timers included.
     const EACH: u64 = 8 * 1024;
-    raise_file_limit();
     let backend = Backend::hello().await;
     let gateway = gateway(&backend).await;
+    let each = idle(&gateway, CONNECTIONS, async |address| Raw::connect(address).await).await;
+    assert!(each < EACH, "{each} bytes for each idle connection");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_thousand_idle_tls_connections() {
+    const CONNECTIONS: usize = 5_000;
+    /// Bytes for each, keys and all else included.
+    const EACH: u64 = 12 * 1024;
+    let backend = Backend::hello().await;
+    let toml = format!(
+        "[[listener]]\nname = \"web\"\naddress = \"[::]:0\"\ntls = true\n\
+         [[route]]\nto = \"{}\"\n[certificate.dev]\nself_signed = true\n",
+        backend.addr()
+    );
+    let gateway = GatewayProcess::start(DAEMON, &toml).await;
+    let authority = tls::text_of(&gateway.folder().join("state/authority/ca.pem"));
+    let client = TlsClient::new("localhost", &[&authority]).offering(&["http/1.1"]);
+    let each = idle(&gateway, CONNECTIONS, async |address| client.raw(address).await).await;
+    assert!(each < EACH, "{each} bytes for each idle TLS connection");
+}
+
+/// Bytes of memory for each of so many connections, of which each has asked once. They work still then,
+/// and leave nothing behind.
+async fn idle<S>(
+    gateway: &GatewayProcess,
+    connections: usize,
+    connect: impl AsyncFn(SocketAddr) -> Raw<S>,
+) -> u64
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    raise_file_limit();
     let address = gateway.addr_of("web").await;
     let before = gateway.rss();
-    let mut connections = Vec::with_capacity(CONNECTIONS);
-    for _ in 0..CONNECTIONS {
-        let mut connection = Raw::connect(address).await;
+    let mut open = Vec::with_capacity(connections);
+    let ask = async |connection: &mut Raw<S>| {
         connection.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
         connection.until("hello").await;
-        connections.push(connection);
+    };
+    for _ in 0..connections {
+        let mut connection = connect(address).await;
+        ask(&mut connection).await;
+        open.push(connection);
     }
-    let open = eventually("all of them are open", async || {
-        let status = gateway.admin().status().await;
-        let open = status["listeners"][0]["connections"].as_u64()?;
-        (open >= CONNECTIONS as u64).then_some(open)
+    let count = async || gateway.admin().status().await["listeners"][0]["connections"].as_u64();
+    let all = eventually("all of them are open", async || {
+        count().await.filter(|count| *count >= connections as u64)
     });
-    assert_eq!(open.await, CONNECTIONS as u64);
-    let each = gateway.rss().saturating_sub(before) / CONNECTIONS as u64;
-    assert!(each < EACH, "{each} bytes for each idle connection");
+    assert_eq!(all.await, connections as u64);
+    let each = gateway.rss().saturating_sub(before) / connections as u64;
     // The oldest and the youngest still work.
-    for index in [0, CONNECTIONS - 1] {
-        let connection = &mut connections[index];
-        connection.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
-        connection.until("hello").await;
+    for index in [0, connections - 1] {
+        ask(&mut open[index]).await;
     }
-    drop(connections);
-    within("all of them are closed", async {
-        eventually("none of them is left", async || {
-            let status = gateway.admin().status().await;
-            (status["listeners"][0]["connections"].as_u64()? == 0).then_some(())
-        })
-        .await;
-    })
-    .await;
+    drop(open);
+    eventually("none of them is left", async || (count().await? == 0).then_some(())).await;
+    each
 }
 
 /// Both sides of every connection are files, and the backend's are in this process too.

@@ -30,6 +30,13 @@ pub struct Listener {
     /// Whether clients speak TLS. The certificate is chosen by the name that they ask for.
     #[serde(default)]
     pub tls: bool,
+    /// PEM file of the authorities whose certificates clients may show. By default no certificate is
+    /// asked for.
+    #[schemars(with = "Option<String>")]
+    pub client_ca: Option<Spanned<String>>,
+    /// Whether clients must show such a certificate. By default they must where `client_ca` is set.
+    #[schemars(with = "Option<ClientAuth>")]
+    pub client_auth: Option<Spanned<ClientAuth>>,
     /// Networks whose proxies are believed about the client, instead of those in `[gateway]`.
     #[serde(default, deserialize_with = "optional_list")]
     #[schemars(with = "Option<Vec<String>>")]
@@ -55,6 +62,16 @@ impl Listener {
             None => self.address.get_ref().to_string(),
         }
     }
+}
+
+/// Whether clients must show a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientAuth {
+    /// Those that show one must show a good one.
+    Optional,
+    /// Those that show none are refused.
+    Required,
 }
 
 /// What a listener carries.

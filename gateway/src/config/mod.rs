@@ -50,11 +50,11 @@ pub use toml::Spanned;
 pub use self::{
     admin::{Admin, AdminAddress},
     backend::{Backend, BackendLimits, BackendProtocol, Balance, Ejection, Health, Keepalive},
-    certificate::Certificate,
+    certificate::{Certificate, CertificateFiles, CertificateSource},
     diagnostic::{Diagnostic, Severity, render},
     gateway::Gateway,
     limits::Limits,
-    listener::{Listener, ListenerProtocol, ListenerTimeouts},
+    listener::{ClientAuth, Listener, ListenerProtocol, ListenerTimeouts},
     log::{Log, LogFormat, LogLevel},
     nearest::nearest,
     plugin::{Grants, OnError, Plugin, PluginLimits},

@@ -20,6 +20,8 @@ const ELSEWHERE: &[(&str, &[&str], &str)] = &[
     ("", &["env", "credential"], "secret"),
     ("gateway", &["data_dir", "storage", "state"], "state_dir"),
     ("listener", &["ssl", "https", "secure"], "tls"),
+    ("listener", &["client_certificate", "ssl_client_certificate", "mtls", "trusted_ca"], "client_ca"),
+    ("listener", &["verify_client", "ssl_verify_client"], "client_auth"),
     ("certificate", &["certificate", "cert_file", "chain", "fullchain", "ssl_certificate", "crt"], "cert"),
     ("certificate", &["private_key", "key_file", "privkey", "ssl_certificate_key"], "key"),
     ("certificate", &["domains", "hosts", "sni", "server_name"], "names"),

@@ -2,12 +2,13 @@
 //! `X-Forwarded-*`. Rebuilt from the socket; what the client sent counts only if the socket's other
 //! end is a trusted proxy.
 
+use super::ClientCertificate;
 use crate::{
     ids::ClientAddr,
     message::{Fields, Known},
 };
 use ipnet::IpNet;
-use std::{cell::RefCell, fmt::Write as _, net::IpAddr};
+use std::{cell::RefCell, fmt::Write as _, net::IpAddr, rc::Rc};
 
 /// What one connection contributes to the forwarding headers of its requests, prepared once.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub struct Forwarding {
     scheme: &'static str,
     port: String,
     trusted: bool,
+    /// Of this connection's client, where it showed one.
+    certificate: Option<Rc<ClientCertificate>>,
     /// The last host and the `Forwarded` value made for it: nearly all requests of a connection
     /// name the same host, and formatting costs more than comparing.
     last: RefCell<(Vec<u8>, String)>,
@@ -31,8 +34,15 @@ impl Forwarding {
             scheme,
             port: port.to_string(),
             trusted: contains(trusted_proxies, peer.ip()),
+            certificate: None,
             last: RefCell::default(),
         }
+    }
+
+    /// The same for a client that showed this certificate.
+    #[must_use]
+    pub fn certified(self, certificate: Option<Rc<ClientCertificate>>) -> Self {
+        Self { certificate, ..self }
     }
 
     /// Rebuilds the forwarding headers of a request and returns the client's address.
@@ -47,6 +57,9 @@ impl Forwarding {
             }
             fields.retain(|known, _| !known.is_some_and(Known::is_forwarding));
         }
+        if let Some(certificate) = &self.certificate {
+            certificate.put(fields);
+        }
         fields.append_known(Known::XForwardedFor, self.peer_value.as_bytes());
         fields.append_known(Known::XForwardedProto, self.scheme.as_bytes());
         fields.append_known(Known::XForwardedHost, host);
@@ -58,6 +71,9 @@ impl Forwarding {
     fn append(&self, fields: &mut Fields, host: &[u8], trusted_proxies: &[IpNet]) -> ClientAddr {
         // No proxy writes these, but many pass them on: they are the client's own words.
         fields.retain(|known, name| !(known == Some(Known::ForwardedOther) && name.contains(&b'_')));
+        if let Some(certificate) = &self.certificate {
+            certificate.put(fields);
+        }
         let client = self.client(fields, trusted_proxies);
         // Proxies maintain one family of headers and let the other through as the client sent it:
         // where they disagree, `Forwarded` is not the proxies'.

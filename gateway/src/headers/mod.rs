@@ -5,12 +5,14 @@
 //! plugins trust.
 
 mod authority;
+mod client_certificate;
 mod cookie;
 mod forwarded;
 pub mod hop_by_hop;
 pub mod websocket;
 
 pub use authority::{Authority, AuthorityError, authority};
+pub use client_certificate::ClientCertificate;
 pub use cookie::cookie;
 pub use forwarded::Forwarding;
 pub use hop_by_hop::Upgrade;

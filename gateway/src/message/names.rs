@@ -17,7 +17,7 @@ pub enum Known {
     /// read them as if they did.
     FramingAlike,
     /// Every other name that backends read as a statement about the client or the way to it:
-    /// `X-Forwarded-*` and `X-Real-IP`, and names that frameworks confuse with any of them because
+    /// `X-Forwarded-*`, `X-Real-IP`, `Client-Cert` and `Client-Cert-Chain` (RFC 9440), and names that frameworks confuse with any of them because
     /// they take `_` for `-`.
     ForwardedOther,
     /// RFC 9110 §7.2.
@@ -94,6 +94,7 @@ impl Known {
         let first = name.first()?.to_ascii_lowercase();
         match (first, name.len()) {
             (b'c', 14) | (b't', 17) => Self::by_name(name).or_else(|| Self::framing_alike(name)),
+            (b'c', 11 | 17) => Self::client_cert(name),
             (b'c', 10) | (b'e', 6) | (b'f', 9) | (b'h', 4 | 14) | (b'k', 10) => Self::by_name(name),
             (b'p', 16 | 18 | 19) | (b's', 17 | 20 | 21) | (b't', 2 | 7) => Self::by_name(name),
             (b'u', 7) | (b'v', 3) => Self::by_name(name),
@@ -137,6 +138,12 @@ impl Known {
     fn forwarded_other(name: &[u8]) -> Option<Self> {
         let is_alike =
             is_alike(name, "x-forwarded") || (name.len() == "x-real-ip".len() && is_alike(name, "x-real-ip"));
+        is_alike.then_some(Self::ForwardedOther)
+    }
+
+    fn client_cert(name: &[u8]) -> Option<Self> {
+        let names = ["client-cert", "client-cert-chain"];
+        let is_alike = names.iter().any(|known| name.len() == known.len() && is_alike(name, known));
         is_alike.then_some(Self::ForwardedOther)
     }
 
@@ -192,7 +199,15 @@ mod tests {
 
     #[test]
     fn what_frameworks_confuse_with_forwarding_fields() {
-        for name in ["x_forwarded_for", "X-Forwarded_For", "x-forwarded", "X-Forwarded-Prefix", "x_real_ip"] {
+        for name in [
+            "x_forwarded_for",
+            "X-Forwarded_For",
+            "x-forwarded",
+            "X-Forwarded-Prefix",
+            "x_real_ip",
+            "Client-Cert",
+            "client_cert_chain",
+        ] {
             let known = Known::of(name.as_bytes());
             assert!(known.is_some_and(Known::is_forwarding), "{name}: {known:?}");
         }

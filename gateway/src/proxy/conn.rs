@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     drain::Guard,
-    headers::Forwarding,
+    headers::{ClientCertificate, Forwarding},
     http1::HeadLimits,
     http2::PREFACE,
     ids::ClientAddr,
@@ -45,6 +45,7 @@ pub async fn serve(
         port: stream.local_addr().map_or(0, |address| address.port()),
         scheme: "http",
         sni: None,
+        certificate: None,
     };
     let known = local.shared.listener(listener)?;
     let stream = match &known.tls {
@@ -81,6 +82,8 @@ pub(super) struct Arrival {
     pub(super) scheme: &'static str,
     /// The name that it asked for in the TLS handshake, in lower case.
     pub(super) sni: Option<Box<str>>,
+    /// The certificate that it showed there.
+    pub(super) certificate: Option<Rc<ClientCertificate>>,
 }
 
 /// What a connection runs on: the worker's snapshot, its listener in that, and what follows from both.
@@ -95,7 +98,8 @@ impl View {
     fn of(local: Rc<Local>, listener: SocketAddr, arrival: &Arrival) -> Option<Rc<Self>> {
         let listener = Arc::clone(local.shared.listener(listener)?);
         let forwarding =
-            Forwarding::new(arrival.peer, arrival.scheme, arrival.port, &listener.trusted_proxies);
+            Forwarding::new(arrival.peer, arrival.scheme, arrival.port, &listener.trusted_proxies)
+                .certified(arrival.certificate.clone());
         Some(Rc::new(Self { local, listener, forwarding }))
     }
 }

@@ -189,7 +189,7 @@ impl Exchange {
             (is_unprocessed || nothing_left || order.head.method.is_idempotent()) && upload.rewind();
         let next = match failed {
             Failed::Other(error) => return Err(error),
-            Failed::Stale(_) | Failed::Retired(_) if is_harmless && lease.is_reused() => {
+            Failed::Stale(_) | Failed::Retired(_) if is_harmless && lease.may_be_replaced(tries) => {
                 client.while_waiting(order.buffers, lease.replace(tries, order.connect)).await?
             }
             Failed::Unanswered(_) | Failed::Retired(_) | Failed::Refused(_)

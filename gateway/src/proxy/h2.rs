@@ -85,11 +85,11 @@ pub(super) async fn serve<I: Stream>(io: I, early: Bytes, connection: &Connectio
     .await;
     // Whoever still waits for an answer is not told more than that there is none.
     drop(streams);
-    end(server, over, connection).await;
+    part(server, over, connection).await;
 }
 
-/// Says the last words of a connection.
-async fn end<I: Stream>(mut server: Server<I>, over: Over, connection: &Connection) {
+/// Says the last words on a connection.
+async fn part<I: Stream>(mut server: Server<I>, over: Over, connection: &Connection) {
     match over {
         Over::Closed => return,
         Over::Calm => {

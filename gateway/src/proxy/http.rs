@@ -303,8 +303,8 @@ impl<'a> Session<'a> {
             LocalTarget::Pool(pool) => pool,
             LocalTarget::Respond => return Ok(Outgoing::Answer(fixed(route))),
         };
-        let over_http2 = self.is_for_http2(pool.backend().settings.protocol);
-        // HTTP/2 has no Upgrade, and a request may be taken without one.
+        let over_http2 = self.goes_over_http2(pool.backend().settings.protocol);
+        // What is spoken there has no Upgrade, and a request may be taken without one.
         if over_http2 && asked.take().is_some() && client.io.opens_tunnel() {
             return Err(Error::Connect);
         }
@@ -341,42 +341,27 @@ impl<'a> Session<'a> {
                     self.pass_on(client, head).await?;
                     said = exchange.next(client, &order).await.inspect_err(|error| self.failed(error))?;
                 }
-                Said::Answer(head, length) => return Ok(Self::answered(exchange, head, length)),
-                Said::Switching(mut head) => {
-                    let agreed = hop_by_hop::strip(&mut head.fields).upgrade;
-                    let (Some(asked), Some(agreed)) = (asked, agreed) else {
-                        return Err(Error::WrongUpgrade);
-                    };
-                    // Before the whole request is there, nobody can have agreed to it.
-                    if !exchange.is_sent() || !asked.is_answered_by(&agreed, &head.fields) {
-                        return Err(Error::WrongUpgrade);
-                    }
-                    head.fields.remove(Known::ContentLength);
-                    agreed.restore(&mut head.fields);
-                    return Ok(Outgoing::Switching(head, exchange));
+                Said::Answer(mut head, length) => {
+                    let options = hop_by_hop::strip(&mut head.fields);
+                    // A 204 that tells a length may send it, too, later on.
+                    let told = head.fields.get(Known::ContentLength).is_some_and(|told| told != b"0");
+                    let may_go_on = head.status == StatusCode::NO_CONTENT && told;
+                    let keep =
+                        length != BodyLength::UntilClose && !may_go_on && !closes(head.version, &options);
+                    let content = Content::Upstream { exchange, length, keep };
+                    return Ok(Outgoing::Answer(Answer { head, content }));
                 }
+                Said::Switching(head) => return switching(head, exchange, asked.as_ref()),
             }
         }
     }
 
-    /// Whether a backend gets the request over HTTP/2.
-    fn is_for_http2(&self, protocol: Protocol) -> bool {
+    fn goes_over_http2(&self, protocol: Protocol) -> bool {
         match protocol {
             Protocol::Http1 => false,
-            Protocol::H2c => true,
             Protocol::Auto => self.is_grpc,
+            Protocol::H2c => true,
         }
-    }
-
-    /// The answer to a request, and whether the backend's connection is wanted again.
-    fn answered(exchange: Exchange, mut head: ResponseHead, length: BodyLength) -> Outgoing {
-        let options = hop_by_hop::strip(&mut head.fields);
-        // A 204 that tells a length may send it, too, later on.
-        let told = head.fields.get(Known::ContentLength).is_some_and(|told| told != b"0");
-        let may_go_on = head.status == StatusCode::NO_CONTENT && told;
-        let keep = length != BodyLength::UntilClose && !may_go_on && !closes(head.version, &options);
-        let content = Content::Upstream { exchange, length, keep };
-        Outgoing::Answer(Answer { head, content })
     }
 
     /// The request as the backend gets it, with what has come of its body.
@@ -743,6 +728,19 @@ impl<'a> Session<'a> {
             entry.route = self.route.as_ref().map(|route| Arc::clone(&route.name));
         }
     }
+}
+
+/// A backend's 101, where it is the answer to what was asked.
+fn switching(mut head: ResponseHead, exchange: Exchange, asked: Option<&Asked>) -> Result<Outgoing, Error> {
+    let agreed = hop_by_hop::strip(&mut head.fields).upgrade;
+    let (Some(asked), Some(agreed)) = (asked, agreed) else { return Err(Error::WrongUpgrade) };
+    // Before the whole request is there, nobody can have agreed to it.
+    if !exchange.is_sent() || !asked.is_answered_by(&agreed, &head.fields) {
+        return Err(Error::WrongUpgrade);
+    }
+    head.fields.remove(Known::ContentLength);
+    agreed.restore(&mut head.fields);
+    Ok(Outgoing::Switching(head, exchange))
 }
 
 /// How a client sees the end of an answer's body.

@@ -7,9 +7,10 @@ use super::{
     worker::Worker,
 };
 use crate::{
+    headers::ClientCertificate,
     metrics::Counter,
     snapshot::{Listener, Mode},
-    tls::{Carries, HandshakeError, Terminator},
+    tls::{Carries, HandshakeError, Identity, Terminator},
 };
 use std::{cell::Cell, rc::Rc};
 use tokio::{net::TcpStream, time::timeout};
@@ -31,12 +32,14 @@ pub(super) enum Handshake {
     UnknownName,
     /// The client left.
     Gone,
+    /// The client showed no certificate where it must, or one that does not count.
+    Certificate,
     /// They could not agree, or what came was malformed.
     Failed,
 }
 
 impl Handshake {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Full,
         Self::Resumed,
         Self::Late,
@@ -44,6 +47,7 @@ impl Handshake {
         Self::NotTls,
         Self::UnknownName,
         Self::Gone,
+        Self::Certificate,
         Self::Failed,
     ];
 
@@ -57,6 +61,7 @@ impl Handshake {
             Self::NotTls => "not-tls",
             Self::UnknownName => "unknown-name",
             Self::Gone => "gone",
+            Self::Certificate => "client-certificate",
             Self::Failed => "failed",
         }
     }
@@ -130,6 +135,7 @@ pub(super) async fn secure(
                 HandshakeError::NotTls(_) => Handshake::NotTls,
                 HandshakeError::UnknownName(_) => Handshake::UnknownName,
                 HandshakeError::Gone | HandshakeError::Io(_) => Handshake::Gone,
+                HandshakeError::Certificate(_) => Handshake::Certificate,
                 HandshakeError::Failed(_) => Handshake::Failed,
             }
         }
@@ -138,6 +144,10 @@ pub(super) async fn secure(
     match result {
         Ok(Ok(stream)) => {
             arrival.sni = stream.server_name().map(Box::from);
+            arrival.certificate = stream.identity().map(|identity| {
+                let Identity { der, sha256, subject, dns, uris } = identity;
+                Rc::new(ClientCertificate::new(&der, &sha256, &subject, &dns, &uris))
+            });
             Some(ClientStream::Tls(Box::new(stream)))
         }
         Ok(Err(HandshakeError::NotTls(stream))) => {

@@ -108,6 +108,12 @@ where
         timer.poll_expired(cx).map(|()| End::Idle)
     })
     .await;
+    if matches!(end, End::Failed(_)) {
+        // An end that was not told, or a connection that was cut: neither side may take it for an
+        // orderly one.
+        a.io.reset();
+        b.io.reset();
+    }
     Summary { sent: there.bytes, received: back.bytes, end }
 }
 

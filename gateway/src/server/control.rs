@@ -4,6 +4,7 @@ use super::{
     Generation, Options,
     admin::{Admin, AdminServer},
     background::BackgroundWork,
+    certificates::{self, CertificateReports},
     health::HealthChecks,
     load::{self, Refused},
     status::{self, LastReload},
@@ -27,7 +28,7 @@ use std::{
 use tokio::{
     runtime::{Builder, LocalOptions, RuntimeMetrics},
     sync::{mpsc, oneshot, watch},
-    time::Instant,
+    time::{Instant, MissedTickBehavior, interval_at},
 };
 
 /// How long plugins may take to say that this gateway is going away, before it stops accepting.
@@ -185,6 +186,7 @@ struct Control {
     workers: Vec<WorkerThread>,
     background: BackgroundWork,
     health: HealthChecks,
+    certificates: CertificateReports,
     admin: AdminServer,
     watch: Option<FileWatch>,
     /// The files of the last attempt, good or bad.
@@ -230,6 +232,8 @@ impl Control {
         background.apply(&snapshot);
         let mut health = HealthChecks::new(Arc::clone(&metrics));
         health.apply(&snapshot);
+        let mut certificates = CertificateReports::new(Arc::clone(&metrics));
+        certificates.apply(&snapshot);
         let mut watch = if options.watch { FileWatch::new() } else { None };
         if let Some(watch) = &mut watch {
             watch.set(loaded.files.paths());
@@ -245,6 +249,7 @@ impl Control {
             workers,
             background,
             health,
+            certificates,
             admin,
             watch,
             files: loaded.files,
@@ -266,6 +271,8 @@ impl Control {
     }
 
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let mut look = interval_at(Instant::now() + certificates::INTERVAL, certificates::INTERVAL);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let grace = loop {
             tokio::select! {
                 command = commands.recv() => match command {
@@ -277,6 +284,12 @@ impl Control {
                     Some(Command::Stop(grace)) => break grace,
                     None => break Some(Duration::ZERO),
                 },
+                _ = look.tick() => {
+                    if self.certificates.look(SystemTime::now()) {
+                        // It is logged, counted and shown; nobody waits for it.
+                        let _ = self.reload(Trigger::Renewal).await;
+                    }
+                }
                 () = files_changed(self.watch.as_ref()) => {
                     if self.files.changed() {
                         // It is logged, counted and shown; nobody waits for it.
@@ -303,7 +316,9 @@ impl Control {
         warn(&loaded.warnings);
         let result = match loaded.result {
             // Asked or not: the same files make the same snapshot, and swapping would only cost.
-            Ok(snapshot) if snapshot.files == current.snapshot.files => {
+            Ok(snapshot)
+                if snapshot.files == current.snapshot.files && !matches!(trigger, Trigger::Renewal) =>
+            {
                 Ok(Reloaded::Unchanged(current.number))
             }
             Ok(snapshot) => self.swap(&current, snapshot).await,
@@ -340,6 +355,7 @@ impl Control {
         }));
         self.background.apply(&snapshot);
         self.health.apply(&snapshot);
+        self.certificates.apply(&snapshot);
         Ok(Reloaded::Swapped(number))
     }
 
@@ -435,6 +451,8 @@ enum Trigger {
     Asked,
     /// A file changed.
     Noticed,
+    /// A certificate of the gateway's own comes to its end.
+    Renewal,
 }
 
 async fn files_changed(watch: Option<&FileWatch>) {

@@ -67,19 +67,24 @@ pub(super) async fn load(
             return Loaded { result: Err(refused(&diagnostics)), warnings: String::new(), files };
         }
     };
-    let warnings = if config.warnings.is_empty() {
-        String::new()
-    } else {
-        config::render(&source, &config.warnings, color)
+    let rendered = |warnings: &[Diagnostic]| match warnings {
+        [] => String::new(),
+        warnings => config::render(&source, warnings, color),
     };
     let default_workers = std::thread::available_parallelism().map_or(1, usize::from);
     let inputs =
         Inputs { base: &base, env: &env, host: Arc::clone(host), services, keep_state, default_workers };
     match snapshot::build(&config, previous, files, &inputs).await {
-        Ok(snapshot) => Loaded { files: snapshot.files.clone(), result: Ok(snapshot), warnings },
-        Err(problems) => {
-            Loaded { result: Err(refused(&problems.diagnostics)), warnings, files: problems.files }
-        }
+        Ok(snapshot) => Loaded {
+            files: snapshot.files.clone(),
+            warnings: rendered(&[&*config.warnings, &*snapshot.warnings].concat()),
+            result: Ok(snapshot),
+        },
+        Err(problems) => Loaded {
+            result: Err(refused(&problems.diagnostics)),
+            warnings: rendered(&config.warnings),
+            files: problems.files,
+        },
     }
 }
 

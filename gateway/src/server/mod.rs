@@ -6,6 +6,7 @@
 
 mod admin;
 mod background;
+mod certificates;
 mod control;
 mod health;
 mod listeners;

@@ -1,6 +1,6 @@
 //! What `/status` answers: the state of the machine, not of the file.
 
-use super::{Generation, background::States, health::Reports};
+use super::{Generation, background::States, certificates, health::Reports};
 use crate::{
     metrics::{Metrics, names},
     plugins::{FaultKind, Plugin},
@@ -39,6 +39,7 @@ pub(super) fn status(
             "error": last.error,
         })),
         "listeners": listeners(generation),
+        "certificates": certificates::status(snapshot),
         "routes": routes(snapshot, metrics),
         "backends": backends(snapshot, reports, metrics),
         "plugins": snapshot.plugins.iter().map(|plugin| of_plugin(plugin, states, metrics)).collect::<Vec<_>>(),
@@ -53,6 +54,7 @@ fn listeners(generation: &Generation) -> Vec<Value> {
                 "name": listener.name,
                 "address": bound.address.to_string(),
                 "carries": match listener.mode { Mode::Http(_) => "http", Mode::Tcp(_) => "tcp" },
+                "tls": listener.tls.is_some(),
                 "connections": bound.open.load(Ordering::Relaxed),
                 "limit": listener.connections,
                 "limit_per_client": listener.connections_per_client,

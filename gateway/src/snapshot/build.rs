@@ -3,7 +3,7 @@
 
 use super::{
     Files, Fixed, HealthCheck, Listener, Mode, Retries, Route, Snapshot, Sticky, Target, Timeouts,
-    certificates, plugins::Plugins,
+    certificates, plugins::Plugins, terminators::Terminators,
 };
 use crate::{
     config::{
@@ -14,7 +14,6 @@ use crate::{
     message::{Fields, is_field_value, is_token, trim},
     plugins::{Host, OnError, Services},
     route::{Conditions, HostPattern, PathPattern, PatternError, Table},
-    tls::Terminator,
     upstream::{Backend, Balance, Ejection, Limits, Protocol, Server, Settings},
 };
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -70,8 +69,17 @@ pub async fn build(
         conditions.push(self::conditions(route, &mut problems));
         routes.push(Arc::new(build_route(route, index, used, &mut backends, &mut problems)));
     }
-    let tls = certificates::build(config, previous, inputs, &mut files, &mut problems);
-    let listeners = build_listeners(config, &conditions, tls.server.as_ref(), &mut problems);
+    let mut loader = certificates::Loader {
+        config,
+        previous,
+        inputs,
+        files: &mut files,
+        problems: &mut problems,
+        authority: None,
+    };
+    let certificates = loader.load();
+    let mut terminators = Terminators::new(inputs, &certificates, previous);
+    let listeners = build_listeners(config, &conditions, &mut terminators, &mut files, &mut problems);
     let admin_token = config.admin.token.as_ref().map(|name| plugins.secret(name.get_ref()));
     let (plugins, of_plugins) = plugins.finish();
     problems.extend(of_plugins);
@@ -86,8 +94,9 @@ pub async fn build(
         backends,
         checks,
         plugins,
-        certificates: tls.certificates,
-        tickets: tls.tickets,
+        warnings: certificates::warnings(config, &certificates),
+        certificates,
+        session_keys: terminators.finish(),
         handshakes: config.limits.handshakes as usize,
         heads: head_limits(config),
         http2_streams: config.limits.http2_streams,
@@ -318,7 +327,8 @@ fn pattern<T>(
 fn build_listeners(
     config: &Config,
     conditions: &[Conditions],
-    tls: Option<&Arc<Terminator>>,
+    terminators: &mut Terminators<'_>,
+    files: &mut Files,
     problems: &mut Vec<Diagnostic>,
 ) -> Vec<Arc<Listener>> {
     let mut listeners = Vec::new();
@@ -328,7 +338,7 @@ fn build_listeners(
         listeners.push(Arc::new(Listener {
             name: listener.label(),
             address: *listener.address.get_ref(),
-            tls: tls.filter(|_| listener.tls).cloned(),
+            tls: terminators.of(listener, files, problems),
             handshake_deadline: listener.timeouts.handshake.get(),
             mode,
             trusted_proxies: trusted.iter().map(|network| canonical(*network.get_ref())).collect(),

@@ -2,10 +2,14 @@
 
 use super::{Files, Inputs, Snapshot, state_dir::StateDir};
 use crate::{
-    config::{Certificate as Declared, Config, Diagnostic, Spanned},
-    tls::{self, Authority, Certificates, Entry, Terminator, Tickets},
+    config::{Certificate as Declared, CertificateFiles, CertificateSource, Config, Diagnostic, Spanned},
+    tls::{self, Authority, Entry},
 };
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 /// Names that a self-signed certificate has beside those of the routes.
 const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
@@ -23,212 +27,185 @@ pub struct Certificate {
     pub is_default: bool,
     /// Why what is in its files now cannot be used, where that is so: it is what they held before.
     pub problem: Option<String>,
-    source: Source,
+    /// Where it is from.
+    pub source: Source,
 }
 
 /// Where a certificate is from.
 #[derive(Debug, PartialEq, Eq)]
-enum Source {
-    Files { cert: PathBuf, key: PathBuf, ocsp: Option<PathBuf> },
+pub enum Source {
+    /// Files.
+    Files {
+        /// Of the certificate.
+        cert: PathBuf,
+        /// Of its key.
+        key: PathBuf,
+        /// Of an OCSP response.
+        ocsp: Option<PathBuf>,
+    },
+    /// The gateway's own authority.
     SelfSigned,
 }
 
-/// Why a certificate cannot be loaded, and which key of its table leads there.
-struct Problem<'a> {
-    at: &'a Spanned<String>,
+impl Certificate {
+    /// What is told to those that choose among certificates.
+    pub(super) fn entry(&self) -> Entry {
+        Entry {
+            certificate: Arc::clone(&self.loaded),
+            names: self.names.clone(),
+            is_default: self.is_default,
+        }
+    }
+
+    /// How long it is still valid; none where it has expired.
+    pub fn left(&self, now: SystemTime) -> Option<Duration> {
+        self.loaded.not_after().duration_since(now).ok()
+    }
+
+    /// Whether two thirds of its time are over.
+    pub fn is_old(&self, now: SystemTime) -> bool {
+        let whole = self.loaded.not_after().duration_since(self.loaded.not_before()).unwrap_or_default();
+        self.left(now).unwrap_or_default() < whole / 3
+    }
+}
+
+/// Loads the certificates of a configuration.
+pub(super) struct Loader<'a> {
+    pub(super) config: &'a Config,
+    pub(super) previous: Option<&'a Snapshot>,
+    pub(super) inputs: &'a Inputs<'a>,
+    pub(super) files: &'a mut Files,
+    pub(super) problems: &'a mut Vec<Diagnostic>,
+    pub(super) authority: Option<Authority>,
+}
+
+/// Why a file cannot be used, and which key of the table leads to it.
+struct Problem<'c> {
+    at: &'c Spanned<String>,
     message: String,
     label: &'static str,
 }
 
-/// What of a configuration is about TLS, ready to run.
-pub(super) struct Built {
-    pub(super) certificates: Vec<Arc<Certificate>>,
-    /// For all TLS listeners; none where there is no such listener.
-    pub(super) server: Option<Arc<Terminator>>,
-    pub(super) tickets: Option<Tickets>,
-}
-
-/// Loads all certificates. One whose files have become unusable stays what it was: it must not keep
-/// others from being renewed.
-pub(super) fn build(
-    config: &Config,
-    previous: Option<&Snapshot>,
-    inputs: &Inputs<'_>,
-    files: &mut Files,
-    problems: &mut Vec<Diagnostic>,
-) -> Built {
-    let mut declared: Vec<&Declared> = config.certificates.values().collect();
-    declared.sort_by_key(|certificate| certificate.name.span().start);
-    let chosen =
-        |certificate: &&Declared| certificate.default.as_ref().is_some_and(|chosen| *chosen.get_ref());
-    let default = declared
-        .iter()
-        .find(|certificate| chosen(certificate))
-        .or_else(|| declared.iter().find(|certificate| certificate.default.is_none()));
-    let default = default.map(|certificate| certificate.name.get_ref().as_str());
-    let mut authority = None;
-    let mut certificates = Vec::new();
-    for certificate in &declared {
-        let is_default = default == Some(certificate.name.get_ref());
-        let before = previous.and_then(|previous| {
-            previous.certificates.iter().find(|known| known.name == *certificate.name.get_ref())
-        });
-        let built = match &certificate.cert {
-            Some(cert) => from_files(certificate, cert, is_default, before, inputs, files, problems),
-            None => self_signed(certificate, is_default, before, config, inputs, &mut authority, problems),
+impl Loader<'_> {
+    /// Loads all of them, in the order of the file. One whose files have become unusable stays what it
+    /// was: it must not keep others from being renewed.
+    pub(super) fn load(&mut self) -> Vec<Arc<Certificate>> {
+        let config = self.config;
+        let mut declared: Vec<&Declared> = config.certificates.values().collect();
+        declared.sort_by_key(|certificate| certificate.name.span().start);
+        let is = |certificate: &&&Declared, wanted| {
+            certificate.default.as_ref().map(|default| *default.get_ref()) == wanted
         };
-        certificates.extend(built);
+        let default = declared.iter().find(|certificate| is(certificate, Some(true)));
+        let default = default.or_else(|| declared.iter().find(|certificate| is(certificate, None)));
+        let default = default.map(|certificate| certificate.name.get_ref().clone());
+        let certificates = declared.into_iter().filter_map(|certificate| {
+            let is_default = default.as_ref() == Some(certificate.name.get_ref());
+            match &certificate.source {
+                CertificateSource::Files(files) => self.of_files(certificate, files, is_default),
+                CertificateSource::SelfSigned => self.self_signed(certificate, is_default),
+            }
+        });
+        certificates.map(Arc::new).collect()
     }
-    let needed = config.listeners.iter().any(|listener| listener.tls);
-    let tickets = previous.and_then(|previous| previous.tickets.clone());
-    let (server, tickets) = if needed { server(&certificates, tickets, problems) } else { (None, tickets) };
-    Built { certificates, server, tickets }
-}
 
-fn server(
-    certificates: &[Arc<Certificate>],
-    tickets: Option<Tickets>,
-    problems: &mut Vec<Diagnostic>,
-) -> (Option<Arc<Terminator>>, Option<Tickets>) {
-    let entries = certificates.iter().map(|certificate| Entry {
-        certificate: Arc::clone(&certificate.loaded),
-        names: certificate.names.clone(),
-        is_default: certificate.is_default,
-    });
-    let set = Arc::new(Certificates::new(entries));
-    let made = tickets
-        .map_or_else(Tickets::new, Ok)
-        .and_then(|tickets| Ok((Terminator::new(set, &tickets)?, tickets)));
-    match made {
-        Ok((server, tickets)) => (Some(Arc::new(server)), Some(tickets)),
-        Err(error) => {
-            problems.push(Diagnostic::error(0..0, format!("TLS cannot be set up: {error}")));
-            (None, None)
-        }
+    fn before(&self, declared: &Declared) -> Option<&Certificate> {
+        let mut known = self.previous?.certificates.iter();
+        known.find(|known| known.name == *declared.name.get_ref()).map(|known| &**known)
     }
-}
 
-fn from_files(
-    declared: &Declared,
-    cert: &Spanned<String>,
-    is_default: bool,
-    before: Option<&Arc<Certificate>>,
-    inputs: &Inputs<'_>,
-    files: &mut Files,
-    problems: &mut Vec<Diagnostic>,
-) -> Option<Arc<Certificate>> {
-    let name = declared.name.get_ref();
-    let key = declared.key.as_ref().unwrap_or(cert);
-    let path = |file: &Spanned<String>| inputs.base.join(file.get_ref());
-    let source = Source::Files { cert: path(cert), key: path(key), ocsp: declared.ocsp.as_ref().map(path) };
-    let (loaded, problem) = match load(declared, cert, key, inputs, files) {
-        Ok(loaded) => (Arc::new(loaded), None),
-        Err(problem) => match before.filter(|before| before.source == source) {
-            Some(before) => (Arc::clone(&before.loaded), Some(problem.message)),
-            None => {
-                problems.push(
-                    Diagnostic::error(
-                        problem.at.span(),
-                        format!("certificate `{name}`: {}", problem.message),
-                    )
-                    .label(problem.label),
-                );
+    fn of_files(
+        &mut self,
+        declared: &Declared,
+        files: &CertificateFiles,
+        is_default: bool,
+    ) -> Option<Certificate> {
+        let name = declared.name.get_ref();
+        let key = files.key.as_ref().unwrap_or(&files.cert);
+        let path = |file: &Spanned<String>| self.inputs.base.join(file.get_ref());
+        let source =
+            Source::Files { cert: path(&files.cert), key: path(key), ocsp: files.ocsp.as_ref().map(path) };
+        let loaded = self.read(files, key);
+        let before = self.before(declared).filter(|before| before.source == source);
+        let (loaded, problem) = match (loaded, before) {
+            (Ok(loaded), _) => (Arc::new(loaded), None),
+            (Err(problem), Some(before)) => (Arc::clone(&before.loaded), Some(problem.message)),
+            (Err(problem), None) => {
+                let message = format!("certificate `{name}`: {}", problem.message);
+                self.problems.push(Diagnostic::error(problem.at.span(), message).label(problem.label));
                 return None;
             }
-        },
-    };
-    let names = written_names(declared).unwrap_or_else(|| loaded.names().to_vec());
-    Some(Arc::new(Certificate { name: name.clone(), loaded, names, is_default, problem, source }))
-}
+        };
+        let names = written_names(declared).unwrap_or_else(|| loaded.names().to_vec());
+        Some(Certificate { name: name.clone(), loaded, names, is_default, problem, source })
+    }
 
-fn load<'a>(
-    declared: &'a Declared,
-    cert: &'a Spanned<String>,
-    key: &'a Spanned<String>,
-    inputs: &Inputs<'_>,
-    files: &mut Files,
-) -> Result<tls::Certificate, Problem<'a>> {
-    let mut read = |file: &'a Spanned<String>| {
-        let path = inputs.base.join(file.get_ref());
-        files.read(&path).map_err(|error| Problem {
-            at: file,
-            message: format!("cannot read `{}`: {error}", path.display()),
-            label: "no such file",
+    fn read<'c>(
+        &mut self,
+        files: &'c CertificateFiles,
+        key: &'c Spanned<String>,
+    ) -> Result<tls::Certificate, Problem<'c>> {
+        let mut read = |file: &'c Spanned<String>| {
+            let path = self.inputs.base.join(file.get_ref());
+            self.files.read(&path).map_err(|error| Problem {
+                at: file,
+                message: format!("cannot read `{}`: {error}", path.display()),
+                label: "cannot be read",
+            })
+        };
+        // All of them are read whatever is wrong with one: a change of any is a reason to look again.
+        let (chain, secret) = (read(&files.cert), read(key));
+        let ocsp = files.ocsp.as_ref().map(&mut read).transpose();
+        let loaded = tls::Certificate::from_pem(&chain?, &secret?).map_err(|error| {
+            use tls::CertificateError::{EncryptedKey, Key, Mismatch, NoKey};
+            let is_of_key = matches!(error, NoKey | EncryptedKey | Key(_) | Mismatch);
+            let at = if is_of_key { key } else { &files.cert };
+            let message = format!("`{}`: {error}", at.get_ref());
+            Problem { at, message, label: "cannot be used" }
+        })?;
+        Ok(match ocsp? {
+            Some(response) => loaded.with_ocsp(response),
+            None => loaded,
         })
-    };
-    // All of them are read whatever is wrong with one: each is a reason to look again when it changes.
-    let (chain, secret) = (read(cert), read(key));
-    let ocsp = declared.ocsp.as_ref().map(&mut read).transpose();
-    let loaded = tls::Certificate::from_pem(&chain?, &secret?).map_err(|error| {
-        use tls::CertificateError::{EncryptedKey, Key, Mismatch, NoKey};
-        let at = if matches!(error, NoKey | EncryptedKey | Key(_) | Mismatch) { key } else { cert };
-        Problem { at, message: error.to_string(), label: "cannot be used" }
-    })?;
-    Ok(match ocsp? {
-        Some(response) => loaded.with_ocsp(response),
-        None => loaded,
-    })
+    }
+
+    fn self_signed(&mut self, declared: &Declared, is_default: bool) -> Option<Certificate> {
+        let name = declared.name.get_ref().clone();
+        let names = written_names(declared).unwrap_or_else(|| names_of_routes(self.config));
+        let is_still_good = |before: &&Certificate| {
+            let is_same = before.source == Source::SelfSigned && before.names == names;
+            is_same && !before.is_old(SystemTime::now())
+        };
+        let kept = self.before(declared).filter(is_still_good).map(|before| Arc::clone(&before.loaded));
+        let loaded = match kept {
+            Some(kept) => kept,
+            None => match self.issue(&names) {
+                Ok(loaded) => Arc::new(loaded),
+                Err(message) => {
+                    let message = format!("certificate `{name}`: {message}");
+                    self.problems
+                        .push(Diagnostic::error(declared.name.span(), message).label("cannot be made"));
+                    return None;
+                }
+            },
+        };
+        Some(Certificate { name, loaded, names, is_default, problem: None, source: Source::SelfSigned })
+    }
+
+    /// Signs a certificate by the authority that is kept, or by a new one.
+    fn issue(&mut self, names: &[Box<str>]) -> Result<tls::Certificate, String> {
+        let authority = match self.authority.take() {
+            Some(authority) => authority,
+            None => StateDir::of(self.config, self.inputs).authority()?,
+        };
+        let authority = self.authority.insert(authority);
+        authority.issue(names).map_err(|error| error.to_string())
+    }
 }
 
 fn written_names(declared: &Declared) -> Option<Vec<Box<str>>> {
     let names = declared.names.as_ref()?;
     Some(names.iter().map(|name| name.get_ref().to_ascii_lowercase().into()).collect())
-}
-
-fn self_signed(
-    declared: &Declared,
-    is_default: bool,
-    before: Option<&Arc<Certificate>>,
-    config: &Config,
-    inputs: &Inputs<'_>,
-    authority: &mut Option<Authority>,
-    problems: &mut Vec<Diagnostic>,
-) -> Option<Arc<Certificate>> {
-    let name = declared.name.get_ref().clone();
-    let names = written_names(declared).unwrap_or_else(|| names_of_routes(config));
-    let unchanged = before.filter(|before| {
-        before.source == Source::SelfSigned && before.names == names && !is_old(&before.loaded)
-    });
-    let loaded = match unchanged {
-        Some(before) => Arc::clone(&before.loaded),
-        None => match issue(&names, config, inputs, authority) {
-            Ok(loaded) => Arc::new(loaded),
-            Err(message) => {
-                problems.push(
-                    Diagnostic::error(
-                        declared.self_signed.span(),
-                        format!("certificate `{name}`: {message}"),
-                    )
-                    .label("cannot be made"),
-                );
-                return None;
-            }
-        },
-    };
-    let source = Source::SelfSigned;
-    Some(Arc::new(Certificate { name, loaded, names, is_default, problem: None, source }))
-}
-
-/// Signs a certificate by the authority that is kept, or by a new one.
-fn issue(
-    names: &[Box<str>],
-    config: &Config,
-    inputs: &Inputs<'_>,
-    authority: &mut Option<Authority>,
-) -> Result<tls::Certificate, String> {
-    if authority.is_none() {
-        let folder = StateDir::of(config, inputs);
-        *authority = Some(folder.authority()?);
-    }
-    let Some(authority) = authority else { return Err("there is no authority".to_owned()) };
-    authority.issue(names).map_err(|error| error.to_string())
-}
-
-/// Whether two thirds of its time are over.
-fn is_old(certificate: &tls::Certificate) -> bool {
-    let whole = certificate.not_after().duration_since(certificate.not_before()).unwrap_or_default();
-    let left = certificate.not_after().duration_since(std::time::SystemTime::now()).unwrap_or_default();
-    left < whole / 3
 }
 
 /// The names that routes are for, and loopback.
@@ -247,4 +224,36 @@ fn names_of_routes(config: &Config) -> Vec<Box<str>> {
         }
     }
     names
+}
+
+/// Warns of those that are no good although they can be shown.
+pub(super) fn warnings(config: &Config, certificates: &[Arc<Certificate>]) -> Vec<Diagnostic> {
+    let now = SystemTime::now();
+    let mut warnings = Vec::new();
+    for certificate in certificates {
+        let Some(declared) = config.certificates.get(&certificate.name) else { continue };
+        let span = match &declared.source {
+            CertificateSource::Files(files) => files.cert.span(),
+            CertificateSource::SelfSigned => declared.name.span(),
+        };
+        let name = &certificate.name;
+        if let Some(problem) = &certificate.problem {
+            let message = format!("certificate `{name}`: {problem}");
+            warnings.push(
+                Diagnostic::warning(span.clone(), message).label("what its files held before is still shown"),
+            );
+        }
+        let day = |time| humantime::format_rfc3339_seconds(time).to_string();
+        let message = if certificate.left(now).is_none() {
+            format!("certificate `{name}` has expired on {}", day(certificate.loaded.not_after()))
+        } else if certificate.loaded.not_before() > now {
+            format!("certificate `{name}` is not valid before {}", day(certificate.loaded.not_before()))
+        } else if certificate.names.is_empty() {
+            format!("certificate `{name}` has no name, so it can only be the default")
+        } else {
+            continue;
+        };
+        warnings.push(Diagnostic::warning(span, message).label("clients will refuse it"));
+    }
+    warnings
 }

@@ -13,22 +13,24 @@ mod plugins;
 mod services;
 mod state_dir;
 mod sticky;
+mod terminators;
 
 pub use build::{Inputs, Problems, build};
-pub use certificates::Certificate;
+pub use certificates::{Certificate, Source};
 pub use files::Files;
 pub use health::{HealthCheck, Question};
 pub use local::{Local, LocalRoute, LocalTarget, Parts, RouteMetrics, plugin_metrics};
 pub use services::Outbound;
 pub use sticky::Sticky;
+pub use terminators::SessionKeys;
 
 use crate::{
-    config::{AdminAddress, Log},
+    config::{AdminAddress, Diagnostic, Log},
     http1::HeadLimits,
     message::Fields,
     plugins::{OnError, Plugin, Secret},
     route::Table,
-    tls::{Terminator, Tickets},
+    tls::Terminator,
     upstream::Backend,
 };
 use bytes::Bytes;
@@ -51,8 +53,8 @@ pub struct Snapshot {
     pub plugins: Vec<Arc<Plugin>>,
     /// What TLS listeners show, in the order of the file.
     pub certificates: Vec<Arc<Certificate>>,
-    /// Keys of the sessions of TLS clients, once there is a TLS listener.
-    pub tickets: Option<Tickets>,
+    /// Keys of the sessions of TLS clients.
+    pub session_keys: SessionKeys,
     /// Most TLS handshakes at a time in each worker.
     pub handshakes: usize,
     /// Limits of the heads of requests.
@@ -69,6 +71,8 @@ pub struct Snapshot {
     pub workers: usize,
     /// How long a stop waits for what runs.
     pub shutdown_grace: Duration,
+    /// What is probably not as it was meant, and only seen when everything is there.
+    pub warnings: Vec<Diagnostic>,
     /// The files that it was made from: a change of one is a reason to build again.
     pub files: Files,
 }

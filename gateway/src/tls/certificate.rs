@@ -150,7 +150,7 @@ fn contains(text: &[u8], words: &[u8]) -> bool {
     memchr::memmem::find(text, words).is_some()
 }
 
-fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, CertificateError> {
+pub(super) fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, CertificateError> {
     let (_, certificate) =
         X509Certificate::from_der(der).map_err(|error| CertificateError::Malformed(error.to_string()))?;
     Ok(certificate)

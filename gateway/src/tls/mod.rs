@@ -5,14 +5,18 @@
 
 mod authority;
 mod certificate;
+mod client_auth;
 mod connector;
 mod dial;
 mod names;
 mod stream;
 mod terminator;
+#[cfg(test)]
+mod tests;
 
 pub use authority::{Authority, AuthorityError};
 pub use certificate::{Certificate, CertificateError, Kind};
+pub use client_auth::{ClientAuth, Identity};
 pub use connector::{Connector, connector};
 pub use dial::{DialError, DialedStream, Roots, RootsError, ServerName};
 pub use names::{Certificates, Entry};

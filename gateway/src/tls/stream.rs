@@ -3,12 +3,12 @@
 //! rustls gets what came, and gives what is to go, in the worker's own buffers: a connection that
 //! carries nothing holds none, and a read or a write is one system call for many records.
 
-use super::{Asked, names, terminator::HTTP2};
+use super::{Asked, Identity, names, terminator::HTTP2};
 use crate::io::{Buffers, Stream};
 use rustls::{
     Error, ServerConfig,
-    server::UnbufferedServerConnection,
-    unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus},
+    server::{ServerConnectionData, UnbufferedServerConnection},
+    unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic},
 };
 use socket2::SockRef;
 use std::{
@@ -31,6 +31,9 @@ const MOST_AT_A_TIME: usize = 4 * 16 * 1024 - 4 * RECORD_OVERHEAD;
 
 /// What a record has beside its bytes, at most: header, explicit nonce, content type, tag.
 const RECORD_OVERHEAD: usize = 5 + 8 + 1 + 16;
+
+/// What a client may send before something of it makes sense: room for a chain of certificates.
+const MOST_OF_A_HANDSHAKE: usize = 32 * 1024;
 
 /// The first byte of what a TLS client sends first (RFC 8446 §5.1).
 const CONTENT_TYPE_HANDSHAKE: u8 = 22;
@@ -102,6 +105,11 @@ impl ServerStream {
         self.tls.alpn_protocol() == Some(HTTP2)
     }
 
+    /// The certificate that the client showed, where it did, and what that says.
+    pub fn identity(&self) -> Option<Identity> {
+        self.tls.peer_certificates()?.first().map(Identity::new)
+    }
+
     /// Whether an earlier session goes on.
     pub fn is_resumed(&self) -> bool {
         self.tls.handshake_kind() == Some(rustls::HandshakeKind::Resumed)
@@ -166,7 +174,9 @@ impl ServerStream {
         if let Some(front) = block.get_mut(..held) {
             front.copy_from_slice(&self.partial);
         }
-        let mut space = ReadBuf::new(block.get_mut(held..).unwrap_or_default());
+        let most = if self.tls.is_handshaking() { MOST_OF_A_HANDSHAKE } else { block.len() };
+        // None at all where a client sends something larger than anything can be: that is its end.
+        let mut space = ReadBuf::new(block.get_mut(held..most).unwrap_or_default());
         let polled = Pin::new(&mut self.socket).poll_read(cx, &mut space);
         let read = space.filled().len();
         let result = match polled {
@@ -189,21 +199,37 @@ impl ServerStream {
                 return Err(Trouble::NotTls);
             }
         }
-        self.partial.clear();
         let (used, result) = self.advance(came, into);
         if self.asked.is_none() {
             self.asked = names::asked();
         }
-        self.partial.extend_from_slice(came.get(used..).unwrap_or_default());
-        if self.partial.is_empty() {
+        let left = came.get_mut(used..).unwrap_or_default();
+        if let Err(error) = result {
+            self.encode_last_words(left);
             self.partial = Vec::new();
-        }
-        result.map_err(|error| {
-            // What the client should know about it is told as far as the socket takes it.
-            self.advance(&mut [], &mut ReadBuf::new(&mut [])).1.err();
             self.failed = Some(error.clone());
-            Trouble::Tls(error)
-        })
+            return Err(Trouble::Tls(error));
+        }
+        // rustls has looked into it and remembers places in it, so it must come again as it is now.
+        if left.is_empty() {
+            self.partial = Vec::new();
+        } else {
+            self.partial.clear();
+            self.partial.extend_from_slice(left);
+        }
+        Ok(())
+    }
+
+    /// Encodes what is still to be said after an error, why there is one among it. rustls must not look
+    /// at what came once more.
+    fn encode_last_words(&mut self, came: &mut [u8]) {
+        while self.tls.wants_write() {
+            let UnbufferedStatus { state, .. } = self.tls.process_tls_records(came);
+            let Ok(ConnectionState::EncodeTlsData(mut data)) = state else { return };
+            let block = self.out.get_or_insert_with(|| self.buffers.take());
+            let Ok(encoded) = data.encode(block.get_mut(self.end..).unwrap_or_default()) else { return };
+            self.end += encoded;
+        }
     }
 
     /// Lets rustls work on what came, until it needs more. Returns how much of that it is done with.
@@ -256,40 +282,47 @@ impl ServerStream {
         }
     }
 
-    /// Encrypts behind what waits to leave, as much as has room.
+    /// Encrypts behind what waits to leave. There must be room.
     fn encrypt(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.settle()?;
-        let block = self.out.get_or_insert_with(|| self.buffers.take());
-        let UnbufferedStatus { state, .. } = self.tls.process_tls_records(&mut self.partial);
-        let Ok(ConnectionState::WriteTraffic(mut traffic)) = state else { return Err(broken_pipe()) };
-        let space = block.get_mut(self.end..).unwrap_or_default();
-        self.end += traffic.encrypt(bytes, space).map_err(exhausted)?;
-        Ok(())
+        self.put(|traffic, space| traffic.encrypt(bytes, space))
     }
 
     fn queue_close_notify(&mut self) -> io::Result<()> {
         if std::mem::replace(&mut self.is_closed_by_us, true) {
             return Ok(());
         }
-        self.settle()?;
-        let block = self.out.get_or_insert_with(|| self.buffers.take());
-        let UnbufferedStatus { state, .. } = self.tls.process_tls_records(&mut self.partial);
-        let Ok(ConnectionState::WriteTraffic(mut traffic)) = state else { return Err(broken_pipe()) };
-        let space = block.get_mut(self.end..).unwrap_or_default();
-        self.end += traffic.queue_close_notify(space).map_err(exhausted)?;
-        Ok(())
+        self.put(|traffic, space| traffic.queue_close_notify(space))
     }
 
-    /// Brings rustls to where it takes something to encrypt.
-    fn settle(&mut self) -> io::Result<()> {
+    /// Brings rustls to where it takes something to encrypt, and puts that behind what waits to leave.
+    fn put(
+        &mut self,
+        with: impl FnOnce(&mut WriteTraffic<'_, ServerConnectionData>, &mut [u8]) -> Result<usize, EncryptError>,
+    ) -> io::Result<()> {
         if self.failed.is_some() {
             return Err(broken_pipe());
         }
         let mut partial = std::mem::take(&mut self.partial);
-        let (used, result) = self.advance(&mut partial, &mut ReadBuf::new(&mut []));
+        let (mut used, result) = self.advance(&mut partial, &mut ReadBuf::new(&mut []));
+        if let Err(error) = result {
+            self.failed = Some(error.clone());
+            return Err(invalid(error));
+        }
+        let block = self.out.get_or_insert_with(|| self.buffers.take());
+        let space = block.get_mut(self.end..).unwrap_or_default();
+        let rest = partial.get_mut(used..).unwrap_or_default();
+        let UnbufferedStatus { discard, state } = self.tls.process_tls_records(rest);
+        let put = match state {
+            Ok(ConnectionState::WriteTraffic(mut traffic)) => {
+                with(&mut traffic, space).map_err(io::Error::other)
+            }
+            _ => Err(broken_pipe()),
+        };
+        used += discard;
         partial.drain(..used.min(partial.len()));
         self.partial = partial;
-        result.map_err(invalid)
+        self.end += put?;
+        Ok(())
     }
 
     /// Bytes that can be encrypted behind what waits.
@@ -348,10 +381,6 @@ fn invalid(error: Error) -> io::Error {
 
 fn broken_pipe() -> io::Error {
     io::ErrorKind::BrokenPipe.into()
-}
-
-fn exhausted(error: EncryptError) -> io::Error {
-    io::Error::other(error)
 }
 
 impl Stream for ServerStream {

@@ -1,10 +1,10 @@
 //! TLS towards the clients of a listener.
 
-use super::{Certificates, ServerStream, Trouble, provider};
+use super::{Certificates, ClientAuth, ServerStream, Trouble, provider};
 use crate::io::Buffers;
 use rustls::{
-    ServerConfig,
-    server::{NoServerSessionStorage, ProducesTickets},
+    Error, ServerConfig,
+    server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier},
     version::{TLS12, TLS13},
 };
 use std::{future::poll_fn, io, rc::Rc, sync::Arc};
@@ -16,12 +16,36 @@ pub(super) const HTTP2: &[u8] = b"h2";
 /// HTTP/1.1, as it is agreed on.
 const HTTP1: &[u8] = b"http/1.1";
 
+/// What else is registered for ALPN and carried by TCP, and HTTP/1.1, which every server of HTTP speaks.
+const ANYTHING: [&[u8]; 19] = [
+    b"postgresql",
+    b"imap",
+    b"pop3",
+    b"managesieve",
+    b"ftp",
+    b"mqtt",
+    b"irc",
+    b"nntp",
+    b"nnsp",
+    b"xmpp-client",
+    b"xmpp-server",
+    b"sip/2",
+    b"smb",
+    b"tds/8.0",
+    b"dot",
+    b"ntske/1",
+    b"sunrpc",
+    b"radius/1.1",
+    HTTP1,
+];
+
 /// What a listener carries: which protocols are agreed on (RFC 7301).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Carries {
     /// HTTP/2 where the client has it, else HTTP/1.1.
     Requests,
-    /// What is spoken is between the client and the backend, which is not asked.
+    /// What is spoken is between the client and the backend, which is not asked: whatever is
+    /// registered is agreed on, as some clients insist on being answered.
     Bytes,
 }
 
@@ -49,6 +73,9 @@ pub enum HandshakeError {
     /// The client left.
     #[error("the client left")]
     Gone,
+    /// The client showed no certificate, or one that does not count.
+    #[error("the client's certificate: {0}")]
+    Certificate(#[source] rustls::Error),
     /// They could not agree, or what came was malformed.
     #[error("{0}")]
     Failed(#[source] rustls::Error),
@@ -68,20 +95,28 @@ impl Tickets {
 }
 
 impl Terminator {
-    /// Shows these certificates; sessions go on by these tickets.
+    /// Shows these certificates; sessions go on by these tickets, which must not be those of a listener
+    /// that lets other clients in.
     ///
     /// # Errors
     /// Fails where the cryptography cannot do what is asked of it.
-    pub fn new(certificates: Arc<Certificates>, tickets: &Tickets) -> io::Result<Self> {
+    pub fn new(
+        certificates: Arc<Certificates>,
+        tickets: &Tickets,
+        client_auth: Option<&ClientAuth>,
+    ) -> io::Result<Self> {
         let mut config = ServerConfig::builder_with_provider(Arc::clone(provider()))
             .with_protocol_versions(&[&TLS13, &TLS12])
             .map_err(io::Error::other)?
-            .with_no_client_auth()
+            .with_client_cert_verifier(
+                client_auth
+                    .map_or_else(WebPkiClientVerifier::no_client_auth, |auth| Arc::clone(&auth.verifier)),
+            )
             .with_cert_resolver(certificates);
         config.ticketer = Arc::clone(&tickets.0);
         // Tickets are all there is to sessions: nothing is kept for a client that may never come back.
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.alpn_protocols = vec![HTTP1.to_vec()];
+        config.alpn_protocols = ANYTHING.map(<[u8]>::to_vec).into();
         let of_bytes = Arc::new(config.clone());
         // The preferred one first.
         config.alpn_protocols = vec![HTTP2.to_vec(), HTTP1.to_vec()];
@@ -121,7 +156,12 @@ impl Terminator {
             }
             Trouble::Tls(error) => {
                 stream.send_now();
-                HandshakeError::Failed(error)
+                match error {
+                    Error::NoCertificatesPresented | Error::InvalidCertificate(_) => {
+                        HandshakeError::Certificate(error)
+                    }
+                    error => HandshakeError::Failed(error),
+                }
             }
         })
     }

@@ -75,6 +75,9 @@ pub struct Tries {
     left: u32,
     been: SmallVec<[usize; 4]>,
     only_new: bool,
+    /// Whether a connection has been replaced already. A shared one that a server refuses each request
+    /// on is found again and again.
+    is_replaced: bool,
     /// Where HTTP/2 is spoken: what the heads of answers may have.
     http2: Option<HeadLimits>,
 }
@@ -83,7 +86,14 @@ impl Tries {
     /// For a request: so many attempts, the first among them. Requests with the same key go to the
     /// same server, where the backend has it so.
     pub fn of_request(attempts: u32, key: Option<u64>) -> Self {
-        Self { key, left: attempts.saturating_sub(1), been: SmallVec::new(), only_new: false, http2: None }
+        Self {
+            key,
+            left: attempts.saturating_sub(1),
+            been: SmallVec::new(),
+            only_new: false,
+            is_replaced: false,
+            http2: None,
+        }
     }
 
     /// The same, over HTTP/2, where the heads of answers may have this.
@@ -491,8 +501,14 @@ impl Lease {
     pub async fn replace(self, tries: &mut Tries, deadline: Duration) -> Result<Self, UpstreamError> {
         let Self { io, seat, pool, .. } = self;
         drop(io);
+        tries.is_replaced = true;
         pool.metrics.stale.inc();
         pool.open(Some(seat), tries, deadline).await
+    }
+
+    /// Whether [`Self::replace`] may help: once, for a connection that had others before.
+    pub fn may_be_replaced(&self, tries: &Tries) -> bool {
+        self.is_reused && !tries.is_replaced
     }
 
     /// Whether another server may be tried, and there is one that works.

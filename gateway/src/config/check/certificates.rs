@@ -1,48 +1,51 @@
-//! Certificates: each has one source, and TLS listeners have one to show.
+//! Certificates: their names are names, and TLS listeners have one to show.
 
 use toml::Spanned;
 
-use super::super::{Certificate, Config, diagnostic::Diagnostic, read::Names, report::Report};
+use super::super::{Config, Listener, diagnostic::Diagnostic, read::Names, report::Report};
 
 pub(super) fn check(config: &Config, names: &Names, report: &mut Report) {
     for certificate in config.certificates.values() {
-        source(certificate, report);
         for name in certificate.names.iter().flatten() {
             self::name(name, report);
         }
     }
     one_default(config, report);
+    for listener in &config.listeners {
+        client_certificates(listener, report);
+    }
     let needs_one = config.listeners.iter().find(|listener| listener.tls);
     if let Some(listener) = needs_one.filter(|_| names.certificate_count == 0) {
         report.add(
-            Diagnostic::error(listener.address.span(), "a TLS listener, and the file has no `[certificate.NAME]`")
-                .label("has nothing to show to clients")
-                .help("for example\n[certificate.web]\ncert = \"fullchain.pem\"\nkey = \"privkey.pem\"\nor, for development, `self_signed = true` in it"),
+            Diagnostic::error(
+                listener.address.span(),
+                "a TLS listener, and the file has no `[certificate.NAME]`",
+            )
+            .label("has nothing to show to clients")
+            .help("for example\n[certificate.web]\ncert = \"fullchain.pem\"\nkey = \"privkey.pem\"\nor, for development, `self_signed = true` in it"),
         );
     }
 }
 
-fn source(certificate: &Certificate, report: &mut Report) {
-    let is_self_signed = *certificate.self_signed.get_ref();
-    match (&certificate.cert, is_self_signed) {
-        (Some(_), false) | (None, true) => {}
-        (None, false) => report.add(
-            Diagnostic::error(certificate.name.span(), "a certificate needs a source")
-                .label("expected either `cert = \"FILE\"` or `self_signed = true`"),
-        ),
-        (Some(cert), true) => report.add(
-            Diagnostic::error(certificate.self_signed.span(), "a certificate has one source, not two")
-                .label("expected either `cert = \"FILE\"` or `self_signed = true`")
-                .also(cert.span(), "the other"),
-        ),
-    }
-    for (key, file) in [("key", &certificate.key), ("ocsp", &certificate.ocsp)] {
-        if let (Some(file), None) = (file, &certificate.cert) {
-            report.add(
-                Diagnostic::error(file.span(), format!("`{key}` belongs to the file of `cert`"))
-                    .label("there is no `cert`"),
-            );
-        }
+/// Certificates of clients are asked for by TLS, and looked into by an authority.
+fn client_certificates(listener: &Listener, report: &mut Report) {
+    let keys = [
+        ("client_ca", listener.client_ca.as_ref().map(Spanned::span)),
+        ("client_auth", listener.client_auth.as_ref().map(Spanned::span)),
+    ];
+    let written = keys.into_iter().find_map(|(key, span)| Some((key, span?)));
+    let Some((key, span)) = written else { return };
+    if !listener.tls {
+        report.add(
+            Diagnostic::error(span, format!("`{key}` needs `tls = true`"))
+                .label("clients show certificates in TLS handshakes only"),
+        );
+    } else if listener.client_ca.is_none() {
+        report.add(
+            Diagnostic::error(span, "`client_auth` needs `client_ca`")
+                .label("nothing says whose certificates count")
+                .help("for example `client_ca = \"clients.pem\"`"),
+        );
     }
 }
 
