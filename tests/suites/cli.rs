@@ -150,7 +150,7 @@ async fn run_says_which_port_is_taken() {
         let (_folder, path) = file(&GOOD.replace("127.0.0.1:0", &format!("{address}:{port}")));
         let (code, _, err) = says(&["run", "-c", &path]).await;
         assert_eq!(code, Some(69), "{err}");
-        let expected = format!("error: cannot listen on {address}:{port}: the port is in use; `ss -ltnp");
+        let expected = format!("error: cannot listen on {address}:{port}: port {port} is in use; `ss -ltnp");
         assert!(err.contains(&expected), "{err}");
     }
     let (_folder, path) = file(&GOOD.replace("127.0.0.1:0", "192.0.2.1:8080"));

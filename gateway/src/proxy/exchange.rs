@@ -13,6 +13,7 @@ use crate::{
     http2::{self, Gone},
     io::{Buffers, Inbox},
     message::{RequestHead, ResponseHead},
+    proxy_protocol::Ends,
     relay::Side,
     upstream::{Budget, Cause, Io, Lease, Pool, Seat, Tries},
 };
@@ -47,6 +48,8 @@ pub(super) struct Order<'a> {
     pub(super) budget: &'a Budget,
     /// What requests for the same server have in common.
     pub(super) key: Option<u64>,
+    /// Whose request it is, for servers that are told in front of the connection.
+    pub(super) client: Ends,
     pub(super) buffers: &'a Buffers,
 }
 
@@ -128,7 +131,7 @@ impl Exchange {
         mut upload: Flow,
     ) -> Result<(Self, Said), Error> {
         order.budget.deposit();
-        let mut tries = Tries::of_request(order.attempts, order.key);
+        let mut tries = Tries::of_request(order.attempts, order.key).of_client(order.client);
         if order.over_http2 {
             tries = tries.over_http2(order.heads);
         }

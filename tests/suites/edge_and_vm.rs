@@ -1,0 +1,78 @@
+//! Two gateways in a row, the edge's and the VM's: who the client is at the far end.
+
+use gateway_tests::{Backend, Client, Raw, TestGateway};
+
+/// A VM's gateway in front of a service that binds IPv4 only, and an edge in front of that.
+async fn both(edge: &str, vm: &str) -> (TestGateway, TestGateway, Backend) {
+    let service = Backend::hello().await;
+    let vm = TestGateway::start(&format!(
+        "[[listener]]\naddress = \"[::]:0\"\n{vm}\n[[route]]\nto = \"{}\"\n",
+        service.addr()
+    ));
+    let edge = TestGateway::start(&format!(
+        "[[listener]]\naddress = \"[::]:0\"\ntrusted_proxies = [\"127.0.0.1\"]\nproxy_protocol = \"accept\"\n\
+         [[route]]\nhost = \"{{vm}}.vm.test\"\nto = \"vm:{{vm}}:{}\"\n[vms]\n{edge}\ntable = {{ web = \"::1\" }}\n",
+        vm.addr().port()
+    ));
+    (edge, vm, service)
+}
+
+#[tokio::test]
+async fn a_vm_that_trusts_the_edge_sees_the_client_by_its_headers() {
+    let (edge, _vm, service) = both("", "trusted_proxies = [\"::1\"]").await;
+    let forged = |client: Client| {
+        client
+            .with("host", "web.vm.test")
+            .with("x-forwarded-for", "203.0.113.66")
+            .with("forwarded", "for=203.0.113.66")
+            .with("x-real-ip", "203.0.113.66")
+    };
+    // From IPv6: a stranger's words count for nothing at the edge.
+    forged(edge.client()).get("/").await;
+    let heard = service.last();
+    assert_eq!(heard.header("x-forwarded-for"), "::1, ::1", "the client, and the edge");
+    assert_eq!((heard.header("x-real-ip"), heard.header("host")), ("", "web.vm.test"));
+    assert!(!format!("{:?}", heard.headers).contains("203.0.113.66"), "{:?}", heard.headers);
+    // By a proxy in front of the edge, which says who it is.
+    let mut client = Raw::connect(edge.addr_v4()).await;
+    let request = "GET / HTTP/1.1\r\nhost: web.vm.test\r\nconnection: close\r\n\r\n";
+    client.send(format!("PROXY TCP6 2001:db8::7 2001:db8::1 1 3000\r\n{request}")).await;
+    client.to_end().await;
+    let heard = service.last();
+    assert_eq!(heard.header("x-forwarded-for"), "2001:db8::7, ::1");
+    assert_eq!(heard.header("x-forwarded-port"), "3000", "the port that the client asked for");
+    assert!(heard.header("forwarded").starts_with("for=\"[2001:db8::7]\""), "{}", heard.header("forwarded"));
+}
+
+#[tokio::test]
+async fn a_vm_that_does_not_trusts_only_the_socket() {
+    let (edge, _vm, service) = both("", "").await;
+    let mut client = Raw::connect(edge.addr_v4()).await;
+    let request = "GET / HTTP/1.1\r\nhost: web.vm.test\r\nconnection: close\r\n\r\n";
+    client.send(format!("PROXY TCP6 2001:db8::7 2001:db8::1 1 3000\r\n{request}")).await;
+    client.to_end().await;
+    assert_eq!(service.last().header("x-forwarded-for"), "::1", "the edge");
+}
+
+#[tokio::test]
+async fn a_vm_sees_the_client_by_the_header_in_front_of_the_connection() {
+    let vm = "proxy_protocol = \"require\"\ntrusted_proxies = [\"::1\"]\nconnections_per_client = 1";
+    let (edge, _vm, service) = both("proxy_protocol = \"v2\"", vm).await;
+    let request = "GET / HTTP/1.1\r\nhost: web.vm.test\r\n\r\n";
+    for client in ["2001:db8:0:1::7", "2001:db8:0:2::7"] {
+        let mut raw = Raw::connect(edge.addr_v4()).await;
+        raw.send(format!("PROXY TCP6 {client} 2001:db8::1 1 3000\r\n{request}")).await;
+        raw.until("hello").await;
+        let heard = service.last();
+        // The edge's words about it came by a connection that is the client's own, so they are no proxy's.
+        assert_eq!(heard.header("x-forwarded-for"), client);
+        assert_eq!(heard.header("x-forwarded-port"), "3000");
+        raw.send(request).await;
+        raw.until("hello").await;
+    }
+    assert_eq!(service.heard().len(), 4);
+    // The VM's limit is for each client.
+    let mut raw = Raw::connect(edge.addr_v4()).await;
+    raw.send(format!("PROXY TCP6 2001:db8:0:1::8 2001:db8::1 1 3000\r\n{request}")).await;
+    assert!(raw.head().await.contains("too-many-connections-per-client"), "it has its one connection");
+}
