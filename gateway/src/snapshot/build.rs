@@ -70,10 +70,8 @@ pub async fn build(
         conditions.push(self::conditions(route, &mut problems));
         routes.push(Arc::new(build_route(route, index, used, &mut backends, &mut problems)));
     }
-    let fleet = config
-        .vms
-        .as_ref()
-        .and_then(|written| vms::build(written, previous, inputs.base, &mut files, &mut problems));
+    let written = config.vms.as_ref();
+    let fleet = written.and_then(|vms| vms::build(vms, previous, inputs.base, &mut files, &mut problems));
     let mut loader = certificates::Loader {
         config,
         previous,
