@@ -115,6 +115,8 @@ async fn every_metric_is_there_with_its_meaning() {
         servers = ["{}", "{}"]
         health = {{ path = "/" }}
         limits = {{ connections = 9 }}
+        [certificate.dev]
+        self_signed = true
         {}
         "#,
         raw.addr(),
@@ -204,8 +206,8 @@ async fn its_status_says_what_it_runs() {
     assert_eq!(
         status["listeners"],
         json!([{
-            "name": "web", "ports": 1, "address": address, "ports": 1, "carries": "http", "connections": 1, "limit": 7,
-            "limit_per_client": null, "warning": null
+            "name": "web", "address": address, "ports": 1, "carries": "http", "tls": false, "connections": 1,
+            "limit": 7, "limit_per_client": null, "warning": null
         }])
     );
     assert_eq!(
