@@ -1,6 +1,7 @@
 //! Two gateways in a row, the edge's and the VM's: who the client is at the far end.
 
-use gateway_tests::{Backend, Client, Raw, TestGateway};
+use gateway_tests::{Backend, Client, Pki, Raw, TestGateway};
+use tokio::io::AsyncWriteExt as _;
 
 /// A VM's gateway in front of a service that binds IPv4 only, and an edge in front of that.
 async fn both(edge: &str, vm: &str) -> (TestGateway, TestGateway, Backend) {
@@ -75,4 +76,41 @@ async fn a_vm_sees_the_client_by_the_header_in_front_of_the_connection() {
     let mut raw = Raw::connect(edge.addr_v4()).await;
     raw.send(format!("PROXY TCP6 2001:db8:0:1::8 2001:db8::1 1 3000\r\n{request}")).await;
     assert!(raw.head().await.contains("too-many-connections-per-client"), "it has its one connection");
+}
+
+#[tokio::test]
+async fn the_edge_tells_the_vm_that_the_client_came_by_tls() {
+    let service = Backend::hello().await;
+    let vm = TestGateway::start(&format!(
+        "[[listener]]\naddress = \"[::]:0\"\ntrusted_proxies = [\"::1\"]\n[[route]]\nto = \"{}\"\n",
+        service.addr()
+    ));
+    let (pki, folder) = (Pki::new(), tempfile::tempdir().expect("a folder"));
+    pki.issue(&["*.vm.test"]).write(folder.path(), "vms");
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let edge = TestGateway::start(&format!(
+        "[[listener]]\naddress = \"[::]:0\"\ntls = true\nproxy_protocol = \"accept\"\n\
+         trusted_proxies = [\"127.0.0.1\"]\n[certificate.vms]\ncert = {:?}\nkey = {:?}\n\
+         [[route]]\nhost = \"{{vm}}.vm.test\"\nto = \"vm:{{vm}}:{}\"\n[vms]\ntable = {{ web = \"::1\" }}\n",
+        at("vms.pem"),
+        at("vms-key.pem"),
+        vm.addr().port()
+    ));
+    let request = "GET / HTTP/1.1\r\nhost: web.vm.test\r\nconnection: close\r\n\r\n";
+    let mut client = pki.client("web.vm.test").raw(edge.addr()).await;
+    client.send(request).await;
+    assert!(client.to_end().await.ends_with("hello"));
+    let heard = service.last();
+    assert_eq!((heard.header("x-forwarded-proto"), heard.header("x-forwarded-for")), ("https", "::1, ::1"));
+    // A header in front of the handshake, all in one piece or not.
+    let mut stream = tokio::net::TcpStream::connect(edge.addr_v4()).await.expect("a connection");
+    stream.write_all(b"PROXY TCP4 192.0.2.7 192.0.2.1 1 3000\r\n").await.expect("a write");
+    let mut client = Raw::over(pki.client("web.vm.test").over(stream).await.expect("a handshake"));
+    client.send(request).await;
+    assert!(client.to_end().await.ends_with("hello"));
+    let heard = service.last();
+    assert_eq!(
+        (heard.header("x-forwarded-proto"), heard.header("x-forwarded-for")),
+        ("https", "192.0.2.7, ::1")
+    );
 }
