@@ -1,6 +1,6 @@
 //! Two gateways in a row, the edge's and the VM's: who the client is at the far end.
 
-use gateway_tests::{Backend, Client, Pki, Raw, TestGateway};
+use gateway_tests::{Backend, Client, Pki, Raw, TestGateway, certificate_table};
 use tokio::io::AsyncWriteExt as _;
 
 /// A VM's gateway in front of a service that binds IPv4 only, and an edge in front of that.
@@ -113,4 +113,33 @@ async fn the_edge_tells_the_vm_that_the_client_came_by_tls() {
         (heard.header("x-forwarded-proto"), heard.header("x-forwarded-for")),
         ("https", "192.0.2.7, ::1")
     );
+}
+
+/// Whose certificate a client has seen is whom it may talk to.
+#[tokio::test]
+async fn a_connection_for_one_vm_is_none_for_another() {
+    let service = Backend::hello().await;
+    let vm = TestGateway::start(&format!(
+        "[[listener]]\naddress = \"[::]:0\"\n[[route]]\nto = \"{}\"\n",
+        service.addr()
+    ));
+    let pki = Pki::new();
+    let pair = pki.issue(&["*.vm.test"]);
+    let toml = format!(
+        "[[listener]]\nname = \"tls\"\naddress = \"127.0.0.1:0\"\ntls = true\n\
+         [[route]]\nhost = \"{{vm}}.vm.test\"\nto = \"vm:{{vm}}:{}\"\n{}\
+         [vms]\ntable = {{ web = \"::1\", other = \"::1\" }}\n",
+        vm.addr().port(),
+        certificate_table("web")
+    );
+    let edge = TestGateway::with_files(&toml, &[("web.pem", &pair.cert), ("web-key.pem", &pair.key)]);
+    let mut client = pki.client("web.vm.test").raw(edge.addr_of("tls")).await;
+    for (host, status) in [("web.vm.test", "200"), ("other.vm.test", "421"), ("WEB.vm.test", "200")] {
+        client.send(format!("GET / HTTP/1.1\r\nhost: {host}\r\n\r\n")).await;
+        let head = client.head().await;
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{host}: {head}");
+        let length = head.split("content-length: ").nth(1).and_then(|rest| rest.split('\r').next());
+        client.exactly(length.and_then(|length| length.parse().ok()).expect("a length")).await;
+    }
+    assert_eq!(service.heard().len(), 2, "the other VM heard nothing");
 }

@@ -52,6 +52,8 @@ pub(super) enum Error {
     NoRoute,
     #[error("the listener does not serve the port that was asked for")]
     PortNotServed,
+    #[error("the request is for another host than the TLS connection")]
+    Misdirected,
     #[error("no VM has this name")]
     UnknownVm,
     #[error("VMs cannot be looked up: {0}")]
@@ -113,6 +115,8 @@ pub enum ErrorCode {
     NoRoute,
     /// The port that the client asked for is not served.
     PortNotServed,
+    /// The request is for another VM than the one that TLS was begun for.
+    Misdirected,
     /// There is no such VM.
     VmUnknown,
     /// Whether there is such a VM could not be found out.
@@ -151,7 +155,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All codes.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::BadRequest,
         Self::BadVersion,
         Self::BadMethod,
@@ -168,6 +172,7 @@ impl ErrorCode {
         Self::BadHandshakeVersion,
         Self::NoRoute,
         Self::PortNotServed,
+        Self::Misdirected,
         Self::VmUnknown,
         Self::VmLookup,
         Self::VmPortClosed,
@@ -254,6 +259,11 @@ impl ErrorCode {
             Self::PortNotServed => {
                 (StatusCode::FORBIDDEN, "port-not-served", "this gateway does not serve this port")
             }
+            Self::Misdirected => (
+                StatusCode::MISDIRECTED_REQUEST,
+                "misdirected",
+                "this connection was made for another host; make one for this host",
+            ),
             Self::VmUnknown => (StatusCode::NOT_FOUND, "vm-unknown", "no VM has this name"),
             Self::VmLookup => {
                 (StatusCode::SERVICE_UNAVAILABLE, "vm-lookup-failed", "VMs cannot be looked up now")
@@ -372,6 +382,7 @@ impl Error {
             Self::Handshake(HandshakeError::Version) => ErrorCode::BadHandshakeVersion,
             Self::NoRoute => ErrorCode::NoRoute,
             Self::PortNotServed => ErrorCode::PortNotServed,
+            Self::Misdirected => ErrorCode::Misdirected,
             Self::UnknownVm => ErrorCode::VmUnknown,
             Self::NoDirectory(_) => ErrorCode::VmLookup,
             Self::VmRefuses { .. } => ErrorCode::VmPortClosed,

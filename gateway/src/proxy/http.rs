@@ -205,6 +205,13 @@ impl<'a> Session<'a> {
         let route = Rc::clone(view.local.routes.get(found.route).ok_or(Error::NoRoute)?);
         self.route = Some(Rc::clone(&route));
         self.captures = found.captures;
+        // RFC 9110 §7.4: whose certificate the client has seen is whom it may talk to. Other hosts of one
+        // certificate may share a connection (RFC 9113 §9.1.1), VMs of one wildcard are strangers.
+        if let (LocalTarget::Asked(_), Some(sni)) = (&route.target, &self.connection.arrival.sni)
+            && **sni != *authority.host
+        {
+            return Err(Error::Misdirected);
+        }
         if self.body.is_told_to_exceed(route.body_limit) {
             return Err(Error::Malformed(Malformed::BodyTooLarge));
         }
