@@ -253,9 +253,9 @@ fn thousands_of_ports_on_one_listener() {
             (gateway, took, memory)
         };
         let (few, took_few, of_few) = start("1024").await;
-        drop(few);
+        end(few).await;
         for (ports, count) in [("1024-2023", 1000), (&*all, most)] {
-            let (_gateway, took, memory) = start(ports).await;
+            let (gateway, took, memory) = start(ports).await;
             let each = memory.saturating_sub(of_few) / count;
             println!(
                 "{count} ports: {each} bytes for each in the process, started in {took:?} (one: {took_few:?})"
@@ -265,6 +265,13 @@ fn thousands_of_ports_on_one_listener() {
                 let client = gateway_tests::Client::new(([127, 0, 0, 2], port).into());
                 assert_eq!(client.get("/").await.text(), "hello");
             }
+            end(gateway).await;
         }
     });
+}
+
+/// Its ports are free only when it is gone.
+async fn end(mut gateway: GatewayProcess) {
+    gateway.signal(rustix::process::Signal::KILL);
+    gateway.ended().await;
 }
