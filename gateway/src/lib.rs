@@ -33,9 +33,11 @@ pub mod ids;
 pub mod io;
 pub mod message;
 pub mod metrics;
+pub mod ports;
 // Floor 1: what the user wrote, and what is on the wire.
 pub mod config;
 pub mod http1;
+pub mod proxy_protocol;
 // Floor 2: stands on what HTTP/1 says of messages.
 pub mod http2;
 // Floor 3: the parts; none knows its siblings or its callers.
@@ -48,6 +50,7 @@ pub mod route;
 pub mod sniff;
 pub mod tls;
 pub mod upstream;
+pub mod vms;
 // Floor 4: what the machine runs on.
 pub mod snapshot;
 // Floor 5: the path of a request.

@@ -17,5 +17,9 @@ pub mod http2 {
 pub mod ids;
 #[path = "../../gateway/src/message/mod.rs"]
 pub mod message;
+#[path = "../../gateway/src/ports.rs"]
+pub mod ports;
+#[path = "../../gateway/src/proxy_protocol.rs"]
+pub mod proxy_protocol;
 #[path = "../../gateway/src/route/mod.rs"]
 pub mod route;

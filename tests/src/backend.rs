@@ -74,9 +74,23 @@ impl Backend {
 
     /// Answers as the function says, after the whole request was read, and remembers it.
     pub async fn http(answer: impl Fn(&Heard) -> Response<Full<Bytes>> + Send + Sync + 'static) -> Self {
+        Self::http_on(TcpListener::bind("127.0.0.1:0").await.expect("a free port"), answer)
+    }
+
+    /// Answers 200 with its name to everything, on `[::1]`.
+    pub async fn named_v6(name: &'static str) -> Self {
+        let listener = TcpListener::bind("[::1]:0").await.expect("a free port");
+        Self::http_on(listener, move |_| Response::new(Full::from(name)))
+    }
+
+    /// As [`Self::http`], on a socket that is there already.
+    pub fn http_on(
+        listener: TcpListener,
+        answer: impl Fn(&Heard) -> Response<Full<Bytes>> + Send + Sync + 'static,
+    ) -> Self {
         let heard = Arc::new(Mutex::new(Vec::new()));
         let (remembered, answer) = (Arc::clone(&heard), Arc::new(answer));
-        let mut backend = Self::streaming(move |request| {
+        let mut backend = Self::streaming_on(listener, move |request| {
             let (heard, answer) = (Arc::clone(&remembered), Arc::clone(&answer));
             async move {
                 let (head, body) = request.into_parts();
@@ -95,8 +109,7 @@ impl Backend {
                 heard.lock().unwrap_or_else(PoisonError::into_inner).push(request);
                 response
             }
-        })
-        .await;
+        });
         backend.heard = heard;
         backend
     }
@@ -106,8 +119,18 @@ impl Backend {
     where
         F: Future<Output = Response<BoxBody<Bytes, std::io::Error>>> + Send + 'static,
     {
+        Self::streaming_on(TcpListener::bind("127.0.0.1:0").await.expect("a free port"), answer)
+    }
+
+    fn streaming_on<F>(
+        listener: TcpListener,
+        answer: impl Fn(Request<Incoming>) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Response<BoxBody<Bytes, std::io::Error>>> + Send + 'static,
+    {
         let answer = Arc::new(answer);
-        Self::tcp(move |stream| {
+        Self::on(listener, move |stream| {
             let answer = Arc::clone(&answer);
             async move {
                 let service = service_fn(move |request| {
@@ -118,7 +141,6 @@ impl Backend {
                 let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
             }
         })
-        .await
     }
 
     /// Does with each connection what the function says.

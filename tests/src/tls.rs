@@ -138,7 +138,14 @@ impl TlsClient {
     /// # Errors
     /// Fails as the handshake does.
     pub async fn connect(&self, address: SocketAddr) -> std::io::Result<TlsStream<TcpStream>> {
-        let stream = within("a connection", TcpStream::connect(address)).await?;
+        self.over(within("a connection", TcpStream::connect(address)).await?).await
+    }
+
+    /// Shakes hands over a connection that is there already.
+    ///
+    /// # Errors
+    /// Fails as the handshake does.
+    pub async fn over(&self, stream: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
         let connector = TlsConnector::from(Arc::new(self.config.clone()));
         within("a TLS handshake", connector.connect(self.name.clone(), stream)).await
     }

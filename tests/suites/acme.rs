@@ -252,3 +252,17 @@ async fn a_proof_is_nothing_to_talk_over() {
     plain.send("GET /.well-known/acme-challenge/../../etc HTTP/1.1\r\nhost: a\r\n\r\n").await;
     assert!(plain.head().await.starts_with("HTTP/1.1 200 "), "the route's");
 }
+
+#[tokio::test]
+async fn names_of_vms_that_there_are_not_get_none() {
+    let Some(scene) = Scene::new(DAY).await else { return };
+    let toml = scene.toml("on_demand = [\"{vm}.vm.example.com\"], challenge = \"tls-alpn-01\"");
+    let gateway = TestGateway::start(&format!("{toml}[vms]\ntable = {{ known = \"2001:db8::1\" }}\n"));
+    for name in ["unknown.vm.example.com", "known.vm.example.com"] {
+        let _ = scene.client(name).await.connect(scene.address()).await;
+    }
+    scene.shown(&scene.client("known.vm.example.com").await).await;
+    let orders =
+        settled("orders", async || (orders(&gateway, "issued").await, orders(&gateway, "failed").await));
+    assert_eq!(orders.await, (1.0, 0.0));
+}

@@ -106,6 +106,11 @@ async fn every_metric_is_there_with_its_meaning() {
         listeners = ["raw"]
         protocol = "tcp"
         to = "{}"
+        [[route]]
+        host = "{{vm}}.test"
+        to = "vm:{{vm}}:80"
+        [vms]
+        table = {{ web = "::1" }}
         [backend.web]
         servers = ["{}", "{}"]
         health = {{ path = "/" }}
@@ -203,8 +208,8 @@ async fn its_status_says_what_it_runs() {
     assert_eq!(
         status["listeners"],
         json!([{
-            "name": "web", "address": address, "carries": "http", "connections": 1, "limit": 7,
-            "limit_per_client": null, "tls": false, "warning": null
+            "name": "web", "address": address, "ports": 1, "carries": "http", "tls": false, "connections": 1,
+            "limit": 7, "limit_per_client": null, "warning": null
         }])
     );
     assert_eq!(
@@ -380,7 +385,7 @@ async fn an_address_that_was_asked_for_must_be_free() {
     let error = error.expect("it does not start");
     assert!(matches!(error, StartError::Bind { .. }), "{error:?}");
     let text = error.to_string();
-    assert!(text.contains(&address.to_string()) && text.contains("the port is in use"), "{text}");
+    assert!(text.contains(&address.to_string()) && text.contains("is in use"), "{text}");
 }
 
 #[tokio::test]

@@ -161,8 +161,20 @@ async fn a_server_that_refuses_a_stream_is_asked_again_elsewhere() {
     let gateway = h2c(&[refusing.addr(), working.addr()]);
     let mut client = Http2::connect(gateway.addr()).await;
     for _ in 0..4 {
-        let answer = client.send(client.ask(Method::POST, "/"), "hi").await;
-        assert_eq!((answer.status.as_u16(), answer.text()), (200, "hi"), "though it is a POST");
+        // Without a body: one that has left already, and did not come with its head, cannot be sent twice.
+        let answer = client.send(client.ask(Method::POST, "/"), "").await;
+        assert_eq!(answer.status, 200, "though it is a POST");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_every_stream_is_not_asked_for_ever() {
+    let refusing =
+        h2c_backend(|_, mut respond| async move { respond.send_reset(Reason::REFUSED_STREAM) }).await;
+    let gateway = h2c(&[refusing.addr()]);
+    let mut client = Http2::connect(gateway.addr()).await;
+    for _ in 0..3 {
+        assert_eq!(client.send(client.get("/"), "").await.status, 502);
     }
 }
 

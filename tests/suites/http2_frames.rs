@@ -54,6 +54,7 @@ fn status(block: &[u8]) -> String {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 async fn what_http1_would_refuse_is_refused() {
     let backend = Backend::hello().await;
     let gateway = TestGateway::to(backend.addr());

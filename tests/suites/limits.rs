@@ -443,7 +443,7 @@ async fn what_is_no_http_ends_its_connection_and_nothing_else() {
         b"GET\r\n\r\n",
         b"GET / HTTP/9.9\r\nhost: a\r\n\r\n",
         b"\0\0\0\0",
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"PRI * HTTP/3.0\r\n\r\nSM\r\n\r\n",
     ] {
         let mut client = Raw::connect(gateway.addr()).await;
         client.send(garbage).await;

@@ -9,6 +9,7 @@ mod cli; // the command line
 mod clients; // curl and a JavaScript runtime, as people use them
 mod connect; // standard input and output inside TLS, for OpenSSH, scp and rsync
 mod drain; // a stop
+mod edge_and_vm; // two gateways, and who the client is behind both
 mod examples; // every file in `examples/` starts
 mod faults; // what a plugin that misbehaves costs, and whom
 mod first_party; // the first-party filters: what they let pass, what they change
@@ -24,7 +25,9 @@ mod http2_websocket; // WebSocket over a stream, and what is refused
 mod limits; // how long is waited, how much is taken
 mod loading; // components and tables that cannot be used: what is said of them
 mod plugins; // what plugins can do to requests and answers, in which order, and what not
+mod ports; // many of them on one listener
 mod properties; // what holds of the parsers for any input
+mod proxy_header; // who the client is, by the proxy in front of its connection
 mod reload; // what a reload changes, and what it leaves alone
 mod reload_under_load; // the promise: a hundred of them, and no client notices
 mod request_bounds; // how large a request may be, and how long it may take
@@ -34,6 +37,7 @@ mod ssh; // the commands that lead to a VM: keys, options, refusals
 mod tcp; // raw TCP routes
 mod tidy; // habits that a machine can check
 mod tls; // certificates and handshakes, and what goes over them
+mod vms; // where a VM is, and what is said where it cannot be reached
 mod websocket; // protocols that begin as a request
 mod wire_faults; // backends and clients that misbehave on the wire
 mod wire_requests; // raw requests, each with its verdict

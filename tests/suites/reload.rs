@@ -280,7 +280,7 @@ async fn a_port_that_is_taken_changes_nothing() {
         marked(&backend, "new")
     ));
     let refused = gateway.reload().await.expect_err("the port is taken");
-    let message = format!("cannot listen on {taken_at}: the port is in use");
+    let message = format!("cannot listen on {taken_at}: port {} is in use", taken_at.port());
     assert!(refused.text.contains(&message), "{refused}");
     assert_eq!(kept.get("/").await.header("x-mark"), "old");
     assert_eq!(gateway.status().await["generation"], 1);

@@ -193,3 +193,85 @@ fn raise_file_limit() {
     limit.current = limit.maximum;
     setrlimit(Resource::Nofile, limit).expect("the limit of files is raised to what is allowed");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_million_vms_in_a_file() {
+    const VMS: u64 = 1_000_000;
+    /// Bytes for each: 32 in the table, and what the allocator keeps of reading the file.
+    const EACH: u64 = 100;
+    let vm = Backend::named_v6("the last of them").await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("vms.csv");
+    let id =
+        |n: u64| format!("{:08x}-0000-4000-8000-{:012x}", n * 7919, n.wrapping_mul(0x9e37_79b9_7f4a) >> 16);
+    let toml = format!(
+        "[[listener]]\nname = \"web\"\naddress = \"[::]:0\"\n[[route]]\nhost = \"{{vm}}.vm.test\"\n\
+         to = \"vm:{{vm}}:{}\"\n[vms]\nfile = {:?}\n",
+        vm.addr().port(),
+        file.to_str().expect("text"),
+    );
+    let daemon = async |vms: u64| {
+        let lines: String = (0..vms).map(|n| format!("{},::1\n", id(n))).collect();
+        std::fs::write(&file, lines).expect("a file");
+        let begun = std::time::Instant::now();
+        let gateway = GatewayProcess::start(DAEMON, &toml).await;
+        let client = gateway_tests::Client::new(gateway.addr_of("web").await)
+            .with("host", &format!("{}.vm.test", id(vms - 1)));
+        assert_eq!(client.get("/").await.text(), "the last of them");
+        (gateway.rss(), begun.elapsed())
+    };
+    let (few, _) = daemon(10).await;
+    let (many, took) = daemon(VMS).await;
+    let each = many.saturating_sub(few) / VMS;
+    println!("{each} bytes for each VM; started, and the first request answered, in {took:?}");
+    assert!(each < EACH, "{each} bytes for each VM");
+}
+
+/// Sockets of the kernel are not in the memory of the process; what the process has for each is.
+#[test]
+fn thousands_of_ports_on_one_listener() {
+    const EACH: u64 = 600;
+    if !gateway_tests::in_namespace("scale::thousands_of_ports_on_one_listener", &[]) {
+        return;
+    }
+    // Each is an open file, and not everybody may have 64,512 of those.
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    let most = limit.map_or(64_512, |limit| limit.saturating_sub(2000).clamp(2000, 64_512));
+    let all = format!("1024-{}", 1023 + most);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.expect("a runtime").block_on(async {
+        let backend = Backend::hello().await;
+        let start = async |ports: &str| {
+            let toml = format!(
+                "[gateway]\nworkers = 2\n[admin]\naddress = \"127.0.0.1:900\"\n[[listener]]\nname = \"web\"\n\
+                 address = \"127.0.0.2:{ports}\"\n[[route]]\nto = \"{}\"\n",
+                backend.addr()
+            );
+            let begun = std::time::Instant::now();
+            let gateway = GatewayProcess::start(DAEMON, &toml).await;
+            let (took, memory) = (begun.elapsed(), gateway.rss());
+            (gateway, took, memory)
+        };
+        let (few, took_few, of_few) = start("1024").await;
+        end(few).await;
+        for (ports, count) in [("1024-2023", 1000), (&*all, most)] {
+            let (gateway, took, memory) = start(ports).await;
+            let each = memory.saturating_sub(of_few) / count;
+            println!(
+                "{count} ports: {each} bytes for each in the process, started in {took:?} (one: {took_few:?})"
+            );
+            assert!(count < 10_000 || each < EACH, "{each} bytes for each port");
+            for port in [1024, 2000, 2023] {
+                let client = gateway_tests::Client::new(([127, 0, 0, 2], port).into());
+                assert_eq!(client.get("/").await.text(), "hello");
+            }
+            end(gateway).await;
+        }
+    });
+}
+
+/// Its ports are free only when it is gone.
+async fn end(mut gateway: GatewayProcess) {
+    gateway.signal(rustix::process::Signal::KILL);
+    gateway.ended().await;
+}

@@ -52,7 +52,7 @@ impl Connect {
             None => to.host().parse()?,
         };
         let roots = trust.roots()?;
-        let socket = upstream::connect(&to, deadline).await;
+        let socket = upstream::connect(&to, None, deadline).await;
         let socket = socket.map_err(|cause| format!("{to}: {cause}"))?;
         let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
         // Without it a session that says nothing notices later that its server is gone.

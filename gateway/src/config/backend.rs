@@ -43,6 +43,23 @@ pub struct Backend {
     /// How much the servers take at a time.
     #[serde(default)]
     pub limits: BackendLimits,
+    /// Header of the PROXY protocol that each connection begins with: it tells the server who the
+    /// client is. Connections are then kept for the same client only.
+    #[serde(default)]
+    pub proxy_protocol: ProxyHeader,
+}
+
+/// Header of the PROXY protocol in front of connections to servers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyHeader {
+    /// None.
+    #[default]
+    Off,
+    /// Version 1, a line of text.
+    V1,
+    /// Version 2, binary.
+    V2,
 }
 
 impl Backend {
@@ -57,6 +74,7 @@ impl Backend {
             ejection: Ejection::default(),
             health: None,
             limits: BackendLimits::default(),
+            proxy_protocol: ProxyHeader::Off,
         }
     }
 }

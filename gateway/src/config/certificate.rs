@@ -53,7 +53,7 @@ pub struct Acme {
     #[schemars(with = "Option<AcmeChallenge>")]
     pub challenge: Option<Spanned<AcmeChallenge>>,
     /// Patterns of further names, as routes have them in `host`: each gets a certificate of its own when
-    /// a client asks for it first.
+    /// a client asks for it first. Where there is a `[vms]`, `{vm}` stands only for VMs that it knows.
     #[schemars(with = "Vec<String>")]
     pub on_demand: Vec<Spanned<String>>,
     /// Orders an hour, 1 to 10000.

@@ -1,16 +1,15 @@
 //! `[[listener]]`: an address that clients connect to.
 
-use std::net::SocketAddr;
-
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use super::{
-    text::{optional_list, spanned},
+    text::{list, optional_list, spanned},
     values::{Duration, whole},
 };
+use crate::ports::{ListenAddress, PortSet};
 
 /// An address that clients connect to.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -19,11 +18,22 @@ pub struct Listener {
     /// What routes, logs and metrics call it. By default its address.
     #[schemars(with = "Option<String>")]
     pub name: Option<Spanned<String>>,
-    /// IP address and port. `"[::]:8080"` takes IPv6 and IPv4 on every address of the machine; port 0
-    /// lets the system choose.
+    /// IP address and port, or several ports: `"[::]:443,3000,8080-8090"`. `"[::]:8080"` takes IPv6 and
+    /// IPv4 on every address of the machine; port 0 lets the system choose.
     #[serde(deserialize_with = "spanned")]
     #[schemars(with = "String")]
-    pub address: Spanned<SocketAddr>,
+    pub address: Spanned<ListenAddress>,
+    /// Connections come by a redirect rule of the kernel (`REDIRECT` or `TPROXY`), and the port that
+    /// each one asked for is the one before that rule.
+    #[serde(default)]
+    pub original_destination: bool,
+    /// Which of the ports that clients ask for are served. By default all.
+    #[serde(default)]
+    pub ports: PortRules,
+    /// Whether connections begin with a header of the PROXY protocol, which says who the client is.
+    /// Only networks in `trusted_proxies` may send one.
+    #[serde(default)]
+    pub proxy_protocol: ProxyProtocol,
     /// What it carries: HTTP requests, or whole connections, all by one TCP route.
     #[serde(default)]
     pub protocol: ListenerProtocol,
@@ -74,6 +84,59 @@ pub enum ClientAuth {
     Required,
 }
 
+impl Listener {
+    /// Whether a connection may have asked for a port that the listener's address does not name.
+    pub fn has_other_ports(&self) -> bool {
+        self.original_destination || self.proxy_protocol != ProxyProtocol::Off
+    }
+
+    /// Whether connections that asked for this port may come here.
+    pub fn may_have_port(&self, port: u16) -> bool {
+        let ports = self.address.get_ref().ports();
+        // The system will choose port 0.
+        self.has_other_ports() || ports.contains(0) || ports.contains(port)
+    }
+}
+
+/// Which ports of a listener are served. A connection that asked for another is answered 403 where it
+/// speaks HTTP, and closed otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct PortRules {
+    /// Only these: numbers, or ranges as `"8000-8999"`. By default all.
+    #[serde(deserialize_with = "optional_list")]
+    #[schemars(with = "Option<Vec<PortItem>>")]
+    pub allow: Option<Vec<Spanned<PortSet>>>,
+    /// None of these, even where `allow` has them.
+    #[serde(deserialize_with = "list")]
+    #[schemars(with = "Vec<PortItem>")]
+    pub deny: Vec<Spanned<PortSet>>,
+}
+
+/// A port, or ports as a string.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "only its schema is used")]
+enum PortItem {
+    /// One port.
+    Port(u16),
+    /// Ports: `"8000-8999"`.
+    Ports(String),
+}
+
+/// Whether connections of a listener begin with a header of the PROXY protocol.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyProtocol {
+    /// None does.
+    #[default]
+    Off,
+    /// Those of trusted proxies may.
+    Accept,
+    /// All do; one without, or from elsewhere, is closed.
+    Require,
+}
+
 /// What a listener carries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -97,6 +160,8 @@ pub struct ListenerTimeouts {
     pub head: Duration,
     /// For the next request on a connection that is kept open.
     pub idle: Duration,
+    /// For the header of the PROXY protocol. A connection without one by then is closed.
+    pub proxy_protocol: Duration,
 }
 
 impl Default for ListenerTimeouts {
@@ -105,6 +170,7 @@ impl Default for ListenerTimeouts {
             handshake: Duration::from_secs(10),
             head: Duration::from_secs(30),
             idle: Duration::from_secs(75),
+            proxy_protocol: Duration::from_secs(5),
         }
     }
 }

@@ -31,6 +31,7 @@ mod target;
 mod text;
 mod tree;
 mod values;
+mod vms;
 mod vocabulary;
 
 #[cfg(test)]
@@ -49,12 +50,12 @@ pub use toml::Spanned;
 
 pub use self::{
     admin::{Admin, AdminAddress},
-    backend::{Backend, BackendLimits, BackendProtocol, Balance, Ejection, Health, Keepalive},
+    backend::{Backend, BackendLimits, BackendProtocol, Balance, Ejection, Health, Keepalive, ProxyHeader},
     certificate::{Acme, AcmeChallenge, Certificate, CertificateFiles, CertificateSource},
     diagnostic::{Diagnostic, Severity, render},
     gateway::Gateway,
     limits::Limits,
-    listener::{ClientAuth, Listener, ListenerProtocol, ListenerTimeouts},
+    listener::{ClientAuth, Listener, ListenerProtocol, ListenerTimeouts, PortRules, ProxyProtocol},
     log::{Log, LogFormat, LogLevel},
     nearest::nearest,
     plugin::{Grants, OnError, Plugin, PluginLimits},
@@ -63,8 +64,9 @@ pub use self::{
     schema::json_schema,
     secret::{Secret, SecretSource},
     source::Source,
-    target::{Redirect, Respond, Target, host_port},
+    target::{PortAsked, Redirect, Respond, Target, VmName, VmTarget, host_port},
     values::{ByteSize, Duration},
+    vms::{Resolve, VmKeepalive, VmLimits, VmTimeouts, Vms},
 };
 
 /// A configuration file; what it does not say has its default.
@@ -88,6 +90,8 @@ pub struct Config {
     /// Servers that do the same work, by name.
     #[schemars(rename = "backend")]
     pub backends: BTreeMap<String, Backend>,
+    /// Where the VMs of the fleet are.
+    pub vms: Option<Vms>,
     /// WebAssembly components, by name.
     #[schemars(rename = "plugin")]
     pub plugins: BTreeMap<String, Plugin>,

@@ -10,7 +10,7 @@ use toml::{
 
 use super::{
     Config, backend::Backend, certificate::Certificate, describe, describe::Place, diagnostic::Diagnostic,
-    plugin::Plugin, recover, report::Report, schema, secret::Secret, vocabulary,
+    plugin::Plugin, recover, report::Report, schema, secret::Secret, vms::Vms, vocabulary,
 };
 
 type Entry<'t> = (Spanned<DeString<'t>>, Spanned<DeValue<'t>>);
@@ -42,8 +42,19 @@ pub(super) fn read(tree: DeTable<'_>, report: &mut Report) -> (Config, Names) {
 }
 
 /// The keys of the file, in the order of the reference page.
-const TABLES: [&str; 10] =
-    ["gateway", "log", "admin", "limits", "listener", "route", "backend", "plugin", "certificate", "secret"];
+const TABLES: [&str; 11] = [
+    "gateway",
+    "log",
+    "admin",
+    "limits",
+    "listener",
+    "route",
+    "backend",
+    "vms",
+    "plugin",
+    "certificate",
+    "secret",
+];
 
 fn read_table(key: &str, entry: Entry<'_>, config: &mut Config, report: &mut Report) {
     match key {
@@ -54,6 +65,10 @@ fn read_table(key: &str, entry: Entry<'_>, config: &mut Config, report: &mut Rep
         "listener" => config.listeners = several(entry, report),
         "route" => config.routes = several(entry, report),
         "backend" => config.backends = named(entry, report),
+        "vms" => {
+            let name = Spanned::new(entry.0.span(), key.to_owned());
+            config.vms = single(entry, report).map(|vms| Vms { name, ..vms });
+        }
         "plugin" => config.plugins = named(entry, report),
         "certificate" => config.certificates = named(entry, report),
         "secret" => config.secrets = named(entry, report),

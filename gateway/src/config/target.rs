@@ -1,6 +1,6 @@
 //! `to`: what a route does with what it matched.
 
-use std::{borrow::Cow, collections::BTreeMap, fmt};
+use std::{borrow::Cow, collections::BTreeMap, fmt, net::IpAddr};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{
@@ -18,10 +18,41 @@ pub enum Target {
     Address(String),
     /// Sends it to a server of the backend of this name.
     Backend(String),
+    /// Sends it to a VM: `vm:{vm}:{port}`.
+    Vm(VmTarget),
+    /// Sends it to the port that the client asked for, of this address: `127.0.0.1:{port}`.
+    AnyPort(IpAddr),
     /// Answers it with these words.
     Respond(Respond),
     /// Sends the client elsewhere.
     Redirect(Redirect),
+}
+
+/// A VM, and a port of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VmTarget {
+    /// Which VM.
+    pub vm: VmName,
+    /// Which port.
+    pub port: PortAsked,
+}
+
+/// Which VM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VmName {
+    /// The one that a pattern of the route captured under this name: `{vm}`.
+    Captured(String),
+    /// Always this one.
+    Fixed(String),
+}
+
+/// Which port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortAsked {
+    /// The one that the client asked for: `{port}`.
+    Same,
+    /// Always this one.
+    Fixed(u16),
 }
 
 /// An answer that needs no server.
@@ -53,14 +84,47 @@ pub struct Redirect {
 }
 
 impl Target {
-    /// Reads the string form: `backend:NAME`, `host:port`, or else a backend's name.
+    /// Reads the string form: `vm:NAME:PORT`, `backend:NAME`, `host:port`, or else a backend's name.
     fn from_text(text: &str) -> Self {
+        if let Some(vm) = text.strip_prefix("vm:").and_then(VmTarget::from_text) {
+            return Self::Vm(vm);
+        }
+        if let Some(ip) = text.strip_suffix(":{port}").and_then(bare_ip) {
+            return Self::AnyPort(ip);
+        }
         match text.strip_prefix("backend:") {
             // A host may be called `backend` too.
             Some(name) if !is_port(name) => Self::Backend(name.to_owned()),
             _ if host_port(text).is_some() => Self::Address(text.to_owned()),
             _ => Self::Backend(text.to_owned()),
         }
+    }
+}
+
+impl VmTarget {
+    /// Reads `{vm}:{port}`, `{vm}:22` or `NAME:22`.
+    fn from_text(text: &str) -> Option<Self> {
+        let (vm, port) = text.rsplit_once(':')?;
+        let port = match port {
+            "{port}" => PortAsked::Same,
+            _ => PortAsked::Fixed(
+                is_port(port).then(|| port.parse().ok()).flatten().filter(|port| *port != 0)?,
+            ),
+        };
+        let vm = match vm.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
+            Some(name) if !name.is_empty() && !name.contains(['{', '}']) => VmName::Captured(name.to_owned()),
+            Some(_) => return None,
+            None => VmName::Fixed(Some(vm).filter(|vm| !vm.contains(['.', ':']) && is_host(vm))?.to_owned()),
+        };
+        Some(Self { vm, port })
+    }
+}
+
+/// `127.0.0.1`, or `[::1]`.
+fn bare_ip(text: &str) -> Option<IpAddr> {
+    match text.strip_prefix('[') {
+        Some(rest) => rest.strip_suffix(']')?.parse().ok().map(IpAddr::V6),
+        None => text.parse().ok().map(IpAddr::V4),
     }
 }
 
@@ -86,6 +150,18 @@ impl fmt::Display for Target {
         match self {
             Self::Address(address) => f.write_str(address),
             Self::Backend(name) => write!(f, "backend:{name}"),
+            Self::Vm(VmTarget { vm, port }) => {
+                match vm {
+                    VmName::Captured(name) => write!(f, "vm:{{{name}}}:")?,
+                    VmName::Fixed(name) => write!(f, "vm:{name}:")?,
+                }
+                match port {
+                    PortAsked::Same => f.write_str("{port}"),
+                    PortAsked::Fixed(port) => write!(f, "{port}"),
+                }
+            }
+            Self::AnyPort(IpAddr::V4(ip)) => write!(f, "{ip}:{{port}}"),
+            Self::AnyPort(IpAddr::V6(ip)) => write!(f, "[{ip}]:{{port}}"),
             Self::Respond(respond) => write!(f, "respond {}", respond.status),
             Self::Redirect(redirect) => write!(f, "redirect to {}", redirect.to.get_ref()),
         }
@@ -106,7 +182,7 @@ impl JsonSchema for Target {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let action = generator.subschema_for::<Action>();
         json_schema!({
-            "description": "An address (`127.0.0.1:3000`), a backend's name (`app` or `backend:app`), an answer or a redirect.",
+            "description": "An address (`127.0.0.1:3000`), a backend's name (`app` or `backend:app`), a VM (`vm:{vm}:{port}`), an answer or a redirect.",
             "anyOf": [{ "type": "string" }, action],
         })
     }
@@ -202,6 +278,7 @@ mod tests {
     fn a_string_is_an_address_or_a_backend() {
         let backend = |name: &str| Target::Backend(name.to_owned());
         let address = |text: &str| Target::Address(text.to_owned());
+        let vm = |vm, port| Target::Vm(VmTarget { vm, port });
         for (text, expected) in [
             ("app", backend("app")),
             ("backend:app", backend("app")),
@@ -209,8 +286,19 @@ mod tests {
             ("backend:3000", address("backend:3000")),
             ("[::1]:3000", address("[::1]:3000")),
             ("http://app", backend("http://app")),
+            ("vm:{vm}:{port}", vm(VmName::Captured("vm".to_owned()), PortAsked::Same)),
+            ("vm:{id}:22", vm(VmName::Captured("id".to_owned()), PortAsked::Fixed(22))),
+            ("vm:web-1:{port}", vm(VmName::Fixed("web-1".to_owned()), PortAsked::Same)),
+            ("vm:3000", address("vm:3000")),
+            ("vm:{vm}:0", backend("vm:{vm}:0")),
+            ("vm:{vm}", backend("vm:{vm}")),
+            ("vm:a.b:1", backend("vm:a.b:1")),
+            ("127.0.0.1:{port}", Target::AnyPort([127, 0, 0, 1].into())),
+            ("[::1]:{port}", Target::AnyPort(std::net::Ipv6Addr::LOCALHOST.into())),
         ] {
             assert_eq!(Target::from_text(text), expected, "for {text:?}");
+            let is_printed_as_written = matches!(expected, Target::Vm(_) | Target::AnyPort(_));
+            assert!(!is_printed_as_written || expected.to_string() == text, "{expected}");
         }
     }
 }

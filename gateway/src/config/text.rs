@@ -10,6 +10,7 @@ use serde::{
 use toml::Spanned;
 
 use super::fault;
+use crate::ports::{ListenAddress, ListenAddressError, PortSet};
 
 /// A value with a string form in TOML.
 pub(super) trait FromText: Sized {
@@ -92,6 +93,28 @@ impl FromText for SocketAddr {
     }
 }
 
+impl FromText for ListenAddress {
+    const EXPECTED: &'static str = SocketAddr::EXPECTED;
+
+    fn from_text(text: &str) -> Result<Self, Mistake> {
+        text.parse().map_err(|error| match error {
+            ListenAddressError::NotAnAddress(_) => address_mistake(text),
+            // Whatever is wrong with one port, it has been an address all the same.
+            ListenAddressError::Ports(_) if !text.contains([',', '-']) => address_mistake(text),
+            ListenAddressError::Ports(error) => Mistake::new(error.to_string())
+                .help("several ports are written as in \"[::]:443,3000,8080-8090\""),
+        })
+    }
+}
+
+impl FromText for PortSet {
+    const EXPECTED: &'static str = "expected a port such as 3000, or ports such as \"3000,8080-8090\"";
+
+    fn from_text(text: &str) -> Result<Self, Mistake> {
+        text.parse().map_err(|error: crate::ports::PortError| Mistake::new(error.to_string()))
+    }
+}
+
 impl FromText for IpNet {
     const EXPECTED: &'static str = "expected a network such as \"10.0.0.0/8\", or one address";
 
@@ -106,15 +129,13 @@ impl FromText for IpNet {
 fn address_mistake(text: &str) -> Mistake {
     let mistake = Mistake::new(format!("`{text}` is not an address"));
     let port = text.rsplit(':').next().unwrap_or_default();
-    if is_range(port) {
-        return Mistake::new("a range of ports is not supported by this version")
-            .help("write one `[[listener]]` for each port");
-    }
     if text.parse::<std::net::IpAddr>().is_ok() {
         let host = if text.contains(':') { format!("[{text}]") } else { text.to_owned() };
         return mistake.help(format!("a port is missing: \"{host}:8080\""));
     }
-    let Ok(port) = port.parse::<u16>() else { return mistake };
+    if port.parse::<u16>().is_err() && port.parse::<PortSet>().is_err() {
+        return mistake;
+    }
     match text.rsplit_once(':').map(|(host, _)| host) {
         None | Some("" | "*") => {
             mistake.help(format!("for every address of the machine, write \"[::]:{port}\""))
@@ -127,11 +148,6 @@ fn address_mistake(text: &str) -> Mistake {
         }
         Some(_) => mistake.help("names are not looked up here; write an IP address"),
     }
-}
-
-fn is_range(port: &str) -> bool {
-    let ends = port.split_once('-');
-    ends.is_some_and(|(from, to)| from.parse::<u16>().is_ok() && to.parse::<u16>().is_ok())
 }
 
 fn unwrap<T>(text: Spanned<Text<T>>) -> Spanned<T> {
@@ -174,7 +190,7 @@ mod tests {
 
     #[track_caller]
     fn check_address(text: &str, help: &str) {
-        let mistake = SocketAddr::from_text(text).expect_err("not an address");
+        let mistake = ListenAddress::from_text(text).expect_err("not an address");
         assert!(mistake.help.as_deref().unwrap_or_default().contains(help), "for {text:?} got {mistake:?}");
     }
 
@@ -188,9 +204,14 @@ mod tests {
         check_address("::1:80", "\"[::1:80]:8080\"");
         check_address("fe80::x:80", "brackets");
         check_address("0.0.0.0", "\"0.0.0.0:8080\"");
-        check_address("[::]:1024-65535", "each port");
+        check_address(":1024-65535", "\"[::]:1024-65535\"");
+        check_address("*:80,443", "\"[::]:80,443\"");
+        check_address("[::]:443,", "several ports");
+        check_address("[::]:90-80", "several ports");
+        check_address("[::]:0-80", "several ports");
         check_address("", "");
-        assert!(SocketAddr::from_text("[::]:0").is_ok());
+        assert!(ListenAddress::from_text("[::]:0").is_ok());
+        assert!(ListenAddress::from_text("[::]:1024-65535").is_ok());
     }
 
     #[test]

@@ -2,8 +2,7 @@
 
 /// Keys and values that later versions have. A table of nested keys has a dot.
 const LATER: &[(&str, &[&str])] = &[
-    ("", &["vms", "registry", "telemetry"]),
-    ("listener", &["proxy_protocol", "original_destination"]),
+    ("", &["registry", "telemetry"]),
     ("route.protocol", &["ssh", "any"]),
     ("backend", &["discover", "dns", "tls"]),
     ("plugin.grants", &["kv", "registry", "env", "wasi"]),
@@ -32,6 +31,9 @@ const ELSEWHERE: &[(&str, &[&str], &str)] = &[
     ("certificate", &["internal", "selfsigned", "dev"], "self_signed"),
     ("certificate", &["stapling", "ocsp_file"], "ocsp"),
     ("listener", &["listen", "bind", "addr", "port", "host"], "address"),
+    ("listener", &["allow_ports", "allowed_ports"], "ports"),
+    ("listener", &["accept_proxy", "proxy", "accept_proxy_protocol"], "proxy_protocol"),
+    ("listener", &["transparent", "redirect"], "original_destination"),
     ("route", &["upstream", "backend", "target", "proxy_pass", "forward", "service", "url"], "to"),
     ("route", &["domain", "hostname", "server_name", "sni"], "host"),
     ("route", &["location", "uri", "prefix"], "path"),
@@ -51,6 +53,13 @@ const ELSEWHERE: &[(&str, &[&str], &str)] = &[
     ("backend.limits", &["queue", "max_pending"], "pending"),
     ("backend.health", &["uri", "url"], "path"),
     ("route", &["retry"], "retries"),
+    ("", &["vm"], "vms"),
+    ("backend", &["send_proxy", "proxy", "send_proxy_protocol"], "proxy_protocol"),
+    ("vms", &["static", "hosts", "map", "list"], "table"),
+    ("vms", &["path", "csv"], "file"),
+    ("vms", &["template", "domain", "name"], "dns"),
+    ("vms", &["resolvers", "servers", "nameserver", "dns_servers"], "nameservers"),
+    ("vms", &["ipv4"], "allow_ipv4"),
     ("plugin", &["path", "file", "wasm", "module", "source", "url"], "component"),
     ("plugin", &["settings", "options", "configuration"], "config"),
     ("plugin", &["permissions", "capabilities", "allow"], "grants"),

@@ -14,8 +14,11 @@ pub struct Error {
 /// What is known of a request whose stream has failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gone {
-    /// The other side says that it has done nothing about it (RFC 9113 §8.7).
-    Unprocessed,
+    /// The other side says that it has done nothing about it, and takes no more on this connection
+    /// (RFC 9113 §8.7).
+    Retired,
+    /// The other side says that it has done nothing about it.
+    Refused,
     /// The other side ended the stream.
     Reset,
     /// The connection ended.
@@ -28,10 +31,10 @@ impl Error {
         let reason = self.inner.reason();
         let is_remote = self.inner.is_remote();
         if is_remote && self.inner.is_go_away() && reason == Some(Reason::NO_ERROR) {
-            return Gone::Unprocessed;
+            return Gone::Retired;
         }
         match (self.inner.is_reset(), reason) {
-            (true, Some(Reason::REFUSED_STREAM)) if is_remote => Gone::Unprocessed,
+            (true, Some(Reason::REFUSED_STREAM)) if is_remote => Gone::Refused,
             (true, _) => Gone::Reset,
             (false, _) => Gone::Connection,
         }

@@ -125,8 +125,10 @@ fn checked(headers: &HeaderMap, told: usize, limits: HeadLimits) -> Result<Field
         }
     }
     if headers.contains_key(header::COOKIE) {
-        // §8.2.3: they came in pieces to be compressed, and are one field to everybody else.
-        let crumbs: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+        // §8.2.3: they came in pieces to be compressed, and are one field to everybody else. An empty
+        // piece would leave a space at the end.
+        let crumbs = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
+        let crumbs: Vec<&[u8]> = crumbs.filter(|crumb| !crumb.is_empty()).collect();
         fields.append(b"cookie", &crumbs.join(&b"; "[..]));
     }
     Ok(fields)

@@ -4,7 +4,7 @@
 //! It owns the crate h2, which frames, compresses and counts windows; no type of it leaves. A stream
 //! is read and written like a connection that carries nothing but one body; its heads, its end and
 //! its trailers are told apart from that. What h2 lets pass and HTTP/1 would not is refused in
-//! [`head`], which is pure.
+//! `head`, which is pure.
 
 mod body;
 mod client;

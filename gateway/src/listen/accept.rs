@@ -4,7 +4,7 @@ use crate::drain::Guard;
 use std::{io, net::SocketAddr, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
-    time::timeout,
+    time::sleep,
 };
 
 /// What the loop has to say.
@@ -19,7 +19,7 @@ pub enum Accepted {
 /// Accepts until the drain starts, and then whatever the kernel had accepted already: those clients
 /// were told that somebody is there.
 pub async fn accept_loop(listener: TcpListener, mut guard: Guard, mut on_accept: impl FnMut(Accepted)) {
-    let mut pause = SHORTEST_PAUSE;
+    let mut pause = Pause::default();
     loop {
         let accepted = tokio::select! {
             biased;
@@ -28,7 +28,7 @@ pub async fn accept_loop(listener: TcpListener, mut guard: Guard, mut on_accept:
         };
         match accepted {
             Ok((stream, peer)) => {
-                pause = SHORTEST_PAUSE;
+                pause = Pause::default();
                 on_accept(Accepted::Connection(stream, peer));
             }
             // The client is gone already; the next one may be there.
@@ -37,8 +37,10 @@ pub async fn accept_loop(listener: TcpListener, mut guard: Guard, mut on_accept:
             Err(error) => {
                 on_accept(Accepted::Failed(error));
                 // A drain need not wait for that.
-                let _ = timeout(pause, guard.draining()).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                tokio::select! {
+                    () = guard.draining() => {}
+                    () = pause.wait() => {}
+                }
             }
         }
     }
@@ -53,10 +55,26 @@ pub async fn accept_loop(listener: TcpListener, mut guard: Guard, mut on_accept:
     }
 }
 
+/// How long to wait after a failure; each one in a row doubles it.
+pub(super) struct Pause(Duration);
+
 const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-fn is_clients_fault(error: &io::Error) -> bool {
+impl Default for Pause {
+    fn default() -> Self {
+        Self(SHORTEST_PAUSE)
+    }
+}
+
+impl Pause {
+    pub(super) async fn wait(&mut self) {
+        sleep(self.0).await;
+        self.0 = (self.0 * 2).min(LONGEST_PAUSE);
+    }
+}
+
+pub(super) fn is_clients_fault(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }

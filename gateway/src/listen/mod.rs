@@ -1,9 +1,12 @@
-//! Listening sockets and the accept loop. It knows nothing of what a connection is for.
+//! Listening sockets and accept loops. It knows nothing of what a connection is for.
 
 mod accept;
 mod bind;
 mod clients;
+mod crowd;
+mod files;
 
 pub use accept::{Accepted, accept_loop};
-pub use bind::{BindError, Bound, bind, bind_beside};
+pub use bind::{BindError, Bound, BoundPort, Counts, Terms, bind, few_ports_left};
 pub use clients::{Clients, Seat};
+pub use crowd::Crowd;

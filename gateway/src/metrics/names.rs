@@ -59,6 +59,8 @@ names! {
     UPSTREAM_PENDING_REFUSED: Counter = "vers_upstream_pending_refused", "Requests that found no room, by backend and reason.";
     HEALTH_CHECKS: Counter = "vers_health_checks", "Questions whether a server works, by backend, server and outcome.";
     SERVER_HEALTHY: Gauge = "vers_server_healthy", "1 while its check says that a server works, else 0, by backend and server.";
+    VM_LOOKUPS: Counter = "vers_vm_lookups", "Requests and connections whose VM was looked up, by outcome.";
+    VM_QUERIES: Counter = "vers_vm_queries", "Questions to DNS or the registry where a VM is.";
     PLUGIN_CALLS: Counter = "vers_plugin_calls", "Calls of a plugin, by plugin and hook.";
     PLUGIN_FAULTS: Counter = "vers_plugin_faults", "Calls that failed, by plugin and kind of fault.";
     PLUGIN_CPU: Counter = "vers_plugin_cpu_nanoseconds", "Time spent inside a plugin, by plugin.";

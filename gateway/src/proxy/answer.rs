@@ -10,6 +10,7 @@ use crate::{
 };
 use bytes::Bytes;
 use http::StatusCode;
+use std::sync::Arc;
 
 /// Header of an answer that the gateway gave itself: the code of [`ErrorCode`], for machines.
 const X_GATEWAY_ERROR: &[u8] = b"x-gateway-error";
@@ -49,6 +50,20 @@ pub(super) enum Error {
     ClientGone,
     #[error("no route matches")]
     NoRoute,
+    #[error("the listener does not serve the port that was asked for")]
+    PortNotServed,
+    #[error("the request is for another host than the TLS connection")]
+    Misdirected,
+    #[error("no VM has this name")]
+    UnknownVm,
+    #[error("VMs cannot be looked up: {0}")]
+    NoDirectory(Arc<str>),
+    #[error("nothing listens on IPv6 port {port} of this VM; bind `::` or run vers-gateway on the VM")]
+    VmRefuses { port: u16 },
+    #[error("the VM did not answer in time; is it running?")]
+    VmSilent,
+    #[error("the VM cannot be reached: {0}")]
+    VmUnreachable(#[source] UpstreamError),
     #[error("{0}")]
     Upstream(#[source] UpstreamError),
     #[error("the backend answered a request for an upgrade with another protocol")]
@@ -98,6 +113,20 @@ pub enum ErrorCode {
     BadHandshakeVersion,
     /// No route matches.
     NoRoute,
+    /// The port that the client asked for is not served.
+    PortNotServed,
+    /// The request is for another VM than the one that TLS was begun for.
+    Misdirected,
+    /// There is no such VM.
+    VmUnknown,
+    /// Whether there is such a VM could not be found out.
+    VmLookup,
+    /// Nothing listens on the port of the VM.
+    VmPortClosed,
+    /// The VM did not answer in time.
+    VmConnectTimeout,
+    /// No connection to the VM for another reason.
+    VmUnreachable,
     /// Nothing listens at the backend.
     Refused,
     /// No connection in time.
@@ -126,7 +155,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All codes.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 34] = [
         Self::BadRequest,
         Self::BadVersion,
         Self::BadMethod,
@@ -142,6 +171,13 @@ impl ErrorCode {
         Self::BadHandshake,
         Self::BadHandshakeVersion,
         Self::NoRoute,
+        Self::PortNotServed,
+        Self::Misdirected,
+        Self::VmUnknown,
+        Self::VmLookup,
+        Self::VmPortClosed,
+        Self::VmConnectTimeout,
+        Self::VmUnreachable,
         Self::Refused,
         Self::ConnectTimeout,
         Self::ConnectFailed,
@@ -220,6 +256,33 @@ impl ErrorCode {
             Self::NoRoute => {
                 (StatusCode::NOT_FOUND, "no-route", "no route of this gateway matches the request")
             }
+            Self::PortNotServed => {
+                (StatusCode::FORBIDDEN, "port-not-served", "this gateway does not serve this port")
+            }
+            Self::Misdirected => (
+                StatusCode::MISDIRECTED_REQUEST,
+                "misdirected",
+                "this connection was made for another host; make one for this host",
+            ),
+            Self::VmUnknown => (StatusCode::NOT_FOUND, "vm-unknown", "no VM has this name"),
+            Self::VmLookup => {
+                (StatusCode::SERVICE_UNAVAILABLE, "vm-lookup-failed", "VMs cannot be looked up now")
+            }
+            Self::VmPortClosed => (
+                StatusCode::BAD_GATEWAY,
+                "vm-port-closed",
+                "nothing listens on this IPv6 port of the VM; bind `::` or run vers-gateway on the VM",
+            ),
+            Self::VmConnectTimeout => (
+                StatusCode::GATEWAY_TIMEOUT,
+                "vm-connect-timeout",
+                "the VM did not answer in time; is it running?",
+            ),
+            Self::VmUnreachable => (
+                StatusCode::BAD_GATEWAY,
+                "vm-unreachable",
+                "there is no way to the VM's address; is it running?",
+            ),
             Self::Refused => {
                 (StatusCode::BAD_GATEWAY, "upstream-refused", "nothing listens at the backend's address")
             }
@@ -290,6 +353,7 @@ impl Error {
         matches!(
             self,
             Self::Upstream(_)
+                | Self::NoDirectory(_)
                 | Self::WrongUpgrade
                 | Self::BadAnswer(_)
                 | Self::EndlessInterim
@@ -317,6 +381,13 @@ impl Error {
             Self::Handshake(HandshakeError::Key) => ErrorCode::BadHandshake,
             Self::Handshake(HandshakeError::Version) => ErrorCode::BadHandshakeVersion,
             Self::NoRoute => ErrorCode::NoRoute,
+            Self::PortNotServed => ErrorCode::PortNotServed,
+            Self::Misdirected => ErrorCode::Misdirected,
+            Self::UnknownVm => ErrorCode::VmUnknown,
+            Self::NoDirectory(_) => ErrorCode::VmLookup,
+            Self::VmRefuses { .. } => ErrorCode::VmPortClosed,
+            Self::VmSilent => ErrorCode::VmConnectTimeout,
+            Self::VmUnreachable(_) => ErrorCode::VmUnreachable,
             Self::WrongUpgrade | Self::BadAnswer(_) | Self::EndlessInterim => ErrorCode::BadAnswer,
             Self::ResponseTimeout => ErrorCode::ResponseTimeout,
             Self::TotalTimeout => ErrorCode::TotalTimeout,
@@ -340,8 +411,9 @@ impl Error {
 pub(super) fn answer(error: &Error) -> (ResponseHead, Bytes) {
     let (status, code, words) = error.code().row();
     // What is wrong with a message, its sender may know exactly; about backends and plugins, the
-    // gateway's log tells more than a stranger should read.
-    let detail = if error.is_of_client() { error.to_string() } else { words.to_owned() };
+    // gateway's log tells more than a stranger should read. Who asks for a port of a VM knows it.
+    let is_told = error.is_of_client() || matches!(error, Error::VmRefuses { .. });
+    let detail = if is_told { error.to_string() } else { words.to_owned() };
     let text =
         format!("{} {}: {detail} ({code})\n", status.as_u16(), status.canonical_reason().unwrap_or_default());
     let mut fields = Fields::new();

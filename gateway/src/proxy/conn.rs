@@ -2,6 +2,7 @@
 
 use super::{
     answer::Error,
+    arrival::Arrival,
     client::{Client, Next, Patience},
     cut::Cut,
     h2,
@@ -14,10 +15,9 @@ use super::{
 };
 use crate::{
     drain::Guard,
-    headers::{ClientCertificate, Forwarding},
+    headers::Forwarding,
     http1::HeadLimits,
     http2::PREFACE,
-    ids::ClientAddr,
     io::Stream as _,
     relay::Side,
     snapshot::{Listener, Local, Mode},
@@ -31,23 +31,17 @@ use tokio::{
 };
 
 /// Serves a connection up to its end, or up to the tunnel that it becomes. It was accepted on the
-/// listener with this configured address, and begins with `local`, where that listener is.
+/// listener's socket with this configured address, and begins with `local`, where that listener is.
 pub async fn serve(
     stream: TcpStream,
-    peer: SocketAddr,
+    arrival: Arrival,
     local: Rc<Local>,
-    listener: SocketAddr,
+    socket: SocketAddr,
     worker: Rc<Worker>,
     guard: Guard,
 ) -> Option<Tunnel> {
-    let mut arrival = Arrival {
-        peer: ClientAddr::from(peer),
-        port: stream.local_addr().map_or(0, |address| address.port()),
-        scheme: "http",
-        sni: None,
-        certificate: None,
-    };
-    let known = local.shared.listener(listener)?;
+    let mut arrival = arrival;
+    let known = local.shared.listener(socket)?;
     let stream = match &known.tls {
         None => ClientStream::Plain(stream),
         Some(tls) => {
@@ -57,33 +51,18 @@ pub async fn serve(
             Box::pin(secure(stream, tls, known, limit, &mut arrival, &worker)).await?
         }
     };
-    let view = View::of(local, listener, &arrival)?;
-    match view.listener.mode {
+    let view = View::of(local, socket, &arrival)?;
+    match view.mode() {
         Mode::Http(_) => {
-            let connection = Connection { worker, arrival, view: RefCell::new(view) };
+            let connection = Connection { worker, arrival, socket, view: RefCell::new(view) };
             serve_http(stream, connection, guard).await
         }
         Mode::Tcp(route) => {
-            let route = view.local.routes.get(route).cloned()?;
+            let route = view.local.routes.get(*route).cloned()?;
             drop(view);
-            tcp::serve(stream, arrival.peer, route, &worker, guard).await
+            tcp::serve(stream, &arrival, route, &worker, guard).await
         }
     }
-}
-
-/// What is known of a connection before anything is asked over it.
-#[derive(Debug)]
-pub(super) struct Arrival {
-    /// The other end of the socket.
-    pub(super) peer: ClientAddr,
-    /// The port that it connected to.
-    pub(super) port: u16,
-    /// `http` or `https`.
-    pub(super) scheme: &'static str,
-    /// The name that it asked for in the TLS handshake, in lower case.
-    pub(super) sni: Option<Box<str>>,
-    /// The certificate that it showed there.
-    pub(super) certificate: Option<Rc<ClientCertificate>>,
 }
 
 /// What a connection runs on: the worker's snapshot, its listener in that, and what follows from both.
@@ -91,16 +70,26 @@ pub(super) struct Arrival {
 pub(super) struct View {
     pub(super) local: Rc<Local>,
     pub(super) listener: Arc<Listener>,
+    /// The port that the client asked for.
+    port: u16,
+    /// Whether that is one that the listener serves.
+    pub(super) is_served: bool,
     pub(super) forwarding: Forwarding,
 }
 
 impl View {
-    fn of(local: Rc<Local>, listener: SocketAddr, arrival: &Arrival) -> Option<Rc<Self>> {
-        let listener = Arc::clone(local.shared.listener(listener)?);
-        let forwarding =
-            Forwarding::new(arrival.peer, arrival.scheme, arrival.port, &listener.trusted_proxies)
-                .certified(arrival.certificate.clone());
-        Some(Rc::new(Self { local, listener, forwarding }))
+    fn of(local: Rc<Local>, socket: SocketAddr, arrival: &Arrival) -> Option<Rc<Self>> {
+        let listener = Arc::clone(local.shared.listener(socket)?);
+        let port = arrival.port;
+        let forwarding = Forwarding::new(arrival.peer, arrival.scheme, port, &listener.trusted_proxies)
+            .certified(arrival.certificate.clone());
+        let is_served = listener.ports.allow(port);
+        Some(Rc::new(Self { local, listener, port, is_served, forwarding }))
+    }
+
+    /// What the connection carries.
+    pub(super) fn mode(&self) -> &Mode {
+        self.listener.modes.of(self.port)
     }
 }
 
@@ -109,6 +98,8 @@ impl View {
 pub(super) struct Connection {
     pub(super) worker: Rc<Worker>,
     pub(super) arrival: Arrival,
+    /// The socket that it was accepted on, as configured.
+    socket: SocketAddr,
     view: RefCell<Rc<View>>,
 }
 
@@ -117,7 +108,7 @@ impl Connection {
     pub(super) fn view(&self) -> Rc<View> {
         let mut view = self.view.borrow_mut();
         if !self.worker.runs(&view.local)
-            && let Some(current) = View::of(self.worker.local(), view.listener.address, &self.arrival)
+            && let Some(current) = View::of(self.worker.local(), self.socket, &self.arrival)
         {
             *view = current;
         }

@@ -13,6 +13,7 @@ use crate::{
     http2::{self, Gone},
     io::{Buffers, Inbox},
     message::{RequestHead, ResponseHead},
+    proxy_protocol::Ends,
     relay::Side,
     upstream::{Budget, Cause, Io, Lease, Pool, Seat, Tries},
 };
@@ -47,6 +48,8 @@ pub(super) struct Order<'a> {
     pub(super) budget: &'a Budget,
     /// What requests for the same server have in common.
     pub(super) key: Option<u64>,
+    /// Whose request it is, for servers that are told in front of the connection.
+    pub(super) client: Ends,
     pub(super) buffers: &'a Buffers,
 }
 
@@ -107,8 +110,10 @@ enum Failed {
     Stale(Cause),
     /// The new connection was.
     Unanswered(Cause),
+    /// The server has done nothing about it, and the connection takes no more.
+    Retired(Cause),
     /// The server says that it has done nothing about it.
-    Unprocessed(Cause),
+    Refused(Cause),
     Other(Error),
 }
 
@@ -126,7 +131,7 @@ impl Exchange {
         mut upload: Flow,
     ) -> Result<(Self, Said), Error> {
         order.budget.deposit();
-        let mut tries = Tries::of_request(order.attempts, order.key);
+        let mut tries = Tries::of_request(order.attempts, order.key).of_client(order.client);
         if order.over_http2 {
             tries = tries.over_http2(order.heads);
         }
@@ -153,10 +158,11 @@ impl Exchange {
         order: &Order<'_>,
     ) -> Result<Said, Error> {
         self.advance(client, order).await.map_err(|failed| match failed {
-            Failed::Stale(cause) | Failed::Unanswered(cause) | Failed::Unprocessed(cause) => {
-                Error::Upstream(self.lease.error(cause))
-            }
             Failed::Other(error) => error,
+            Failed::Stale(cause)
+            | Failed::Unanswered(cause)
+            | Failed::Retired(cause)
+            | Failed::Refused(cause) => Error::Upstream(self.lease.error(cause)),
         })
     }
 
@@ -166,7 +172,7 @@ impl Exchange {
         match call.start(order.head, self.upload.is_empty()) {
             Ok(Ok(())) => Ok(()),
             // Its connection ended just now, and nothing has left.
-            Ok(Err(error)) => Err(Failed::Unprocessed(Cause::Exchange(error.into()))),
+            Ok(Err(error)) => Err(Failed::Retired(Cause::Exchange(error.into()))),
             Err(error) => Err(Failed::Other(Error::Malformed(error))),
         }
     }
@@ -181,22 +187,23 @@ impl Exchange {
     ) -> Result<(Lease, Flow), Error> {
         let Self { lease, mut upload, .. } = self;
         let nothing_left = upload.moved() == 0 && !lease.io.frames();
-        let is_unprocessed = matches!(failed, Failed::Unprocessed(_));
+        let is_unprocessed = matches!(failed, Failed::Retired(_) | Failed::Refused(_));
         let is_harmless =
             (is_unprocessed || nothing_left || order.head.method.is_idempotent()) && upload.rewind();
         let next = match failed {
             Failed::Other(error) => return Err(error),
-            Failed::Stale(_) | Failed::Unprocessed(_) if is_harmless && lease.is_reused() => {
+            Failed::Stale(_) | Failed::Retired(_) if is_harmless && lease.may_be_replaced(tries) => {
                 client.while_waiting(order.buffers, lease.replace(tries, order.connect)).await?
             }
-            Failed::Unanswered(_) | Failed::Unprocessed(_)
+            Failed::Unanswered(_) | Failed::Retired(_) | Failed::Refused(_)
                 if is_harmless && order.may_repeat(&lease, tries) =>
             {
                 client.while_waiting(order.buffers, lease.elsewhere(tries, order.connect)).await?
             }
-            Failed::Stale(cause) | Failed::Unanswered(cause) | Failed::Unprocessed(cause) => {
-                return Err(Error::Upstream(lease.error(cause)));
-            }
+            Failed::Stale(cause)
+            | Failed::Unanswered(cause)
+            | Failed::Retired(cause)
+            | Failed::Refused(cause) => return Err(Error::Upstream(lease.error(cause))),
         };
         Ok((next.map_err(Error::Upstream)?, upload))
     }
@@ -416,7 +423,8 @@ impl Exchange {
         let gone = error.gone();
         let cause = Cause::Exchange(error.into());
         match gone {
-            Gone::Unprocessed => Failed::Unprocessed(cause),
+            Gone::Retired => Failed::Retired(cause),
+            Gone::Refused => Failed::Refused(cause),
             Gone::Connection => self.closed(cause),
             Gone::Reset => {
                 self.lease.failed();

@@ -83,8 +83,15 @@ pub(super) async fn serve<I: Stream>(io: I, early: Bytes, connection: &Connectio
         times.poll(cx, streams.is_empty(), patience.idle)
     })
     .await;
+    // Whoever still waits for an answer is not told more than that there is none.
+    drop(streams);
+    part(server, over, connection).await;
+}
+
+/// Says the last words on a connection.
+async fn part<I: Stream>(mut server: Server<I>, over: Over, connection: &Connection) {
     match over {
-        Over::Closed => {}
+        Over::Closed => return,
         Over::Calm => {
             connection.worker.count_cut(Cut::Flood);
             tracing::debug!(client = %connection.arrival.peer, "a connection of HTTP/2 asked too much");
@@ -96,11 +103,7 @@ pub(super) async fn serve<I: Stream>(io: I, early: Bytes, connection: &Connectio
         }
         Over::Retired => {}
     }
-    // Whoever still waits for an answer is not told more than that there is none.
-    drop(streams);
-    if !matches!(over, Over::Closed) {
-        let _ = timeout(FAREWELL, poll_fn(|cx| server.poll_closed(cx))).await;
-    }
+    let _ = timeout(FAREWELL, poll_fn(|cx| server.poll_closed(cx))).await;
 }
 
 /// How a connection comes to its end.

@@ -22,7 +22,7 @@ use crate::{
     plugins::{self, Facts, LocalResponse, Outcome},
     route::{Captures, Question},
     snapshot::{Fixed, LocalRoute, LocalTarget, Mode, Target},
-    upstream::Protocol,
+    upstream::{Pool, Protocol},
 };
 use bytes::Bytes;
 use http::{Method, StatusCode, Version};
@@ -108,6 +108,8 @@ struct Session<'a> {
     counted: Option<StatusCode>,
     /// The matched route, once there is one.
     route: Option<Rc<LocalRoute>>,
+    /// What its patterns captured.
+    captures: Captures,
     /// The line in the access log, where that is on.
     entry: Option<Box<Entry>>,
 }
@@ -164,6 +166,7 @@ impl<'a> Session<'a> {
             is_grpc: false,
             counted: None,
             route: None,
+            captures: Captures::default(),
             entry,
         }
     }
@@ -185,7 +188,12 @@ impl<'a> Session<'a> {
         if client.io.frames() {
             self.body = framed_body(self.body, &head, &client.io);
         }
-        let Mode::Http(table) = &view.listener.mode else { return Err(Error::NoRoute) };
+        if !view.is_served {
+            // Whatever else it asks for, it asks at the wrong door.
+            self.close = true;
+            return Err(Error::PortNotServed);
+        }
+        let Mode::Http(table) = view.mode() else { return Err(Error::NoRoute) };
         if head.method == Method::CONNECT {
             return Err(Error::Connect);
         }
@@ -202,6 +210,14 @@ impl<'a> Session<'a> {
         let host = connection_host(authority.full);
         let route = Rc::clone(view.local.routes.get(found.route).ok_or(Error::NoRoute)?);
         self.route = Some(Rc::clone(&route));
+        self.captures = found.captures;
+        // RFC 9110 §7.4: whose certificate the client has seen is whom it may talk to. Other hosts of one
+        // certificate may share a connection (RFC 9113 §9.1.1), VMs of one wildcard are strangers.
+        if let (LocalTarget::Asked(_), Some(sni)) = (&route.target, &self.connection.arrival.sni)
+            && **sni != *authority.host
+        {
+            return Err(Error::Misdirected);
+        }
         if self.body.is_told_to_exceed(route.body_limit) {
             return Err(Error::Malformed(Malformed::BodyTooLarge));
         }
@@ -223,7 +239,7 @@ impl<'a> Session<'a> {
             entry.client = client_address;
         }
         if route.chain.has_filters() {
-            let facts = self.facts(&route, client_address, &found.captures, asked.is_some());
+            let facts = self.facts(&route, client_address, asked.is_some());
             return self.filter(client, &route, facts, head, asked).await;
         }
         self.deliver(client, &route, head, asked).await
@@ -305,26 +321,19 @@ impl<'a> Session<'a> {
         mut head: RequestHead,
         mut asked: Option<Asked>,
     ) -> Result<Outgoing, Error> {
-        let pool = match &route.target {
-            LocalTarget::Pool(pool) => pool,
-            LocalTarget::Respond => return Ok(Outgoing::Answer(fixed(route))),
+        let Some(pool) = self.pool(client, route).await? else {
+            return Ok(Outgoing::Answer(fixed(route)));
         };
-        let over_http2 = match pool.backend().settings.protocol {
-            Protocol::Http1 => false,
-            Protocol::Auto => self.is_grpc,
-            Protocol::H2c => {
-                // What is spoken there has no Upgrade, and a request may be taken without one.
-                if asked.take().is_some() && client.io.opens_tunnel() {
-                    return Err(Error::Connect);
-                }
-                true
-            }
-        };
+        let over_http2 = self.goes_over_http2(pool.backend().settings.protocol);
+        // What is spoken there has no Upgrade, and a request may be taken without one.
+        if over_http2 && asked.take().is_some() && client.io.opens_tunnel() {
+            return Err(Error::Connect);
+        }
         let key = route.sticky.as_ref().and_then(|sticky| sticky.key(&head.fields));
         let upload = self.compose(&mut head, asked.as_ref(), client, route.body_limit, over_http2)?;
         let timeouts = &route.timeouts;
         let order = Order {
-            pool,
+            pool: &pool,
             head: &head,
             over_http2,
             heads: self.view.local.shared.heads,
@@ -334,6 +343,7 @@ impl<'a> Session<'a> {
             attempts: route.attempts,
             budget: &route.budget,
             key,
+            client: self.connection.arrival.ends,
             buffers: self.buffers(),
         };
         // From here on the backend takes the body. Should the exchange fail, nobody knows how much of
@@ -342,6 +352,7 @@ impl<'a> Session<'a> {
             self.body = BodyLength::UntilClose;
         }
         let began = Exchange::begin(client, &order, upload).await;
+        let began = began.map_err(|error| self.explained(route, error));
         let (mut exchange, mut said) = began.inspect_err(|error| self.failed(error))?;
         let mut interim = InterimBudget::default();
         loop {
@@ -363,20 +374,40 @@ impl<'a> Session<'a> {
                     let content = Content::Upstream { exchange, length, keep };
                     return Ok(Outgoing::Answer(Answer { head, content }));
                 }
-                Said::Switching(mut head) => {
-                    let agreed = hop_by_hop::strip(&mut head.fields).upgrade;
-                    let (Some(asked), Some(agreed)) = (asked, agreed) else {
-                        return Err(Error::WrongUpgrade);
-                    };
-                    // Before the whole request is there, nobody can have agreed to it.
-                    if !exchange.is_sent() || !asked.is_answered_by(&agreed, &head.fields) {
-                        return Err(Error::WrongUpgrade);
-                    }
-                    head.fields.remove(Known::ContentLength);
-                    agreed.restore(&mut head.fields);
-                    return Ok(Outgoing::Switching(head, exchange));
-                }
+                Said::Switching(head) => return switching(head, exchange, asked.as_ref()),
             }
+        }
+    }
+
+    fn goes_over_http2(&self, protocol: Protocol) -> bool {
+        match protocol {
+            Protocol::Http1 => false,
+            Protocol::Auto => self.is_grpc,
+            Protocol::H2c => true,
+        }
+    }
+
+    /// Connections to where the route leads; none where it answers itself.
+    async fn pool<I: Downstream>(
+        &self,
+        client: &mut Client<I>,
+        route: &LocalRoute,
+    ) -> Result<Option<Rc<Pool>>, Error> {
+        let goal = match &route.target {
+            LocalTarget::Pool(pool) => return Ok(Some(Rc::clone(pool))),
+            LocalTarget::Respond => return Ok(None),
+            LocalTarget::Asked(goal) => goal,
+        };
+        let finding = goal.pool(&self.connection.arrival, |name| self.captures.get(name));
+        let found = client.while_waiting(self.buffers(), finding).await?;
+        found.map(Some).inspect_err(|error| self.failed(error))
+    }
+
+    /// What an error is to whoever runs what the route leads to.
+    fn explained(&self, route: &LocalRoute, error: Error) -> Error {
+        match &route.target {
+            LocalTarget::Asked(goal) => goal.explain(error, &self.connection.arrival),
+            LocalTarget::Pool(_) | LocalTarget::Respond => error,
         }
     }
 
@@ -685,14 +716,14 @@ impl<'a> Session<'a> {
         text
     }
 
-    fn facts(&self, route: &LocalRoute, client: ClientAddr, captures: &Captures, is_upgrade: bool) -> Facts {
+    fn facts(&self, route: &LocalRoute, client: ClientAddr, is_upgrade: bool) -> Facts {
         Facts {
             id: self.id,
             route: Arc::clone(&route.name),
             client,
             peer: self.connection.arrival.peer,
             local_port: self.connection.arrival.port,
-            captures: captures.iter().map(|(name, text)| (name.into(), text.into())).collect(),
+            captures: self.captures.iter().map(|(name, text)| (name.into(), text.into())).collect(),
             is_upgrade,
         }
     }
@@ -744,6 +775,19 @@ impl<'a> Session<'a> {
             entry.route = self.route.as_ref().map(|route| Arc::clone(&route.name));
         }
     }
+}
+
+/// A backend's 101, where it is the answer to what was asked.
+fn switching(mut head: ResponseHead, exchange: Exchange, asked: Option<&Asked>) -> Result<Outgoing, Error> {
+    let agreed = hop_by_hop::strip(&mut head.fields).upgrade;
+    let (Some(asked), Some(agreed)) = (asked, agreed) else { return Err(Error::WrongUpgrade) };
+    // Before the whole request is there, nobody can have agreed to it.
+    if !exchange.is_sent() || !asked.is_answered_by(&agreed, &head.fields) {
+        return Err(Error::WrongUpgrade);
+    }
+    head.fields.remove(Known::ContentLength);
+    agreed.restore(&mut head.fields);
+    Ok(Outgoing::Switching(head, exchange))
 }
 
 /// How a client sees the end of an answer's body.

@@ -5,6 +5,7 @@
 
 mod access;
 mod answer;
+mod arrival;
 mod carrier;
 mod client;
 mod conn;
@@ -12,6 +13,7 @@ mod cut;
 mod date;
 mod exchange;
 mod flow;
+mod goal;
 mod grpc;
 mod h2;
 mod http;
@@ -22,6 +24,7 @@ mod tunnel;
 mod worker;
 
 pub use answer::{ErrorCode, TOO_MANY_CONNECTIONS, TOO_MANY_CONNECTIONS_PER_CLIENT};
+pub use arrival::{Arrival, NoArrival};
 pub use conn::serve;
 pub use cut::Cut;
 pub use tunnel::Tunnel;

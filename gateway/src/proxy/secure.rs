@@ -1,11 +1,6 @@
 //! The TLS handshake of a connection: in its own task, with a deadline, and not too many at a time.
 
-use super::{
-    answer,
-    conn::{Arrival, linger},
-    stream::ClientStream,
-    worker::Worker,
-};
+use super::{answer, arrival::Arrival, conn::linger, stream::ClientStream, worker::Worker};
 use crate::{
     headers::ClientCertificate,
     metrics::Counter,
@@ -118,7 +113,7 @@ pub(super) async fn secure(
         handshakes.count(Handshake::Busy);
         return None;
     };
-    let carries = match listener.mode {
+    let carries = match listener.modes.of(arrival.port) {
         Mode::Http(_) => Carries::Requests,
         Mode::Tcp(_) => Carries::Bytes,
     };

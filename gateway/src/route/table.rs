@@ -17,6 +17,9 @@ pub struct Conditions {
     pub methods: Vec<Method>,
     /// All of these, with exactly these values.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The port that clients ask for, which whoever makes the table sees to: a route that names it is
+    /// more specific than one that does not.
+    pub has_port: bool,
 }
 
 /// What a request asks for.
@@ -120,7 +123,7 @@ impl Table {
 
     /// The most specific route that applies: exact host before suffix (the longest first) before
     /// none; within those, exact path before prefix (the longest first) before none; then the most
-    /// conditions on headers and methods.
+    /// conditions on headers and methods; then one that names the port.
     pub fn lookup(&self, question: Question<'_>) -> Option<Match> {
         self.exact
             .get(question.host)
@@ -169,20 +172,24 @@ impl Group {
     }
 }
 
+/// See [`Candidate::rank`].
+type Rank = (bool, Option<(bool, usize, usize)>, usize, bool, bool);
+
 impl Candidate {
     /// Greater is more specific, within one group of hosts.
-    fn rank(&self) -> (bool, Option<(bool, usize, usize)>, usize, bool) {
+    fn rank(&self) -> Rank {
         let conditions = &self.conditions;
         (
             matches!(conditions.host, Some(HostPattern::Label { .. })),
             conditions.path.as_ref().map(PathPattern::rank),
             conditions.headers.len(),
             !conditions.methods.is_empty(),
+            conditions.has_port,
         )
     }
 
     fn matches(&self, question: Question<'_>, before_suffix: Option<&str>) -> Option<Captures> {
-        let Conditions { host, path, methods, headers } = &self.conditions;
+        let Conditions { host, path, methods, headers, has_port: _ } = &self.conditions;
         let mut captures = Captures::default();
         if let (Some(HostPattern::Label { capture, .. }), Some(before)) = (host, before_suffix) {
             if before.contains('.') {
@@ -234,6 +241,7 @@ struct Shape<'a> {
     path: Option<Cow<'a, str>>,
     methods: Vec<&'a str>,
     headers: Vec<(&'a str, &'a [u8])>,
+    has_port: bool,
 }
 
 impl<'a> Shape<'a> {
@@ -248,6 +256,7 @@ impl<'a> Shape<'a> {
             path: conditions.path.as_ref().map(|path| Cow::Owned(path.shape())),
             methods,
             headers,
+            has_port: conditions.has_port,
         }
     }
 }
@@ -261,7 +270,7 @@ mod tests {
             host: (!host.is_empty()).then(|| HostPattern::parse(host).expect("a host")),
             path: (!path.is_empty()).then(|| PathPattern::parse(path).expect("a path")),
             methods: method.parse().into_iter().filter(|_| !method.is_empty()).collect(),
-            headers: Vec::new(),
+            ..Conditions::default()
         }
     }
 
@@ -317,5 +326,8 @@ mod tests {
             table(&[("a", "/u/{id}", ""), ("b", "", ""), ("a", "/u/{user}", "")]).expect_err("duplicates");
         assert_eq!(duplicates, [Duplicate { first: 0, second: 2 }]);
         assert!(table(&[("a", "/u", "GET"), ("a", "/u", "")]).is_ok());
+        let with_port = Conditions { has_port: true, ..conditions("a", "/u", "") };
+        let table = Table::build([(0, conditions("a", "/u", "")), (1, with_port)]).expect("no duplicates");
+        check(&table, "a", "/u", Some(1));
     }
 }

@@ -14,10 +14,11 @@ use super::{
 };
 use crate::{
     config::{self, AdminAddress},
-    listen::{self, BindError, Bound},
+    listen::{self, BindError, Bound, Terms},
     metrics::{Counter, Gauge, Metrics, names},
     plugins::{Host, HostError},
-    snapshot::{Files, Outbound, Snapshot},
+    ports::ListenAddress,
+    snapshot::{Files, Listener, Outbound, Snapshot},
 };
 use std::{
     net::SocketAddr,
@@ -225,7 +226,7 @@ impl Control {
         let admin = AdminServer::start(Admin::of(&snapshot), commands).await?;
         // What is kept of certificates is there before the first connection.
         let mut acme = AcmeWork::new(Arc::clone(&metrics));
-        acme.apply(&snapshot);
+        acme.apply(&snapshot).await;
         let (generation, orders) = watch::channel(generation);
         let (stop, stopped) = watch::channel(None);
         let orders = Orders { generation: orders, stop: stopped };
@@ -271,7 +272,7 @@ impl Control {
         let generation = self.generation.borrow();
         let listeners = generation.snapshot.listeners.iter().zip(&generation.sockets);
         (
-            listeners.map(|(listener, bound)| (listener.name.clone(), bound.address)).collect(),
+            listeners.map(|(listener, bound)| (listener.name.clone(), bound.first())).collect(),
             self.admin.address(),
         )
     }
@@ -354,7 +355,7 @@ impl Control {
         let sockets = bind(&snapshot, Some(current)).map_err(refused)?;
         self.admin.apply(Admin::of(&snapshot)).await.map_err(refused)?;
         let number = current.number + 1;
-        self.acme.apply(&snapshot);
+        self.acme.apply(&snapshot).await;
         self.generation.send_replace(Arc::new(Generation {
             number,
             snapshot: Arc::clone(&snapshot),
@@ -470,28 +471,31 @@ async fn files_changed(watch: Option<&FileWatch>) {
     }
 }
 
-/// A socket for each listener: those that listen already go on.
+/// The sockets of each listener: those that listen already go on.
 fn bind(snapshot: &Snapshot, current: Option<&Generation>) -> Result<Vec<Arc<Bound>>, StartError> {
-    let known = |address: SocketAddr| {
-        let current = current?;
-        let listeners = current.snapshot.listeners.iter().zip(&current.sockets);
-        listeners
-            .into_iter()
-            .find(|(listener, _)| listener.address == address)
-            .map(|(_, bound)| Arc::clone(bound))
+    let failed = |listener: &Listener| {
+        let address = listener.address.to_string();
+        move |cause| StartError::Bind { address, cause }
     };
-    let is_ours = |port: u16| {
-        current.is_some_and(|current| current.sockets.iter().any(|bound| bound.address.port() == port))
+    let ranges = snapshot.listeners.iter().map(|listener| &listener.address);
+    let ranges = ranges.filter(|address| address.single().is_none()).map(ListenAddress::ports);
+    if let Some(warning) = listen::few_ports_left(ranges) {
+        tracing::warn!("{warning}");
+    }
+    let present = current.map_or(&[][..], |current| &current.sockets);
+    let known = |listener: &Listener| {
+        let mut listeners = current?.snapshot.listeners.iter().zip(present);
+        listeners.find(|(known, _)| known.address == listener.address).map(|(_, bound)| Arc::clone(bound))
     };
+    let workers = current.map_or(snapshot.workers, |current| current.snapshot.workers);
     let mut sockets = Vec::with_capacity(snapshot.listeners.len());
     for listener in &snapshot.listeners {
-        let bound = match known(listener.address) {
+        let bound = match known(listener) {
             Some(bound) => bound,
             None => {
-                let workers = current.map_or(snapshot.workers, |current| current.snapshot.workers);
-                let bind = if is_ours(listener.address.port()) { listen::bind_beside } else { listen::bind };
-                let bound = bind(listener.address, workers)
-                    .map_err(|cause| StartError::Bind { address: listener.address.to_string(), cause })?;
+                let transparent = listener.original_destination;
+                let terms = Terms { workers, transparent, present };
+                let bound = listen::bind(&listener.address, terms).map_err(failed(listener))?;
                 if let Some(warning) = &bound.warning {
                     tracing::warn!("{warning}");
                 }

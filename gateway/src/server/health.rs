@@ -174,7 +174,9 @@ impl Verdict {
 /// Asks a server once. The reason says what an operator needs to know.
 async fn ask(server: &Server, question: &Question) -> Result<(), String> {
     let asking = async {
-        let stream = upstream::connect(server, question.timeout).await.map_err(|cause| cause.to_string())?;
+        let stream = upstream::connect(server, question.proxy_protocol, question.timeout)
+            .await
+            .map_err(|cause| cause.to_string())?;
         match &question.path {
             Some(path) if question.over_http2 => {
                 let head = http2::get(stream, &question.host, path, HEADS).await;
@@ -229,6 +231,7 @@ mod tests {
             timeout: Duration::from_secs(1),
             healthy: 2,
             unhealthy: 3,
+            proxy_protocol: None,
         };
         let mut verdict = Verdict { healthy: true, passed: 0, failed: 0 };
         let said: String = "..xx.xxx.x..xxx"

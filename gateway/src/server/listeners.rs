@@ -4,20 +4,23 @@ use super::Generation;
 use crate::{
     drain::Drain,
     ids::ClientAddr,
-    listen::{Accepted, Bound, Seat, accept_loop},
+    listen::{Accepted, Bound, BoundPort, Counts, Crowd, Seat, accept_loop},
     metrics::{Counter, Gauge, Metrics, names},
-    proxy::{self, Worker},
+    proxy::{self, Arrival, Worker},
     snapshot::{Listener, Local, Mode},
 };
 use std::{
-    cell::OnceCell,
-    collections::HashMap,
+    cell::{OnceCell, RefCell},
+    collections::{HashMap, HashSet},
     net::SocketAddr,
     rc::Rc,
     sync::{Arc, atomic::Ordering},
     time::Instant,
 };
-use tokio::{net::TcpListener, net::TcpStream, task::spawn_local};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::{JoinHandle, spawn_local},
+};
 
 /// The listeners of one worker.
 pub(super) struct Listeners {
@@ -27,13 +30,20 @@ pub(super) struct Listeners {
     metrics: Arc<Metrics>,
     /// By configured address.
     running: HashMap<SocketAddr, Running>,
+    /// One for each listener.
+    doors: Vec<Rc<Door>>,
+    /// The sockets that are all workers', once there are any, and the task that accepts on them.
+    crowd: Option<(Rc<Crowd<Door>>, JoinHandle<()>)>,
     /// Those that are gone, while connections of them live.
     draining: Vec<Drain>,
 }
 
-struct Running {
-    drain: Drain,
-    last: Last,
+/// One port that is listened on.
+enum Running {
+    /// By a socket of this worker.
+    Own { drain: Drain, last: Last },
+    /// By the socket of all, under this number.
+    Shared { door: Rc<Door>, number: u64 },
 }
 
 /// What a listener served with before it went: the kernel may have accepted connections for it that
@@ -42,38 +52,42 @@ type Last = Rc<OnceCell<Rc<Local>>>;
 
 impl Listeners {
     pub(super) fn new(index: usize, worker: Rc<Worker>, metrics: Arc<Metrics>) -> Self {
-        Self { index, worker, metrics, running: HashMap::new(), draining: Vec::new() }
+        let (running, doors, draining) = (HashMap::new(), Vec::new(), Vec::new());
+        Self { index, worker, metrics, running, doors, crowd: None, draining }
     }
 
-    /// Starts listeners that are new, drains those that are gone, and leaves the others alone.
+    /// Starts sockets that are new, drains those that are gone, and leaves the others alone.
     /// `previous` is what the worker ran on until now.
     pub(super) fn apply(&mut self, generation: &Generation, previous: &Rc<Local>) {
         self.draining.retain(|drain| drain.live() > 0);
-        let wanted = &generation.snapshot.listeners;
-        let gone: Vec<SocketAddr> = self
-            .running
-            .keys()
-            .filter(|address| wanted.iter().all(|listener| listener.address != **address))
-            .copied()
-            .collect();
+        let sockets = || generation.sockets.iter().flat_map(|bound| &bound.sockets);
+        let wanted: HashSet<SocketAddr> = sockets().map(|socket| socket.configured).collect();
+        let gone: Vec<SocketAddr> =
+            self.running.keys().filter(|address| !wanted.contains(*address)).copied().collect();
         for address in gone {
-            if let Some(running) = self.running.remove(&address) {
-                // A listener goes once, so nothing is there yet.
-                let _ = running.last.set(Rc::clone(previous));
-                running.drain.start();
-                self.draining.push(running.drain);
-            }
+            self.end(address, previous);
         }
-        for (listener, bound) in wanted.iter().zip(&generation.sockets) {
-            if !self.running.contains_key(&listener.address) {
-                self.start(listener.address, &listener.name, bound);
+        self.doors.retain(|door| generation.sockets.iter().any(|bound| door.is_of(bound)));
+        for (listener, bound) in generation.snapshot.listeners.iter().zip(&generation.sockets) {
+            let door = self.door(&listener.name, bound);
+            for port in &bound.sockets {
+                if !self.running.contains_key(&port.configured) {
+                    self.start(port, &door);
+                }
             }
         }
     }
 
     /// Drains all of them.
     pub(super) fn drain(&mut self) {
-        self.draining.extend(self.running.drain().map(|(_, running)| running.drain).inspect(Drain::start));
+        let local = self.worker.local();
+        let all: Vec<SocketAddr> = self.running.keys().copied().collect();
+        for address in all {
+            self.end(address, &local);
+        }
+        if let Some((_, accepting)) = self.crowd.take() {
+            accepting.abort();
+        }
     }
 
     /// Waits until nothing of the drained ones is left.
@@ -83,44 +97,107 @@ impl Listeners {
         }
     }
 
-    fn start(&mut self, address: SocketAddr, name: &str, bound: &Arc<Bound>) {
-        let Some(socket) = bound.take(self.index) else { return };
-        let listener = match TcpListener::from_std(socket) {
-            Ok(listener) => listener,
-            Err(error) => {
-                return tracing::error!(%address, %error, "a listener could not be started on a worker");
+    /// The door of a listener, under its present name.
+    fn door(&mut self, name: &str, bound: &Arc<Bound>) -> Rc<Door> {
+        if let Some(door) = self.doors.iter().find(|door| door.is_of(bound)) {
+            if door.metrics.borrow().listener != name {
+                door.metrics.replace(DoorMetrics::new(&self.metrics, name));
             }
-        };
-        let (drain, last) = (Drain::new(), Last::default());
-        let door = Door {
-            address,
-            last: Rc::clone(&last),
-            bound: Arc::clone(bound),
+            return Rc::clone(door);
+        }
+        let door = Rc::new(Door {
+            counts: Arc::clone(&bound.counts),
             worker: Rc::clone(&self.worker),
-            drain: drain.clone(),
-            metrics: DoorMetrics::new(&self.metrics, name),
+            shared: RefCell::default(),
+            metrics: RefCell::new(DoorMetrics::new(&self.metrics, name)),
+        });
+        self.doors.push(Rc::clone(&door));
+        door
+    }
+
+    fn start(&mut self, port: &Arc<BoundPort>, door: &Rc<Door>) {
+        let address = port.configured;
+        let running = match port.take(self.index) {
+            Some(socket) => TcpListener::from_std(socket).map(|listener| {
+                let (drain, last) = (Drain::new(), Last::default());
+                let guard = drain.guard();
+                let (door, its_drain, its_last) = (Rc::clone(door), drain.clone(), Rc::clone(&last));
+                spawn_local(accept_loop(listener, guard, move |accepted| {
+                    door.on_accept(address, &its_drain, its_last.get(), accepted);
+                }));
+                Running::Own { drain, last }
+            }),
+            None if port.shared().is_none() => return,
+            None => self.crowd().and_then(|crowd| {
+                let number = crowd.add(port, Rc::clone(door))?;
+                Ok(Running::Shared { door: Rc::clone(door), number })
+            }),
         };
-        let guard = drain.guard();
-        spawn_local(accept_loop(listener, guard, move |accepted| door.on_accept(accepted)));
-        self.running.insert(address, Running { drain, last });
+        match running {
+            Ok(running) => drop(self.running.insert(address, running)),
+            Err(error) => tracing::error!(%address, %error, "a listener could not be started on a worker"),
+        }
+    }
+
+    fn end(&mut self, address: SocketAddr, previous: &Rc<Local>) {
+        match self.running.remove(&address) {
+            Some(Running::Own { drain, last }) => {
+                // A listener goes once, so nothing is there yet.
+                let _ = last.set(Rc::clone(previous));
+                drain.start();
+                self.draining.push(drain);
+            }
+            Some(Running::Shared { door, number }) => {
+                let drain = door.drain_of(address);
+                drain.start();
+                if let Some((crowd, _)) = &self.crowd {
+                    crowd.remove(number, |door, address, accepted| {
+                        door.on_accept(address, &drain, Some(previous), accepted);
+                    });
+                }
+                door.shared.borrow_mut().remove(&address);
+                if drain.live() > 0 {
+                    self.draining.push(drain);
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn crowd(&mut self) -> std::io::Result<Rc<Crowd<Door>>> {
+        if let Some((crowd, _)) = &self.crowd {
+            return Ok(Rc::clone(crowd));
+        }
+        let crowd = Rc::new(Crowd::new()?);
+        let accepting = Rc::clone(&crowd);
+        let task = spawn_local(async move {
+            let on_accept = |door: &Rc<Door>, address, accepted| {
+                door.on_accept(address, &door.drain_of(address), None, accepted);
+            };
+            accepting.accept(on_accept).await;
+        });
+        self.crowd = Some((Rc::clone(&crowd), task));
+        Ok(crowd)
     }
 }
 
 /// Where connections of one listener come in on one worker.
 struct Door {
-    address: SocketAddr,
-    last: Last,
-    bound: Arc<Bound>,
+    counts: Arc<Counts>,
     worker: Rc<Worker>,
-    drain: Drain,
-    metrics: DoorMetrics,
+    /// Of ports whose socket is all workers': those that have had connections.
+    shared: RefCell<HashMap<SocketAddr, Drain>>,
+    metrics: RefCell<DoorMetrics>,
 }
 
 struct DoorMetrics {
+    listener: String,
     accepted: Counter,
     active: Gauge,
     over_limit: Counter,
     over_share: Counter,
+    unproxied: Counter,
+    port: Counter,
     failed: Counter,
 }
 
@@ -131,24 +208,42 @@ impl DoorMetrics {
             metrics.counter(&names::CONNECTIONS_REJECTED, &[("listener", listener), ("reason", reason)])
         };
         Self {
+            listener: listener.to_owned(),
             accepted: metrics.counter(&names::CONNECTIONS, &labels),
             active: metrics.gauge(&names::CONNECTIONS_ACTIVE, &labels),
             over_limit: rejected("limit"),
             over_share: rejected("client"),
+            unproxied: rejected("proxy-protocol"),
+            port: rejected("port"),
             failed: metrics.counter(&names::ACCEPT_ERRORS, &labels),
         }
     }
 }
 
 impl Door {
-    fn on_accept(&self, accepted: Accepted) {
+    fn is_of(&self, bound: &Bound) -> bool {
+        Arc::ptr_eq(&self.counts, &bound.counts)
+    }
+
+    fn drain_of(&self, address: SocketAddr) -> Drain {
+        self.shared.borrow_mut().entry(address).or_default().clone()
+    }
+
+    /// `last` is what the listener served with, where it is gone.
+    fn on_accept(
+        self: &Rc<Self>,
+        address: SocketAddr,
+        drain: &Drain,
+        last: Option<&Rc<Local>>,
+        accepted: Accepted,
+    ) {
         match accepted {
-            Accepted::Connection(stream, peer) => self.enter(stream, peer),
+            Accepted::Connection(stream, peer) => self.enter(address, drain, last, stream, peer),
             Accepted::Failed(error) => {
-                self.metrics.failed.inc();
-                if let Some(times) = self.bound.trouble.happened(Instant::now()) {
+                self.metrics.borrow().failed.inc();
+                if let Some(times) = self.counts.trouble.happened(Instant::now()) {
                     tracing::warn!(
-                        listener = %self.address, %error, times,
+                        listener = %address, %error, times,
                         "cannot accept connections; those that are open go on, and it is tried again"
                     );
                 }
@@ -156,34 +251,35 @@ impl Door {
         }
     }
 
-    fn enter(&self, stream: TcpStream, peer: SocketAddr) {
-        self.metrics.accepted.inc();
-        let inside = Inside::new(&self.bound, &self.metrics.active);
-        let local = self.last.get().cloned().unwrap_or_else(|| self.worker.local());
-        let listener = local.shared.listener(self.address);
-        let Some(listener) = listener else { return };
-        let is_http = matches!(listener.mode, Mode::Http(_)) && listener.tls.is_none();
-        let refuse = |counter: &Counter, answer: &[u8]| {
-            counter.inc();
-            if is_http {
-                // Best effort, and it costs nothing: the socket's buffer is empty.
-                let _ = stream.try_write(answer);
-            }
-        };
-        if self.bound.open.load(Ordering::Relaxed) > listener.connections {
-            return refuse(&self.metrics.over_limit, proxy::TOO_MANY_CONNECTIONS);
+    fn enter(
+        self: &Rc<Self>,
+        address: SocketAddr,
+        drain: &Drain,
+        last: Option<&Rc<Local>>,
+        stream: TcpStream,
+        peer: SocketAddr,
+    ) {
+        let metrics = self.metrics.borrow();
+        metrics.accepted.inc();
+        let inside = Inside::new(&self.counts, &metrics.active);
+        let local = last.cloned().unwrap_or_else(|| self.worker.local());
+        let Some(listener) = local.shared.listener(address).map(Arc::clone) else { return };
+        if self.counts.open.load(Ordering::Relaxed) > listener.connections {
+            metrics.over_limit.inc();
+            return refuse(&listener, &stream, proxy::TOO_MANY_CONNECTIONS);
         }
-        let seat = match self.seat(listener, peer.into()) {
-            Ok(seat) => seat,
-            Err(Taken) => {
-                return refuse(&self.metrics.over_share, proxy::TOO_MANY_CONNECTIONS_PER_CLIENT);
-            }
+        let Ok(seat) = self.seat(&listener, peer.into()) else {
+            metrics.over_share.inc();
+            return refuse(&listener, &stream, proxy::TOO_MANY_CONNECTIONS_PER_CLIENT);
         };
         // A socket that is dead already says so at the first read.
         let _ = stream.set_nodelay(true);
-        let (worker, guard, address) = (Rc::clone(&self.worker), self.drain.guard(), self.address);
+        let (door, guard) = (Rc::clone(self), drain.guard());
         spawn_local(async move {
-            let tunnel = proxy::serve(stream, peer, local, address, worker, guard).await;
+            let Some((arrival, seat)) = door.arrive(&listener, &stream, peer, seat).await else { return };
+            let worker = Rc::clone(&door.worker);
+            drop(door);
+            let tunnel = proxy::serve(stream, arrival, local, address, worker, guard).await;
             if let Some(tunnel) = tunnel {
                 spawn_local(async move {
                     let _inside = (inside, seat);
@@ -193,14 +289,56 @@ impl Door {
         });
     }
 
+    /// Finds out who has come, and what for. Who comes by a trusted proxy is counted only now.
+    async fn arrive(
+        &self,
+        listener: &Listener,
+        stream: &TcpStream,
+        peer: SocketAddr,
+        mut seat: Option<Seat>,
+    ) -> Option<(Arrival, Option<Seat>)> {
+        let arrival = match Arrival::of(stream, peer, listener, &self.worker).await {
+            Ok(arrival) => arrival,
+            Err(error) => {
+                self.metrics.borrow().unproxied.inc();
+                tracing::debug!(%peer, %error, "a connection was closed before it began");
+                return None;
+            }
+        };
+        if arrival.is_proxied {
+            match self.seat(listener, arrival.peer) {
+                Ok(its) => seat = its,
+                Err(Taken) => {
+                    self.metrics.borrow().over_share.inc();
+                    refuse(listener, stream, proxy::TOO_MANY_CONNECTIONS_PER_CLIENT);
+                    return None;
+                }
+            }
+        }
+        if !listener.ports.allow(arrival.port) {
+            self.metrics.borrow().port.inc();
+            if matches!(listener.modes.of(arrival.port), Mode::Tcp(_)) {
+                return None;
+            }
+        }
+        Some((arrival, seat))
+    }
+
     /// Counts a connection as its client's, where those have a limit. A trusted proxy brings many
     /// clients.
     fn seat(&self, listener: &Listener, client: ClientAddr) -> Result<Option<Seat>, Taken> {
         let Some(limit) = listener.connections_per_client else { return Ok(None) };
-        if listener.trusted_proxies.iter().any(|network| network.contains(&client.ip())) {
+        if listener.trusts(client.ip()) {
             return Ok(None);
         }
-        self.bound.clients.enter(client, limit).map(Some).ok_or(Taken)
+        self.counts.clients.enter(client, limit).map(Some).ok_or(Taken)
+    }
+}
+
+/// Best effort, and it costs nothing: the socket's buffer is empty.
+fn refuse(listener: &Listener, stream: &TcpStream, answer: &[u8]) {
+    if matches!(listener.modes.other, Mode::Http(_)) && listener.tls.is_none() {
+        let _ = stream.try_write(answer);
     }
 }
 
@@ -209,21 +347,21 @@ struct Taken;
 
 /// Counts one open connection, however it ends.
 struct Inside {
-    bound: Arc<Bound>,
+    counts: Arc<Counts>,
     active: Gauge,
 }
 
 impl Inside {
-    fn new(bound: &Arc<Bound>, active: &Gauge) -> Self {
-        bound.open.fetch_add(1, Ordering::Relaxed);
+    fn new(counts: &Arc<Counts>, active: &Gauge) -> Self {
+        counts.open.fetch_add(1, Ordering::Relaxed);
         active.inc();
-        Self { bound: Arc::clone(bound), active: active.clone() }
+        Self { counts: Arc::clone(counts), active: active.clone() }
     }
 }
 
 impl Drop for Inside {
     fn drop(&mut self) {
-        self.bound.open.fetch_sub(1, Ordering::Relaxed);
+        self.counts.open.fetch_sub(1, Ordering::Relaxed);
         self.active.dec();
     }
 }

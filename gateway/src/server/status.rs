@@ -4,8 +4,9 @@ use super::{Generation, acme::AcmeStates, background::States, certificates, heal
 use crate::{
     metrics::{Metrics, names},
     plugins::{FaultKind, Plugin},
-    snapshot::{Mode, Snapshot, Target},
+    snapshot::{FleetPlan, Mode, Snapshot, Target, VmName},
     upstream::{Backend, Member, Server},
+    vms::Known,
 };
 use serde_json::{Value, json};
 use std::{
@@ -42,6 +43,7 @@ pub(super) fn status(
         "certificates": certificates::status(snapshot).into_iter().chain(acme.all()).collect::<Vec<_>>(),
         "routes": routes(snapshot, metrics),
         "backends": backends(snapshot, reports, metrics),
+        "vms": snapshot.fleet.as_ref().map(|plan| vms(plan, metrics)),
         "plugins": snapshot.plugins.iter().map(|plugin| of_plugin(plugin, states, metrics)).collect::<Vec<_>>(),
     })
 }
@@ -53,9 +55,10 @@ fn listeners(generation: &Generation) -> Vec<Value> {
             json!({
                 "name": listener.name,
                 "address": bound.address.to_string(),
-                "carries": match listener.mode { Mode::Http(_) => "http", Mode::Tcp(_) => "tcp" },
+                "ports": bound.sockets.len(),
+                "carries": match listener.modes.other { Mode::Http(_) => "http", Mode::Tcp(_) => "tcp" },
                 "tls": listener.tls.is_some(),
-                "connections": bound.open.load(Ordering::Relaxed),
+                "connections": bound.counts.open.load(Ordering::Relaxed),
                 "limit": listener.connections,
                 "limit_per_client": listener.connections_per_client,
                 "warning": bound.warning,
@@ -78,6 +81,15 @@ fn routes(snapshot: &Snapshot, metrics: &Metrics) -> Vec<Value> {
                 "name": &*route.name,
                 "to": match &route.target {
                     Target::Backend(index) => snapshot.backends.get(*index).map(|backend| backend.settings.name.clone()).unwrap_or_default(),
+                    Target::Vm(name, port) => {
+                        let name = match name {
+                            VmName::Captured(name) => format!("{{{name}}}"),
+                            VmName::Fixed(vm) => vm.to_string(),
+                        };
+                        let port = port.map_or_else(|| "{port}".to_owned(), |port| port.to_string());
+                        format!("vm:{name}:{port}")
+                    }
+                    Target::AnyPort(_, settings) => settings.name.clone(),
                     Target::Respond(fixed) => format!("{}", fixed.status.as_u16()),
                 },
                 "plugins": route.plugins.iter().filter_map(|(index, _)| plugin_name(*index)).collect::<Vec<_>>(),
@@ -103,6 +115,20 @@ fn backends(snapshot: &Snapshot, reports: &Reports, metrics: &Metrics) -> Vec<Va
         })
     };
     snapshot.backends.iter().map(one).collect()
+}
+
+fn vms(plan: &FleetPlan, metrics: &Metrics) -> Value {
+    let outcome = |outcome| metrics.value(&names::VM_LOOKUPS, &[("outcome", outcome)]);
+    json!({
+        "known": match &plan.vms.known {
+            Known::Table(table) => Some(table.len()),
+            Known::Asked(_) => None,
+        },
+        "found": outcome("found"),
+        "unknown": outcome("unknown"),
+        "failed": outcome("failed"),
+        "idle_connections": metrics.value(&names::UPSTREAM_IDLE, &[("backend", &plan.settings.name)]),
+    })
 }
 
 fn of_server(backend: &str, server: &Server, member: &Member, reports: &Reports) -> Value {

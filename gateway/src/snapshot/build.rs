@@ -2,23 +2,24 @@
 //! once, with its place; what did not change is taken over from the previous snapshot.
 
 use super::{
-    Files, Fixed, HealthCheck, Listener, Mode, Retries, Route, Snapshot, Sticky, Target, Timeouts,
-    plugins::Plugins, terminators::Terminators, tls::Draft,
+    Files, Fixed, HealthCheck, Listener, Mode, Modes, PortRules, Retries, Route, Snapshot, Sticky, Target,
+    Timeouts, VmName, plugins::Plugins, terminators::Terminators, tls::Draft, vms,
 };
 use crate::{
     config::{
-        self, AdminAddress, Config, Diagnostic, Listener as ListenerConfig, ListenerProtocol,
-        Route as RouteConfig, RouteProtocol, Spanned,
+        self, AdminAddress, Config, Diagnostic, Listener as ListenerConfig, ListenerProtocol, PortAsked,
+        Route as RouteConfig, RouteProtocol, Spanned, VmTarget,
     },
     http1::HeadLimits,
     message::{Fields, is_field_value, is_token, trim},
     plugins::{Host, OnError, Services},
+    ports::PortSet,
     route::{Conditions, HostPattern, PathPattern, PatternError, Table},
     upstream::{Backend, Balance, Ejection, Limits, Protocol, Server, Settings},
 };
 use http::{HeaderName, HeaderValue, StatusCode};
 use ipnet::IpNet;
-use std::{path::Path, sync::Arc};
+use std::{collections::BTreeSet, ops::Range, path::Path, sync::Arc};
 
 /// What a configuration is built with.
 pub struct Inputs<'a> {
@@ -69,6 +70,8 @@ pub async fn build(
         conditions.push(self::conditions(route, &mut problems));
         routes.push(Arc::new(build_route(route, index, used, &mut backends, &mut problems)));
     }
+    let written = config.vms.as_ref();
+    let fleet = written.and_then(|vms| vms::build(vms, previous, inputs.base, &mut files, &mut problems));
     let mut tls = Draft::new(config, previous, inputs, &mut files, &mut problems);
     let listeners = build_listeners(config, &conditions, &mut tls.terminators, &mut files, &mut problems);
     let admin_token = config.admin.token.as_ref().map(|name| plugins.secret(name.get_ref()));
@@ -83,6 +86,7 @@ pub async fn build(
         listeners,
         routes,
         backends,
+        fleet,
         checks,
         plugins,
         warnings: tls.warnings(config),
@@ -118,6 +122,15 @@ fn build_route(
     let target = match route.to.get_ref() {
         config::Target::Address(address) => Target::Backend(backends.of_address(address)),
         config::Target::Backend(name) => Target::Backend(backends.of_name(name)),
+        config::Target::Vm(target) => vm_target(target, route.to.span(), problems),
+        config::Target::AnyPort(ip) => {
+            let like = config::Backend::of_one_server();
+            let (keep, keep_for) = (like.keepalive.connections as usize, like.keepalive.idle.get());
+            Target::AnyPort(
+                *ip,
+                vms::settings(&route.to.get_ref().to_string(), keep, keep_for, like.proxy_protocol),
+            )
+        }
         config::Target::Respond(respond) => Target::Respond(Fixed {
             status: StatusCode::from_u16(respond.status).unwrap_or(StatusCode::OK),
             fields: fixed_fields(&respond.headers, &respond.body, problems),
@@ -159,6 +172,25 @@ fn build_route(
             _ => None,
         },
     }
+}
+
+fn vm_target(target: &VmTarget, span: Range<usize>, problems: &mut Vec<Diagnostic>) -> Target {
+    let port = match target.port {
+        PortAsked::Same => None,
+        PortAsked::Fixed(port) => Some(port),
+    };
+    let name = match &target.vm {
+        config::VmName::Captured(name) => VmName::Captured(name.as_str().into()),
+        config::VmName::Fixed(name) => match name.parse() {
+            Ok(vm) => VmName::Fixed(vm),
+            Err(error) => {
+                let message = format!("`{name}` is no VM's name: {error}");
+                problems.push(Diagnostic::error(span, message).label("goes nowhere"));
+                VmName::Captured(name.as_str().into())
+            }
+        },
+    };
+    Target::Vm(name, port)
 }
 
 fn fixed_fields(
@@ -264,6 +296,7 @@ fn settings(name: &str, servers: Vec<Server>, declared: &config::Backend) -> Set
             first: declared.ejection.first.get(),
             longest: declared.ejection.longest.get(),
         },
+        proxy_protocol: vms::version(declared.proxy_protocol),
         limits: connections.map(|connections| Limits {
             connections: connections as usize,
             pending: pending as usize,
@@ -297,7 +330,7 @@ fn conditions(route: &RouteConfig, problems: &mut Vec<Diagnostic>) -> Conditions
             ),
         }
     }
-    Conditions { host, path, methods, headers }
+    Conditions { host, path, methods, headers, has_port: route.listener_port.is_some() }
 }
 
 fn pattern<T>(
@@ -322,14 +355,21 @@ fn build_listeners(
 ) -> Vec<Arc<Listener>> {
     let mut listeners = Vec::new();
     for listener in &config.listeners {
-        let Some(mode) = mode(config, listener, conditions, problems) else { continue };
+        let Some(modes) = modes(config, listener, conditions, problems) else { continue };
         let trusted = listener.trusted_proxies.as_ref().unwrap_or(&config.gateway.trusted_proxies);
         listeners.push(Arc::new(Listener {
             name: listener.label(),
-            address: *listener.address.get_ref(),
+            address: listener.address.get_ref().clone(),
             tls: terminators.of(listener, files, problems),
             handshake_deadline: listener.timeouts.handshake.get(),
-            mode,
+            modes,
+            original_destination: listener.original_destination,
+            ports: PortRules {
+                allow: listener.ports.allow.as_deref().map(port_set),
+                deny: port_set(&listener.ports.deny),
+            },
+            proxy_protocol: listener.proxy_protocol,
+            proxy_deadline: listener.timeouts.proxy_protocol.get(),
             trusted_proxies: trusted.iter().map(|network| canonical(*network.get_ref())).collect(),
             connections: listener.connections.unwrap_or(config.limits.connections) as usize,
             connections_per_client: listener
@@ -341,6 +381,52 @@ fn build_listeners(
         }));
     }
     listeners
+}
+
+fn port_set(rules: &[Spanned<PortSet>]) -> PortSet {
+    PortSet::of_ranges(rules.iter().flat_map(|rule| rule.get_ref().ranges()))
+}
+
+/// What a listener carries, and where it has several ports, what those carry that routes name.
+fn modes(
+    config: &Config,
+    listener: &ListenerConfig,
+    conditions: &[Conditions],
+    problems: &mut Vec<Diagnostic>,
+) -> Option<Modes> {
+    if let Some(port) = listener.address.get_ref().ports().single()
+        && !listener.has_other_ports()
+    {
+        let other = mode(config, listener, port, conditions, problems)?;
+        return Some(Modes { other, by_port: Vec::new() });
+    }
+    let named = config.routes.iter().filter_map(|route| route.listener_port.as_ref());
+    let named: BTreeSet<u16> =
+        named.map(|port| *port.get_ref()).filter(|port| listener.may_have_port(*port)).collect();
+    let mut by_port = Vec::with_capacity(named.len());
+    for port in named {
+        let mut found = Vec::new();
+        by_port.extend(mode(config, listener, port, conditions, &mut found).map(|mode| (port, mode)));
+        problems.extend(found);
+    }
+    // No route names port 0. What routes say of other ports was reported with those.
+    let mut found = Vec::new();
+    let has_routes = config.routes.iter().any(|route| is_on(route, listener, 0));
+    let other = if has_routes || by_port.is_empty() {
+        mode(config, listener, 0, conditions, &mut found)
+    } else {
+        Some(Mode::Http(Table::default()))
+    };
+    problems.extend(found);
+    // What is wrong without a port is wrong with each of them.
+    let mut seen = Vec::new();
+    problems.retain(|problem| {
+        let key = (problem.span.clone(), problem.message.clone());
+        let is_new = !seen.contains(&key);
+        seen.push(key);
+        is_new
+    });
+    Some(Modes { other: other?, by_port })
 }
 
 /// A network of mapped addresses means the IPv4 network in it: clients appear as IPv4.
@@ -355,16 +441,17 @@ fn canonical(network: IpNet) -> IpNet {
     }
 }
 
-/// What a listener carries: the protocol of the routes that are on it. A route that names the
+/// What a port of a listener carries: the protocol of the routes that are on it. A route that names the
 /// listener counts more than one that is on all of them.
 fn mode(
     config: &Config,
     listener: &ListenerConfig,
+    port: u16,
     conditions: &[Conditions],
     problems: &mut Vec<Diagnostic>,
 ) -> Option<Mode> {
     let on_it: Vec<(usize, &RouteConfig)> =
-        config.routes.iter().enumerate().filter(|(_, route)| is_on(route, listener)).collect();
+        config.routes.iter().enumerate().filter(|(_, route)| is_on(route, listener, port)).collect();
     let of = |protocol: RouteProtocol| on_it.iter().filter(move |(_, route)| route.protocol == protocol);
     let named = |protocol| of(protocol).any(|(_, route)| names_listeners(route));
     let is_tcp = match listener.protocol {
@@ -458,7 +545,7 @@ fn http_mode<'a>(
 }
 
 /// Where to point for a route as a whole.
-fn place(route: &RouteConfig) -> std::ops::Range<usize> {
+fn place(route: &RouteConfig) -> Range<usize> {
     route
         .path
         .as_ref()
@@ -467,12 +554,11 @@ fn place(route: &RouteConfig) -> std::ops::Range<usize> {
         .map_or_else(|| route.to.span(), Spanned::span)
 }
 
-fn is_on(route: &RouteConfig, listener: &ListenerConfig) -> bool {
+fn is_on(route: &RouteConfig, listener: &ListenerConfig, port: u16) -> bool {
     let by_name = route.listeners.as_ref().is_none_or(|names| {
         listener.name.as_ref().is_some_and(|own| names.iter().any(|name| name.get_ref() == own.get_ref()))
     });
-    let by_port =
-        route.listener_port.as_ref().is_none_or(|port| *port.get_ref() == listener.address.get_ref().port());
+    let by_port = route.listener_port.as_ref().is_none_or(|wanted| *wanted.get_ref() == port);
     by_name && by_port
 }
 

@@ -28,6 +28,11 @@ impl Files {
         self.0.insert(path.to_owned(), content.map(hash));
     }
 
+    /// The hash of what a file held when it was read.
+    pub fn hash_of(&self, path: &Path) -> Option<[u8; 32]> {
+        self.0.get(path).copied().flatten()
+    }
+
     /// Whether any file holds something else now. Reads them all.
     pub fn changed(&self) -> bool {
         self.0.iter().any(|(path, known)| std::fs::read(path).ok().as_deref().map(hash) != *known)

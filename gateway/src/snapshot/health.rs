@@ -2,6 +2,7 @@
 
 use crate::{
     config,
+    proxy_protocol::Version,
     upstream::{Backend, Member, Protocol, Server},
 };
 use std::{sync::Arc, time::Duration};
@@ -36,6 +37,8 @@ pub struct Question {
     pub healthy: u32,
     /// Bad answers after which a server is not used any more.
     pub unhealthy: u32,
+    /// The PROXY header that its connections begin with, where they do.
+    pub proxy_protocol: Option<Version>,
 }
 
 impl HealthCheck {
@@ -59,6 +62,7 @@ impl HealthCheck {
                     timeout: health.timeout.get(),
                     healthy: health.healthy,
                     unhealthy: health.unhealthy,
+                    proxy_protocol: backend.settings.proxy_protocol,
                 },
             });
         }

@@ -1,14 +1,15 @@
 //! What one worker runs on: the shared snapshot, and what belongs to this worker alone: connections
 //! to backends, plugin instances, shards of metrics. Nothing in it is ever touched by another thread.
 
-use super::{Route, Snapshot, Sticky, Target, Timeouts, services::Outbound};
+use super::{FleetPlan, Route, Snapshot, Sticky, Target, Timeouts, VmName, services::Outbound};
 use crate::{
     metrics::{Counter, Gauge, Histogram, Metrics, names},
     plugins::{Chain, FaultKind, Host, Instances, Plugin, PluginMetrics},
-    upstream::{Budget, Pool, PoolMetrics, QueueMetrics, ServersMetrics, Settings},
+    upstream::{Budget, Fleet, Pool, PoolMetrics, QueueMetrics, ServersMetrics, Settings},
+    vms::{Directory, DirectoryMetrics},
 };
 use http::StatusCode;
-use std::{collections::HashMap, rc::Rc, sync::Arc};
+use std::{collections::HashMap, net::IpAddr, rc::Rc, sync::Arc};
 
 /// What one worker runs on.
 #[derive(Debug)]
@@ -18,6 +19,9 @@ pub struct Local {
     /// By the numbers of `shared.routes`.
     pub routes: Vec<Rc<LocalRoute>>,
     pools: Vec<Rc<Pool>>,
+    vms: Option<(Rc<Directory>, Rc<Fleet>)>,
+    /// Those of routes to any port of an address.
+    fleets: Vec<Rc<Fleet>>,
     instances: Vec<Rc<Instances>>,
 }
 
@@ -52,8 +56,33 @@ pub struct LocalRoute {
 pub enum LocalTarget {
     /// To a backend, through these connections.
     Pool(Rc<Pool>),
+    /// To a server that is known only when it is asked for.
+    Asked(Goal),
     /// Nowhere: the route's own answer is sent.
     Respond,
+}
+
+/// A server that is known only when it is asked for.
+#[derive(Debug)]
+pub enum Goal {
+    /// A VM.
+    Vm {
+        /// Which one.
+        name: VmName,
+        /// Its port; the one that the client asked for where there is none.
+        port: Option<u16>,
+        /// Where it is.
+        directory: Rc<Directory>,
+        /// Connections to it.
+        fleet: Rc<Fleet>,
+    },
+    /// The port that the client asked for.
+    AnyPort {
+        /// Of this address.
+        ip: IpAddr,
+        /// Connections to it.
+        fleet: Rc<Fleet>,
+    },
 }
 
 /// A route's metrics on one worker. Clones share the shards, and stay on the worker.
@@ -96,6 +125,7 @@ impl Local {
                 })
             })
             .collect();
+        let vms = shared.fleet.as_ref().map(|plan| vms(plan, previous, parts.metrics));
         let kept_instances = previous.map_or(&[][..], |previous| &previous.instances);
         let instances: Vec<Rc<Instances>> = shared
             .plugins
@@ -111,13 +141,33 @@ impl Local {
             .flat_map(|previous| &previous.routes)
             .map(|kept| (&*kept.route.name, &kept.metrics))
             .collect();
-        let local = |route: &Arc<Route>| {
+        let mut fleets: Vec<Rc<Fleet>> = Vec::new();
+        let mut local = |route: &Arc<Route>| {
             let kept = kept.get(&*route.name).copied().cloned();
             let metrics = kept.unwrap_or_else(|| RouteMetrics::new(parts.metrics, &route.name));
-            Rc::new(local_route(route, &pools, &instances, metrics))
+            let target = match &route.target {
+                Target::Backend(backend) => pools
+                    .get(*backend)
+                    .map_or(LocalTarget::Respond, |pool| LocalTarget::Pool(Rc::clone(pool))),
+                Target::Vm(name, port) => vms.as_ref().map_or(LocalTarget::Respond, |(directory, fleet)| {
+                    let (directory, fleet) = (Rc::clone(directory), Rc::clone(fleet));
+                    LocalTarget::Asked(Goal::Vm { name: name.clone(), port: *port, directory, fleet })
+                }),
+                Target::AnyPort(ip, settings) => {
+                    let before = previous.into_iter().flat_map(|previous| &previous.fleets);
+                    let known =
+                        fleets.iter().chain(before).find(|fleet| fleet.is_like(settings, settings.keep));
+                    let fleet = known.cloned();
+                    let fleet = fleet.unwrap_or_else(|| new_fleet(settings, settings.keep, parts.metrics));
+                    fleets.push(Rc::clone(&fleet));
+                    LocalTarget::Asked(Goal::AnyPort { ip: *ip, fleet })
+                }
+                Target::Respond(_) => LocalTarget::Respond,
+            };
+            Rc::new(local_route(route, target, &instances, metrics))
         };
-        let routes = shared.routes.iter().map(local).collect();
-        Self { shared, routes, pools, instances }
+        let routes = shared.routes.iter().map(&mut local).collect();
+        Self { shared, routes, pools, vms, fleets, instances }
     }
 
     /// What `next` has not taken over serves the requests that have it still, and keeps nothing for
@@ -125,6 +175,8 @@ impl Local {
     pub fn retire(&self, next: &Self) {
         let is_gone = |pool: &&Rc<Pool>| !next.pools.iter().any(|kept| Rc::ptr_eq(kept, pool));
         self.pools.iter().filter(is_gone).for_each(|pool| pool.retire());
+        let is_gone = |fleet: &&Rc<Fleet>| !next.all_fleets().any(|kept| Rc::ptr_eq(kept, fleet));
+        self.all_fleets().filter(is_gone).for_each(|fleet| fleet.retire());
         let is_gone =
             |instances: &&Rc<Instances>| !next.instances.iter().any(|kept| Rc::ptr_eq(kept, instances));
         self.instances.iter().filter(is_gone).for_each(|instances| instances.retire());
@@ -133,7 +185,12 @@ impl Local {
     /// Closes connections to backends, and frees plugin instances, that nobody needs any more.
     pub fn sweep(&self) {
         self.pools.iter().for_each(|pool| pool.sweep());
+        self.all_fleets().for_each(|fleet| fleet.sweep());
         self.instances.iter().for_each(|instances| instances.trim());
+    }
+
+    fn all_fleets(&self) -> impl Iterator<Item = &Rc<Fleet>> {
+        self.vms.iter().map(|(_, fleet)| fleet).chain(&self.fleets)
     }
 }
 
@@ -173,16 +230,10 @@ impl RouteMetrics {
 
 fn local_route(
     route: &Arc<Route>,
-    pools: &[Rc<Pool>],
+    target: LocalTarget,
     instances: &[Rc<Instances>],
     metrics: RouteMetrics,
 ) -> LocalRoute {
-    let target = match route.target {
-        Target::Backend(backend) => {
-            pools.get(backend).map_or(LocalTarget::Respond, |pool| LocalTarget::Pool(Rc::clone(pool)))
-        }
-        Target::Respond(_) => LocalTarget::Respond,
-    };
     let links = route
         .plugins
         .iter()
@@ -199,6 +250,35 @@ fn local_route(
         chain: Chain::new(links),
         metrics,
     }
+}
+
+/// Where VMs are, and connections to them, as far as they stayed the same.
+fn vms(plan: &FleetPlan, previous: Option<&Local>, metrics: &Metrics) -> (Rc<Directory>, Rc<Fleet>) {
+    let kept = previous.and_then(|previous| previous.vms.as_ref());
+    let directory = kept.filter(|(directory, _)| Arc::ptr_eq(directory.vms(), &plan.vms));
+    let directory = directory.map(|(directory, _)| Rc::clone(directory));
+    let fleet = kept.filter(|(_, fleet)| fleet.is_like(&plan.settings, plan.most_idle));
+    let fleet = fleet.map(|(_, fleet)| Rc::clone(fleet));
+    (
+        directory.unwrap_or_else(|| Rc::new(new_directory(plan, metrics))),
+        fleet.unwrap_or_else(|| new_fleet(&plan.settings, plan.most_idle, metrics)),
+    )
+}
+
+fn new_directory(plan: &FleetPlan, metrics: &Metrics) -> Directory {
+    let found = |outcome| metrics.counter(&names::VM_LOOKUPS, &[("outcome", outcome)]);
+    let metrics = DirectoryMetrics {
+        found: found("found"),
+        unknown: found("unknown"),
+        failed: found("failed"),
+        asked: metrics.counter(&names::VM_QUERIES, &[]),
+    };
+    Directory::new(Arc::clone(&plan.vms), metrics)
+}
+
+fn new_fleet(settings: &Settings, most_idle: usize, metrics: &Metrics) -> Rc<Fleet> {
+    // Of those that a fleet is made of, each has one server.
+    Rc::new(Fleet::new(settings.clone(), most_idle, pool_metrics(metrics, settings)))
 }
 
 fn new_instances(plugin: &Arc<Plugin>, parts: Parts<'_>) -> Instances {

@@ -17,32 +17,40 @@ mod state_dir;
 mod sticky;
 mod terminators;
 mod tls;
+mod vms;
 
 pub use build::{Inputs, Problems, build};
 pub use certificates::{Certificate, Source};
 pub use files::Files;
 pub use health::{HealthCheck, Question};
-pub use local::{Local, LocalRoute, LocalTarget, Parts, RouteMetrics, plugin_metrics};
+pub use local::{Goal, Local, LocalRoute, LocalTarget, Parts, RouteMetrics, plugin_metrics};
 pub use ordered::Ordered;
 pub use private::write_private;
 pub use services::Outbound;
 pub use sticky::Sticky;
 pub use terminators::SessionKeys;
 pub use tls::Tls;
+pub use vms::FleetPlan;
 
 use crate::{
-    config::{AdminAddress, Diagnostic, Log},
+    config::{AdminAddress, Diagnostic, Log, ProxyProtocol},
     http1::HeadLimits,
     message::Fields,
     plugins::{OnError, Plugin, Secret},
+    ports::{ListenAddress, PortSet},
     route::Table,
     tls::Terminator,
-    upstream::Backend,
+    upstream::{Backend, Settings},
+    vms::VmId,
 };
 use bytes::Bytes;
 use http::StatusCode;
 use ipnet::IpNet;
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 /// What the machine runs on.
 #[derive(Debug)]
@@ -53,6 +61,8 @@ pub struct Snapshot {
     pub routes: Vec<Arc<Route>>,
     /// Servers behind the routes.
     pub backends: Vec<Arc<Backend>>,
+    /// Where VMs are, and how they are reached, where routes go to VMs.
+    pub fleet: Option<FleetPlan>,
     /// How their servers are asked whether they work; one for each server that is.
     pub checks: Vec<HealthCheck>,
     /// Plugins as the routes use them: one for each component and configuration.
@@ -80,9 +90,9 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The listener with this configured address.
-    pub fn listener(&self, address: SocketAddr) -> Option<&Arc<Listener>> {
-        self.listeners.iter().find(|listener| listener.address == address)
+    /// The listener that has a socket with this configured address.
+    pub fn listener(&self, socket: SocketAddr) -> Option<&Arc<Listener>> {
+        self.listeners.iter().find(|listener| listener.address.contains(socket))
     }
 }
 
@@ -92,13 +102,21 @@ pub struct Listener {
     /// Its name, or its address.
     pub name: String,
     /// As configured.
-    pub address: SocketAddr,
+    pub address: ListenAddress,
     /// How its clients are secured, where they are.
     pub tls: Option<Arc<Terminator>>,
     /// How long a TLS handshake may take.
     pub handshake_deadline: Duration,
     /// What a connection carries.
-    pub mode: Mode,
+    pub modes: Modes,
+    /// Whether a redirect rule of the kernel brings connections that asked for other ports.
+    pub original_destination: bool,
+    /// Which of the ports that clients ask for are served.
+    pub ports: PortRules,
+    /// Whether connections begin with a header that says who the client is.
+    pub proxy_protocol: ProxyProtocol,
+    /// How long that header may take.
+    pub proxy_deadline: Duration,
     /// Proxies whose forwarding headers count.
     pub trusted_proxies: Vec<IpNet>,
     /// Most connections at a time.
@@ -109,6 +127,45 @@ pub struct Listener {
     pub head_deadline: Duration,
     /// How long a connection may carry nothing between requests.
     pub idle_deadline: Duration,
+}
+
+impl Listener {
+    /// Whether this is an address of a trusted proxy.
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(&address))
+    }
+}
+
+/// Which ports are served.
+#[derive(Debug)]
+pub struct PortRules {
+    /// Only these; all where absent.
+    pub allow: Option<PortSet>,
+    /// None of these.
+    pub deny: PortSet,
+}
+
+impl PortRules {
+    /// Whether a connection may ask for this port.
+    pub fn allow(&self, port: u16) -> bool {
+        self.allow.as_ref().is_none_or(|allow| allow.contains(port)) && !self.deny.contains(port)
+    }
+}
+
+/// What connections carry, by the port that they asked for.
+#[derive(Debug)]
+pub struct Modes {
+    /// Of ports that no route names.
+    pub other: Mode,
+    /// Of those that routes name, where a listener has several.
+    pub by_port: Vec<(u16, Mode)>,
+}
+
+impl Modes {
+    /// What a connection to this port carries.
+    pub fn of(&self, port: u16) -> &Mode {
+        self.by_port.iter().find(|(known, _)| *known == port).map_or(&self.other, |(_, mode)| mode)
+    }
 }
 
 /// What the connections of a listener carry.
@@ -146,8 +203,21 @@ pub struct Route {
 pub enum Target {
     /// Number of the backend it is sent to.
     Backend(usize),
+    /// A VM, and a port of it: the one that the client asked for where there is none.
+    Vm(VmName, Option<u16>),
+    /// The port that the client asked for, of this address.
+    AnyPort(IpAddr, Settings),
     /// An answer that is always the same.
     Respond(Fixed),
+}
+
+/// Which VM a route goes to.
+#[derive(Debug, Clone)]
+pub enum VmName {
+    /// The one that was captured under this name.
+    Captured(Arc<str>),
+    /// Always this one.
+    Fixed(VmId),
 }
 
 /// An answer that is always the same.

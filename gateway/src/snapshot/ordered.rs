@@ -102,7 +102,7 @@ fn challenge(acme: &Acme, config: &Config) -> Challenge {
         None => {
             let mut plain = config.listeners.iter().filter(|listener| !listener.tls);
             let has_80 = plain.any(|listener| {
-                listener.protocol != ListenerProtocol::Tcp && listener.address.get_ref().port() == 80
+                listener.protocol != ListenerProtocol::Tcp && listener.address.get_ref().ports().contains(80)
             });
             if has_80 { Challenge::Http01 } else { Challenge::TlsAlpn01 }
         }

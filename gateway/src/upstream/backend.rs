@@ -1,6 +1,7 @@
 //! What a backend is: servers that are equal, and what all workers know of them together.
 
 use super::{Member, queue::Queue};
+use crate::proxy_protocol;
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
@@ -41,6 +42,8 @@ pub struct Settings {
     pub ejection: Ejection,
     /// How much its servers take at a time, where that is limited.
     pub limits: Option<Limits>,
+    /// The PROXY header that connections begin with, where they do. They are then their client's alone.
+    pub proxy_protocol: Option<proxy_protocol::Version>,
 }
 
 /// What is spoken with servers.
@@ -135,6 +138,8 @@ pub struct Server {
 enum Host {
     Address(IpAddr),
     Name(Box<str>),
+    /// Those that a name has, looked up by somebody else.
+    Addresses(Box<[IpAddr]>),
 }
 
 /// Not `host:port`.
@@ -143,20 +148,35 @@ enum Host {
 pub struct ServerError;
 
 impl Server {
+    /// A server whose addresses are known: the preferred one first.
+    pub(super) fn at(addresses: &[IpAddr], port: u16) -> Self {
+        let host = match addresses {
+            [ip] => Host::Address(*ip),
+            several => Host::Addresses(several.into()),
+        };
+        Self { host, port }
+    }
+
     /// Its name or IP address, without the port.
     pub fn host(&self) -> String {
         match &self.host {
             Host::Address(ip) => ip.to_string(),
             Host::Name(name) => name.to_string(),
+            Host::Addresses(ips) => ips.first().map_or_else(String::new, IpAddr::to_string),
         }
     }
 
-    /// The address, where no name must be resolved for it.
+    /// The address, where it is one.
     pub(super) fn literal(&self) -> Option<SocketAddr> {
         match self.host {
             Host::Address(ip) => Some((ip, self.port).into()),
-            Host::Name(_) => None,
+            Host::Name(_) | Host::Addresses(_) => None,
         }
+    }
+
+    /// Whether it has a name, whose addresses must be looked up.
+    pub(super) fn has_name(&self) -> bool {
+        matches!(self.host, Host::Name(_))
     }
 
     /// The addresses of the server now.
@@ -164,6 +184,7 @@ impl Server {
         match &self.host {
             Host::Address(ip) => Ok(vec![(*ip, self.port).into()]),
             Host::Name(name) => Ok(tokio::net::lookup_host((&**name, self.port)).await?.collect()),
+            Host::Addresses(ips) => Ok(ips.iter().map(|ip| (*ip, self.port).into()).collect()),
         }
     }
 }
@@ -187,6 +208,10 @@ impl fmt::Display for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.host {
             Host::Address(ip) => SocketAddr::from((*ip, self.port)).fmt(f),
+            Host::Addresses(ips) => match ips.first() {
+                Some(ip) => SocketAddr::from((*ip, self.port)).fmt(f),
+                None => write!(f, "nowhere:{}", self.port),
+            },
             Host::Name(name) => write!(f, "{name}:{}", self.port),
         }
     }
@@ -210,6 +235,7 @@ impl Settings {
                 longest: Duration::from_secs(60),
             },
             limits: None,
+            proxy_protocol: None,
         }
     }
 }

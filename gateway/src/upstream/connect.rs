@@ -1,6 +1,7 @@
 //! A TCP connection to a server, with a deadline.
 
 use super::{Cause, Server};
+use crate::proxy_protocol::{self, Ends, Version};
 use std::{
     future::poll_fn,
     io,
@@ -10,25 +11,46 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    net::TcpStream,
+    io::AsyncWriteExt as _,
+    net::{TcpSocket, TcpStream},
     time::{Instant, sleep_until, timeout},
 };
 
 /// RFC 8305 §5: how long one address has for itself before the next is tried beside it.
 const HEAD_START: Duration = Duration::from_millis(250);
 
-/// Connects to a server, and looks its name up for this.
+/// Connects to a server, and looks its name up for this. The connection is the gateway's own, and says
+/// so where the server wants to be told.
 ///
 /// # Errors
 /// Fails where the name has no address, where all addresses refuse, and after `deadline`.
-pub async fn connect(server: &Server, deadline: Duration) -> Result<TcpStream, Cause> {
+pub async fn connect(
+    server: &Server,
+    proxy_protocol: Option<Version>,
+    deadline: Duration,
+) -> Result<TcpStream, Cause> {
     let connecting = async {
-        match server.literal() {
-            Some(address) => TcpStream::connect(address).await.map_err(cause),
+        let stream = match server.literal() {
+            Some(address) => open(address).await.map_err(cause),
             None => connect_any(&server.resolve().await.map_err(Cause::Resolve)?).await,
-        }
+        };
+        announce(stream?, proxy_protocol, None).await
     };
     within(deadline, connecting).await
+}
+
+/// Tells a server whose connection this is, where it wants to be told.
+pub(super) async fn announce(
+    mut stream: TcpStream,
+    proxy_protocol: Option<Version>,
+    client: Option<Ends>,
+) -> Result<TcpStream, Cause> {
+    if let Some(version) = proxy_protocol {
+        let mut header = Vec::new();
+        proxy_protocol::write(version, client, &mut header);
+        stream.write_all(&header).await.map_err(Cause::Connect)?;
+    }
+    Ok(stream)
 }
 
 /// A connection that must stand before the deadline.
@@ -44,7 +66,51 @@ pub(super) async fn within(
 
 /// Connects to one of the addresses of a name.
 pub(super) async fn connect_any(addresses: &[SocketAddr]) -> Result<TcpStream, Cause> {
-    first(&interleaved(addresses), TcpStream::connect).await
+    first(&interleaved(addresses), open).await
+}
+
+/// Connects to an address.
+pub(super) async fn open(address: SocketAddr) -> io::Result<TcpStream> {
+    let connected = TcpStream::connect(address).await;
+    match &connected {
+        Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+            // Nothing went out: this costs system calls and no time. The rare case has a place of its own.
+            Box::pin(from_shared_port(address)).await.unwrap_or(connected)
+        }
+        _ => connected,
+    }
+}
+
+/// Connects from a port that this gateway may listen on at the same time.
+///
+/// The kernel gives outgoing connections no port that somebody listens on, and where a listener has all
+/// of them, there is none. A socket that asks for one by name gets it, as its listeners share theirs.
+/// None where no port could be had.
+async fn from_shared_port(address: SocketAddr) -> Option<io::Result<TcpStream>> {
+    /// Some are others', or are in use to this very address.
+    const ATTEMPTS: usize = 16;
+    let local = |port| match address {
+        SocketAddr::V4(_) => SocketAddr::from(([0, 0, 0, 0], port)),
+        SocketAddr::V6(_) => SocketAddr::from(([0; 16], port)),
+    };
+    for _ in 0..ATTEMPTS {
+        let [high, low, ..] = getrandom::u64().ok()?.to_ne_bytes();
+        // Whoever chose ports below 1024 chose them for services.
+        let port = u16::from_be_bytes([high, low]).max(1024);
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4(),
+            SocketAddr::V6(_) => TcpSocket::new_v6(),
+        };
+        let socket = socket.ok()?;
+        if socket.set_reuseport(true).and_then(|()| socket.bind(local(port))).is_err() {
+            continue;
+        }
+        match socket.connect(address).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {}
+            connected => return Some(connected),
+        }
+    }
+    None
 }
 
 pub(super) fn cause(error: io::Error) -> Cause {

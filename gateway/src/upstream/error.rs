@@ -68,7 +68,7 @@ pub enum Cause {
 
 impl Cause {
     /// Whether it is for want of something here, and says nothing about the server.
-    pub(super) fn is_ours(&self) -> bool {
+    pub fn is_ours(&self) -> bool {
         let Self::Connect(error) = self else { return false };
         let of_process = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
         error.raw_os_error().is_some_and(|code| of_process.iter().any(|ours| ours.raw_os_error() == code))

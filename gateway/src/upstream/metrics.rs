@@ -2,8 +2,8 @@
 
 use crate::metrics::{Counter, Gauge};
 
-/// What a worker counts of one backend.
-#[derive(Debug)]
+/// What a worker counts of one backend. Clones share the shards, and stay on the worker.
+#[derive(Debug, Clone)]
 pub struct PoolMetrics {
     /// New connections.
     pub connected: Counter,
@@ -22,7 +22,7 @@ pub struct PoolMetrics {
 }
 
 /// What there is to count where a backend has several servers.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ServersMetrics {
     /// Requests that went to another server because the first did not take a connection.
     pub unreachable: Counter,
@@ -37,7 +37,7 @@ pub struct ServersMetrics {
 }
 
 /// What there is to count where connections are limited.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct QueueMetrics {
     /// Requests that wait now.
     pub waiting: Gauge,

@@ -6,12 +6,13 @@
 use super::{
     Backend, Cause, Io, Limits, Member, PoolMetrics, Seat, Server, UpstreamError,
     balance::Balancer,
-    connect::{cause, connect_any, within},
+    connect::{announce, cause, connect_any, open, within},
+    fleet::Shelf,
     names::Name,
     queue::Full,
     seat::Room,
 };
-use crate::{http1::HeadLimits, http2::Client, metrics::Gauge};
+use crate::{http1::HeadLimits, http2::Client, metrics::Gauge, proxy_protocol::Ends};
 use smallvec::SmallVec;
 use std::{
     cell::{Cell, RefCell},
@@ -32,6 +33,8 @@ pub struct Pool {
     backend: Arc<Backend>,
     balancer: Balancer,
     places: Vec<Place>,
+    /// Where unused connections of many pools are counted together.
+    shelf: Option<Rc<Shelf>>,
     metrics: PoolMetrics,
     /// Whether new requests use other pools.
     is_retired: Cell<bool>,
@@ -43,7 +46,7 @@ struct Place {
     /// Connections that nobody uses; the last one was used last.
     idle: RefCell<Vec<Idle>>,
     /// Connections of HTTP/2, whoever uses them.
-    shared: RefCell<Vec<Client>>,
+    shared: RefCell<Vec<(Option<Ends>, Client)>>,
     /// One permit: opening another of them.
     opening: Semaphore,
     /// Requests and tunnels under way.
@@ -56,6 +59,10 @@ struct Place {
 struct Idle {
     io: TcpStream,
     since: Instant,
+    /// Whose it is, where the server was told.
+    client: Option<Ends>,
+    /// By which the shelf knows it, where there is one.
+    number: u64,
 }
 
 /// A connection in use, and where it belongs. Dropped, it is closed.
@@ -65,6 +72,7 @@ pub struct Lease {
     pub io: Io,
     seat: Seat,
     is_reused: bool,
+    client: Option<Ends>,
     pool: Rc<Pool>,
 }
 
@@ -75,6 +83,10 @@ pub struct Tries {
     left: u32,
     been: SmallVec<[usize; 4]>,
     only_new: bool,
+    client: Option<Ends>,
+    /// Whether a connection has been replaced already. A shared one that a server refuses each request
+    /// on is found again and again.
+    is_replaced: bool,
     /// Where HTTP/2 is spoken: what the heads of answers may have.
     http2: Option<HeadLimits>,
 }
@@ -83,7 +95,15 @@ impl Tries {
     /// For a request: so many attempts, the first among them. Requests with the same key go to the
     /// same server, where the backend has it so.
     pub fn of_request(attempts: u32, key: Option<u64>) -> Self {
-        Self { key, left: attempts.saturating_sub(1), been: SmallVec::new(), only_new: false, http2: None }
+        Self {
+            key,
+            left: attempts.saturating_sub(1),
+            been: SmallVec::new(),
+            only_new: false,
+            client: None,
+            is_replaced: false,
+            http2: None,
+        }
     }
 
     /// The same, over HTTP/2, where the heads of answers may have this.
@@ -95,22 +115,33 @@ impl Tries {
     pub fn of_tunnel(attempts: u32) -> Self {
         Self { only_new: true, ..Self::of_request(attempts, None) }
     }
+
+    /// On behalf of this client, for servers that want to know.
+    #[must_use]
+    pub fn of_client(self, client: Ends) -> Self {
+        Self { client: Some(client), ..self }
+    }
 }
 
 impl Pool {
     /// No connections yet.
     pub fn new(backend: Arc<Backend>, metrics: PoolMetrics) -> Self {
+        Self::on_shelf(backend, metrics, None)
+    }
+
+    /// The same, with its unused connections on this shelf.
+    pub(super) fn on_shelf(backend: Arc<Backend>, metrics: PoolMetrics, shelf: Option<Rc<Shelf>>) -> Self {
         let settings = &backend.settings;
         let place = |server: &Server| Place {
             idle: RefCell::default(),
             shared: RefCell::default(),
             opening: Semaphore::new(1),
             load: Rc::default(),
-            name: server.literal().is_none().then(Rc::default),
+            name: server.has_name().then(Rc::default),
         };
         let places = settings.servers.iter().map(place).collect();
         let balancer = Balancer::new(settings.balance, &settings.servers);
-        Self { backend, balancer, places, metrics, is_retired: Cell::new(false) }
+        Self { backend, balancer, places, shelf, metrics, is_retired: Cell::new(false) }
     }
 
     /// What the pool connects to.
@@ -163,7 +194,7 @@ impl Pool {
         self.is_retired.set(true);
         for Place { idle, shared, .. } in &self.places {
             shared.take();
-            idle.take().iter().for_each(|_| self.metrics.idle.dec());
+            idle.take().iter().for_each(|_| self.taken());
         }
     }
 
@@ -172,12 +203,42 @@ impl Pool {
         let now = Instant::now();
         let keep_for = self.backend.settings.keep_for;
         for Place { idle, shared, .. } in &self.places {
-            let is_wanted =
-                |client: &mut Client| client.is_alive() && client.idle().is_none_or(|idle| idle < keep_for);
+            let is_wanted = |(_, client): &mut (Option<Ends>, Client)| {
+                client.is_alive() && client.idle().is_none_or(|idle| idle < keep_for)
+            };
             shared.borrow_mut().retain_mut(is_wanted);
             let before = idle.borrow().len();
             idle.borrow_mut().retain(|idle| now.duration_since(idle.since) < keep_for && is_quiet(&idle.io));
-            (idle.borrow().len()..before).for_each(|_| self.metrics.idle.dec());
+            (idle.borrow().len()..before).for_each(|_| self.taken());
+        }
+    }
+
+    /// Whether it has no connection that waits for more.
+    pub(super) fn is_bare(&self) -> bool {
+        self.places.iter().all(|place| place.idle.borrow().is_empty() && place.shared.borrow().is_empty())
+    }
+
+    /// Whether this unused connection is still there.
+    pub(super) fn has(&self, number: u64) -> bool {
+        self.places.iter().any(|place| place.idle.borrow().iter().any(|idle| idle.number == number))
+    }
+
+    /// Closes an unused connection.
+    pub(super) fn discard(&self, number: u64) {
+        for Place { idle, .. } in &self.places {
+            let found = idle.borrow().iter().position(|idle| idle.number == number);
+            if let Some(found) = found {
+                idle.borrow_mut().remove(found);
+                self.taken();
+            }
+        }
+    }
+
+    /// An unused connection is one no longer.
+    fn taken(&self) {
+        self.metrics.idle.dec();
+        if let Some(shelf) = &self.shelf {
+            shelf.taken();
         }
     }
 
@@ -269,20 +330,25 @@ impl Pool {
             return Err(seat);
         }
         let kept = match tries.http2 {
-            None => self.take_idle(seat.server()).map(Io::Tcp),
-            Some(_) => self.take_stream(seat.server()),
+            None => self.take_idle(seat.server(), tries).map(Io::Tcp),
+            Some(_) => self.take_stream(seat.server(), tries),
         };
         match kept {
-            Some(io) => Ok(Lease { io, seat, is_reused: true, pool: Rc::clone(self) }),
+            Some(io) => Ok(Lease { io, seat, is_reused: true, client: tries.client, pool: Rc::clone(self) }),
             None => Err(seat),
         }
     }
 
-    fn take_idle(&self, server: usize) -> Option<TcpStream> {
+    fn take_idle(&self, server: usize, tries: &Tries) -> Option<TcpStream> {
         let mut idle = self.places.get(server)?.idle.borrow_mut();
         loop {
-            let Idle { io, since } = idle.pop()?;
-            self.metrics.idle.dec();
+            let Idle { io, since, .. } = if self.backend.settings.proxy_protocol.is_none() {
+                idle.pop()?
+            } else {
+                let own = idle.iter().rposition(|idle| idle.client == tries.client)?;
+                idle.remove(own)
+            };
+            self.taken();
             if since.elapsed() < self.backend.settings.keep_for && is_quiet(&io) {
                 self.metrics.reused.inc();
                 return Some(io);
@@ -291,9 +357,12 @@ impl Pool {
     }
 
     /// A stream of a connection that has room for one.
-    fn take_stream(&self, server: usize) -> Option<Io> {
+    fn take_stream(&self, server: usize, tries: &Tries) -> Option<Io> {
         let mut shared = self.places.get(server)?.shared.borrow_mut();
-        let client = shared.iter_mut().find_map(|client| client.has_room().then_some(client))?;
+        let is_everybodys = self.backend.settings.proxy_protocol.is_none();
+        let (_, client) = shared.iter_mut().find_map(|(owner, client)| {
+            ((is_everybodys || *owner == tries.client) && client.has_room()).then_some(((), client))
+        })?;
         self.metrics.reused.inc();
         Some(Io::Http2(Box::new(client.call())))
     }
@@ -301,23 +370,23 @@ impl Pool {
     /// A connection that is new to this request: its own, or one that is shared.
     async fn connect(&self, server: usize, tries: &Tries, deadline: Duration) -> Result<(Io, bool), Cause> {
         let Some(heads) = tries.http2 else {
-            return self.dial(server, deadline).await.map(|io| (Io::Tcp(io), false));
+            return self.dial(server, tries.client, deadline).await.map(|io| (Io::Tcp(io), false));
         };
         let Some(place) = self.places.get(server) else { return Err(Cause::Refused) };
         // One at a time: the others share what it opens.
         let opening = timeout(deadline, place.opening.acquire()).await;
         let _opening = opening.map_err(|_| Cause::ConnectTimeout)?;
-        if let Some(io) = self.take_stream(server) {
+        if let Some(io) = self.take_stream(server, tries) {
             return Ok((io, true));
         }
-        let io = self.dial(server, deadline).await?;
+        let io = self.dial(server, tries.client, deadline).await?;
         let greeted = timeout(deadline, Client::greet(io, heads)).await.map_err(|_| Cause::ConnectTimeout)?;
         let (client, driver) = greeted.map_err(|error| Cause::Exchange(error.into()))?;
         let call = client.call();
         let mut shared = place.shared.borrow_mut();
-        shared.retain_mut(Client::is_alive);
+        shared.retain_mut(|(_, client)| client.is_alive());
         if !self.is_retired.get() {
-            shared.push(client);
+            shared.push((tries.client, client));
         }
         // It ends with its connection, which nobody holds longer than the pool and its requests.
         spawn_local(async move {
@@ -349,7 +418,10 @@ impl Pool {
             };
             let server = seat.server();
             let cause = match self.connect(server, tries, deadline).await {
-                Ok((io, is_reused)) => return Ok(Lease { io, seat, is_reused, pool: Rc::clone(self) }),
+                Ok((io, is_reused)) => {
+                    let client = tries.client;
+                    return Ok(Lease { io, seat, is_reused, client, pool: Rc::clone(self) });
+                }
                 Err(cause) => cause,
             };
             tries.been.push(server);
@@ -366,18 +438,33 @@ impl Pool {
         }
     }
 
-    async fn dial(&self, server: usize, deadline: Duration) -> Result<TcpStream, Cause> {
+    async fn dial(
+        &self,
+        server: usize,
+        client: Option<Ends>,
+        deadline: Duration,
+    ) -> Result<TcpStream, Cause> {
         let (Some(address), Some(place)) =
             (self.backend.settings.servers.get(server), self.places.get(server))
         else {
             return Err(Cause::Refused);
         };
+        let header = self.backend.settings.proxy_protocol;
         let connected = match (address.literal(), &place.name) {
             (Some(address), _) => {
-                within(deadline, async { TcpStream::connect(address).await.map_err(cause) }).await
+                within(deadline, async {
+                    announce(open(address).await.map_err(cause)?, header, client).await
+                })
+                .await
             }
-            (None, Some(name)) => self.dial_name(name, address, deadline).await,
-            (None, None) => Err(Cause::Refused),
+            (None, Some(name)) => self.dial_name(name, address, client, deadline).await,
+            (None, None) => {
+                let connecting = async {
+                    let addresses = address.resolve().await.map_err(Cause::Resolve)?;
+                    announce(connect_any(&addresses).await?, header, client).await
+                };
+                within(deadline, connecting).await
+            }
         };
         match &connected {
             Ok(_) => {
@@ -400,15 +487,17 @@ impl Pool {
         &self,
         name: &Rc<Name>,
         server: &Server,
+        client: Option<Ends>,
         deadline: Duration,
     ) -> Result<TcpStream, Cause> {
+        let header = self.backend.settings.proxy_protocol;
         let connecting = async {
             let look_up = || {
                 let server = server.clone();
                 async move { server.resolve().await }
             };
             let addresses = name.addresses(look_up).await.map_err(Cause::Resolve)?;
-            connect_any(&addresses).await
+            announce(connect_any(&addresses).await?, header, client).await
         };
         let connected = within(deadline, connecting).await;
         if matches!(connected, Err(Cause::Refused | Cause::Connect(_) | Cause::ConnectTimeout)) {
@@ -456,7 +545,7 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         for Place { idle, .. } in &self.places {
-            idle.borrow().iter().for_each(|_| self.metrics.idle.dec());
+            idle.borrow().iter().for_each(|_| self.taken());
         }
     }
 }
@@ -491,8 +580,14 @@ impl Lease {
     pub async fn replace(self, tries: &mut Tries, deadline: Duration) -> Result<Self, UpstreamError> {
         let Self { io, seat, pool, .. } = self;
         drop(io);
+        tries.is_replaced = true;
         pool.metrics.stale.inc();
         pool.open(Some(seat), tries, deadline).await
+    }
+
+    /// Whether [`Self::replace`] may help: once, for a connection that had others before.
+    pub fn may_be_replaced(&self, tries: &Tries) -> bool {
+        self.is_reused && !tries.is_replaced
     }
 
     /// Whether another server may be tried, and there is one that works.
@@ -537,15 +632,29 @@ impl Lease {
 
     /// Gives the connection back, to be used again: nothing on it is unread or unanswered.
     pub fn keep(self) {
-        let Self { io, seat, pool, .. } = self;
+        let Self { io, seat, client, pool, .. } = self;
         // A stream is over; its connection stays where it is.
-        if let Io::Tcp(io) = io
-            && let Some(Place { idle, .. }) = pool.places.get(seat.server())
-            && !pool.is_retired.get()
-            && idle.borrow().len() < pool.backend.settings.keep
-        {
-            idle.borrow_mut().push(Idle { io, since: Instant::now() });
-            pool.metrics.idle.inc();
+        let Io::Tcp(io) = io else { return };
+        let Some(Place { idle, .. }) = pool.places.get(seat.server()) else { return };
+        if pool.is_retired.get() {
+            return;
+        }
+        let most = pool.backend.settings.keep;
+        if idle.borrow().len() >= most {
+            // Of connections that are all the same, one is as good as another; of clients' own, the
+            // youngest is the likeliest to be asked for.
+            let is_own = pool.backend.settings.proxy_protocol.is_some();
+            if !is_own || most == 0 {
+                return;
+            }
+            idle.borrow_mut().remove(0);
+            pool.taken();
+        }
+        let number = pool.shelf.as_ref().map_or(0, |shelf| shelf.number());
+        idle.borrow_mut().push(Idle { io, since: Instant::now(), client, number });
+        pool.metrics.idle.inc();
+        if let Some(shelf) = &pool.shelf {
+            shelf.put(&pool, number);
         }
     }
 

@@ -12,6 +12,7 @@ pub(crate) mod downgrade;
 pub(crate) mod forwarding;
 pub(crate) mod handshake;
 pub(crate) mod hop_by_hop;
+pub(crate) mod proxy_header;
 pub(crate) mod request;
 pub(crate) mod response;
 pub(crate) mod routes;

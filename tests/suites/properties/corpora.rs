@@ -72,3 +72,8 @@ fn configurations() {
 fn cookies() {
     all("cookie", checks::cookie::check);
 }
+
+#[test]
+fn proxy_headers() {
+    all("proxy_header", checks::proxy_header::check);
+}

@@ -81,7 +81,7 @@ pub(super) const CASES: &[Case] = &[
     refused(505, "HTTP/0.9", b"GET /MARK HTTP/0.9\r\nhost: a\r\n\r\n"),
     refused(505, "HTTP/3.0", b"GET /MARK HTTP/3.0\r\nhost: a\r\n\r\n"),
     refused(505, "HTTP/9.9", b"GET /MARK HTTP/9.9\r\nhost: a\r\n\r\n"),
-    refused(505, "the preface of HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+    refused(505, "nearly the preface of HTTP/2", b"PRI * HTTP/2.1\r\n\r\nSM\r\n\r\n"),
     // Other protocols at the wrong door.
     refused(400, "a TLS handshake", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03MARK\r\n\r\n"),
     refused(400, "an SSH banner", b"SSH-2.0-OpenSSH_9.9MARK\r\n\r\n"),

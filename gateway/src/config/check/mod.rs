@@ -6,6 +6,7 @@ mod listeners;
 mod plugins;
 mod routes;
 mod targets;
+mod vms;
 
 use toml::Spanned;
 
@@ -18,6 +19,7 @@ pub(super) fn check(config: &Config, names: &Names, report: &mut Report) {
     listeners::check(config, names, report);
     routes::check(config, names, report);
     backends::check(config, report);
+    vms::check(config, report);
     plugins::check(config, names, report);
     certificates::check(config, names, report);
     unused(config, report);

@@ -4,8 +4,8 @@ use toml::Spanned;
 
 use super::{
     super::{
-        Balance, Config, Listener, ListenerProtocol, Route, RouteProtocol, Target, diagnostic::Diagnostic,
-        nearest::nearest, read::Names, report::Report,
+        Balance, Config, Listener, ListenerProtocol, Route, RouteProtocol, Target, VmName,
+        diagnostic::Diagnostic, nearest::nearest, read::Names, report::Report,
     },
     Known, targets,
 };
@@ -20,6 +20,8 @@ pub(super) fn check(config: &Config, names: &Names, report: &mut Report) {
     super::names("route", config.routes.iter().filter_map(|route| route.name.as_ref()), report);
     for route in &config.routes {
         references(route, names, report);
+        vm(route, config, report);
+        own_port(route, config, report);
         methods(route, report);
         for (name, value) in &route.headers {
             targets::header(name, value, report);
@@ -58,6 +60,56 @@ fn references(route: &Route, names: &Names, report: &mut Report) {
         plugins.check(&used.get_ref().name, report);
     }
     targets::check(&route.to, backends, report);
+}
+
+/// A VM must be known where it is, and by which name.
+fn vm(route: &Route, config: &Config, report: &mut Report) {
+    let Target::Vm(target) = route.to.get_ref() else { return };
+    if config.vms.is_none() {
+        report.add(
+            Diagnostic::error(route.to.span(), "this file does not say where VMs are")
+                .label("goes to a VM")
+                .help("for example\n[vms]\ndns = \"{vm}.internal\""),
+        );
+    }
+    let VmName::Captured(name) = &target.vm else { return };
+    let hole = format!("{{{name}}}");
+    if route.protocol == RouteProtocol::Tcp {
+        report.add(
+            Diagnostic::error(
+                route.to.span(),
+                format!("nothing of a TCP connection is captured as `{hole}`"),
+            )
+            .label("expected the name of one VM"),
+        );
+    } else if !route.host.iter().chain(&route.path).any(|pattern| pattern.get_ref().contains(&hole)) {
+        report.add(
+            Diagnostic::error(route.to.span(), format!("nothing is captured as `{hole}`"))
+                .label("neither `host` nor `path` of this route has it")
+                .help(format!("for example `host = \"{hole}.vm.example.com\"`")),
+        );
+    }
+}
+
+/// The port that was asked for, on this very machine, may be the listener that it was asked of.
+fn own_port(route: &Route, config: &Config, report: &mut Report) {
+    let Target::AnyPort(ip) = route.to.get_ref() else { return };
+    let named = |listener: &&Listener| match &route.listeners {
+        Some(names) => listener.name.as_ref().is_some_and(|name| names.contains(name)),
+        None => true,
+    };
+    let is_own = |listener: &&Listener| {
+        let own = listener.address.get_ref().ip();
+        !listener.has_other_ports() && (own == *ip || (own.is_unspecified() && ip.is_loopback()))
+    };
+    if let Some(listener) = config.listeners.iter().filter(named).find(is_own) {
+        report.add(
+            Diagnostic::error(route.to.span(), "this route leads back to its own listener")
+                .label("the same port of the same machine")
+                .also(listener.address.span(), "listens there")
+                .help("behind a redirect rule, with `original_destination = true`, it does not"),
+        );
+    }
 }
 
 fn methods(route: &Route, report: &mut Report) {
@@ -128,10 +180,8 @@ fn reachable(route: &Route, listeners: &[Listener], report: &mut Report) {
         Some(names) => listener.name.as_ref().is_some_and(|name| names.contains(name)),
         None => true,
     };
-    let on_port = |listener: &&Listener| match (&route.listener_port, listener.address.get_ref().port()) {
-        // The system will choose this port.
-        (None, _) | (_, 0) => true,
-        (Some(wanted), port) => *wanted.get_ref() == port,
+    let on_port = |listener: &&Listener| {
+        route.listener_port.as_ref().is_none_or(|port| listener.may_have_port(*port.get_ref()))
     };
     let candidates: Vec<&Listener> = listeners.iter().filter(named).collect();
     // Unknown names and missing listeners have been reported.
@@ -149,10 +199,10 @@ fn reachable(route: &Route, listeners: &[Listener], report: &mut Report) {
 }
 
 fn no_port(port: &Spanned<u16>, listeners: &[Listener]) -> Diagnostic {
-    let mut ports: Vec<u16> = listeners.iter().map(|listener| listener.address.get_ref().port()).collect();
+    let mut ports: Vec<String> =
+        listeners.iter().map(|listener| listener.address.get_ref().ports().to_string()).collect();
     ports.sort_unstable();
     ports.dedup();
-    let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
     Diagnostic::error(port.span(), "this route can never match")
         .label(format!("none of its listeners has port {port}"))
         .help(format!("ports of listeners in this file: {}", ports.join(", ")))

@@ -18,6 +18,8 @@ const FRAMING: [&str; 5] = ["connection", "content-length", "keep-alive", "trans
 
 pub(super) fn check(to: &Spanned<Target>, backends: Known<'_>, report: &mut Report) {
     match to.get_ref() {
+        // What they need of the route and of the file is checked with those.
+        Target::Vm(_) | Target::AnyPort(_) => {}
         Target::Address(_) => {}
         Target::Backend(name) if backends.has(name) => {}
         Target::Backend(name) => report.add(unknown(name, to.span(), backends)),
@@ -56,8 +58,17 @@ fn with_port(host: &str) -> Option<String> {
 }
 
 fn unknown(name: &str, span: std::ops::Range<usize>, backends: Known<'_>) -> Diagnostic {
-    if name == "registry" || ["vm:", "wasm:"].iter().any(|kind| name.starts_with(kind)) {
+    if name == "registry" || name.starts_with("wasm:") {
         return not_yet(span, &format!("to = \"{name}\""));
+    }
+    if name.starts_with("vm:") {
+        return Diagnostic::error(span, format!("`{name}` names no VM and port"))
+            .label("expected `vm:{vm}:{port}`, or `vm:{vm}:22`")
+            .help("`{vm}` is a capture of the route's host; `{port}` is the port that the client asked for");
+    }
+    if name.contains("{port}") {
+        return Diagnostic::error(span, format!("`{name}` is not an address"))
+            .label("expected an IP address before `{port}`, as in \"127.0.0.1:{port}\"");
     }
     if let Some(advice) = advice(name) {
         return Diagnostic::error(span, format!("`{name}` is neither an address nor a backend"))

@@ -3,6 +3,7 @@
 //! Orders are made one after the other, each when it is due: at once where there is no certificate, in
 //! the last third of its time where there is one, and later and later where an order fails.
 
+mod fleet;
 mod item;
 mod stage;
 mod store;
@@ -14,6 +15,7 @@ use crate::{
     snapshot::{Ordered, Snapshot},
     tls::Issued,
 };
+use fleet::Fleet;
 use item::Item;
 use serde_json::{Value, json};
 use stage::Backstage;
@@ -49,6 +51,7 @@ pub(super) struct AcmeWork {
     running: Option<Running>,
     questions: Option<Questions>,
     states: AcmeStates,
+    fleet: Rc<Mutex<Fleet>>,
 }
 
 struct Running {
@@ -75,7 +78,7 @@ impl AcmeStates {
 
 impl AcmeWork {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, running: None, questions: None, states: AcmeStates::default() }
+        Self { metrics, running: None, questions: None, states: AcmeStates::default(), fleet: Rc::default() }
     }
 
     /// What each order came to.
@@ -85,7 +88,8 @@ impl AcmeWork {
 
     /// Takes up what a new configuration orders. Where that is what the old one did, everything goes on;
     /// an order that is under way is else begun again.
-    pub(super) fn apply(&mut self, snapshot: &Snapshot) {
+    pub(super) async fn apply(&mut self, snapshot: &Snapshot) {
+        self.fleet.lock().await.apply(snapshot.fleet.as_ref().map(|plan| &plan.vms));
         if self.running.as_ref().is_some_and(|running| running.ordered == snapshot.tls.ordered) {
             return;
         }
@@ -116,6 +120,7 @@ impl AcmeWork {
             issued: Arc::clone(issued),
             tokens: Arc::clone(tokens),
             states: self.states.clone(),
+            fleet: Rc::clone(&self.fleet),
         };
         clerk.show_all();
         let task = spawn_local(async move { clerk.run(&questions).await });
@@ -174,6 +179,7 @@ struct Clerk {
     issued: Arc<Issued>,
     tokens: Arc<acme::Tokens>,
     states: AcmeStates,
+    fleet: Rc<Mutex<Fleet>>,
 }
 
 impl Clerk {
@@ -207,7 +213,7 @@ impl Clerk {
             let pause = next.map_or(LONGEST_SLEEP, |(_, due)| due.duration_since(now).unwrap_or_default());
             tokio::select! {
                 asked = questions.recv() => match asked {
-                    Some(name) => self.consider(&name),
+                    Some(name) => self.consider(&name).await,
                     // Nobody can ask any more.
                     None => sleep(LONGEST_SLEEP).await,
                 },
@@ -224,12 +230,16 @@ impl Clerk {
     }
 
     /// Somebody asked for a name that has no certificate.
-    fn consider(&mut self, name: &str) {
+    async fn consider(&mut self, name: &str) {
         let is_known = self.items.iter().any(|item| item.has(name));
         let on_demand = self.items.iter().filter(|item| item.is_on_demand).count();
         let desk = self.desks.iter().position(|desk| desk.ordered.is_on_demand(name));
-        let Some(desk) = desk.filter(|_| !is_known && on_demand < MOST_ON_DEMAND) else { return };
-        self.items.push(Item::on_demand(desk, name, SystemTime::now()));
+        let Some(index) = desk.filter(|_| !is_known && on_demand < MOST_ON_DEMAND) else { return };
+        let Some(desk) = self.desks.get(index) else { return };
+        if !self.fleet.lock().await.allows(&desk.ordered, name).await {
+            return tracing::debug!(name, "no certificate for this name: there is no such VM");
+        }
+        self.items.push(Item::on_demand(index, name, SystemTime::now()));
     }
 
     async fn work_on(&mut self, index: usize, now: SystemTime) {

@@ -1,0 +1,75 @@
+//! `[vms]`: it says one way to find a VM, and addresses that a VM may have.
+
+use std::net::IpAddr;
+
+use super::super::{Config, Resolve, Target, Vms, diagnostic::Diagnostic, report::Report};
+
+pub(super) fn check(config: &Config, report: &mut Report) {
+    let Some(vms) = &config.vms else { return };
+    one_way(vms, report);
+    for (name, address) in &vms.table {
+        match address.get_ref().parse::<IpAddr>() {
+            Err(_) => report.add(
+                Diagnostic::error(address.span(), format!("`{address}` is not an IP address"))
+                    .label(format!("where `{name}` is")),
+            ),
+            Ok(ip) if ip.to_canonical().is_ipv4() && !vms.allow_ipv4 => report.add(
+                Diagnostic::error(address.span(), "VMs are reached over IPv6")
+                    .label("an IPv4 address")
+                    .help("if this VM has no other, set `allow_ipv4 = true` in `[vms]`"),
+            ),
+            Ok(_) => {}
+        }
+    }
+    if !config.routes.iter().any(|route| matches!(route.to.get_ref(), Target::Vm(_))) {
+        report.add(
+            Diagnostic::warning(vms.name.span(), "`vms` is never used")
+                .label("no route goes to a VM")
+                .help("a route that does has `to = \"vm:{vm}:{port}\"`"),
+        );
+    }
+}
+
+fn one_way(vms: &Vms, report: &mut Report) {
+    let resolution = vms.resolution();
+    let place = vms.resolve.as_ref().map_or(vms.name.span(), toml::Spanned::span);
+    let is_empty = vms.table.is_empty() && vms.file.is_none();
+    match resolution {
+        Resolve::Registry => report.add(
+            Diagnostic::error(place, "`resolve = \"registry\"` comes with the registry, in a later version")
+                .label("not in this version")
+                .help("until then, use `dns = \"{vm}.internal\"`, or a table of VMs in a `file`"),
+        ),
+        Resolve::Dns if vms.dns.is_none() => report.add(
+            Diagnostic::error(place, "`[vms]` does not say by which names")
+                .label("expected `dns = \"{vm}.internal\"` beside it"),
+        ),
+        Resolve::Static if is_empty => report.add(
+            Diagnostic::error(place, "`[vms]` does not say where VMs are")
+                .label("expected `dns`, `table` or `file`")
+                .help("for example `dns = \"{vm}.internal\"`, or `file = \"vms.csv\"`"),
+        ),
+        _ => {}
+    }
+    if resolution == Resolve::Dns {
+        let table = vms.table.values().next().map(toml::Spanned::span);
+        if let Some(span) = vms.file.as_ref().map(toml::Spanned::span).or(table) {
+            report.add(
+                Diagnostic::error(span, "VMs are found either by DNS or in a table")
+                    .label("remove this, or `dns`"),
+            );
+        }
+    } else if let Some(dns) = &vms.dns {
+        report.add(
+            Diagnostic::error(dns.span(), "VMs are found either by DNS or in a table")
+                .label("remove this, or `resolve`"),
+        );
+    }
+    if resolution != Resolve::Dns
+        && let Some(server) = vms.nameservers.first()
+    {
+        report.add(
+            Diagnostic::warning(server.span(), "no name server is asked").label("VMs are not found by DNS"),
+        );
+    }
+}

@@ -1,0 +1,145 @@
+//! Who a connection is from and what it asked for: by the socket, by the redirect rule that it came
+//! through, or by the header of the proxy in front. The one place that finds out.
+
+use super::worker::Worker;
+use crate::{
+    config::ProxyProtocol,
+    headers::ClientCertificate,
+    ids::ClientAddr,
+    proxy_protocol::{self, BadHeader, Begins, Ends},
+    snapshot::Listener,
+};
+use std::{io, net::SocketAddr, rc::Rc};
+use tokio::{io::Interest, net::TcpStream, time::timeout};
+
+/// What is known of a connection before anything is asked over it.
+#[derive(Debug)]
+pub struct Arrival {
+    /// Who the client is: the other end of the socket, or the one that a trusted proxy tells of.
+    pub peer: ClientAddr,
+    /// The port that it asked for.
+    pub port: u16,
+    /// The client's end, and the one that it connected to.
+    pub ends: Ends,
+    /// Whether that is what a proxy says.
+    pub is_proxied: bool,
+    /// `http` or `https`.
+    pub scheme: &'static str,
+    /// The name that it asked for in the TLS handshake, in lower case.
+    pub sni: Option<Box<str>>,
+    /// The certificate that it showed there.
+    pub certificate: Option<Rc<ClientCertificate>>,
+}
+
+/// Why a connection ends before it begins.
+#[derive(Debug, thiserror::Error)]
+pub enum NoArrival {
+    /// The listener wants a header, and believes it from others only.
+    #[error("it must begin with a PROXY header, and comes from no trusted proxy")]
+    Untrusted,
+    /// It begins with something else.
+    #[error("it must begin with a PROXY header, and does not")]
+    Missing,
+    /// It begins with what is no header.
+    #[error(transparent)]
+    Bad(#[from] BadHeader),
+    /// There was no header in time.
+    #[error("its PROXY header did not come in time")]
+    Late,
+    /// It is gone.
+    #[error("it broke off: {0}")]
+    Gone(#[from] io::Error),
+}
+
+impl Arrival {
+    /// Finds out, and reads nothing beyond the header.
+    ///
+    /// # Errors
+    /// Fails where the listener wants a header, and what there is of one cannot be believed.
+    pub async fn of(
+        stream: &TcpStream,
+        peer: SocketAddr,
+        listener: &Listener,
+        worker: &Worker,
+    ) -> Result<Self, NoArrival> {
+        let destination = destination(stream, listener.original_destination);
+        let own = || Self::between(Ends { source: peer, destination }, false);
+        let is_trusted = || listener.trusts(ClientAddr::from(peer).ip());
+        match listener.proxy_protocol {
+            ProxyProtocol::Off => return Ok(own()),
+            ProxyProtocol::Accept if !is_trusted() => return Ok(own()),
+            ProxyProtocol::Require if !is_trusted() => return Err(NoArrival::Untrusted),
+            ProxyProtocol::Accept | ProxyProtocol::Require => {}
+        }
+        let mut buffer = worker.buffers.take();
+        let read = timeout(listener.proxy_deadline, header(stream, &mut buffer)).await;
+        worker.buffers.put(buffer);
+        match read.map_err(|_| NoArrival::Late)?? {
+            Header::Of(ends) => Ok(Self::between(ends, true)),
+            Header::Own => Ok(own()),
+            Header::None if listener.proxy_protocol == ProxyProtocol::Accept => Ok(own()),
+            Header::None => Err(NoArrival::Missing),
+        }
+    }
+
+    fn between(ends: Ends, is_proxied: bool) -> Self {
+        let (peer, port) = (ClientAddr::from(ends.source), ends.destination.port());
+        Self { peer, port, ends, is_proxied, scheme: "http", sni: None, certificate: None }
+    }
+}
+
+enum Header {
+    Of(Ends),
+    /// The proxy speaks for itself.
+    Own,
+    None,
+}
+
+/// Reads a header, and leaves everything else where it is: whoever comes next finds the connection as
+/// its client has begun it.
+async fn header(stream: &TcpStream, buffer: &mut [u8]) -> Result<Header, NoArrival> {
+    let mut seen = 0;
+    loop {
+        let peeked = stream.async_io(Interest::READABLE, || {
+            let space = buffer.get_mut(..proxy_protocol::LONGEST).unwrap_or_default();
+            let (_, bytes) = rustix::net::recv(stream, space, rustix::net::RecvFlags::PEEK)?;
+            // What was seen already is no news; the next byte is.
+            if bytes == seen && bytes > 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(bytes) }
+        });
+        seen = match peeked.await? {
+            0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+            bytes => bytes,
+        };
+        match proxy_protocol::parse(buffer.get(..seen).unwrap_or_default())? {
+            Begins::Unfinished => {}
+            Begins::Otherwise => return Ok(Header::None),
+            Begins::Header { length, ends } => {
+                // All of it has come.
+                let header = buffer.get_mut(..length).unwrap_or_default();
+                let read = stream.try_read(header)?;
+                debug_assert_eq!(read, length, "what was there is there");
+                return Ok(ends.map_or(Header::Own, Header::Of));
+            }
+        }
+    }
+}
+
+/// Where the client connected to, before any redirect rule.
+fn destination(stream: &TcpStream, is_redirected: bool) -> SocketAddr {
+    let own = || stream.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
+    // TPROXY changes nothing, so there the socket's own address is the one.
+    is_redirected.then(|| before_redirect(stream)).flatten().unwrap_or_else(own)
+}
+
+#[cfg(target_os = "linux")]
+fn before_redirect(stream: &TcpStream) -> Option<SocketAddr> {
+    let socket = socket2::SockRef::from(stream);
+    // A socket for both families has its rule in one of them.
+    let original = socket.original_dst_v6().or_else(|_| socket.original_dst_v4());
+    original.ok()?.as_socket()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn before_redirect(_: &TcpStream) -> Option<SocketAddr> {
+    None
+}

@@ -1,0 +1,26 @@
+//! What can be asked where a VM is: DNS, a registry, or whatever comes.
+
+use super::VmId;
+use std::{fmt, future::Future, net::IpAddr, pin::Pin, time::Duration};
+
+/// What knows where VMs are. Shared by all workers, each of which asks by a [`Lookup`] of its own.
+pub trait Source: fmt::Debug + Send + Sync {
+    /// A worker's way to ask; called on that worker's thread.
+    fn open(&self) -> Box<dyn Lookup>;
+}
+
+/// A worker's way to ask where VMs are. Who asks sees to deadlines, to one question at a time for each
+/// VM, and to what is remembered.
+pub trait Lookup: fmt::Debug {
+    /// Asks where a VM is.
+    fn find<'a>(&'a self, vm: &'a VmId) -> Pin<Box<dyn Future<Output = Answer> + 'a>>;
+}
+
+/// The addresses of a VM, the preferred one first, and how long they count where the source says that;
+/// no address means that there is no such VM.
+pub type Answer = Result<(Vec<IpAddr>, Option<Duration>), SourceError>;
+
+/// A source that could not be asked, or did not know; whether there is such a VM is not known.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct SourceError(pub String);
