@@ -1,9 +1,10 @@
 //! Certificates ordered from a real ACME server, by both kinds of proof; renewed, refused, and kept.
 
 use gateway_tests::{
-    Backend, Client, Pebble, PebbleTerms, Raw, TestGateway, TlsClient, eventually, pebble, settled, tls,
+    Backend, Client, GatewayProcess, Pebble, PebbleTerms, Raw, TestGateway, TlsClient, eventually, pebble,
+    settled, tls,
 };
-use std::{net::SocketAddr, path::Path};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 /// A day, in which nothing is renewed.
 const DAY: u64 = 24 * 3600;
@@ -19,8 +20,13 @@ struct Scene {
 impl Scene {
     /// None where there is no server on this machine.
     async fn new(validity: u64) -> Option<Self> {
+        Self::with(validity, 0).await
+    }
+
+    /// Whose server refuses so many of a hundred good nonces.
+    async fn with(validity: u64, bad_nonces: u8) -> Option<Self> {
         let [http, tls] = pebble::two_ports();
-        let pebble = Pebble::start(PebbleTerms { http, tls, validity }).await?;
+        let pebble = Pebble::start(PebbleTerms { http, tls, validity, bad_nonces }).await?;
         Some(Self { backend: Backend::hello().await, pebble, http, tls })
     }
 
@@ -113,7 +119,7 @@ async fn a_certificate_is_ordered_by_either_proof_and_kept() {
         let copy = tempfile::tempdir().expect("a folder");
         let state_of_copy = copy.path().join("state");
         copy_all(&state, &state_of_copy);
-        gateway.stop(std::time::Duration::ZERO).await;
+        gateway.stop(Duration::ZERO).await;
         let toml = format!(
             "{}[gateway]\nworkers = 1\nstate_dir = \"{}\"\n",
             scene.toml(&acme),
@@ -123,7 +129,7 @@ async fn a_certificate_is_ordered_by_either_proof_and_kept() {
         let stream = a.connect(scene.address()).await.expect("a certificate from the beginning");
         assert_eq!(tls::shown(&stream).to_vec(), shown);
         assert_eq!(orders(&again, "issued").await, 0.0);
-        again.stop(std::time::Duration::ZERO).await;
+        again.stop(Duration::ZERO).await;
     }
 }
 
@@ -156,25 +162,93 @@ async fn a_certificate_is_renewed_in_time_and_connections_stay() {
 #[tokio::test]
 async fn a_failing_order_is_told_and_not_repeated_at_once() {
     let Some(scene) = Scene::new(DAY).await else { return };
-    // The server looks for a file where nobody listens with TLS, and for a certificate where nobody
-    // listens without: the ports are exchanged.
+    // The server looks for a certificate where nobody speaks TLS: the ports are exchanged.
     let toml = scene.toml("domains = [\"a.example.com\"], challenge = \"tls-alpn-01\"");
     let (http, tls) = (format!("127.0.0.1:{}", scene.http), format!("127.0.0.1:{}", scene.tls));
-    let gateway = TestGateway::start(&toml.replace(&tls, "TLS").replace(&http, &tls).replace("TLS", &http));
-    let problem = eventually("a failure", async || {
-        let status = gateway.status().await;
-        status["certificates"][0]["problem"].as_str().map(str::to_owned)
+    let toml = toml.replace(&tls, "TLS").replace(&http, &tls).replace("TLS", &http);
+    let gateway = GatewayProcess::start(crate::DAEMON, &toml).await;
+    let line = eventually("a line of the log", async || {
+        gateway.log().into_iter().find(|line| line["message"] == "no certificate from the authority")
     });
-    let problem = problem.await;
+    let line = line.await;
+    let problem = line["problem"].as_str().expect("words");
     assert!(problem.contains("a.example.com was not found to be ours"), "{problem}");
-    assert_eq!(gateway.metric("vers_certificate_problem", &["certificate=\"web\""]).await, 1.0);
-    let failed = settled("orders", async || orders(&gateway, "failed").await).await;
-    assert_eq!(failed, 1.0, "the next attempt waits a minute");
+    assert!(problem.contains("urn:ietf:params:acme:error:"), "the authority's own words: {problem}");
+    assert_eq!((&line["level"], &line["certificate"]), (&"ERROR".into(), &"web".into()), "{line}");
+    assert!(line["again_in"].is_string(), "{line}");
+    let admin = gateway.admin();
+    assert_eq!(admin.status().await["certificates"][0]["problem"], problem);
+    assert_eq!(admin.metric("vers_certificate_problem", &["certificate=\"web\""]).await, 1.0);
+    let failed = async || admin.metric("vers_acme_orders_total", &["outcome=\"failed\""]).await;
+    assert_eq!(settled("orders", failed).await, 1.0, "the next attempt waits a minute");
     // Traffic is not its business.
+    let plain = Client::new(gateway.addr_of("plain").await);
+    assert_eq!(plain.get("/").await.text(), "hello");
+    let stranger = scene.client("a.example.com").await.connect(gateway.addr_of("tls").await).await;
+    assert!(stranger.expect_err("no certificate").to_string().contains("UnrecognisedName"));
+}
+
+#[tokio::test]
+async fn a_failing_renewal_leaves_what_is_there() {
+    let Some(mut scene) = Scene::new(15).await else { return };
+    let gateway = scene.start("domains = [\"a.example.com\"], challenge = \"http-01\"");
+    let client = scene.client("a.example.com").await;
+    let first = scene.shown(&client).await;
+    let mut open = client.raw(scene.address()).await;
+    scene.pebble.end().await;
+    // It is valid for five seconds more by then.
+    eventually("a failure", async || (orders(&gateway, "failed").await == 1.0).then_some(())).await;
+    assert_eq!(scene.shown(&client).await, first);
+    assert_eq!(gateway.metric("vers_certificate_problem", &["certificate=\"web\""]).await, 1.0);
+    open.send("GET / HTTP/1.1\r\nhost: a.example.com\r\n\r\n").await;
+    open.until("hello").await;
+}
+
+/// An order has some ten requests. With 15 of a hundred nonces refused, and three attempts for each
+/// request, 3 of a hundred orders fail; without further attempts, 4 of 5 would.
+#[tokio::test]
+async fn nonces_that_are_refused_are_asked_for_again() {
+    let Some(scene) = Scene::with(DAY, 15).await else { return };
+    let gateway = scene.start("on_demand = [\"*.example.com\"], challenge = \"tls-alpn-01\"");
+    for number in 1..=8 {
+        let name = format!("n{number}.example.com");
+        let _ = scene.client(&name).await.connect(scene.address()).await;
+    }
+    let mut issued = 0.0;
+    for done in 1..=8 {
+        issued = eventually("the next order", async || {
+            let (issued, failed) = (orders(&gateway, "issued").await, orders(&gateway, "failed").await);
+            (issued + failed >= f64::from(done)).then_some(issued)
+        })
+        .await;
+    }
+    assert!(issued >= 5.0, "{issued} of 8");
+}
+
+#[tokio::test]
+async fn an_authority_that_never_answers_holds_nothing_up() {
+    let backend = Backend::hello().await;
+    let (authority, mut visitors) = Backend::by_hand().await;
+    let toml = |names: &str| {
+        format!(
+            "[[listener]]\nname = \"plain\"\naddress = \"127.0.0.1:0\"\n\
+             [[listener]]\naddress = \"127.0.0.2:0\"\ntls = true\n\
+             [[route]]\nname = \"app\"\nto = \"{}\"\n\
+             [certificate.web]\nacme = {{ directory = \"https://{}/\", terms_agreed = true, domains = [{names}] }}\n",
+            backend.addr(),
+            authority.addr()
+        )
+    };
+    let gateway = TestGateway::start(&toml("\"a.example.com\""));
+    let _first = visitors.next().await;
     let plain = Client::new(gateway.addr_of("plain"));
     assert_eq!(plain.get("/").await.text(), "hello");
-    let stranger = scene.client("a.example.com").await.connect(gateway.addr_of("tls")).await;
-    assert!(stranger.expect_err("no certificate").to_string().contains("UnrecognisedName"));
+    gateway.write(&toml("\"a.example.com\", \"b.example.com\""));
+    gateway.reload().await.expect("a reload");
+    let _second = visitors.next().await;
+    assert_eq!(plain.get("/").await.text(), "hello");
+    assert_eq!((orders(&gateway, "issued").await, orders(&gateway, "failed").await), (0.0, 0.0));
+    gateway.stop(Duration::ZERO).await;
 }
 
 #[tokio::test]
@@ -254,10 +328,10 @@ async fn a_proof_is_nothing_to_talk_over() {
 }
 
 #[tokio::test]
-async fn names_of_vms_that_there_are_not_get_none() {
+async fn only_vms_that_there_are_get_certificates_on_demand() {
     let Some(scene) = Scene::new(DAY).await else { return };
     let toml = scene.toml("on_demand = [\"{vm}.vm.example.com\"], challenge = \"tls-alpn-01\"");
-    let gateway = TestGateway::start(&format!("{toml}[vms]\ntable = {{ known = \"2001:db8::1\" }}\n"));
+    let gateway = TestGateway::start(&format!("{toml}{TABLE}"));
     for name in ["unknown.vm.example.com", "known.vm.example.com"] {
         let _ = scene.client(name).await.connect(scene.address()).await;
     }
@@ -265,4 +339,28 @@ async fn names_of_vms_that_there_are_not_get_none() {
     let orders =
         settled("orders", async || (orders(&gateway, "issued").await, orders(&gateway, "failed").await));
     assert_eq!(orders.await, (1.0, 0.0));
+}
+
+/// One VM.
+const TABLE: &str = "[vms]\ntable = { known = \"2001:db8::1\" }\n";
+
+#[tokio::test]
+async fn an_unknown_vm_costs_the_authority_nothing() {
+    let (authority, mut visitors) = Backend::by_hand().await;
+    let gateway = TestGateway::start(&format!(
+        "[[listener]]\nname = \"tls\"\naddress = \"127.0.0.1:0\"\ntls = true\n\
+         [[route]]\nhost = \"{{vm}}.vm.example.com\"\nto = \"vm:{{vm}}:80\"\n\
+         [certificate.web]\nacme = {{ directory = \"https://{}/\", terms_agreed = true, \
+         on_demand = [\"{{vm}}.vm.example.com\"] }}\n{TABLE}",
+        authority.addr()
+    ));
+    let pki = gateway_tests::Pki::new();
+    for vm in ["unknown", "gone", "known"] {
+        let client = pki.client(&format!("{vm}.vm.example.com"));
+        client.connect(gateway.addr_of("tls")).await.expect_err("no certificate");
+    }
+    // Who asks is heard in turn: when the last one's order is there, the others have had their answer.
+    let _order = visitors.next().await;
+    let connections = settled("connections", async || authority.connections()).await;
+    assert_eq!(connections, 1);
 }

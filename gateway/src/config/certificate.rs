@@ -42,7 +42,8 @@ pub struct Acme {
     #[schemars(with = "String")]
     pub directory: Spanned<String>,
     /// Address that the authority writes to when something is wrong. By default none.
-    pub email: Option<String>,
+    #[schemars(with = "Option<String>")]
+    pub email: Option<Spanned<String>>,
     /// Whether the authority's terms are agreed to. Without that there is no order.
     pub terms_agreed: bool,
     /// Names of the certificate, all of them this gateway's.

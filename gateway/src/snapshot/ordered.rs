@@ -8,7 +8,7 @@ use crate::{
     tls::Roots,
 };
 use sha2::{Digest as _, Sha256};
-use std::{path::PathBuf, sync::Arc};
+use std::{net::IpAddr, path::PathBuf, sync::Arc};
 
 /// A certificate that is ordered from an authority, and renewed.
 #[derive(Debug)]
@@ -81,8 +81,8 @@ pub(super) fn build(
         let folder = data_encoding::HEXLOWER.encode(Sha256::digest(&directory).get(..8).unwrap_or_default());
         ordered.push(Arc::new(Ordered {
             name: name.clone(),
-            account: Account { directory, email: acme.email.clone() },
-            domains: acme.domains.iter().map(|domain| domain.get_ref().to_ascii_lowercase()).collect(),
+            account: Account { directory, email: acme.email.as_ref().map(|email| email.get_ref().clone()) },
+            domains: acme.domains.iter().map(|domain| written_alike(domain.get_ref())).collect(),
             challenge: challenge(acme, config),
             on_demand,
             orders_per_hour: acme.orders_per_hour as usize,
@@ -93,6 +93,11 @@ pub(super) fn build(
         }));
     }
     ordered
+}
+
+/// A name as certificates have it: in lower case, and an address in its shortest form.
+fn written_alike(name: &str) -> String {
+    name.parse::<IpAddr>().map_or_else(|_| name.to_ascii_lowercase(), |address| address.to_string())
 }
 
 fn challenge(acme: &Acme, config: &Config) -> Challenge {

@@ -78,6 +78,11 @@ impl Issued {
         });
     }
 
+    /// Forgets the certificate for a name.
+    pub fn remove(&self, name: &str) {
+        self.write(|state| state.by_name.remove(name));
+    }
+
     /// Whether anybody has asked for this name since its certificate is there.
     pub fn was_used(&self, name: &str) -> bool {
         self.read(|state| state.by_name.get(name).is_some_and(|held| held.used.load(Ordering::Relaxed)))

@@ -56,15 +56,18 @@ fn client_certificates(listener: &Listener, report: &mut Report) {
 }
 
 fn acme(acme: &Acme, config: &Config, report: &mut Report) {
-    let Acme { directory, domains, challenge, .. } = acme;
-    let is_url = directory
-        .get_ref()
-        .parse::<http::Uri>()
-        .is_ok_and(|url| matches!(url.scheme_str(), Some("https" | "http")) && url.host().is_some());
-    if !is_url {
+    let Acme { directory, email, domains, challenge, on_demand, .. } = acme;
+    let url = directory.get_ref().parse::<http::Uri>();
+    if !url.is_ok_and(|url| url.scheme_str() == Some("https") && url.host().is_some()) {
         report.add(
-            Diagnostic::error(directory.span(), format!("`{directory}` is not a URL"))
-                .label("expected the URL of an ACME directory"),
+            Diagnostic::error(directory.span(), format!("`{directory}` is no URL of an ACME directory"))
+                .label("expected `https://…`"),
+        );
+    }
+    if let Some(email) = email.as_ref().filter(|email| !is_address(email.get_ref())) {
+        report.add(
+            Diagnostic::error(email.span(), format!("`{email}` is no address of mail"))
+                .label("expected one such as \"operator@example.com\""),
         );
     }
     for domain in domains {
@@ -78,15 +81,57 @@ fn acme(acme: &Acme, config: &Config, report: &mut Report) {
             name(domain, report);
         }
     }
-    let speaks_http = |listener: &&Listener| !listener.tls && listener.protocol != ListenerProtocol::Tcp;
-    if let Some(challenge) = challenge
-        && *challenge.get_ref() == AcmeChallenge::Http01
-        && !config.listeners.iter().any(|listener| speaks_http(&listener))
-    {
+    if let Some(challenge) = challenge {
+        self::challenge(challenge, config, report);
+    }
+    on_demand.iter().for_each(|pattern| open_to_all(pattern, config, report));
+}
+
+fn is_address(email: &str) -> bool {
+    let is_plain = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+    email.split_once('@').is_some_and(|(user, host)| is_plain(user) && is_plain(host) && !host.contains('@'))
+}
+
+/// Somebody must answer the authority.
+fn challenge(challenge: &Spanned<AcmeChallenge>, config: &Config, report: &mut Report) {
+    let speaks_http = |listener: &Listener| !listener.tls && listener.protocol != ListenerProtocol::Tcp;
+    let (is_answered, message, example) = match challenge.get_ref() {
+        AcmeChallenge::Http01 => (
+            config.listeners.iter().any(speaks_http),
+            "`http-01` needs a listener that speaks HTTP without TLS",
+            "for example\n[[listener]]\naddress = \"[::]:80\"",
+        ),
+        AcmeChallenge::TlsAlpn01 => (
+            config.listeners.iter().any(|listener| listener.tls),
+            "`tls-alpn-01` needs a listener with TLS",
+            "for example\n[[listener]]\naddress = \"[::]:443\"\ntls = true",
+        ),
+    };
+    if !is_answered {
         report.add(
-            Diagnostic::error(challenge.span(), "`http-01` needs a listener that speaks HTTP without TLS")
+            Diagnostic::error(challenge.span(), message)
                 .label("nobody could answer the authority")
-                .help("for example\n[[listener]]\naddress = \"[::]:80\""),
+                .help(example),
+        );
+    }
+}
+
+/// Whoever asks for a name costs an order, and authorities give only so many.
+fn open_to_all(pattern: &Spanned<String>, config: &Config, report: &mut Report) {
+    let text = pattern.get_ref();
+    let is_limited = match text.chars().next() {
+        Some('*') => false,
+        Some('{') => config.vms.is_some() && text.starts_with("{vm}."),
+        _ => true,
+    };
+    if !is_limited {
+        report.add(
+            Diagnostic::warning(
+                pattern.span(),
+                "anybody can have certificates ordered for names of this pattern",
+            )
+            .label("uses up what the authority gives for this domain")
+            .help("`{vm}`, with a `[vms]`, stands only for VMs that there are"),
         );
     }
 }

@@ -1,10 +1,7 @@
 //! One certificate that is ordered: what it is for, what there is of it, and when the next order is due.
 
 use super::{chance, pause_after};
-use crate::{
-    acme::renewal,
-    tls::{Certificate, Issued},
-};
+use crate::{acme::renewal, tls::Certificate};
 use std::{
     sync::Arc,
     time::{Duration, SystemTime},
@@ -14,7 +11,19 @@ use std::{
 const LATER: Duration = Duration::from_secs(24 * 3600);
 
 /// Failures in a row after which a name that somebody asked for is forgotten, until somebody does again.
-const MOST_FAILURES: u32 = 5;
+/// The last of their pauses is of two hours.
+const MOST_FAILURES: u32 = 8;
+
+/// What becomes of a certificate whose order is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It is ordered.
+    Order,
+    /// It is put off: nobody needs it now.
+    Wait,
+    /// It is forgotten.
+    Forget,
+}
 
 /// One certificate that is ordered.
 pub(super) struct Item {
@@ -55,6 +64,11 @@ impl Item {
         self
     }
 
+    /// The name that somebody asked for, where that is why it is there.
+    pub(super) fn asked_name(&self) -> Option<&str> {
+        self.names.first().filter(|_| self.is_on_demand).map(String::as_str)
+    }
+
     pub(super) fn has(&self, name: &str) -> bool {
         self.names.iter().any(|known| known == name)
     }
@@ -80,24 +94,83 @@ impl Item {
         pause
     }
 
-    /// Whether nobody wants it any more: somebody did, and it has expired or never came.
-    pub(super) fn is_unwanted(&self, issued: &Issued, now: SystemTime) -> bool {
-        let is_used = || self.names.iter().any(|name| issued.was_used(name));
-        self.is_on_demand
-            && match &self.certificate {
-                Some(certificate) => certificate.not_after() < now && !is_used(),
-                None => self.failures >= MOST_FAILURES,
-            }
-    }
-
-    /// Whether nobody has asked for it since it was issued.
-    pub(super) fn can_wait(&self, issued: &Issued, now: SystemTime) -> bool {
-        let is_valid = self.certificate.as_ref().is_some_and(|certificate| certificate.not_after() > now);
-        self.is_on_demand && is_valid && !self.names.iter().any(|name| issued.was_used(name))
+    /// What is to be done now that its order is due. One that somebody asked for is ordered where its
+    /// name `is_allowed` still, and once more only where it `was_used`.
+    pub(super) fn fate(&self, is_allowed: bool, was_used: bool, now: SystemTime) -> Fate {
+        if !self.is_on_demand {
+            return Fate::Order;
+        }
+        match &self.certificate {
+            None if is_allowed && self.failures < MOST_FAILURES => Fate::Order,
+            Some(_) if is_allowed && was_used => Fate::Order,
+            Some(certificate) if certificate.not_after() > now => Fate::Wait,
+            _ => Fate::Forget,
+        }
     }
 
     /// Puts the next order off.
     pub(super) fn postpone(&mut self, now: SystemTime) {
         self.due = now + LATER;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::Authority;
+
+    fn certificate(name: &str) -> Certificate {
+        let authority = Authority::generate().expect("an authority");
+        authority.issue(&[name.into()]).expect("a certificate")
+    }
+
+    #[test]
+    fn what_the_file_names_is_always_ordered() {
+        let now = SystemTime::now();
+        let mut item = Item::fixed(0, &["a.test".to_owned()], now);
+        (0..2 * MOST_FAILURES).for_each(|_| _ = item.failed(now));
+        assert_eq!(item.fate(false, false, now), Fate::Order);
+        assert_eq!(item.kept(certificate("a.test")).fate(false, false, now), Fate::Order);
+    }
+
+    #[test]
+    fn what_somebody_asked_for_is_ordered_while_there_is_use_for_it() {
+        let now = SystemTime::now();
+        let mut item = Item::on_demand(0, "a.test", now);
+        assert_eq!(item.fate(true, false, now), Fate::Order);
+        assert_eq!(item.fate(false, false, now), Fate::Forget, "its VM is gone");
+        (0..MOST_FAILURES).for_each(|_| _ = item.failed(now));
+        assert_eq!(item.fate(true, false, now), Fate::Forget, "it never comes");
+        let item = item.kept(certificate("a.test"));
+        let expired = item.certificate.as_ref().expect("a certificate").not_after() + LATER;
+        for (is_allowed, was_used, at, fate) in [
+            (true, true, now, Fate::Order),
+            (true, false, now, Fate::Wait),
+            (false, true, now, Fate::Wait),
+            (true, true, expired, Fate::Order),
+            (true, false, expired, Fate::Forget),
+            (false, true, expired, Fate::Forget),
+        ] {
+            assert_eq!(item.fate(is_allowed, was_used, at), fate, "{is_allowed} {was_used}");
+        }
+    }
+
+    #[test]
+    fn a_failure_is_forgotten_with_the_next_certificate() {
+        let now = SystemTime::now();
+        let mut item = Item::fixed(0, &["a.test".to_owned()], now);
+        let (first, second) = (item.failed(now), item.failed(now));
+        assert!(second > first && item.due == now + second);
+        item.renewed(certificate("a.test"));
+        assert!(item.due > now + second, "when it is renewed");
+        assert!(item.failed(now) < second);
+    }
+
+    #[test]
+    fn a_certificate_for_fewer_names_is_shown_and_ordered_again() {
+        let now = SystemTime::now();
+        let names = ["a.test".to_owned(), "b.test".to_owned()];
+        let item = Item::fixed(0, &names, now).kept(certificate("a.test"));
+        assert_eq!((item.due, item.shown_names()), (now, vec!["a.test".into()]));
     }
 }

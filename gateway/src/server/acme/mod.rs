@@ -16,7 +16,7 @@ use crate::{
     tls::Issued,
 };
 use fleet::Fleet;
-use item::Item;
+use item::{Fate, Item};
 use serde_json::{Value, json};
 use stage::Backstage;
 use std::{
@@ -42,6 +42,9 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 
 /// Most certificates on demand. Further names get none.
 const MOST_ON_DEMAND: usize = 10_000;
+
+/// Most characters that are kept of why an order failed: an authority can say anything.
+const LONGEST_PROBLEM: usize = 1000;
 
 type Questions = Rc<Mutex<mpsc::Receiver<Box<str>>>>;
 
@@ -243,23 +246,24 @@ impl Clerk {
     }
 
     async fn work_on(&mut self, index: usize, now: SystemTime) {
-        let Some(item) = self.items.get(index) else { return };
-        if item.is_unwanted(&self.issued, now) {
-            let item = self.items.swap_remove(index);
-            if let Some(desk) = self.desks.get(item.desk) {
-                Store::of(&desk.ordered).remove(&item);
-            }
-            self.issued.retain(|name| self.items.iter().any(|item| item.has(name)));
-            self.items.iter().for_each(|item| self.show(item));
-            return self.report(item.desk);
+        let Some(item) = self.items.get_mut(index) else { return };
+        let Some(desk) = self.desks.get(item.desk) else { return };
+        let (mut is_allowed, mut was_used) = (true, true);
+        if let Some(name) = item.asked_name() {
+            // VMs go, and their names come to others.
+            is_allowed = self.fleet.lock().await.allows(&desk.ordered, name).await;
+            was_used = self.issued.was_used(name);
         }
-        if item.can_wait(&self.issued, now) {
-            if let Some(item) = self.items.get_mut(index) {
-                item.postpone(now);
+        match item.fate(is_allowed, was_used, now) {
+            Fate::Order => self.order(index, now).await,
+            Fate::Wait => item.postpone(now),
+            Fate::Forget => {
+                Store::of(&desk.ordered).remove(item);
+                item.names.iter().for_each(|name| self.issued.remove(name));
+                let item = self.items.swap_remove(index);
+                self.report(item.desk);
             }
-            return;
         }
-        self.order(index, now).await;
     }
 
     async fn order(&mut self, index: usize, now: SystemTime) {
@@ -274,7 +278,7 @@ impl Clerk {
             Err(_) => Err(OrderError::Stage(format!("it took longer than {ORDER_DEADLINE:?}"))),
         };
         let result = result
-            .map_err(|error| error.to_string())
+            .map_err(|error| error.to_string().chars().take(LONGEST_PROBLEM).collect())
             .and_then(|obtained| Store::of(&ordered).keep(item, &obtained));
         let (index_of_desk, names) = (item.desk, item.names.join(", "));
         let Some(item) = self.items.get_mut(index) else { return };

@@ -6,7 +6,7 @@ use crate::{
     snapshot::{Ordered, write_private},
     tls::Issued,
 };
-use std::fs;
+use std::{fs, io::ErrorKind};
 
 /// Where an authority finds proofs, and where its account is kept.
 pub(super) struct Backstage<'a> {
@@ -30,7 +30,10 @@ impl Stage for Backstage<'_> {
         let path = self.store.account();
         let kept = match account {
             Some(account) => write_private(&path, account),
-            None => fs::remove_file(&path),
+            None => fs::remove_file(&path).or_else(|error| match error.kind() {
+                ErrorKind::NotFound => Ok(()),
+                _ => Err(error),
+            }),
         };
         kept.map_err(|error| format!("the account cannot be kept in {}: {error}", path.display()))
     }

@@ -45,8 +45,10 @@ impl<'a> Store<'a> {
         let _ = fs::remove_file(self.path(item));
     }
 
+    /// The account, of whoever is written to: another address is another account.
     pub(super) fn account(&self) -> PathBuf {
-        self.0.folder.join("account.json")
+        let name = format!("{}.json", as_file(self.0.account.email.as_deref().unwrap_or_default()));
+        self.0.folder.join("accounts").join(name)
     }
 
     fn path(&self, item: &Item) -> PathBuf {
@@ -116,9 +118,13 @@ fn covers(certificate: &Certificate, names: &[String]) -> bool {
     names.iter().all(|name| certificate.names().iter().any(|known| **known == **name))
 }
 
-/// A name as that of a file, whatever it holds: two names never have the same, and none leads elsewhere.
 fn file_name(name: &str) -> String {
-    let mut file = String::with_capacity(name.len() + SUFFIX.len());
+    format!("{}{SUFFIX}", as_file(name))
+}
+
+/// A name as that of a file, whatever it holds: two names never have the same, and none leads elsewhere.
+fn as_file(name: &str) -> String {
+    let mut file = String::with_capacity(name.len());
     for (at, byte) in name.bytes().enumerate() {
         match byte {
             b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => file.push(char::from(byte)),
@@ -126,7 +132,6 @@ fn file_name(name: &str) -> String {
             _ => file.push_str(&format!("%{byte:02X}")),
         }
     }
-    file.push_str(SUFFIX);
     file
 }
 
