@@ -10,6 +10,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Stdio,
+    sync::atomic::{AtomicU32, Ordering},
 };
 use tokio::{
     net::{TcpStream, UdpSocket},
@@ -58,8 +59,8 @@ impl Pebble {
         std::fs::write(folder.path().join("ca.pem"), pki.certificate()).expect("a file is written");
         let resolver = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
         let resolver_address = resolver.local_addr().expect("an address");
-        // It cannot choose its ports itself. Nobody else takes them within the blink of an eye.
-        let [listen, management] = free_ports();
+        // It cannot choose its ports itself.
+        let [listen, management] = two_ports().map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         let path = |name: &str| folder.path().join(name).display().to_string();
         let config = json!({ "pebble": {
             "listenAddress": listen.to_string(),
@@ -150,14 +151,19 @@ fn run(folder: &Path, terms: PebbleTerms, resolver: SocketAddr) -> io::Result<Ch
         .spawn()
 }
 
-fn free_ports() -> [SocketAddr; 2] {
-    let sockets = [(); 2].map(|()| std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port"));
-    sockets.map(|socket| socket.local_addr().expect("an address"))
-}
-
-/// Two ports that are free now.
+/// Two ports that are free now, and that the system gives to nobody who asks for any port: those are
+/// higher.
 pub fn two_ports() -> [u16; 2] {
-    free_ports().map(|address| address.port())
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Another process of tests begins elsewhere.
+    let begin = std::process::id().wrapping_mul(101);
+    let mut candidates =
+        std::iter::repeat_with(|| 10_000 + begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000);
+    [(); 2].map(|()| {
+        let is_free = |port: &u16| std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok();
+        let port = candidates.by_ref().filter_map(|port| u16::try_from(port).ok()).find(is_free);
+        port.expect("a free port")
+    })
 }
 
 /// Answers every question for an IPv4 address with 127.0.0.1, and every other with nothing.
