@@ -4,6 +4,7 @@ use gateway_tests::{
     Backend, Client, GatewayProcess, Pebble, PebbleTerms, Raw, TestGateway, TlsClient, eventually, pebble,
     settled, tls,
 };
+use serde_json::Value;
 use std::{net::SocketAddr, path::Path, time::Duration};
 
 /// A day, in which nothing is renewed.
@@ -102,7 +103,7 @@ async fn a_certificate_is_ordered_by_either_proof_and_kept() {
         let status = gateway.status().await;
         let state = &status["certificates"][0];
         assert_eq!((&state["name"], &state["source"]), (&"web".into(), &"acme".into()), "{state}");
-        assert_eq!(state["problem"], serde_json::Value::Null);
+        assert_eq!(state["problem"], Value::Null);
         assert_eq!((orders(&gateway, "issued").await, orders(&gateway, "failed").await), (1.0, 0.0));
         // Nothing is left of the proof.
         let path = "/.well-known/acme-challenge/x";
@@ -163,14 +164,17 @@ async fn a_certificate_is_renewed_in_time_and_connections_stay() {
 async fn a_failing_order_is_told_and_not_repeated_at_once() {
     let Some(scene) = Scene::new(DAY).await else { return };
     // The server looks for a certificate where nobody speaks TLS: the ports are exchanged.
-    let toml = scene.toml("domains = [\"a.example.com\"], challenge = \"tls-alpn-01\"");
+    let acme = "domains = [\"a.example.com\"], on_demand = [\"b.example.com\"], challenge = \"tls-alpn-01\"";
+    let toml = scene.toml(acme);
     let (http, tls) = (format!("127.0.0.1:{}", scene.http), format!("127.0.0.1:{}", scene.tls));
     let toml = toml.replace(&tls, "TLS").replace(&http, &tls).replace("TLS", &http);
     let gateway = GatewayProcess::start(crate::DAEMON, &toml).await;
-    let line = eventually("a line of the log", async || {
-        gateway.log().into_iter().find(|line| line["message"] == "no certificate from the authority")
-    });
-    let line = line.await;
+    let failures = |names: &str| {
+        let is_one =
+            |line: &Value| line["message"] == "no certificate from the authority" && line["names"] == names;
+        gateway.log().into_iter().filter(is_one).collect::<Vec<_>>()
+    };
+    let line = eventually("a line of the log", async || failures("a.example.com").pop()).await;
     let problem = line["problem"].as_str().expect("words");
     assert!(problem.contains("a.example.com was not found to be ours"), "{problem}");
     assert!(problem.contains("urn:ietf:params:acme:error:"), "the authority's own words: {problem}");
@@ -179,13 +183,15 @@ async fn a_failing_order_is_told_and_not_repeated_at_once() {
     let admin = gateway.admin();
     assert_eq!(admin.status().await["certificates"][0]["problem"], problem);
     assert_eq!(admin.metric("vers_certificate_problem", &["certificate=\"web\""]).await, 1.0);
-    let failed = async || admin.metric("vers_acme_orders_total", &["outcome=\"failed\""]).await;
-    assert_eq!(settled("orders", failed).await, 1.0, "the next attempt waits a minute");
+    // The next attempt waits: one that was not would come before what somebody asks for now.
+    let other = scene.client("b.example.com").await.connect(gateway.addr_of("tls").await).await;
+    assert!(other.expect_err("no certificate").to_string().contains("UnrecognisedName"));
+    eventually("another line", async || failures("b.example.com").pop()).await;
+    assert_eq!(failures("a.example.com").len(), 1);
+    assert_eq!(admin.metric("vers_acme_orders_total", &["outcome=\"failed\""]).await, 2.0);
     // Traffic is not its business.
     let plain = Client::new(gateway.addr_of("plain").await);
     assert_eq!(plain.get("/").await.text(), "hello");
-    let stranger = scene.client("a.example.com").await.connect(gateway.addr_of("tls").await).await;
-    assert!(stranger.expect_err("no certificate").to_string().contains("UnrecognisedName"));
 }
 
 #[tokio::test]
@@ -346,7 +352,8 @@ const TABLE: &str = "[vms]\ntable = { known = \"2001:db8::1\" }\n";
 
 #[tokio::test]
 async fn an_unknown_vm_costs_the_authority_nothing() {
-    let (authority, mut visitors) = Backend::by_hand().await;
+    // It closes every connection, so that each order has one, and then fails.
+    let authority = Backend::tcp(|_| async {}).await;
     let gateway = TestGateway::start(&format!(
         "[[listener]]\nname = \"tls\"\naddress = \"127.0.0.1:0\"\ntls = true\n\
          [[route]]\nhost = \"{{vm}}.vm.example.com\"\nto = \"vm:{{vm}}:80\"\n\
@@ -359,8 +366,9 @@ async fn an_unknown_vm_costs_the_authority_nothing() {
         let client = pki.client(&format!("{vm}.vm.example.com"));
         client.connect(gateway.addr_of("tls")).await.expect_err("no certificate");
     }
-    // Who asks is heard in turn: when the last one's order is there, the others have had their answer.
-    let _order = visitors.next().await;
-    let connections = settled("connections", async || authority.connections()).await;
-    assert_eq!(connections, 1);
+    // Who asks is heard in turn: when the last one's order has failed, the others have had their answer.
+    let order = "the order for the last one";
+    eventually(order, async || (orders(&gateway, "failed").await >= 1.0).then_some(())).await;
+    assert_eq!(settled("orders", async || orders(&gateway, "failed").await).await, 1.0);
+    assert_eq!(authority.connections(), 1);
 }
