@@ -1,8 +1,8 @@
 //! Certificates ordered from a real ACME server, by both kinds of proof; renewed, refused, and kept.
 
 use gateway_tests::{
-    Backend, Client, GatewayProcess, Pebble, PebbleTerms, Raw, TestGateway, TlsClient, eventually, pebble,
-    settled, tls,
+    Backend, Client, GatewayProcess, NameServer, Pebble, PebbleTerms, Pki, Raw, Says, TestGateway, TlsClient,
+    eventually, pebble, settled, tls,
 };
 use serde_json::Value;
 use std::{net::SocketAddr, path::Path, time::Duration};
@@ -350,25 +350,55 @@ async fn only_vms_that_there_are_get_certificates_on_demand() {
 /// One VM.
 const TABLE: &str = "[vms]\ntable = { known = \"2001:db8::1\" }\n";
 
-#[tokio::test]
-async fn an_unknown_vm_costs_the_authority_nothing() {
-    // It closes every connection, so that each order has one, and then fails.
+/// A gateway of this fleet that orders from an authority which closes every connection: each order has
+/// one, and then fails.
+async fn refused(fleet: &str) -> (TestGateway, Backend) {
     let authority = Backend::tcp(|_| async {}).await;
     let gateway = TestGateway::start(&format!(
         "[[listener]]\nname = \"tls\"\naddress = \"127.0.0.1:0\"\ntls = true\n\
          [[route]]\nhost = \"{{vm}}.vm.example.com\"\nto = \"vm:{{vm}}:80\"\n\
          [certificate.web]\nacme = {{ directory = \"https://{}/\", terms_agreed = true, \
-         on_demand = [\"{{vm}}.vm.example.com\"] }}\n{TABLE}",
+         on_demand = [\"{{vm}}.vm.example.com\"] }}\n{fleet}",
         authority.addr()
     ));
-    let pki = gateway_tests::Pki::new();
-    for vm in ["unknown", "gone", "known"] {
+    (gateway, authority)
+}
+
+/// Asks for the certificates of these VMs.
+async fn ask_for(gateway: &TestGateway, vms: &[&str]) {
+    let pki = Pki::new();
+    for vm in vms {
         let client = pki.client(&format!("{vm}.vm.example.com"));
         client.connect(gateway.addr_of("tls")).await.expect_err("no certificate");
     }
-    // Who asks is heard in turn: when the last one's order has failed, the others have had their answer.
-    let order = "the order for the last one";
-    eventually(order, async || (orders(&gateway, "failed").await >= 1.0).then_some(())).await;
-    assert_eq!(settled("orders", async || orders(&gateway, "failed").await).await, 1.0);
+}
+
+/// One order there was, and nothing else.
+async fn one_order(gateway: &TestGateway, authority: &Backend) {
+    eventually("an order", async || (orders(gateway, "failed").await >= 1.0).then_some(())).await;
+    assert_eq!(settled("orders", async || orders(gateway, "failed").await).await, 1.0);
     assert_eq!(authority.connections(), 1);
+}
+
+#[tokio::test]
+async fn an_unknown_vm_costs_the_authority_nothing() {
+    let (gateway, authority) = refused(TABLE).await;
+    // Who asks is heard in turn: when there is an order for the last one, the others have their answer.
+    ask_for(&gateway, &["unknown", "gone", "known"]).await;
+    one_order(&gateway, &authority).await;
+}
+
+#[tokio::test]
+async fn a_vm_that_nobody_can_tell_of_costs_the_authority_nothing() {
+    let dns = NameServer::start().await;
+    dns.knows("known.internal", &["::1"], 60);
+    dns.says(Says::Failure);
+    let fleet = format!("[vms]\ndns = \"{{vm}}.internal\"\nnameservers = [\"{}\"]\n", dns.addr());
+    let (gateway, authority) = refused(&fleet).await;
+    ask_for(&gateway, &["known", "unknown"]).await;
+    let is_asked = |name: &str| dns.asked().iter().any(|asked| asked == name).then_some(());
+    eventually("both questions", async || is_asked("known.internal").and(is_asked("unknown.internal"))).await;
+    dns.says(Says::WhatItKnows);
+    ask_for(&gateway, &["unknown", "known"]).await;
+    one_order(&gateway, &authority).await;
 }
