@@ -45,6 +45,7 @@ pub mod acme;
 pub mod headers;
 pub mod listen;
 pub mod plugins;
+pub mod registry;
 pub mod relay;
 pub mod route;
 pub mod sniff;

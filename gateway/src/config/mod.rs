@@ -21,6 +21,7 @@ mod plugin;
 mod plugin_config;
 mod read;
 mod recover;
+mod registry;
 mod report;
 mod route;
 mod schema;
@@ -60,6 +61,7 @@ pub use self::{
     nearest::nearest,
     plugin::{Grants, OnError, Plugin, PluginLimits},
     plugin_config::PluginConfig,
+    registry::{Registry, RegistryStore},
     route::{PluginUse, Retries, Route, RouteProtocol, RouteTimeouts},
     schema::json_schema,
     secret::{Secret, SecretSource},
@@ -92,6 +94,8 @@ pub struct Config {
     pub backends: BTreeMap<String, Backend>,
     /// Where the VMs of the fleet are.
     pub vms: Option<Vms>,
+    /// Which VMs there are, and what they serve.
+    pub registry: Option<Registry>,
     /// WebAssembly components, by name.
     #[schemars(rename = "plugin")]
     pub plugins: BTreeMap<String, Plugin>,

@@ -10,7 +10,7 @@ use toml::{
 
 use super::{
     Config, backend::Backend, certificate::Certificate, describe, describe::Place, diagnostic::Diagnostic,
-    plugin::Plugin, recover, report::Report, schema, secret::Secret, vms::Vms, vocabulary,
+    plugin::Plugin, recover, registry::Registry, report::Report, schema, secret::Secret, vms::Vms, vocabulary,
 };
 
 type Entry<'t> = (Spanned<DeString<'t>>, Spanned<DeValue<'t>>);
@@ -42,7 +42,7 @@ pub(super) fn read(tree: DeTable<'_>, report: &mut Report) -> (Config, Names) {
 }
 
 /// The keys of the file, in the order of the reference page.
-const TABLES: [&str; 11] = [
+const TABLES: [&str; 12] = [
     "gateway",
     "log",
     "admin",
@@ -51,6 +51,7 @@ const TABLES: [&str; 11] = [
     "route",
     "backend",
     "vms",
+    "registry",
     "plugin",
     "certificate",
     "secret",
@@ -68,6 +69,10 @@ fn read_table(key: &str, entry: Entry<'_>, config: &mut Config, report: &mut Rep
         "vms" => {
             let name = Spanned::new(entry.0.span(), key.to_owned());
             config.vms = single(entry, report).map(|vms| Vms { name, ..vms });
+        }
+        "registry" => {
+            let name = Spanned::new(entry.0.span(), key.to_owned());
+            config.registry = single(entry, report).map(|registry| Registry { name, ..registry });
         }
         "plugin" => config.plugins = named(entry, report),
         "certificate" => config.certificates = named(entry, report),

@@ -22,6 +22,8 @@ pub enum Target {
     Vm(VmTarget),
     /// Sends it to the port that the client asked for, of this address: `127.0.0.1:{port}`.
     AnyPort(IpAddr),
+    /// Answers it by the registry: `registry`.
+    Registry,
     /// Answers it with these words.
     Respond(Respond),
     /// Sends the client elsewhere.
@@ -84,13 +86,17 @@ pub struct Redirect {
 }
 
 impl Target {
-    /// Reads the string form: `vm:NAME:PORT`, `backend:NAME`, `host:port`, or else a backend's name.
+    /// Reads the string form: `vm:NAME:PORT`, `registry`, `backend:NAME`, `host:port`, or else a backend's
+    /// name.
     fn from_text(text: &str) -> Self {
         if let Some(vm) = text.strip_prefix("vm:").and_then(VmTarget::from_text) {
             return Self::Vm(vm);
         }
         if let Some(ip) = text.strip_suffix(":{port}").and_then(bare_ip) {
             return Self::AnyPort(ip);
+        }
+        if text == "registry" {
+            return Self::Registry;
         }
         match text.strip_prefix("backend:") {
             // A host may be called `backend` too.
@@ -160,6 +166,7 @@ impl fmt::Display for Target {
                     PortAsked::Fixed(port) => write!(f, "{port}"),
                 }
             }
+            Self::Registry => f.write_str("registry"),
             Self::AnyPort(IpAddr::V4(ip)) => write!(f, "{ip}:{{port}}"),
             Self::AnyPort(IpAddr::V6(ip)) => write!(f, "[{ip}]:{{port}}"),
             Self::Respond(respond) => write!(f, "respond {}", respond.status),
@@ -182,7 +189,7 @@ impl JsonSchema for Target {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let action = generator.subschema_for::<Action>();
         json_schema!({
-            "description": "An address (`127.0.0.1:3000`), a backend's name (`app` or `backend:app`), a VM (`vm:{vm}:{port}`), an answer or a redirect.",
+            "description": "An address (`127.0.0.1:3000`), a backend's name (`app` or `backend:app`), a VM (`vm:{vm}:{port}`), `registry`, an answer or a redirect.",
             "anyOf": [{ "type": "string" }, action],
         })
     }
@@ -282,6 +289,8 @@ mod tests {
         for (text, expected) in [
             ("app", backend("app")),
             ("backend:app", backend("app")),
+            ("registry", Target::Registry),
+            ("backend:registry", backend("registry")),
             ("app:3000", address("app:3000")),
             ("backend:3000", address("backend:3000")),
             ("[::1]:3000", address("[::1]:3000")),

@@ -60,6 +60,20 @@ where
     text::<D, DurationOrZero>(deserializer).map(|DurationOrZero(duration)| duration)
 }
 
+/// For `deserialize_with`: a duration from `MIN` to `MAX` seconds.
+pub(super) fn seconds<'de, D, const MIN: u64, const MAX: u64>(deserializer: D) -> Result<Duration, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    let duration = Duration::deserialize(deserializer)?;
+    let (least, most) = (Duration::from_secs(MIN), Duration::from_secs(MAX));
+    if (least..=most).contains(&duration) {
+        return Ok(duration);
+    }
+    let expected = format!("a duration from \"{least}\" to \"{most}\"");
+    Err(D::Error::invalid_value(Unexpected::Other(&format!("`{duration}`")), &expected.as_str()))
+}
+
 /// For `deserialize_with`: a size from `MIN` to `MAX` bytes.
 pub(super) fn size<'de, D, const MIN: u64, const MAX: u64>(deserializer: D) -> Result<ByteSize, D::Error>
 where

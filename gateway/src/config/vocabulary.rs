@@ -2,7 +2,7 @@
 
 /// Keys and values that later versions have. A table of nested keys has a dot.
 const LATER: &[(&str, &[&str])] = &[
-    ("", &["registry", "telemetry"]),
+    ("", &["telemetry"]),
     ("route.protocol", &["ssh", "any"]),
     ("backend", &["discover", "dns", "tls"]),
     ("plugin.grants", &["kv", "registry", "env", "wasi"]),
@@ -60,6 +60,11 @@ const ELSEWHERE: &[(&str, &[&str], &str)] = &[
     ("vms", &["template", "domain", "name"], "dns"),
     ("vms", &["resolvers", "servers", "nameserver", "dns_servers"], "nameservers"),
     ("vms", &["ipv4"], "allow_ipv4"),
+    ("registry", &["file", "path", "storage", "database", "backend"], "store"),
+    ("registry", &["lease", "expiry", "expires", "timeout"], "ttl"),
+    ("registry", &["keep", "retain"], "retention"),
+    ("registry", &["secret", "auth", "auth_token"], "token"),
+    ("registry", &["strict", "conflict"], "strict_conflict"),
     ("plugin", &["path", "file", "wasm", "module", "source", "url"], "component"),
     ("plugin", &["settings", "options", "configuration"], "config"),
     ("plugin", &["permissions", "capabilities", "allow"], "grants"),

@@ -61,6 +61,12 @@ names! {
     SERVER_HEALTHY: Gauge = "vers_server_healthy", "1 while its check says that a server works, else 0, by backend and server.";
     VM_LOOKUPS: Counter = "vers_vm_lookups", "Requests and connections whose VM was looked up, by outcome.";
     VM_QUERIES: Counter = "vers_vm_queries", "Questions to DNS or the registry where a VM is.";
+    REGISTRY_ENTRIES: Gauge = "vers_registry_entries", "Entries of the registry, by state.";
+    REGISTRY_EXPIRED: Counter = "vers_registry_expired", "Leases of the registry that ran out.";
+    REGISTRY_HELD: Gauge = "vers_registry_held", "Entries that were not renewed in time, and are kept for now because too many lapsed at once.";
+    REGISTRY_WATCHERS: Gauge = "vers_registry_watchers", "Clients that wait for changes of the registry.";
+    REGISTRY_COMMITS: Counter = "vers_registry_commits", "Commits to the registry's file; many changes may share one.";
+    REGISTRY_STORE_PROBLEM: Gauge = "vers_registry_store_problem", "1 while the registry's entries cannot be kept, else 0.";
     PLUGIN_CALLS: Counter = "vers_plugin_calls", "Calls of a plugin, by plugin and hook.";
     PLUGIN_FAULTS: Counter = "vers_plugin_faults", "Calls that failed, by plugin and kind of fault.";
     PLUGIN_CPU: Counter = "vers_plugin_cpu_nanoseconds", "Time spent inside a plugin, by plugin.";

@@ -10,18 +10,22 @@ use super::{
     exchange::{Exchange, InterimBudget, Order, Said, is_whole},
     flow::Flow,
     grpc,
+    registry::{self, Watch},
     tunnel::{self, Line},
 };
 use crate::{
     drain::Guard,
     headers::{self, Upgrade, hop_by_hop, hop_by_hop::Options, websocket},
-    http1::{BodyLength, Decoder, Malformed, request_body, write_request, write_status_line},
+    http1::{
+        BodyLength, Decoder, LAST_CHUNK, Malformed, request_body, write_chunk_size, write_request,
+        write_status_line,
+    },
     ids::{ClientAddr, RequestId},
     io::Buffers,
     message::{Fields, Known, RequestHead, ResponseHead},
     plugins::{self, Facts, LocalResponse, Outcome},
     route::{Captures, Question},
-    snapshot::{Fixed, LocalRoute, LocalTarget, Target},
+    snapshot::{Fixed, LocalRoute, LocalTarget, RegistryPlan, Target},
     upstream::{Pool, Protocol},
 };
 use bytes::Bytes;
@@ -115,17 +119,19 @@ struct Session<'a> {
 }
 
 /// An answer before it is sent.
-struct Answer {
-    head: ResponseHead,
-    content: Content,
+pub(super) struct Answer {
+    pub(super) head: ResponseHead,
+    pub(super) content: Content,
 }
 
 #[expect(clippy::large_enum_variant, reason = "nearly all answers are of the large kind")]
-enum Content {
+pub(super) enum Content {
     /// The backend's, as it comes; whether its connection is wanted again.
     Upstream { exchange: Exchange, length: BodyLength, keep: bool },
     /// The gateway's or a plugin's.
     Whole(Bytes),
+    /// The registry's changes, as they come.
+    Changes(Watch),
 }
 
 enum Outgoing {
@@ -321,6 +327,9 @@ impl<'a> Session<'a> {
         mut head: RequestHead,
         mut asked: Option<Asked>,
     ) -> Result<Outgoing, Error> {
+        if let LocalTarget::Registry(plan) = &route.target {
+            return self.consult(client, route, plan, &head).await.map(Outgoing::Answer);
+        }
         let Some(pool) = self.pool(client, route).await? else {
             return Ok(Outgoing::Answer(fixed(route)));
         };
@@ -395,7 +404,7 @@ impl<'a> Session<'a> {
     ) -> Result<Option<Rc<Pool>>, Error> {
         let goal = match &route.target {
             LocalTarget::Pool(pool) => return Ok(Some(Rc::clone(pool))),
-            LocalTarget::Respond => return Ok(None),
+            LocalTarget::Registry(_) | LocalTarget::Respond => return Ok(None),
             LocalTarget::Asked(goal) => goal,
         };
         let finding = goal.pool(&self.connection.arrival, |name| self.captures.get(name));
@@ -403,11 +412,34 @@ impl<'a> Session<'a> {
         found.map(Some).inspect_err(|error| self.failed(error))
     }
 
+    /// To the registry: reads the body, asks, and waits until what was asked for is kept.
+    async fn consult<I: Downstream>(
+        &mut self,
+        client: &mut Client<I>,
+        route: &LocalRoute,
+        plan: &RegistryPlan,
+        head: &RequestHead,
+    ) -> Result<Answer, Error> {
+        let limit = route.body_limit.min(registry::BODY);
+        let body = if self.body.is_told_to_exceed(limit) {
+            None
+        } else {
+            if self.body != BodyLength::None && head.fields.has(Known::Expect) {
+                self.pass_on(client, ResponseHead::new(StatusCode::CONTINUE, Fields::new())).await?;
+            }
+            registry::collect(client, wire_length(self.body, client.io.frames()), limit, self.idle(), self.buffers()).await?
+        };
+        let Some(body) = body else { return Ok(registry::too_large()) };
+        self.body = BodyLength::None;
+        let answer = client.while_waiting(self.buffers(), registry::ask(plan, head, &body)).await?;
+        Ok(answer)
+    }
+
     /// What an error is to whoever runs what the route leads to.
     fn explained(&self, route: &LocalRoute, error: Error) -> Error {
         match &route.target {
             LocalTarget::Asked(goal) => goal.explain(error, &self.connection.arrival),
-            LocalTarget::Pool(_) | LocalTarget::Respond => error,
+            LocalTarget::Pool(_) | LocalTarget::Registry(_) | LocalTarget::Respond => error,
         }
     }
 
@@ -529,8 +561,12 @@ impl<'a> Session<'a> {
                 Err(error) => answer = self.refuse(&Error::BadAnswer(error)),
             }
         }
-        let Content::Whole(body) = answer.content else { return After::Close };
-        self.send_whole(client, answer.head, &body).await
+        match answer.content {
+            Content::Whole(body) => self.send_whole(client, answer.head, &body).await,
+            Content::Changes(_) if self.is_head => self.send_whole(client, answer.head, &[]).await,
+            Content::Changes(watch) => self.send_changes(client, answer.head, watch).await,
+            Content::Upstream { .. } => After::Close,
+        }
     }
 
     /// Sends the backend's answer as it comes.
@@ -617,6 +653,64 @@ impl<'a> Session<'a> {
             (Ok(()), true) if is_read => After::Close,
             (Ok(()), true) => After::Linger,
         }
+    }
+
+    /// Sends the registry's changes as they come, until the client leaves or the listener does.
+    async fn send_changes<I: Downstream>(
+        mut self,
+        client: &mut Client<I>,
+        mut head: ResponseHead,
+        mut watch: Watch,
+    ) -> After {
+        let framed = self.frame(&mut head, BodyLength::Chunked, true, client.io.frames());
+        self.count(head.status);
+        let begun = match framed {
+            Framed::Apart { .. } => self.tell(client, &mut head, false),
+            _ => {
+                let text = self.answer_head(&head, framed);
+                let written = self.write_all(client, &text).await;
+                self.buffers().put_text(text);
+                written
+            }
+        };
+        let mut guard = self.guard.another();
+        let mut text = self.buffers().text();
+        let sent = match begun {
+            Ok(()) => loop {
+                let waiting = client.while_waiting(self.buffers(), watch.next(&mut guard));
+                let events = match waiting.await {
+                    Ok(Some(events)) => events,
+                    Ok(None) => break Ok(()),
+                    Err(error) => break Err(error),
+                };
+                text.clear();
+                if framed == Framed::Chunked {
+                    write_chunk_size(events.len(), &mut text);
+                }
+                text.extend_from_slice(&events);
+                if framed == Framed::Chunked {
+                    text.extend_from_slice(b"\r\n");
+                }
+                if let Some(entry) = &mut self.entry {
+                    entry.sent += events.len() as u64;
+                }
+                if let Err(error) = self.write_all(client, &text).await {
+                    break Err(error);
+                }
+            },
+            Err(error) => Err(error),
+        };
+        let sent = match (sent, framed) {
+            (Ok(()), Framed::Chunked) => self.write_all(client, LAST_CHUNK).await,
+            (Ok(()), Framed::Apart { .. }) => client.io.end(None).map_err(|_| Error::ClientGone),
+            (sent, _) => sent,
+        };
+        if let Some(entry) = &mut self.entry {
+            entry.broke_off = sent.is_err();
+        }
+        self.buffers().put_text(text);
+        // It ends where the listener goes: nothing comes after it.
+        After::Close
     }
 
     /// Opens the tunnel that follows a 101. Only now, with the backend's agreement in hand, may bytes

@@ -18,6 +18,7 @@ mod goal;
 mod grpc;
 mod h2;
 mod http;
+mod registry;
 mod secure;
 mod stream;
 mod tcp;

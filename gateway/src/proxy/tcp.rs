@@ -60,7 +60,7 @@ impl Way {
             LocalTarget::Asked(goal) => {
                 (goal.pool(arrival, |name| self.captures.get(name)).await?, Some(goal))
             }
-            LocalTarget::Respond => return Err(Error::NoRoute),
+            LocalTarget::Registry(_) | LocalTarget::Respond => return Err(Error::NoRoute),
         };
         let leased = pool.lease(&mut tries, self.route.timeouts.connect).await.map_err(Error::Upstream);
         leased.map_err(|error| match goal {

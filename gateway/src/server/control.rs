@@ -8,6 +8,7 @@ use super::{
     certificates::{self, CertificateReports},
     health::HealthChecks,
     load::{self, Refused},
+    registry,
     status::{self, LastReload},
     watch::FileWatch,
     worker::{Orders, WorkerThread},
@@ -18,6 +19,7 @@ use crate::{
     metrics::{Counter, Gauge, Metrics, names},
     plugins::{Host, HostError},
     ports::ListenAddress,
+    registry::StoreError,
     snapshot::{Files, Listener, Outbound, Snapshot},
 };
 use std::{
@@ -64,6 +66,9 @@ pub enum StartError {
         #[source]
         cause: BindError,
     },
+    /// The registry cannot be opened.
+    #[error("the registry cannot be opened: {0}")]
+    Registry(#[source] StoreError),
     /// The sandbox could not be set up.
     #[error(transparent)]
     Host(#[from] HostError),
@@ -221,6 +226,7 @@ impl Control {
             load::load(&options.source, None, &host, Arc::new(outbound.clone()), (false, true)).await;
         warn(&loaded.warnings);
         let snapshot = Arc::new(loaded.result.map_err(StartError::Config)?);
+        registry::open(&snapshot, &metrics)?;
         let sockets = bind(&snapshot, None)?;
         let generation = Arc::new(Generation { number: 1, snapshot: Arc::clone(&snapshot), sockets });
         let admin = AdminServer::start(Admin::of(&snapshot), commands).await?;
@@ -352,6 +358,7 @@ impl Control {
             tracing::warn!("a new log format or level takes effect at the next start");
         }
         let snapshot = Arc::new(snapshot);
+        registry::open(&snapshot, &self.metrics).map_err(refused)?;
         let sockets = bind(&snapshot, Some(current)).map_err(refused)?;
         self.admin.apply(Admin::of(&snapshot)).await.map_err(refused)?;
         let number = current.number + 1;
@@ -361,6 +368,7 @@ impl Control {
             snapshot: Arc::clone(&snapshot),
             sockets,
         }));
+        registry::apply(&snapshot);
         self.background.apply(&snapshot);
         self.health.apply(&snapshot);
         self.certificates.apply(&snapshot);

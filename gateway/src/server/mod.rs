@@ -12,6 +12,7 @@ mod control;
 mod health;
 mod listeners;
 mod load;
+mod registry;
 mod status;
 mod watch;
 mod worker;

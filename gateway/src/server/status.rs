@@ -94,6 +94,7 @@ fn routes(snapshot: &Snapshot, metrics: &Metrics) -> Vec<Value> {
                         format!("vm:{name}:{port}")
                     }
                     Target::AnyPort(_, settings) => settings.name.clone(),
+                    Target::Registry(_) => "registry".to_owned(),
                     Target::Respond(fixed) => format!("{}", fixed.status.as_u16()),
                 },
                 "plugins": route.plugins.iter().filter_map(|(index, _)| plugin_name(*index)).collect::<Vec<_>>(),

@@ -3,7 +3,7 @@
 
 use super::{
     Files, Fixed, HealthCheck, Listener, PortRules, Retries, Route, Snapshot, Sticky, Target, Timeouts,
-    VmName, modes, plugins::Plugins, terminators::Terminators, tls::Draft, vms,
+    VmName, modes, plugins::Plugins, registry, registry::RegistryPlan, terminators::Terminators, tls::Draft, vms,
 };
 use crate::{
     config::{
@@ -58,6 +58,7 @@ pub async fn build(
     inputs: &Inputs<'_>,
 ) -> Result<Snapshot, Problems> {
     let mut plugins = Plugins::load(inputs, config, previous, &mut files).await;
+    let registry = registry::build(config, previous, inputs, |name| plugins.secret(name));
     let mut problems = Vec::new();
     let mut backends = Backends { config, previous, built: Vec::new() };
     let mut routes = Vec::new();
@@ -68,10 +69,11 @@ pub async fn build(
             used.extend(plugins.attach(plugin.get_ref()).await);
         }
         conditions.push(self::conditions(route, &mut problems));
-        routes.push(Arc::new(build_route(route, index, used, &mut backends, &mut problems)));
+        let target = build_target(route, registry.as_ref(), &mut backends, &mut problems);
+        routes.push(Arc::new(build_route(route, index, used, target, &backends)));
     }
     let written = config.vms.as_ref();
-    let fleet = written.and_then(|vms| vms::build(vms, previous, inputs.base, &mut files, &mut problems));
+    let fleet = written.and_then(|vms| vms::build(vms, previous, registry.as_ref(), (inputs.base, &mut files), &mut problems));
     let mut tls = Draft::new(config, previous, inputs, &mut files, &mut problems);
     let listeners = build_listeners(config, &conditions, &mut tls.terminators, &mut files, &mut problems);
     let admin_token = config.admin.token.as_ref().map(|name| plugins.secret(name.get_ref()));
@@ -87,6 +89,7 @@ pub async fn build(
         routes,
         backends,
         fleet,
+        registry,
         checks,
         plugins,
         warnings: tls.warnings(config),
@@ -112,14 +115,13 @@ fn head_limits(config: &Config) -> HeadLimits {
     }
 }
 
-fn build_route(
+fn build_target(
     route: &RouteConfig,
-    index: usize,
-    plugins: Vec<(usize, OnError)>,
+    registry: Option<&Arc<RegistryPlan>>,
     backends: &mut Backends<'_>,
     problems: &mut Vec<Diagnostic>,
-) -> Route {
-    let target = match route.to.get_ref() {
+) -> Target {
+    match route.to.get_ref() {
         config::Target::Address(address) => Target::Backend(backends.of_address(address)),
         config::Target::Backend(name) => Target::Backend(backends.of_name(name)),
         config::Target::Vm(target) => vm_target(target, route.to.span(), problems),
@@ -131,6 +133,11 @@ fn build_route(
                 vms::settings(&route.to.get_ref().to_string(), keep, keep_for, like.proxy_protocol),
             )
         }
+        // There is one where a route goes to it.
+        config::Target::Registry => match registry {
+            Some(registry) => Target::Registry(Arc::clone(registry)),
+            None => Target::Backend(usize::MAX),
+        },
         config::Target::Respond(respond) => Target::Respond(Fixed {
             status: StatusCode::from_u16(respond.status).unwrap_or(StatusCode::OK),
             fields: fixed_fields(&respond.headers, &respond.body, problems),
@@ -151,7 +158,16 @@ fn build_route(
                 StatusCode::from_u16(*redirect.status.get_ref()).unwrap_or(StatusCode::PERMANENT_REDIRECT);
             Target::Respond(Fixed { status, fields, body: bytes::Bytes::new() })
         }
-    };
+    }
+}
+
+fn build_route(
+    route: &RouteConfig,
+    index: usize,
+    plugins: Vec<(usize, OnError)>,
+    target: Target,
+    backends: &Backends<'_>,
+) -> Route {
     let timeouts = &route.timeouts;
     Route {
         name: route.label(index).into(),

@@ -1,7 +1,7 @@
 //! What one worker runs on: the shared snapshot, and what belongs to this worker alone: connections
 //! to backends, plugin instances, shards of metrics. Nothing in it is ever touched by another thread.
 
-use super::{FleetPlan, Route, Snapshot, Sticky, Target, Timeouts, VmName, services::Outbound};
+use super::{FleetPlan, RegistryPlan, Route, Snapshot, Sticky, Target, Timeouts, VmName, services::Outbound};
 use crate::{
     metrics::{Counter, Gauge, Histogram, Metrics, names},
     plugins::{Chain, FaultKind, Host, Instances, Plugin, PluginMetrics},
@@ -58,6 +58,8 @@ pub enum LocalTarget {
     Pool(Rc<Pool>),
     /// To a server that is known only when it is asked for.
     Asked(Goal),
+    /// To the registry, which answers itself.
+    Registry(Arc<RegistryPlan>),
     /// Nowhere: the route's own answer is sent.
     Respond,
 }
@@ -162,6 +164,7 @@ impl Local {
                     fleets.push(Rc::clone(&fleet));
                     LocalTarget::Asked(Goal::AnyPort { ip: *ip, fleet })
                 }
+                Target::Registry(plan) => LocalTarget::Registry(Arc::clone(plan)),
                 Target::Respond(_) => LocalTarget::Respond,
             };
             Rc::new(local_route(route, target, &instances, metrics))

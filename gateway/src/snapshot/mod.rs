@@ -13,6 +13,7 @@ mod modes;
 mod ordered;
 mod plugins;
 mod private;
+mod registry;
 mod services;
 mod state_dir;
 mod sticky;
@@ -28,6 +29,7 @@ pub use local::{Goal, Local, LocalRoute, LocalTarget, Parts, RouteMetrics, plugi
 pub use modes::{Kinds, Mode, Modes};
 pub use ordered::Ordered;
 pub use private::write_private;
+pub use registry::RegistryPlan;
 pub use services::Outbound;
 pub use sticky::Sticky;
 pub use terminators::SessionKeys;
@@ -64,6 +66,8 @@ pub struct Snapshot {
     pub backends: Vec<Arc<Backend>>,
     /// Where VMs are, and how they are reached, where routes go to VMs.
     pub fleet: Option<FleetPlan>,
+    /// The registry, where routes go to it or VMs are looked up in it.
+    pub registry: Option<Arc<RegistryPlan>>,
     /// How their servers are asked whether they work; one for each server that is.
     pub checks: Vec<HealthCheck>,
     /// Plugins as the routes use them: one for each component and configuration.
@@ -185,6 +189,8 @@ pub enum Target {
     Vm(VmName, Option<u16>),
     /// The port that the client asked for, of this address.
     AnyPort(IpAddr, Settings),
+    /// The registry.
+    Registry(Arc<RegistryPlan>),
     /// An answer that is always the same.
     Respond(Fixed),
 }

@@ -1,10 +1,14 @@
 //! From `[vms]` to what is known of VMs. A table of a million is built once, and again only when it says
 //! something else.
 
-use super::{Files, Snapshot};
+use super::{
+    Files, Snapshot,
+    registry::{Registered, RegistryPlan},
+};
 use crate::{
     config::{self, Diagnostic, ProxyHeader, Resolve, Spanned},
     proxy_protocol::Version,
+    registry::Place,
     upstream::{Balance, Ejection, Protocol, Settings},
     vms::{Dns, Known, Table, Terms, Vms},
 };
@@ -27,6 +31,8 @@ pub struct FleetPlan {
 struct Origin {
     config: config::Vms,
     file: Option<[u8; 32]>,
+    /// Where the registry is that is asked.
+    registry: Option<Place>,
 }
 
 /// What each server that is known only when it is asked for is like.
@@ -58,8 +64,8 @@ pub(super) fn version(header: ProxyHeader) -> Option<Version> {
 pub(super) fn build(
     written: &config::Vms,
     previous: Option<&Snapshot>,
-    base: &Path,
-    files: &mut Files,
+    registry: Option<&Arc<RegistryPlan>>,
+    (base, files): (&Path, &mut Files),
     problems: &mut Vec<Diagnostic>,
 ) -> Option<FleetPlan> {
     let terms = Terms {
@@ -74,12 +80,20 @@ pub(super) fn build(
         None => None,
     };
     let file = written.file.as_ref().and_then(|file| files.hash_of(&base.join(file.get_ref())));
-    let origin = Origin { config: written.clone(), file };
+    let registry = registry.filter(|_| written.resolution() == Resolve::Registry).map(|plan| &plan.registry);
+    let place = registry.map(|registry| registry.place().clone());
+    let origin = Origin { config: written.clone(), file, registry: place };
     let before = previous.and_then(|previous| previous.fleet.as_ref());
     let known = before.filter(|before| before.origin == origin).map(|before| Arc::clone(&before.vms));
     let vms = match known {
         Some(vms) => vms,
-        None => Arc::new(Vms { known: self::known(written, text.as_deref(), &terms, problems)?, terms }),
+        None => {
+            let known = match registry {
+                Some(registry) => Known::Asked(Box::new(Registered(Arc::clone(registry)))),
+                None => self::known(written, text.as_deref(), &terms, problems)?,
+            };
+            Arc::new(Vms { known, terms })
+        }
     };
     let most_idle = written.keepalive.connections as usize;
     let settings = settings("vms", most_idle, written.keepalive.idle.get(), written.proxy_protocol);

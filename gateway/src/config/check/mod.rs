@@ -4,6 +4,7 @@ mod backends;
 mod certificates;
 mod listeners;
 mod plugins;
+mod registry;
 mod routes;
 mod targets;
 mod vms;
@@ -20,6 +21,7 @@ pub(super) fn check(config: &Config, names: &Names, report: &mut Report) {
     routes::check(config, names, report);
     backends::check(config, report);
     vms::check(config, report);
+    registry::check(config, names, report);
     plugins::check(config, names, report);
     certificates::check(config, names, report);
     unused(config, report);
@@ -103,8 +105,9 @@ fn unused(config: &Config, report: &mut Report) {
         }
     }
     for (name, secret) in &config.secrets {
+        let of_registry = config.registry.iter().flat_map(|registry| &registry.token);
         let granted = config.plugins.values().flat_map(|plugin| &plugin.grants.secrets);
-        if !granted.chain(&config.admin.token).any(|used| used.get_ref() == name) {
+        if !granted.chain(&config.admin.token).chain(of_registry).any(|used| used.get_ref() == name) {
             report.add(never_used(&secret.name, "nothing may read this secret"));
         }
     }

@@ -153,7 +153,7 @@ fn bytes(route: &Route, report: &mut Report) {
                 .help(help),
         );
     }
-    if matches!(route.to.get_ref(), Target::Respond(_) | Target::Redirect(_)) {
+    if matches!(route.to.get_ref(), Target::Respond(_) | Target::Redirect(_) | Target::Registry) {
         report.add(
             Diagnostic::error(route.to.span(), "only HTTP requests can be answered or redirected")
                 .label(format!("expected an address or a backend's name, on {}", route.protocol.describe())),

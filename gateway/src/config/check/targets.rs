@@ -19,7 +19,7 @@ const FRAMING: [&str; 5] = ["connection", "content-length", "keep-alive", "trans
 pub(super) fn check(to: &Spanned<Target>, backends: Known<'_>, report: &mut Report) {
     match to.get_ref() {
         // What they need of the route and of the file is checked with those.
-        Target::Vm(_) | Target::AnyPort(_) => {}
+        Target::Vm(_) | Target::AnyPort(_) | Target::Registry => {}
         Target::Address(_) => {}
         Target::Backend(name) if backends.has(name) => {}
         Target::Backend(name) => report.add(unknown(name, to.span(), backends)),
@@ -58,7 +58,7 @@ fn with_port(host: &str) -> Option<String> {
 }
 
 fn unknown(name: &str, span: std::ops::Range<usize>, backends: Known<'_>) -> Diagnostic {
-    if name == "registry" || name.starts_with("wasm:") {
+    if name.starts_with("wasm:") {
         return not_yet(span, &format!("to = \"{name}\""));
     }
     if name.starts_with("vm:") {

@@ -35,11 +35,14 @@ fn one_way(vms: &Vms, report: &mut Report) {
     let place = vms.resolve.as_ref().map_or(vms.name.span(), toml::Spanned::span);
     let is_empty = vms.table.is_empty() && vms.file.is_none();
     match resolution {
-        Resolve::Registry => report.add(
-            Diagnostic::error(place, "`resolve = \"registry\"` comes with the registry, in a later version")
-                .label("not in this version")
-                .help("until then, use `dns = \"{vm}.internal\"`, or a table of VMs in a `file`"),
-        ),
+        Resolve::Registry if !is_empty => {
+            let table = vms.table.values().next().map(toml::Spanned::span);
+            let span = vms.file.as_ref().map(toml::Spanned::span).or(table).unwrap_or_default();
+            report.add(
+                Diagnostic::error(span, "VMs are found either in the registry or in a table")
+                    .label("remove this, or `resolve`"),
+            );
+        }
         Resolve::Dns if vms.dns.is_none() => report.add(
             Diagnostic::error(place, "`[vms]` does not say by which names")
                 .label("expected `dns = \"{vm}.internal\"` beside it"),

@@ -1,0 +1,100 @@
+//! `[registry]`: which VMs there are, for routes with `to = "registry"`.
+
+use std::{fmt, path::PathBuf};
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::{
+    text::{FromText, Mistake, optional},
+    values::{Duration, seconds},
+};
+
+/// Which VMs there are, and what they serve: for routes with `to = "registry"`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Registry {
+    /// The header of the table.
+    #[serde(skip, default = "super::unnamed")]
+    pub name: Spanned<String>,
+    /// Where entries are kept: `memory`, or `file:PATH`, which outlasts the process. By default the file
+    /// `registry.redb` in `[gateway] state_dir`. A relative path starts at the folder of the configuration
+    /// file.
+    #[serde(deserialize_with = "optional")]
+    #[schemars(with = "Option<String>")]
+    pub store: Option<Spanned<RegistryStore>>,
+    /// Name of the secret that a request has to bring as `authorization: Bearer …`, but for `/health`. By
+    /// default none is asked for, and the plugins of the route decide.
+    #[schemars(with = "Option<String>")]
+    pub token: Option<Spanned<String>>,
+    /// Time to live of who asks for none, 5 s to 1 h: who is not heard of for so long is not discovered
+    /// any more.
+    #[serde(deserialize_with = "seconds::<_, 5, 3600>")]
+    pub ttl: Duration,
+    /// How long expired entries are still listed, 1 s to 365 days.
+    #[serde(deserialize_with = "seconds::<_, 1, 31536000>")]
+    pub retention: Duration,
+    /// Whether a VM that is known gets 409 when it registers again, as in the service before this one.
+    pub strict_conflict: bool,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self {
+            name: super::unnamed(),
+            store: None,
+            token: None,
+            ttl: Duration::from_secs(45),
+            retention: Duration::from_secs(24 * 3600),
+            strict_conflict: false,
+        }
+    }
+}
+
+/// Where entries are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RegistryStore {
+    /// Nowhere but in memory.
+    Memory,
+    /// In a file.
+    File(PathBuf),
+}
+
+impl fmt::Display for RegistryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory => f.write_str("memory"),
+            Self::File(path) => write!(f, "file:{}", path.display()),
+        }
+    }
+}
+
+impl FromText for RegistryStore {
+    const EXPECTED: &'static str = "expected \"memory\" or \"file:PATH\"";
+
+    fn from_text(text: &str) -> Result<Self, Mistake> {
+        match text.split_once(':') {
+            _ if text == "memory" => Ok(Self::Memory),
+            Some(("file", "")) => Err(Mistake::new("a path is missing after `file:`")),
+            Some(("file", path)) => Ok(Self::File(PathBuf::from(path))),
+            Some(("etcd", _)) => Err(Mistake::new("a registry in etcd comes with a later version")),
+            _ => Err(Mistake::new("not a place for a registry")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stores_print_as_they_are_written() {
+        for text in ["memory", "file:/var/lib/vers/registry.redb", "file:registry.redb"] {
+            assert_eq!(RegistryStore::from_text(text).expect("a store").to_string(), text);
+        }
+        for text in ["file:", "redis://localhost", "etcd:http://localhost:2379", ""] {
+            assert!(RegistryStore::from_text(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,483 @@
+//! The registry in the words of HTTP: a request → an answer, or what to wait for. No connection in sight.
+
+use super::{
+    Change, Committed, ENTRY, OPENAPI, Record, Refusal, Registration, Registry, Renewal, Role, Watcher,
+    query::{Query, decoded},
+    shelf::Prepared,
+    show::{Shown, Time},
+};
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::{
+    sync::Arc,
+    time::Duration,
+};
+use subtle::ConstantTimeEq as _;
+
+/// Bytes that a request's body may have.
+pub const BODY: u64 = ENTRY as u64;
+
+/// How long a question for changes waits where it does not say.
+const PATIENCE: Duration = Duration::from_secs(25);
+
+/// The longest that it may say.
+const LONGEST_WAIT: Duration = Duration::from_secs(55);
+
+/// Changes in one answer.
+const CHANGES: usize = 1_000;
+
+/// A request, as far as the registry looks at it.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// GET, POST, PATCH, DELETE; HEAD is GET.
+    pub method: &'a Method,
+    /// The path, as it was written.
+    pub path: &'a str,
+    /// What follows the question mark.
+    pub query: Option<&'a str>,
+    /// The body, all of it.
+    pub body: &'a [u8],
+    /// Its `authorization`.
+    pub authorization: Option<&'a [u8]>,
+    /// Its `accept`.
+    pub accept: Option<&'a [u8]>,
+    /// Its `if-none-match`.
+    pub if_none_match: Option<&'a [u8]>,
+    /// Its `last-event-id`.
+    pub last_event_id: Option<&'a [u8]>,
+}
+
+/// Who may ask.
+#[derive(Debug, Clone, Copy)]
+pub enum Door<'a> {
+    /// Everybody: somebody else has asked already, or nobody cares.
+    Open,
+    /// Who shows this token; nobody where it has no value.
+    Token(Option<&'a str>),
+}
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its body: JSON, always.
+    pub body: Bytes,
+    /// Tells this answer from others to the same question.
+    pub etag: Option<String>,
+    /// Methods that there are, where the one that was asked for is none of them.
+    pub allow: Option<&'static str>,
+}
+
+/// What becomes of a request.
+#[derive(Debug)]
+pub enum Reply {
+    /// This answer, once that is kept.
+    Answer(Answer, Committed),
+    /// [`changes`], once there are any, or at the end of this time.
+    Wait(Watcher, Duration),
+    /// All changes as they come, as [`events`] has them.
+    Events(Watcher),
+}
+
+impl Answer {
+    fn json(status: StatusCode, value: &impl Serialize) -> Self {
+        // What is written has no keys but strings: this cannot fail.
+        let body = serde_json::to_vec(value).unwrap_or_default().into();
+        Self { status, body, etag: None, allow: None }
+    }
+
+    fn error(status: StatusCode, message: &str) -> Self {
+        Self::json(status, &json!({ "error": message }))
+    }
+
+    /// The answer to who is refused.
+    pub fn refused(refusal: &Refusal) -> Self {
+        let status = match refusal {
+            Refusal::Invalid(_) => StatusCode::BAD_REQUEST,
+            Refusal::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Refusal::Unknown | Refusal::Deleted => StatusCode::NOT_FOUND,
+            Refusal::Conflict | Refusal::Superseded(_) => StatusCode::CONFLICT,
+            Refusal::Full => StatusCode::TOO_MANY_REQUESTS,
+            Refusal::Busy | Refusal::Closed | Refusal::NotKept(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        let mut value = json!({ "error": refusal.to_string() });
+        if let Value::Object(fields) = &mut value {
+            match refusal {
+                Refusal::Deleted => drop(fields.insert("deleted".to_owned(), true.into())),
+                Refusal::Superseded(generation) => {
+                    fields.insert("generation".to_owned(), (*generation).into());
+                }
+                _ => {}
+            }
+        }
+        Self::json(status, &value)
+    }
+}
+
+impl From<Refusal> for Answer {
+    fn from(refusal: Refusal) -> Self {
+        Self::refused(&refusal)
+    }
+}
+
+/// Answers a request.
+pub fn answer(registry: &Registry, request: &Request<'_>, door: Door<'_>) -> Reply {
+    match dispatch(registry, request, door) {
+        Ok(reply) => reply,
+        Err(answer) => Reply::Answer(answer, None),
+    }
+}
+
+fn dispatch(registry: &Registry, request: &Request<'_>, door: Door<'_>) -> Result<Reply, Answer> {
+    let parts: Vec<_> = request.path.trim_start_matches('/').split('/').collect();
+    let parts: Vec<_> = parts.iter().map(|part| decoded(part, false)).collect();
+    let parts: Vec<&str> = parts.iter().map(AsRef::as_ref).collect();
+    let method = if request.method == Method::HEAD { &Method::GET } else { request.method };
+    if let ["health"] | ["registry", "health"] = *parts {
+        only(method, "GET")?;
+        return done(Answer::json(StatusCode::OK, &json!({ "status": "ok" })));
+    }
+    if !may_enter(request.authorization, door) {
+        return Err(Answer::error(StatusCode::UNAUTHORIZED, "Unauthorized"));
+    }
+    if !registry.is_open() {
+        return Err(Refusal::Closed.into());
+    }
+    let query = Query(request.query);
+    match (method.as_str(), &*parts) {
+        ("GET", ["registry", "openapi.json"]) => {
+            let body = Bytes::from_static(OPENAPI.as_bytes());
+            done(Answer { status: StatusCode::OK, body, etag: None, allow: None })
+        }
+        ("GET", ["registry", "vms"]) => list(registry, request, query),
+        ("POST", ["registry", "vms"]) => {
+            let (record, kept) = registry.register(Registration::read(request.body)?)?;
+            Ok(Reply::Answer(shown(registry, StatusCode::CREATED, &record), kept))
+        }
+        ("GET", ["registry", "vms", id]) => {
+            let record = registry.get(id).ok_or(Refusal::Unknown)?;
+            done(shown(registry, StatusCode::OK, &record))
+        }
+        ("PATCH", ["registry", "vms", id]) => {
+            // Whether there is such an entry comes first, as ever.
+            registry.get(id).ok_or(Refusal::Unknown)?;
+            let (record, kept) = registry.change(id, Change::read(request.body)?)?;
+            Ok(Reply::Answer(shown(registry, StatusCode::OK, &record), kept))
+        }
+        ("DELETE", ["registry", "vms", id]) => {
+            let kept = registry.remove(id)?;
+            Ok(Reply::Answer(Answer::json(StatusCode::OK, &json!({ "deleted": true })), kept))
+        }
+        ("POST", ["registry", "vms", id, "heartbeat"]) => {
+            let (record, kept) = registry.renew(id, Renewal::read(request.body)?)?;
+            Ok(Reply::Answer(renewed(registry, &record), kept))
+        }
+        ("GET", ["registry", "discover", role]) => discover(registry, request, role, query),
+        ("GET", ["registry", "resolve", name]) => resolve(registry, name),
+        ("GET", ["registry", "stale"]) => {
+            let found = registry.all(None).into_iter().filter(|record| record.is_expired()).collect();
+            done(many(registry, found, registry.revision(None)))
+        }
+        ("DELETE", ["registry", "stale"]) => purge(registry),
+        ("GET", ["registry", "watch"]) => watch(registry, request, query),
+        (_, ["registry", "vms"]) => Err(not_allowed("GET, POST")),
+        (_, ["registry", "vms", _]) => Err(not_allowed("GET, PATCH, DELETE")),
+        (_, ["registry", "vms", _, "heartbeat"]) => Err(not_allowed("POST")),
+        (_, ["registry", "stale"]) => Err(not_allowed("GET, DELETE")),
+        (_, ["registry", "openapi.json" | "watch"] | ["registry", "discover" | "resolve", _]) => {
+            Err(not_allowed("GET"))
+        }
+        _ => Err(Answer::error(StatusCode::NOT_FOUND, "not found: the registry's calls are in /registry/openapi.json")),
+    }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the last word of each arm")]
+fn done(answer: Answer) -> Result<Reply, Answer> {
+    Ok(Reply::Answer(answer, None))
+}
+
+fn only(method: &Method, allowed: &'static str) -> Result<(), Answer> {
+    if method.as_str() == allowed { Ok(()) } else { Err(not_allowed(allowed)) }
+}
+
+fn not_allowed(allowed: &'static str) -> Answer {
+    let answer = Answer::error(StatusCode::METHOD_NOT_ALLOWED, "method not allowed");
+    Answer { allow: Some(allowed), ..answer }
+}
+
+/// In constant time: how much of a token is right must not be told by how long it takes.
+fn may_enter(authorization: Option<&[u8]>, door: Door<'_>) -> bool {
+    let token = match door {
+        Door::Open => return true,
+        Door::Token(None) => return false,
+        Door::Token(Some(token)) => token,
+    };
+    let sent = authorization.unwrap_or_default();
+    let (scheme, sent) = sent.split_at_checked("bearer ".len()).unwrap_or_default();
+    scheme.eq_ignore_ascii_case(b"bearer ") && bool::from(token.as_bytes().ct_eq(sent.trim_ascii()))
+}
+
+fn shown(registry: &Registry, status: StatusCode, record: &Record) -> Answer {
+    Answer::json(status, &Shown::of(record, registry.now()))
+}
+
+fn renewed(registry: &Registry, record: &Record) -> Answer {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Renewed<'a> {
+        id: &'a str,
+        last_seen: Time,
+        ttl: u64,
+        /// Seconds to the next renewal, so that not all come at once.
+        renew_after: f64,
+        state: &'static str,
+        revision: u64,
+    }
+    let _ = registry;
+    let ttl = record.ttl.as_secs();
+    Answer::json(
+        StatusCode::OK,
+        &Renewed {
+            id: &record.what.id,
+            last_seen: Time(record.last_seen),
+            ttl,
+            renew_after: (record.ttl.as_secs_f64() / 3.0 * (0.9 + 0.2 * fraction()) * 10.0).round() / 10.0,
+            state: record.state(),
+            revision: record.revision,
+        },
+    )
+}
+
+/// Anything from 0 to 1.
+fn fraction() -> f64 {
+    f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX)
+}
+
+/// `GET /registry/vms`: the newest first. Expired ones are left out only of those that are `running`.
+fn list(registry: &Registry, request: &Request<'_>, query: Query<'_>) -> Result<Reply, Answer> {
+    let role = query.get("role").map(|name| Role::of(&name));
+    let status = query.get("status");
+    let with_stale = query.is_set("include_stale");
+    let key = format!("vms {role:?} {status:?} {with_stale}");
+    let of_role = role.flatten();
+    prepared(registry, request, key, of_role, || {
+        // A role that there is not has no VMs.
+        let mut found = if role == Some(None) { Vec::new() } else { registry.all(of_role) };
+        if let Some(status) = &status {
+            found.retain(|record| {
+                let is_left_out = **status == *"running" && record.is_expired() && !with_stale;
+                record.status.name() == &**status && !is_left_out
+            });
+        }
+        found.sort_by(|a, b| {
+            b.registered_at.cmp(&a.registered_at).then_with(|| a.what.id.cmp(&b.what.id))
+        });
+        found
+    })
+}
+
+/// `GET /registry/discover/ROLE`: those that may be connected to, the oldest first.
+fn discover(registry: &Registry, request: &Request<'_>, role: &str, query: Query<'_>) -> Result<Reply, Answer> {
+    let of_role = Role::of(role);
+    let service = query.get("service");
+    let (is_healthy, is_all) = (query.is_set("healthy"), query.is_set("all"));
+    let limit = query.number("limit").map_err(Refusal::Invalid)?;
+    let pick = query.get("pick");
+    let is_random = match pick.as_deref() {
+        None | Some("first") => false,
+        Some("random") => true,
+        Some(other) => return Err(Refusal::Invalid(format!("pick must be first or random, not {other}")).into()),
+    };
+    let limit = limit.or(pick.is_some().then_some(1)).map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let find = || {
+        // A role that there is not has no VMs.
+        let mut found = if of_role.is_none() { Vec::new() } else { registry.all(of_role) };
+        found.retain(|record| {
+            (is_all || record.is_discoverable())
+                && (!is_healthy || !record.is_held())
+                && service.as_deref().is_none_or(|name| record.service(name).is_some())
+        });
+        if is_random {
+            shuffle(&mut found, limit.unwrap_or(usize::MAX));
+        } else {
+            // Those that are certain come first.
+            found.sort_by(|a, b| {
+                let key = |record: &Record| (record.is_held(), record.registered_at);
+                key(a).cmp(&key(b)).then_with(|| a.what.id.cmp(&b.what.id))
+            });
+        }
+        found.truncate(limit.unwrap_or(usize::MAX));
+        found
+    };
+    if is_random {
+        return done(many(registry, find(), registry.revision(of_role)));
+    }
+    let key = format!("discover {of_role:?} {service:?} {is_healthy} {is_all} {limit:?}");
+    prepared(registry, request, key, of_role, find)
+}
+
+/// Brings so many to the front, each as likely as any other.
+fn shuffle(records: &mut [Arc<Record>], most: usize) {
+    let length = records.len();
+    for front in 0..most.min(length) {
+        let left = u64::try_from(length - front).unwrap_or(1);
+        let chosen = getrandom::u64().unwrap_or_default() % left;
+        records.swap(front, front + usize::try_from(chosen).unwrap_or_default());
+    }
+}
+
+/// The same answer once more, while nothing changes but renewals; nothing at all to who has it.
+fn prepared(
+    registry: &Registry,
+    request: &Request<'_>,
+    key: String,
+    role: Option<Role>,
+    find: impl FnOnce() -> Vec<Arc<Record>>,
+) -> Result<Reply, Answer> {
+    let now = registry.now();
+    // Before the entries, so that what is found is at least as new.
+    let revision = registry.revision(role);
+    let etag = Some(format!("\"{revision}\""));
+    if request.if_none_match.is_some_and(|known| is_known(known, etag.as_deref().unwrap_or_default())) {
+        return done(Answer { status: StatusCode::NOT_MODIFIED, body: Bytes::new(), etag, allow: None });
+    }
+    if let Some(found) = registry.prepared(&key, revision, now.mono) {
+        return done(Answer { status: StatusCode::OK, body: found.body, etag, allow: None });
+    }
+    let answer = Answer { etag, ..many(registry, find(), revision) };
+    registry.prepare(key, Prepared { revision, made: now.mono, body: answer.body.clone() });
+    done(answer)
+}
+
+/// RFC 9110 §13.1.2.
+fn is_known(list: &[u8], etag: &str) -> bool {
+    list.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).any(|known| {
+        known == b"*" || known.strip_prefix(b"W/").unwrap_or(known) == etag.as_bytes()
+    })
+}
+
+fn many(registry: &Registry, found: Vec<Arc<Record>>, revision: u64) -> Answer {
+    #[derive(Serialize)]
+    struct Many<'a> {
+        vms: Vec<Shown<'a>>,
+        count: usize,
+        revision: u64,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        stale: bool,
+    }
+    let now = registry.now();
+    let vms: Vec<Shown<'_>> = found.iter().map(|record| Shown::of(record, now)).collect();
+    let stale = found.iter().any(|record| record.is_held());
+    Answer::json(StatusCode::OK, &Many { count: vms.len(), vms, revision, stale })
+}
+
+/// `GET /registry/resolve/NAME`.
+fn resolve(registry: &Registry, name: &str) -> Result<Reply, Answer> {
+    let mut named = registry.all(None);
+    named.retain(|record| record.what.name == name);
+    // Of several of a name, the one that is there, and the newest.
+    let found = named.into_iter().max_by_key(|record| (record.is_discoverable(), record.registered_at));
+    let Some(record) = found else {
+        let message = format!("No VM registered with name: {name}");
+        return Err(Answer::error(StatusCode::NOT_FOUND, &message));
+    };
+    let what = &record.what;
+    done(Answer::json(
+        StatusCode::OK,
+        &json!({ "name": what.name, "address": what.address, "vmId": &*what.id, "role": what.role, "state": record.state() }),
+    ))
+}
+
+/// `DELETE /registry/stale`.
+fn purge(registry: &Registry) -> Result<Reply, Answer> {
+    let (mut purged, mut last) = (0, None);
+    for record in registry.all(None) {
+        if record.is_expired()
+            && let Ok(kept) = registry.remove(&record.what.id)
+        {
+            (purged, last) = (purged + 1, kept.or(last));
+        }
+    }
+    // They are kept in order: the last one tells for all.
+    Ok(Reply::Answer(Answer::json(StatusCode::OK, &json!({ "purged": purged })), last))
+}
+
+/// `GET /registry/watch`.
+fn watch(registry: &Registry, request: &Request<'_>, query: Query<'_>) -> Result<Reply, Answer> {
+    let resumed = request.last_event_id.and_then(|id| std::str::from_utf8(id).ok()?.trim().parse().ok());
+    let since = query.number("since").map_err(Refusal::Invalid)?;
+    let wait = query.get("wait").map(|text| match text.parse() {
+        Ok(seconds) => Ok(Duration::from_secs(seconds)),
+        Err(_) => humantime::parse_duration(&text),
+    });
+    let wait = wait.transpose().map_err(|_| Refusal::Invalid("wait must be seconds, or \"25s\"".to_owned()))?;
+    let mut watcher = registry.watch(resumed.or(since));
+    let accept = request.accept.unwrap_or_default();
+    if memchr::memmem::find(&accept.to_ascii_lowercase(), b"text/event-stream").is_some() {
+        return Ok(Reply::Events(watcher));
+    }
+    if let Some(answer) = changes(registry, &mut watcher) {
+        return done(answer);
+    }
+    Ok(Reply::Wait(watcher, wait.unwrap_or(PATIENCE).min(LONGEST_WAIT)))
+}
+
+/// The answer to who asks for changes, where there are any.
+pub fn changes(registry: &Registry, watcher: &mut Watcher) -> Option<Answer> {
+    match registry.changes(watcher, CHANGES) {
+        Ok(found) if found.is_empty() => None,
+        Ok(found) => {
+            let mut body = format!("{{\"revision\":{},\"changes\":[", watcher.seen()).into_bytes();
+            for (index, (_, change)) in found.iter().enumerate() {
+                if index > 0 {
+                    body.push(b',');
+                }
+                body.extend_from_slice(change);
+            }
+            body.extend_from_slice(b"]}");
+            Some(Answer { status: StatusCode::OK, body: body.into(), etag: None, allow: None })
+        }
+        Err(behind) => {
+            let error = "changes since then are not known any more: read /registry/vms, and go on from its revision";
+            let value = json!({ "error": error, "revision": behind.revision });
+            Some(Answer::json(StatusCode::GONE, &value))
+        }
+    }
+}
+
+/// The answer to who has waited in vain.
+pub fn no_changes(watcher: &Watcher) -> Answer {
+    Answer::json(StatusCode::OK, &json!({ "revision": watcher.seen(), "changes": [] }))
+}
+
+/// The next events of a stream, as server-sent events have them; none where nothing has changed.
+pub fn events(registry: &Registry, watcher: &mut Watcher) -> Vec<u8> {
+    let mut text = Vec::new();
+    match registry.changes(watcher, CHANGES) {
+        Ok(found) => {
+            for (revision, change) in found {
+                text.extend_from_slice(format!("id: {revision}\nevent: change\ndata: ").as_bytes());
+                text.extend_from_slice(&change);
+                text.extend_from_slice(b"\n\n");
+            }
+        }
+        Err(behind) => {
+            let revision = behind.revision;
+            let event = format!("id: {revision}\nevent: reset\ndata: {{\"revision\":{revision}}}\n\n");
+            text.extend_from_slice(event.as_bytes());
+        }
+    }
+    text
+}
+
+/// What a stream begins with: where it goes on from, so that a client that breaks off at once can, too.
+pub fn greeting(watcher: &Watcher) -> Vec<u8> {
+    format!("id: {}\n: changes of the registry\n\n", watcher.seen()).into_bytes()
+}
+
+/// What keeps a silent stream open.
+pub const KEEP_ALIVE: &[u8] = b": still here\n\n";
+

@@ -1,0 +1,473 @@
+//! Entries and leases: what becomes of them, and when. Pure: time is a parameter.
+
+use super::{
+    Change, Description, Grace, Lease, Moment, Record, Refusal, Registration, Renewal, Role, Service, Status,
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+/// Most entries.
+pub const ENTRIES: usize = 20_000;
+
+/// What clients of the service before this one count on: they are found for so long after each sign of
+/// life, and say nothing of a time to live.
+const OLD_WINDOW: Duration = Duration::from_secs(300);
+
+/// The longest pause between renewals that a lease is fitted to. Who is silent for longer was away.
+const OLD_PAUSE: Duration = Duration::from_secs(150);
+
+/// Where so many entries are known, more than half of them lapsing at once says more of the network than
+/// of them.
+const GUARDED: usize = 6;
+
+/// What may be configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// The lease of who asks for none, 5 s to 1 h.
+    pub ttl: Duration,
+    /// How long expired entries are shown.
+    pub retention: Duration,
+    /// Whether a VM that is known cannot register again.
+    pub strict_conflict: bool,
+}
+
+/// What a change comes to, for those who look at entries, watch them and keep them.
+#[derive(Debug, Clone)]
+pub enum Effect {
+    /// An entry as it is now.
+    Put {
+        /// The entry.
+        record: Arc<Record>,
+        /// The role that it had before, where it had another one.
+        was: Option<Role>,
+        /// Whether somebody who watches should hear of it.
+        is_news: bool,
+        /// Whether it is to be kept.
+        is_kept: bool,
+    },
+    /// An entry that is no more.
+    Gone {
+        /// Its last state.
+        record: Arc<Record>,
+        /// As the registry counts changes.
+        revision: u64,
+    },
+}
+
+/// All entries.
+#[derive(Debug)]
+pub struct Book {
+    terms: Terms,
+    records: HashMap<Arc<str>, Arc<Record>>,
+    /// When something is due of which entry.
+    due: BTreeSet<(Duration, Arc<str>)>,
+    /// Entries that were deleted, for a while.
+    deleted: HashMap<Arc<str>, Deleted>,
+    /// When entries lapsed, within the last time to live.
+    lapses: VecDeque<Duration>,
+    revision: u64,
+    expired: u64,
+    effects: Vec<Effect>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Deleted {
+    until: Duration,
+    generation: Option<u64>,
+}
+
+/// An entry as it outlasts the process.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Kept {
+    what: Description,
+    status: Status,
+    registered_at: SystemTime,
+    last_seen: SystemTime,
+    ttl: Duration,
+    asked_ttl: bool,
+    /// When its lease ran out, where it has.
+    expired_at: Option<SystemTime>,
+    /// When the registry was started, where it was not renewed since.
+    recovered_at: Option<SystemTime>,
+    /// When it changed last, as the registry counts changes.
+    pub revision: u64,
+}
+
+impl Kept {
+    /// What is to be kept of an entry.
+    pub fn of(record: &Record) -> Self {
+        Self {
+            what: (*record.what).clone(),
+            status: record.status,
+            registered_at: record.registered_at,
+            last_seen: record.last_seen,
+            ttl: record.ttl,
+            asked_ttl: record.asked_ttl,
+            expired_at: match record.lease {
+                Lease::Expired { at, .. } => Some(at),
+                _ => None,
+            },
+            recovered_at: match record.lease {
+                Lease::Runs { grace: Some(Grace::Recovered(at)), .. } => Some(at),
+                _ => None,
+            },
+            revision: record.revision,
+        }
+    }
+
+    /// Which VM it is.
+    pub fn id(&self) -> &Arc<str> {
+        &self.what.id
+    }
+}
+
+impl Book {
+    /// An empty one, whose changes are counted from there.
+    pub fn new(terms: Terms, revision: u64) -> Self {
+        Self {
+            terms,
+            records: HashMap::new(),
+            due: BTreeSet::new(),
+            deleted: HashMap::new(),
+            lapses: VecDeque::new(),
+            revision,
+            expired: 0,
+            effects: Vec::new(),
+        }
+    }
+
+    /// Other terms, for what comes.
+    pub fn set_terms(&mut self, terms: Terms) {
+        self.terms = terms;
+    }
+
+    /// Counts changes from there.
+    pub fn begin(&mut self, revision: u64) {
+        self.revision = revision;
+    }
+
+    /// How many changes there were.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// What the last calls came to, in order.
+    pub fn take_effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    /// Takes a VM in, or replaces what is known of it.
+    ///
+    /// # Errors
+    /// Fails where a newer one is there, where it may not be replaced, and where there is no room.
+    pub fn register(&mut self, asked: Registration, now: Moment) -> Result<Arc<Record>, Refusal> {
+        let id = Arc::clone(&asked.what.id);
+        let before = self.records.get(&id).cloned();
+        if before.is_some() && self.terms.strict_conflict {
+            return Err(Refusal::Conflict);
+        }
+        let newest = match (&before, self.deleted.get(&id)) {
+            (Some(before), _) => before.what.generation,
+            (None, Some(deleted)) if deleted.until > now.mono => {
+                // The one that was deleted does not come back; the next one may.
+                deleted.generation.map(|generation| generation + 1)
+            }
+            _ => None,
+        };
+        if let (Some(newest), Some(asked)) = (newest, asked.what.generation)
+            && asked < newest
+        {
+            return Err(Refusal::Superseded(newest));
+        }
+        if before.is_none() && self.records.len() >= ENTRIES {
+            self.make_room()?;
+        }
+        let ttl = match asked.ttl {
+            Some(ttl) => ttl,
+            None if asked.is_old_client => OLD_WINDOW.max(self.terms.ttl),
+            None => self.terms.ttl,
+        };
+        let mut what = asked.what;
+        what.generation = what.generation.or(before.as_ref().and_then(|before| before.what.generation));
+        self.deleted.remove(&id);
+        if let Some(before) = &before
+            && before.what.is_like(&what)
+            && (before.status, before.ttl) == (asked.status, ttl)
+        {
+            // Who says the same again renews.
+            return self.renew(&id, Renewal { ttl: asked.ttl, status: Some(asked.status) }, now);
+        }
+        let record = Record {
+            what: Arc::new(what),
+            status: asked.status,
+            registered_at: before.as_ref().map_or(now.wall, |before| before.registered_at),
+            last_seen: now.wall,
+            heard: now.mono,
+            ttl,
+            asked_ttl: asked.ttl.is_some(),
+            lease: running(asked.status, ttl, now),
+            revision: 0,
+        };
+        Ok(self.replace(before, record))
+    }
+
+    /// Changes an entry, which is a sign of life as well.
+    ///
+    /// # Errors
+    /// Fails where there is none.
+    pub fn change(&mut self, id: &str, change: Change, now: Moment) -> Result<Arc<Record>, Refusal> {
+        let before = self.known(id, now)?;
+        let mut what = (*before.what).clone();
+        if let Some(name) = change.name {
+            what.name = name;
+        }
+        if let Some(role) = change.role {
+            what.role = role;
+        }
+        if let Some(address) = change.address {
+            what.address = address;
+        }
+        if let Some(services) = change.services {
+            what.services = services;
+        }
+        what.metadata = change.metadata.or(what.metadata);
+        let status = change.status.unwrap_or(before.status);
+        let mut record = (*before).clone();
+        record.what = Arc::new(what);
+        record.status = status;
+        (record.last_seen, record.heard) = (now.wall, now.mono);
+        record.lease = running(status, record.ttl, now);
+        Ok(self.replace(Some(before), record))
+    }
+
+    /// Renews a lease. Who renews is running, unless it says otherwise or is on its way out.
+    ///
+    /// # Errors
+    /// Fails where there is no such entry.
+    pub fn renew(&mut self, id: &str, renewal: Renewal, now: Moment) -> Result<Arc<Record>, Refusal> {
+        let before = self.known(id, now)?;
+        let mut record = (*before).clone();
+        record.status = match (renewal.status, before.status) {
+            (Some(status), _) => status,
+            (None, Status::Draining) => Status::Draining,
+            (None, _) => Status::Running,
+        };
+        let pause = now.mono.saturating_sub(before.heard);
+        if let Some(ttl) = renewal.ttl {
+            (record.ttl, record.asked_ttl) = (ttl, true);
+        } else if !before.asked_ttl && pause <= OLD_PAUSE {
+            record.ttl = record.ttl.max(pause * 3);
+        }
+        (record.last_seen, record.heard) = (now.wall, now.mono);
+        record.lease = running(record.status, record.ttl, now);
+        let is_plain = record.status == before.status
+            && record.ttl == before.ttl
+            && matches!(before.lease, Lease::Runs { grace: None, .. } | Lease::Endless);
+        if is_plain {
+            let record = Arc::new(record);
+            self.put(Some(&before), Arc::clone(&record));
+            self.effects.push(Effect::Put {
+                record: Arc::clone(&record),
+                was: None,
+                is_news: false,
+                is_kept: false,
+            });
+            return Ok(record);
+        }
+        Ok(self.replace(Some(before), record))
+    }
+
+    /// Removes an entry. A late renewal does not bring it back.
+    ///
+    /// # Errors
+    /// Fails where there is none.
+    pub fn remove(&mut self, id: &str, now: Moment) -> Result<(), Refusal> {
+        let record = self.known(id, now)?;
+        let deleted = Deleted { until: now.mono + self.terms.ttl, generation: record.what.generation };
+        self.deleted.insert(Arc::clone(&record.what.id), deleted);
+        self.erase(&record);
+        Ok(())
+    }
+
+    /// Does what is due: leases run out, and what ran out long ago is removed.
+    pub fn tick(&mut self, now: Moment) {
+        let window = self.terms.ttl;
+        while self.lapses.front().is_some_and(|at| *at + window < now.mono) {
+            self.lapses.pop_front();
+        }
+        self.deleted.retain(|_, deleted| deleted.until > now.mono);
+        let mut lapsing = Vec::new();
+        let mut old = Vec::new();
+        for (_, id) in self.due.iter().take_while(|(at, _)| *at <= now.mono) {
+            let Some(record) = self.records.get(id) else { continue };
+            match record.lease {
+                Lease::Runs { .. } => lapsing.push(Arc::clone(record)),
+                Lease::Expired { .. } => old.push(Arc::clone(record)),
+                Lease::Endless => {}
+            }
+        }
+        old.iter().for_each(|record| self.erase(record));
+        let is_wave = !lapsing.is_empty() && self.is_wave(lapsing.len());
+        for before in lapsing {
+            let mut record = (*before).clone();
+            if is_wave && !before.is_held() {
+                record.lease = Lease::Runs { until: now.mono + window, grace: Some(Grace::Held) };
+            } else {
+                record.lease =
+                    Lease::Expired { at: now.wall, gone: now.mono + self.terms.retention };
+                self.lapses.push_back(now.mono);
+                self.expired += 1;
+            }
+            self.replace(Some(before), record);
+        }
+    }
+
+    /// Whether so many more would make it more than half of all within one time to live.
+    fn is_wave(&self, lapsing: usize) -> bool {
+        let runs = |record: &&Arc<Record>| matches!(record.lease, Lease::Runs { .. });
+        let all = self.records.values().filter(runs).count() + self.lapses.len();
+        all >= GUARDED && (self.lapses.len() + lapsing) * 2 > all
+    }
+
+    /// Grants each lease that runs its time to live once more: nobody could be heard for a while.
+    pub fn grant_grace(&mut self, now: Moment) {
+        let records: Vec<Arc<Record>> = self.records.values().cloned().collect();
+        for before in records {
+            let Lease::Runs { until, grace } = before.lease else { continue };
+            let mut record = (*before).clone();
+            record.lease = Lease::Runs { until: until.max(now.mono + record.ttl), grace };
+            let record = Arc::new(record);
+            self.put(Some(&before), Arc::clone(&record));
+            self.effects.push(Effect::Put { record, was: None, is_news: false, is_kept: false });
+        }
+    }
+
+    /// Takes in what was kept. Leases that ran then run for their time to live once more, and only once.
+    pub fn recover(&mut self, kept: Vec<Kept>, now: Moment) {
+        for kept in kept {
+            let since = |then: SystemTime| now.wall.duration_since(then).unwrap_or_default();
+            let lease = match (kept.expired_at, kept.recovered_at) {
+                (Some(at), _) => {
+                    let left = self.terms.retention.saturating_sub(since(at));
+                    Lease::Expired { at, gone: now.mono + left }
+                }
+                (None, _) if kept.status == Status::Paused => Lease::Endless,
+                (None, at) => {
+                    let at = at.unwrap_or(now.wall);
+                    let until = now.mono + kept.ttl.saturating_sub(since(at));
+                    Lease::Runs { until, grace: Some(Grace::Recovered(at)) }
+                }
+            };
+            let record = Arc::new(Record {
+                what: Arc::new(kept.what),
+                status: kept.status,
+                registered_at: kept.registered_at,
+                last_seen: kept.last_seen,
+                heard: now.mono,
+                ttl: kept.ttl,
+                asked_ttl: kept.asked_ttl,
+                lease,
+                revision: kept.revision,
+            });
+            self.revision = self.revision.max(kept.revision);
+            self.put(None, Arc::clone(&record));
+            self.effects.push(Effect::Put { record, was: None, is_news: false, is_kept: true });
+        }
+    }
+
+    /// How many entries are in which state, and how many of them are held.
+    pub fn census(&self) -> (HashMap<&'static str, u64>, u64) {
+        let (mut census, mut held) = (HashMap::new(), 0);
+        for record in self.records.values() {
+            *census.entry(record.state()).or_default() += 1;
+            held += u64::from(record.is_held());
+        }
+        (census, held)
+    }
+
+    /// How many leases ran out so far.
+    pub fn expired(&self) -> u64 {
+        self.expired
+    }
+
+    fn known(&self, id: &str, now: Moment) -> Result<Arc<Record>, Refusal> {
+        match self.records.get(id) {
+            Some(record) => Ok(Arc::clone(record)),
+            None if self.deleted.get(id).is_some_and(|deleted| deleted.until > now.mono) => {
+                Err(Refusal::Deleted)
+            }
+            None => Err(Refusal::Unknown),
+        }
+    }
+
+    /// Removes the entry that expired longest ago.
+    fn make_room(&mut self) -> Result<(), Refusal> {
+        let oldest = self.records.values().filter_map(|record| match record.lease {
+            Lease::Expired { at, .. } => Some((at, Arc::clone(record))),
+            _ => None,
+        });
+        let (_, oldest) = oldest.min_by_key(|(at, _)| *at).ok_or(Refusal::Full)?;
+        self.erase(&oldest);
+        Ok(())
+    }
+
+    /// A new state of an entry, which is news.
+    fn replace(&mut self, before: Option<Arc<Record>>, mut record: Record) -> Arc<Record> {
+        self.revision += 1;
+        record.revision = self.revision;
+        let was = before.as_ref().map(|before| before.what.role).filter(|role| *role != record.what.role);
+        let record = Arc::new(record);
+        self.put(before.as_ref(), Arc::clone(&record));
+        self.effects.push(Effect::Put { record: Arc::clone(&record), was, is_news: true, is_kept: true });
+        record
+    }
+
+    fn put(&mut self, before: Option<&Arc<Record>>, record: Arc<Record>) {
+        let id = &record.what.id;
+        if let Some(at) = before.and_then(|before| due(before)) {
+            self.due.remove(&(at, Arc::clone(id)));
+        }
+        if let Some(at) = due(&record) {
+            self.due.insert((at, Arc::clone(id)));
+        }
+        self.records.insert(Arc::clone(id), record);
+    }
+
+    fn erase(&mut self, record: &Arc<Record>) {
+        let id = &record.what.id;
+        if let Some(at) = due(record) {
+            self.due.remove(&(at, Arc::clone(id)));
+        }
+        self.records.remove(id);
+        self.revision += 1;
+        self.effects.push(Effect::Gone { record: Arc::clone(record), revision: self.revision });
+    }
+}
+
+fn due(record: &Record) -> Option<Duration> {
+    match record.lease {
+        Lease::Runs { until, .. } => Some(until),
+        Lease::Expired { gone, .. } => Some(gone),
+        Lease::Endless => None,
+    }
+}
+
+/// A lease that begins now.
+fn running(status: Status, ttl: Duration, now: Moment) -> Lease {
+    match status {
+        Status::Paused => Lease::Endless,
+        _ => Lease::Runs { until: now.mono + ttl, grace: None },
+    }
+}
+
+impl Record {
+    /// The service of this name.
+    pub fn service(&self, name: &str) -> Option<&Service> {
+        self.what.services.iter().flatten().find(|service| service.name == name)
+    }
+}

@@ -1,0 +1,74 @@
+//! The registry: which VMs there are, what they serve, and for how long that is believed.
+//!
+//! [`Book`] decides what becomes of entries and leases, and is pure; [`Registry`] shares one among
+//! threads: writers take its lock for microseconds, readers look at the [`Shelf`] and never wait for
+//! writers' disks. What is kept goes through a [`Store`] on a thread of its own, and who writes is told
+//! once it is there. [`api`] says all of it in the words of HTTP, and knows nothing of connections.
+
+pub mod api;
+mod book;
+mod changes;
+mod clock;
+mod file;
+mod keeper;
+mod model;
+mod openapi;
+mod query;
+mod shared;
+mod shelf;
+mod show;
+mod store;
+mod writer;
+
+pub use book::{Book, ENTRIES, Effect, Kept, Terms};
+pub use changes::{Behind, Watcher};
+pub use clock::{Clock, Moment, SystemClock};
+pub use file::FileStore;
+pub use model::{
+    Change, Description, ENTRY, Grace, LONGEST_TTL, Lease, Record, Registration, Renewal, Role, SERVICES,
+    SHORTEST_TTL, Service, Status,
+};
+pub use openapi::OPENAPI;
+pub use shared::{Committed, Place, Registry};
+pub use store::{Loaded, Store, StoreError, Write};
+
+/// Why the registry does not do what it is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// What was written makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// What was written is too large.
+    #[error("an entry has at most {ENTRY} bytes")]
+    TooLarge,
+    /// There is no such entry.
+    #[error("VM not found")]
+    Unknown,
+    /// There was one, and it was deleted a moment ago.
+    #[error("VM not found")]
+    Deleted,
+    /// There is one already, and clients want to know.
+    #[error("VM already registered")]
+    Conflict,
+    /// There is a newer one.
+    #[error("superseded: generation {0} of this VM has registered")]
+    Superseded(u64),
+    /// There is no room for another.
+    #[error("the registry is full: it has {ENTRIES} entries")]
+    Full,
+    /// Too much waits to be kept already.
+    #[error("the registry is busy")]
+    Busy,
+    /// It is not open yet, or not any more.
+    #[error("the registry is not open")]
+    Closed,
+    /// It could not be kept.
+    #[error("the registry cannot keep this: {0}")]
+    NotKept(String),
+}
+
+impl Refusal {
+    fn invalid(why: impl Into<String>) -> Self {
+        Self::Invalid(why.into())
+    }
+}

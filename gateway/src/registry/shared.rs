@@ -1,0 +1,313 @@
+//! The registry as all threads share it.
+
+use super::{
+    Behind, Book, Change, Clock, Effect, FileStore, Kept, Moment, Record, Refusal, Registration, Renewal, Role,
+    StoreError, SystemClock, Terms, Watcher, Write,
+    changes::Changes,
+    clock::Gaps,
+    keeper,
+    shelf::{Prepared, Shelf},
+    show::{News, Shown},
+    writer::Writer,
+};
+use crate::metrics::Metrics;
+use bytes::Bytes;
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::{Duration, UNIX_EPOCH},
+};
+use tokio::sync::oneshot;
+
+/// Jobs that may wait for the disk. Who comes then is refused, and nothing of it is remembered.
+const MOST_WAITING: usize = 10_000;
+
+/// By how much changes are counted further after a start: some may have been told of that were not kept.
+const REVISION_GAP: u64 = 1_000;
+
+/// Where entries are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// Nowhere: they end with the process.
+    Memory,
+    /// In this file.
+    File(PathBuf),
+}
+
+/// The entries, shared by all workers and by whoever looks after them.
+#[derive(Debug)]
+pub struct Registry {
+    place: Place,
+    clock: Box<dyn Clock>,
+    state: Mutex<State>,
+    shelf: Shelf,
+    changes: Changes,
+    is_open: AtomicBool,
+}
+
+#[derive(Debug)]
+struct State {
+    book: Book,
+    gaps: Gaps,
+    writer: Option<Writer>,
+    /// What was counted, at this revision.
+    census: Option<(u64, HashMap<&'static str, u64>, u64)>,
+}
+
+/// The news that something is kept; at once where there is nothing to wait for.
+pub type Committed = Option<oneshot::Receiver<Result<(), StoreError>>>;
+
+/// How the registry is.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    pub(super) states: HashMap<&'static str, u64>,
+    pub(super) held: u64,
+    pub(super) expired: u64,
+    pub(super) watchers: u64,
+    pub(super) commits: u64,
+    pub(super) has_store_problem: bool,
+}
+
+impl Registry {
+    /// One that is not open yet.
+    pub fn new(place: Place, terms: Terms) -> Self {
+        Self::with_clock(place, terms, Box::new(SystemClock::new()))
+    }
+
+    /// The same, by another clock.
+    pub fn with_clock(place: Place, terms: Terms, clock: Box<dyn Clock>) -> Self {
+        let state = State { book: Book::new(terms, 0), gaps: Gaps::default(), writer: None, census: None };
+        Self {
+            place,
+            clock,
+            state: Mutex::new(state),
+            shelf: Shelf::default(),
+            changes: Changes::new(0),
+            is_open: AtomicBool::new(false),
+        }
+    }
+
+    /// Where its entries are kept.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Reads what was kept, and begins to keep. Takes as long as the disk does. False where it was open already.
+    ///
+    /// # Errors
+    /// Fails where the place cannot be used.
+    pub fn open(&self) -> Result<bool, StoreError> {
+        let mut state = self.state();
+        if self.is_open.load(Relaxed) {
+            return Ok(false);
+        }
+        let now = self.clock.now();
+        // Others than those of the process before it, wherever they were kept.
+        let wall = now.wall.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut revision = u64::try_from(wall.as_millis()).unwrap_or_default();
+        let mut kept = Vec::new();
+        if let Place::File(path) = &self.place {
+            let (store, loaded) = FileStore::open(path)?;
+            if let Some(damage) = loaded.damage {
+                tracing::error!("{damage}");
+            }
+            let entries = loaded.entries.len();
+            tracing::info!(file = %path.display(), entries, "the registry is open");
+            revision = revision.max(loaded.revision + REVISION_GAP);
+            kept = loaded.entries;
+            let writer = Writer::start(Box::new(store)).map_err(|error| StoreError(error.to_string()))?;
+            state.writer = Some(writer);
+        }
+        state.book.begin(revision);
+        self.shelf.begin(revision);
+        self.changes.begin(revision);
+        state.book.recover(kept, now);
+        self.publish(&mut state, now);
+        self.is_open.store(true, Relaxed);
+        Ok(true)
+    }
+
+    /// Looks after leases from now on, on a thread of its own that ends with the registry.
+    ///
+    /// # Errors
+    /// Fails where there is no thread to be had.
+    pub fn keep_time(self: &Arc<Self>, metrics: &Metrics) -> std::io::Result<()> {
+        keeper::start(self, metrics)
+    }
+
+    /// Other terms, for what comes.
+    pub fn set_terms(&self, terms: Terms) {
+        self.state().book.set_terms(terms);
+    }
+
+    /// Does what is due by now.
+    pub fn tick(&self) {
+        let mut state = self.state();
+        let now = self.clock.now();
+        if let Some(why) = state.gaps.look(now, self.clock.since_boot()) {
+            tracing::warn!("{why}: all leases run for their time to live once more");
+            state.book.grant_grace(now);
+        }
+        state.book.tick(now);
+        self.publish(&mut state, now);
+    }
+
+    /// Takes a VM in.
+    ///
+    /// # Errors
+    /// As [`Book::register`], and where nothing can be kept now.
+    pub fn register(&self, asked: Registration) -> Result<(Arc<Record>, Committed), Refusal> {
+        self.write(|book, now| book.register(asked, now))
+    }
+
+    /// Changes an entry.
+    ///
+    /// # Errors
+    /// As [`Book::change`], and where nothing can be kept now.
+    pub fn change(&self, id: &str, change: Change) -> Result<(Arc<Record>, Committed), Refusal> {
+        self.write(|book, now| book.change(id, change, now))
+    }
+
+    /// Renews a lease.
+    ///
+    /// # Errors
+    /// As [`Book::renew`], and where nothing can be kept now.
+    pub fn renew(&self, id: &str, renewal: Renewal) -> Result<(Arc<Record>, Committed), Refusal> {
+        self.write(|book, now| book.renew(id, renewal, now))
+    }
+
+    /// Removes an entry.
+    ///
+    /// # Errors
+    /// As [`Book::remove`], and where nothing can be kept now.
+    pub fn remove(&self, id: &str) -> Result<Committed, Refusal> {
+        self.write(|book, now| book.remove(id, now)).map(|((), committed)| committed)
+    }
+
+    /// The entry of this id.
+    pub fn get(&self, id: &str) -> Option<Arc<Record>> {
+        self.shelf.get(id)
+    }
+
+    /// The entries of this role, or all; in no order.
+    pub fn all(&self, role: Option<Role>) -> Vec<Arc<Record>> {
+        self.shelf.all(role)
+    }
+
+    /// Whether it can be asked.
+    pub fn is_open(&self) -> bool {
+        self.is_open.load(Relaxed)
+    }
+
+    /// What time it is here.
+    pub fn now(&self) -> Moment {
+        self.clock.now()
+    }
+
+    /// The last change of this role, or of any.
+    pub fn revision(&self, role: Option<Role>) -> u64 {
+        self.shelf.revision(role)
+    }
+
+    /// Somebody who wants to know of changes, after this one or from now on.
+    pub fn watch(&self, since: Option<u64>) -> Watcher {
+        self.changes.watch(since)
+    }
+
+    /// What changed since a watcher looked last, at most so many: revisions, and JSON.
+    ///
+    /// # Errors
+    /// Fails where some of it is not known any more.
+    pub fn changes(&self, watcher: &mut Watcher, most: usize) -> Result<Vec<(u64, Bytes)>, Behind> {
+        self.changes.next(watcher, most)
+    }
+
+    pub(super) fn prepared(&self, key: &str, revision: u64, now: Duration) -> Option<Prepared> {
+        self.shelf.prepared(key, revision, now)
+    }
+
+    pub(super) fn prepare(&self, key: String, answer: Prepared) {
+        self.shelf.prepare(key, answer);
+    }
+
+    pub(super) fn report(&self) -> Report {
+        let mut state = self.state();
+        let revision = state.book.revision();
+        if state.census.as_ref().is_none_or(|(counted, ..)| *counted != revision) {
+            let (states, held) = state.book.census();
+            state.census = Some((revision, states, held));
+        }
+        let (_, states, held) = state.census.clone().unwrap_or_default();
+        let progress = state.writer.as_ref().map(Writer::progress);
+        Report {
+            states,
+            held,
+            expired: state.book.expired(),
+            watchers: self.changes.watchers() as u64,
+            commits: progress.map_or(0, |progress| progress.commits.load(Relaxed)),
+            has_store_problem: progress.is_some_and(|progress| progress.has_failed.load(Relaxed)),
+        }
+    }
+
+    fn write<T>(
+        &self,
+        change: impl FnOnce(&mut Book, Moment) -> Result<T, Refusal>,
+    ) -> Result<(T, Committed), Refusal> {
+        if !self.is_open() {
+            return Err(Refusal::Closed);
+        }
+        let mut state = self.state();
+        if state.writer.as_ref().is_some_and(|writer| writer.waiting() > MOST_WAITING) {
+            return Err(Refusal::Busy);
+        }
+        let now = self.clock.now();
+        let changed = change(&mut state.book, now);
+        // Room may have been made for what was refused in the end.
+        let committed = self.publish(&mut state, now);
+        Ok((changed?, committed))
+    }
+
+    /// Shows and keeps what the book came to. In the order of changes, because the lock is held.
+    fn publish(&self, state: &mut State, now: Moment) -> Committed {
+        let mut writes = Vec::new();
+        let mut latest = None;
+        for effect in state.book.take_effects() {
+            self.shelf.apply(&effect);
+            match &effect {
+                Effect::Put { record, is_news, is_kept, .. } => {
+                    if *is_news {
+                        let news = News::Put { revision: record.revision, vm: Shown::of(record, now) };
+                        self.changes.push(record.revision, news.to_json());
+                        latest = Some(record.revision);
+                    }
+                    if *is_kept && state.writer.is_some() {
+                        writes.push(Write::Put(Kept::of(record)));
+                    }
+                }
+                Effect::Gone { record, revision } => {
+                    let news = News::Gone { revision: *revision, id: &record.what.id };
+                    self.changes.push(*revision, news.to_json());
+                    latest = Some(*revision);
+                    if state.writer.is_some() {
+                        writes.push(Write::Remove(Arc::clone(&record.what.id), *revision));
+                    }
+                }
+            }
+        }
+        if let Some(latest) = latest {
+            self.changes.announce(latest);
+        }
+        match &state.writer {
+            Some(writer) if !writes.is_empty() => Some(writer.keep(writes)),
+            _ => None,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

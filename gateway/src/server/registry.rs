@@ -1,0 +1,31 @@
+//! The registry's life: it is opened before a snapshot runs that has one, and goes with the last that did.
+
+use super::StartError;
+use crate::{
+    metrics::Metrics,
+    registry::{Place, StoreError},
+    snapshot::Snapshot,
+};
+
+/// Opens the registry of a snapshot, unless the one before it did.
+///
+/// # Errors
+/// Fails where its file cannot be used.
+pub(super) fn open(snapshot: &Snapshot, metrics: &Metrics) -> Result<(), StartError> {
+    let Some(plan) = &snapshot.registry else { return Ok(()) };
+    if !plan.registry.open().map_err(StartError::Registry)? {
+        return Ok(());
+    }
+    if *plan.registry.place() == Place::Memory {
+        tracing::info!("the registry is in memory only, and ends with this process");
+    }
+    let no_thread = |error: std::io::Error| StartError::Registry(StoreError(error.to_string()));
+    plan.registry.keep_time(metrics).map_err(no_thread)
+}
+
+/// Takes up what may change of a registry while it runs.
+pub(super) fn apply(snapshot: &Snapshot) {
+    if let Some(plan) = &snapshot.registry {
+        plan.registry.set_terms(plan.terms);
+    }
+}
