@@ -20,6 +20,9 @@ mod show;
 mod store;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 pub use book::{Book, ENTRIES, Effect, Kept, Terms};
 pub use changes::{Behind, Watcher};
 pub use clock::{Clock, Moment, SystemClock};

@@ -1,0 +1,467 @@
+//! Leases by a clock that only these tests move.
+
+use super::*;
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime},
+};
+
+const TTL: Duration = Duration::from_secs(45);
+const TICK: Duration = Duration::from_millis(200);
+
+#[derive(Debug, Clone)]
+struct FakeClock(Arc<Mutex<(Moment, Duration)>>);
+
+impl FakeClock {
+    fn new() -> Self {
+        let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        Self(Arc::new(Mutex::new((Moment { mono: Duration::ZERO, wall }, Duration::ZERO))))
+    }
+
+    fn shift(&self, mono: Duration, wall: Duration, boot: Duration) {
+        let mut clocks = self.0.lock().expect("no panic");
+        clocks.0.mono += mono;
+        clocks.0.wall += wall;
+        clocks.1 += boot;
+    }
+
+    fn set_back(&self, by: Duration) {
+        self.0.lock().expect("no panic").0.wall -= by;
+    }
+}
+
+impl Clock for FakeClock {
+    fn now(&self) -> Moment {
+        self.0.lock().expect("no panic").0
+    }
+
+    fn since_boot(&self) -> Option<Duration> {
+        Some(self.0.lock().expect("no panic").1)
+    }
+}
+
+struct Bench {
+    clock: FakeClock,
+    registry: Registry,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self::at(Place::Memory, FakeClock::new())
+    }
+
+    fn at(place: Place, clock: FakeClock) -> Self {
+        let terms = Terms { ttl: TTL, retention: Duration::from_secs(24 * 3600), strict_conflict: false };
+        let registry = Registry::with_clock(place, terms, Box::new(clock.clone()));
+        assert_eq!(registry.open(), Ok(true));
+        registry.tick();
+        Self { clock, registry }
+    }
+
+    /// Time passes as it does, and the registry looks at it.
+    fn pass(&self, time: Duration) {
+        let mut left = time;
+        while !left.is_zero() {
+            let step = left.min(TICK);
+            self.clock.shift(step, step, step);
+            self.registry.tick();
+            left -= step;
+        }
+    }
+
+    fn register(&self, body: &str) -> Result<Arc<Record>, Refusal> {
+        let registered = self.registry.register(Registration::read(body.as_bytes())?);
+        registered.map(|(record, committed)| {
+            kept(committed);
+            record
+        })
+    }
+
+    fn vm(&self, id: &str, more: &str) -> Arc<Record> {
+        self.register(&vm(id, more)).expect("a registration")
+    }
+
+    fn renew(&self, id: &str) -> Result<Arc<Record>, Refusal> {
+        let renewed = self.registry.renew(id, Renewal::default());
+        renewed.map(|(record, committed)| {
+            kept(committed);
+            record
+        })
+    }
+
+    fn found(&self) -> Vec<String> {
+        let mut found: Vec<String> = self
+            .registry
+            .all(Some(Role::Worker))
+            .iter()
+            .filter(|record| record.is_discoverable())
+            .map(|record| record.what.id.to_string())
+            .collect();
+        found.sort();
+        found
+    }
+
+    fn state(&self, id: &str) -> &'static str {
+        self.registry.get(id).map_or("none", |record| record.state())
+    }
+}
+
+fn kept(committed: Committed) {
+    if let Some(committed) = committed {
+        committed.blocking_recv().expect("a writer").expect("kept");
+    }
+}
+
+fn vm(id: &str, more: &str) -> String {
+    format!("{{\"id\":\"{id}\",\"name\":\"n\",\"role\":\"worker\",\"address\":\"{id}.test\"{more}}}")
+}
+
+fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+#[test]
+fn a_thousand_leases_end_when_they_do_and_never_before() {
+    let bench = Bench::new();
+    // Most go on, so that nothing looks like a fault of the network.
+    for n in 0..1500 {
+        bench.vm(&format!("steady-{n}"), r#","ttl":3600"#);
+    }
+    let mut until = std::collections::HashMap::new();
+    for n in 0..1000_u64 {
+        let ttl = 5 + n % 60;
+        let id = format!("vm-{n}");
+        bench.vm(&id, &format!(r#","ttl":{ttl}"#));
+        until.insert(id, bench.registry.now().mono + secs(ttl));
+        if n % 10 == 0 {
+            bench.pass(Duration::from_millis(70));
+        }
+    }
+    while !until.is_empty() {
+        bench.pass(TICK);
+        let now = bench.registry.now().mono;
+        until.retain(|id, until| {
+            let is_found = bench.registry.get(id).is_some_and(|record| record.is_discoverable());
+            assert!(is_found || now >= *until, "{id} was left out before its time");
+            assert!(!is_found || now < *until + secs(1), "{id} is found after its time");
+            is_found
+        });
+    }
+    assert_eq!(bench.found().len(), 1500);
+}
+
+#[test]
+fn renewing_goes_on_and_expired_entries_are_shown_until_they_are_removed() {
+    let bench = Bench::new();
+    bench.vm("a", "");
+    for _ in 0..10 {
+        bench.pass(secs(44));
+        assert_eq!(bench.renew("a").map(|record| record.state()), Ok("registered"));
+    }
+    bench.pass(secs(45));
+    assert_eq!((bench.state("a"), bench.found().len()), ("expired", 0));
+    let why = bench.registry.get("a").and_then(|record| record.why()).unwrap_or_default();
+    assert!(why.starts_with("not renewed within 45 s, last seen at 20"), "{why}");
+    bench.pass(secs(3600));
+    assert_eq!(bench.renew("a").map(|record| record.state()), Ok("registered"), "it was only silent");
+    bench.pass(secs(45));
+    bench.pass(secs(24 * 3600 - 1));
+    assert_eq!(bench.state("a"), "expired");
+    bench.pass(secs(2));
+    assert_eq!((bench.state("a"), bench.renew("a").err()), ("none", Some(Refusal::Unknown)));
+}
+
+/// Clients of the service before this one say nothing of a time to live, and renew each minute or two.
+#[test]
+fn old_clients_are_granted_what_fits_them() {
+    let bench = Bench::new();
+    assert_eq!(bench.vm("old", r#","registeredBy":"agent""#).ttl, secs(300));
+    assert_eq!(bench.vm("new", r#","registeredBy":"agent","ttl":"20s""#).ttl, secs(20));
+    assert_eq!(bench.vm("plain", "").ttl, TTL);
+    assert_eq!(bench.vm("long", r#","ttl":86400"#).ttl, LONGEST_TTL);
+    assert_eq!(bench.vm("short", r#","ttl":0.5"#).ttl, SHORTEST_TTL);
+    for _ in 0..20 {
+        bench.pass(secs(120));
+        assert!(bench.found().contains(&"old".to_owned()));
+        bench.renew("old").expect("it is known");
+    }
+    assert_eq!(bench.registry.get("old").map(|record| record.ttl), Some(secs(360)));
+    bench.vm("curl", "");
+    bench.pass(secs(60));
+    bench.renew("curl").expect("it is listed still");
+    bench.pass(secs(60));
+    assert!(bench.found().contains(&"curl".to_owned()), "its pauses are known by now");
+}
+
+#[test]
+fn registering_again_replaces_and_an_older_life_never_does() {
+    let bench = Bench::new();
+    let first = bench.vm("a", r#","generation":3"#);
+    bench.pass(secs(10));
+    let second = bench.vm("a", r#","generation":4,"services":[{"name":"api","port":80}]"#);
+    assert!(second.revision > first.revision);
+    assert_eq!((second.registered_at, second.what.generation), (first.registered_at, Some(4)));
+    assert_eq!(bench.register(&vm("a", r#","generation":3"#)).err(), Some(Refusal::Superseded(4)));
+    let again = bench.vm("a", r#","generation":4,"services":[{"name":"api","port":80}]"#);
+    assert_eq!(again.revision, second.revision, "the same once more is a renewal");
+    assert_eq!(bench.registry.all(None).len(), 1);
+    let moved = Change::read(br#"{"role":"infra"}"#).expect("a change");
+    bench.registry.change("a", moved).expect("it is known");
+    assert_eq!((bench.found().len(), bench.registry.all(Some(Role::Infra)).len()), (0, 1));
+}
+
+#[test]
+fn what_was_deleted_does_not_come_back_by_a_late_renewal() {
+    let bench = Bench::new();
+    bench.vm("a", r#","generation":3"#);
+    bench.registry.remove("a").expect("it is known");
+    assert_eq!(bench.renew("a").err(), Some(Refusal::Deleted));
+    assert_eq!(bench.register(&vm("a", r#","generation":3"#)).err(), Some(Refusal::Superseded(4)));
+    assert_eq!(bench.vm("a", r#","generation":4"#).state(), "registered", "a new life is another matter");
+    bench.registry.remove("a").expect("it is known");
+    bench.pass(TTL + secs(1));
+    assert_eq!(bench.renew("a").err(), Some(Refusal::Unknown), "and it is forgotten after a while");
+}
+
+#[test]
+fn who_renews_is_running_unless_it_says_otherwise() {
+    let bench = Bench::new();
+    bench.vm("a", "");
+    let say = |status: &str| {
+        let change = Change::read(format!("{{\"status\":\"{status}\"}}").as_bytes()).expect("a change");
+        bench.registry.change("a", change).expect("it is known");
+    };
+    say("stopped");
+    assert_eq!((bench.state("a"), bench.found().len()), ("stopped", 0));
+    bench.renew("a").expect("it is known");
+    assert_eq!(bench.state("a"), "registered");
+    say("paused");
+    bench.pass(secs(7 * 24 * 3600 / 100));
+    assert_eq!(bench.state("a"), "paused", "it cannot renew");
+    bench.renew("a").expect("it is known");
+    assert_eq!(bench.state("a"), "registered", "it goes on");
+    say("draining");
+    bench.renew("a").expect("it is known");
+    assert_eq!((bench.state("a"), bench.found().len()), ("draining", 0));
+}
+
+/// More than half of them at once say more of the network than of themselves.
+#[test]
+fn a_wave_is_held_once_and_seen() {
+    let bench = Bench::new();
+    (0..10).for_each(|n| drop(bench.vm(&format!("vm-{n}"), "")));
+    bench.pass(secs(30));
+    ["vm-0", "vm-1"].map(|id| bench.renew(id).expect("it is known"));
+    bench.pass(secs(16));
+    assert_eq!(bench.found().len(), 10, "eight of ten at once are believed only later");
+    let held = bench.registry.get("vm-5").expect("it is there");
+    assert!(held.is_held() && held.why().is_some_and(|why| why.contains("at once")), "{held:?}");
+    bench.renew("vm-5").expect("it is known");
+    ["vm-0", "vm-1"].map(|id| bench.renew(id).expect("it is known"));
+    assert!(bench.registry.get("vm-5").is_some_and(|record| !record.is_held()));
+    bench.pass(TTL + secs(1));
+    let left = bench.found();
+    assert!(!left.contains(&"vm-7".to_owned()), "once, and no longer: {left:?}");
+    bench.pass(TTL * 3);
+    assert_eq!(bench.found(), Vec::<String>::new());
+}
+
+#[test]
+fn a_small_fleet_is_not_guarded() {
+    let bench = Bench::new();
+    (0..5).for_each(|n| drop(bench.vm(&format!("vm-{n}"), "")));
+    bench.pass(TTL + secs(1));
+    assert_eq!(bench.found().len(), 0);
+}
+
+#[test]
+fn time_in_which_nobody_could_be_heard_does_not_count() {
+    type Gap = fn(&FakeClock);
+    let gaps: [(&str, Gap); 3] = [
+        ("stopped", |clock| clock.shift(secs(90), secs(90), secs(90))),
+        ("suspended", |clock| clock.shift(TICK, TICK, secs(7200))),
+        ("restored", |clock| clock.shift(TICK, secs(86_400), TICK)),
+    ];
+    for (name, gap) in gaps {
+        let bench = Bench::new();
+        bench.vm("a", "");
+        bench.pass(secs(40));
+        gap(&bench.clock);
+        bench.registry.tick();
+        bench.pass(secs(44));
+        assert_eq!(bench.state("a"), "registered", "{name}");
+        bench.pass(secs(2));
+        assert_eq!(bench.state("a"), "expired", "{name}: for its time to live, and no longer");
+    }
+    let bench = Bench::new();
+    bench.vm("a", "");
+    bench.clock.set_back(secs(3600));
+    bench.pass(secs(44));
+    assert_eq!(bench.state("a"), "registered", "a clock that was set back");
+    bench.pass(secs(1));
+    assert_eq!(bench.state("a"), "expired", "ends no lease later");
+}
+
+#[test]
+fn a_restart_forgets_nothing_and_grants_one_time_to_live() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = || Place::File(folder.path().join("deep/registry.redb"));
+    let clock = FakeClock::new();
+    let bench = Bench::at(file(), clock.clone());
+    for id in ["kept", "expired", "deleted", "paused"] {
+        bench.vm(id, r#","metadata":{"z":1,"a":[true,null]},"generation":2"#);
+    }
+    kept(bench.registry.remove("deleted").expect("it is known"));
+    let paused = Change::read(br#"{"status":"paused"}"#).expect("a change");
+    kept(bench.registry.change("paused", paused).expect("it is known").1);
+    bench.pass(secs(30));
+    bench.renew("kept").expect("it is known");
+    bench.pass(secs(20));
+    assert_eq!((bench.state("kept"), bench.state("expired")), ("registered", "expired"));
+    let revision = bench.registry.revision(None);
+    drop(bench);
+
+    let bench = Bench::at(file(), clock.clone());
+    let found = bench.registry.get("kept").expect("it was kept");
+    assert_eq!(found.what.metadata.as_ref().map(|it| it.get()), Some(r#"{"z":1,"a":[true,null]}"#));
+    assert!(found.why().is_some_and(|why| why.starts_with("recovered")), "{found:?}");
+    assert_eq!((bench.state("expired"), bench.state("deleted")), ("expired", "none"));
+    assert_eq!(bench.state("paused"), "paused");
+    assert!(bench.registry.revision(None) > revision);
+    bench.pass(secs(30));
+    drop(bench);
+    let bench = Bench::at(file(), clock.clone());
+    bench.pass(secs(14));
+    assert_eq!(bench.state("kept"), "registered");
+    bench.pass(secs(2));
+    assert_eq!(bench.state("kept"), "expired", "two starts in a row grant it no more than one");
+    bench.renew("kept").expect("it is known");
+    drop(bench);
+    let bench = Bench::at(file(), clock);
+    bench.pass(secs(44));
+    assert_eq!(bench.state("kept"), "registered", "it was renewed since");
+}
+
+#[test]
+fn of_a_damaged_file_what_can_be_read_is_kept() {
+    let damages: [(&str, fn(&Path)); 3] = [
+        ("cut", |path| {
+            let file = std::fs::OpenOptions::new().write(true).open(path).expect("the file");
+            let length = file.metadata().expect("its length").len();
+            file.set_len(length * 3 / 4).expect("it is cut");
+        }),
+        ("overwritten at the front", |path| {
+            let mut bytes = std::fs::read(path).expect("the file");
+            bytes[..512].fill(0x55);
+            std::fs::write(path, bytes).expect("it is written");
+        }),
+        ("a flipped bit in an entry", |path| {
+            let mut bytes = std::fs::read(path).expect("the file");
+            let at = memchr::memmem::rfind(&bytes, b"vm-17.test").expect("an entry");
+            bytes[at] ^= 1;
+            std::fs::write(path, bytes).expect("it is written");
+        }),
+    ];
+    for (name, damage) in damages {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("registry.redb");
+        let bench = Bench::at(Place::File(path.clone()), FakeClock::new());
+        (0..50).for_each(|n| drop(bench.vm(&format!("vm-{n}"), "")));
+        kept(bench.registry.remove("vm-3").expect("it is known"));
+        drop(bench);
+        damage(&path);
+        let bench = Bench::at(Place::File(path.clone()), FakeClock::new());
+        let count = bench.registry.all(None).len();
+        assert!((40..=49).contains(&count), "{name}: {count} of 49 entries");
+        assert_eq!(bench.state("vm-3"), "none", "{name}: what was deleted stays so");
+        bench.vm("new", "");
+        drop(bench);
+        let bench = Bench::at(Place::File(path.clone()), FakeClock::new());
+        assert_eq!(bench.registry.all(None).len(), count + 1, "{name}: and goes on");
+        let aside = std::fs::read_dir(folder.path()).expect("the folder").count();
+        assert!(aside >= 1, "{name}");
+    }
+}
+
+#[test]
+fn what_is_no_file_of_a_registry_is_put_aside() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("registry.redb");
+    std::fs::write(&path, "vms: []\n".repeat(1000)).expect("a file");
+    let bench = Bench::at(Place::File(path), FakeClock::new());
+    assert_eq!(bench.registry.all(None).len(), 0);
+    assert_eq!(std::fs::read_dir(folder.path()).expect("the folder").count(), 2, "nothing is thrown away");
+}
+
+#[test]
+fn one_file_has_one_registry() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = Place::File(folder.path().join("registry.redb"));
+    let _first = Bench::at(place.clone(), FakeClock::new());
+    let terms = Terms { ttl: TTL, retention: TTL, strict_conflict: false };
+    let second = Registry::new(place, terms);
+    assert!(second.open().is_err_and(|error| error.0.contains("another process")));
+}
+
+#[test]
+fn there_is_room_for_so_many_and_what_has_expired_makes_some() {
+    let bench = Bench::new();
+    for n in 0..ENTRIES {
+        bench.vm(&format!("vm-{n}"), if n == 7 { r#","ttl":5"# } else { r#","ttl":3600"# });
+    }
+    assert_eq!(bench.register(&vm("more", "")).err(), Some(Refusal::Full));
+    bench.pass(secs(6));
+    assert_eq!(bench.state("vm-7"), "expired");
+    assert_eq!(bench.vm("more", "").state(), "registered");
+    assert_eq!(bench.state("vm-7"), "none");
+}
+
+#[test]
+fn who_watches_hears_of_each_change_and_of_no_renewal() {
+    let bench = Bench::new();
+    let mut watcher = bench.registry.watch(None);
+    bench.vm("a", "");
+    bench.renew("a").expect("it is known");
+    bench.pass(TTL + secs(1));
+    bench.registry.remove("a").expect("it is listed");
+    let heard = bench.registry.changes(&mut watcher, 100).expect("all of it");
+    let texts: Vec<String> =
+        heard.iter().map(|(_, change)| String::from_utf8_lossy(change).into_owned()).collect();
+    assert_eq!(texts.len(), 3, "{texts:#?}");
+    assert!(texts[0].contains("\"state\":\"registered\"") && texts[0].starts_with("{\"kind\":\"put\""));
+    assert!(texts[1].contains("\"state\":\"expired\"") && texts[1].contains("\"why\""));
+    assert!(texts[2].contains("\"kind\":\"gone\"") && texts[2].contains("\"id\":\"a\""));
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_in_words() {
+    let long = format!("{{\"id\":\"{}\"}}", "a".repeat(ENTRY));
+    for (body, expected) in [
+        ("", "not a JSON object"),
+        ("[]", "not a JSON object"),
+        ("{}", "id is required"),
+        (r#"{"id":" "}"#, "id is required"),
+        (r#"{"id":"a/b"}"#, "id may have"),
+        (r#"{"id":"a"}"#, "name is required"),
+        (r#"{"id":"a","name":"n"}"#, "invalid role: undefined"),
+        (r#"{"id":"a","name":"n","role":"boss"}"#, "invalid role: boss"),
+        (r#"{"id":"a","name":"n","role":"worker"}"#, "address is required"),
+        (r#"{"id":"a","name":"n","role":"worker","address":"http://x"}"#, "address must be"),
+        (&vm("a", r#","status":"asleep""#), "invalid status: asleep"),
+        (&vm("a", r#","services":{}"#), "services must be a list"),
+        (&vm("a", r#","services":[{"name":"api","port":0}]"#), "services[0]"),
+        (&vm("a", r#","services":[{"name":"api","port":99999}]"#), "services[0]"),
+        (&vm("a", r#","metadata":[]"#), "metadata must be an object"),
+        (&vm("a", r#","ttl":"soon""#), "ttl must be"),
+        (&vm("a", r#","ttl":-1"#), "ttl must be"),
+        (&vm("a", r#","generation":-1"#), "generation must be"),
+        (&vm("a", r#","registeredBy":7"#), "registeredBy is required"),
+        (&long, "8192 bytes"),
+    ] {
+        let refused = Registration::read(body.as_bytes()).expect_err(body).to_string();
+        assert!(refused.contains(expected), "{body}: {refused}");
+    }
+    let services = format!(",\"services\":[{}]", vec![r#"{"name":"s","port":1}"#; 65].join(","));
+    assert!(Registration::read(vm("a", &services).as_bytes()).is_err());
+}

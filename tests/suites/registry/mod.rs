@@ -1,0 +1,204 @@
+//! The registry: what clients of today get, leases, what outlasts a process, and changes as they come.
+
+mod crash; // kill -9 at random points
+mod openapi; // the document, against what is served
+mod session; // a recorded session of today's clients
+mod watch; // changes as they come
+
+use gateway_tests::{Answer, Client, TestGateway, eventually, within};
+use http::Method;
+use serde_json::{Value, json};
+
+/// A gateway with a registry in memory, with further keys of `[registry]`, and tables behind them.
+fn gateway(more: &str) -> TestGateway {
+    TestGateway::start(&text(&format!("store = \"memory\"\n{more}")))
+}
+
+fn text(registry: &str) -> String {
+    format!(
+        "[[listener]]\naddress = \"[::]:0\"\n[[route]]\nname = \"registry\"\nto = \"registry\"\n\
+         [registry]\n{registry}\n"
+    )
+}
+
+fn vm(id: &str) -> Value {
+    json!({ "id": id, "name": "n", "role": "worker", "address": format!("{id}.vm.test"),
+        "services": [{ "name": "api", "port": 3000 }] })
+}
+
+async fn call(client: &Client, method: &str, path: &str, body: &Value) -> (u16, Value) {
+    let answer = ask(client, method, path, body).await;
+    let value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    (answer.status.as_u16(), value)
+}
+
+async fn ask(client: &Client, method: &str, path: &str, body: &Value) -> Answer {
+    let method: Method = method.parse().expect("a method");
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    client.send(method, path, body.into()).await
+}
+
+async fn register(client: &Client, vm: &Value) {
+    let (status, answer) = call(client, "POST", "/registry/vms", vm).await;
+    assert_eq!(status, 201, "{answer}");
+}
+
+fn ids(found: &Value) -> Vec<&str> {
+    found["vms"].as_array().expect("VMs").iter().filter_map(|vm| vm["id"].as_str()).collect()
+}
+
+#[tokio::test]
+async fn the_registry_may_ask_for_a_token_itself() {
+    let secret = "token = \"fleet\"\n[secret.fleet]\nfile = \"token\"";
+    let toml = text(&format!("store = \"memory\"\n{secret}"));
+    let gateway = TestGateway::with_files(&toml, &[("token", "s3cret\n")]);
+    let client = gateway.client();
+    assert_eq!(client.get("/health").await.status, 200);
+    for token in ["", "Bearer", "Bearer s3cre", "Bearer s3cret2", "Basic s3cret"] {
+        let answer = client.clone().with("authorization", token).get("/registry/vms").await;
+        assert_eq!((answer.status.as_u16(), answer.header("www-authenticate")), (401, "Bearer"), "{token}");
+        assert_eq!(answer.text(), "{\"error\":\"Unauthorized\"}");
+    }
+    let answer = client.clone().with("authorization", "bearer s3cret").get("/registry/vms").await;
+    assert_eq!(answer.status, 200);
+    // Without a value it is nobody's.
+    let gateway = TestGateway::start(&toml);
+    assert_eq!(gateway.client().with("authorization", "Bearer ").get("/registry/vms").await.status, 401);
+}
+
+#[tokio::test]
+async fn plugins_of_the_route_are_asked_first() {
+    let table = gateway_tests::plugin_table(
+        "auth",
+        &gateway_tests::plugin("auth_token"),
+        "grants = { secrets = [\"fleet\"] }\nconfig = { secret = \"fleet\", exempt = [\"/health\"] }\n",
+    );
+    let toml = text("store = \"memory\"").replace("to = ", "plugins = [\"auth\"]\nto = ");
+    let toml = format!("{toml}{table}\n[secret.fleet]\nfile = \"token\"\n");
+    let gateway = TestGateway::with_files(&toml, &[("token", "s3cret")]);
+    let client = gateway.client();
+    assert_eq!(client.post("/registry/vms", vm("a").to_string()).await.status, 401);
+    assert_eq!(client.get("/health").await.status, 200);
+    register(&client.with("authorization", "Bearer s3cret"), &vm("a")).await;
+}
+
+#[tokio::test]
+async fn a_reload_loses_no_entry() {
+    let gateway = TestGateway::start(&text("store = \"file:registry.redb\""));
+    let client = gateway.client();
+    register(&client, &vm("a")).await;
+    gateway.write(&text("store = \"file:registry.redb\"\nttl = \"10s\"\nstrict_conflict = true"));
+    gateway.reload().await.expect("a reload");
+    assert_eq!(ids(&call(&client, "GET", "/registry/discover/worker", &Value::Null).await.1), ["a"]);
+    let (status, _) = call(&client, "POST", "/registry/vms", &vm("a")).await;
+    assert_eq!(status, 409, "and what may change, has");
+    register(&client, &vm("b")).await;
+    let (_, b) = call(&client, "GET", "/registry/vms/b", &Value::Null).await;
+    assert_eq!(b["ttl"], 10);
+    // One that cannot be opened is no reason to give up the one that is.
+    gateway.write(&text("store = \"file:gateway.toml/registry.redb\""));
+    let refused = gateway.reload().await.expect_err("there is no such folder");
+    assert!(refused.text.contains("registry cannot be opened"), "{refused}");
+    assert_eq!(call(&client, "GET", "/registry/vms", &Value::Null).await.1["count"], 2);
+}
+
+#[tokio::test]
+async fn an_expired_entry_leaves_and_metrics_say_so() {
+    let gateway = gateway("");
+    let client = gateway.client();
+    let mut brief = vm("brief");
+    brief["ttl"] = 5.into();
+    register(&client, &vm("steady")).await;
+    register(&client, &brief).await;
+    let discover = async || call(&client, "GET", "/registry/discover/worker", &Value::Null).await.1;
+    assert_eq!(ids(&discover().await), ["steady", "brief"]);
+    let before = std::time::Instant::now();
+    eventually("its end", async || (ids(&discover().await) == ["steady"]).then_some(())).await;
+    assert!(before.elapsed() < std::time::Duration::from_secs(6), "{:?}", before.elapsed());
+    let (_, listed) = call(&client, "GET", "/registry/vms/brief", &Value::Null).await;
+    assert_eq!(listed["state"], "expired", "{listed}");
+    let counted = async || {
+        let expired = gateway.metric("vers_registry_entries", &["state=\"expired\""]).await;
+        let ended = gateway.metric("vers_registry_expired_total", &[]).await;
+        (expired == 1.0 && ended == 1.0).then_some(())
+    };
+    eventually("the metrics", counted).await;
+}
+
+#[tokio::test]
+async fn bodies_come_in_any_framing_and_are_bounded() {
+    let gateway = gateway("");
+    let body = vm("a").to_string();
+    let (front, back) = body.split_at(20);
+    let request = format!(
+        "POST /registry/vms HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{front}\r\n{:x}\r\n{back}\r\n0\r\n\r\n\
+         GET /registry/vms/a HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+        front.len(),
+        back.len()
+    );
+    let mut raw = gateway_tests::Raw::connect(gateway.addr()).await;
+    raw.send(&request).await;
+    let answers = raw.to_end().await;
+    assert!(answers.starts_with("HTTP/1.1 201") && answers.contains("HTTP/1.1 200"), "{answers}");
+    let large = format!("{{\"id\":\"{}\"}}", "a".repeat(9000));
+    let answer = gateway.client().post("/registry/vms", large.clone()).await;
+    assert_eq!((answer.status.as_u16(), answer.header("content-type")), (413, "application/json"));
+    let mut raw = gateway_tests::Raw::connect(gateway.addr()).await;
+    raw.send(&format!(
+        "POST /registry/vms HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{large}\r\n",
+        large.len()
+    ))
+    .await;
+    let answer = raw.to_end().await;
+    assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("connection: close"), "{answer}");
+    let mut raw = gateway_tests::Raw::connect(gateway.addr()).await;
+    raw.send(&format!(
+        "POST /registry/vms HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    ))
+    .await;
+    raw.until("HTTP/1.1 100 Continue\r\n\r\n").await;
+    raw.send(&body).await;
+    assert!(raw.to_end().await.contains("HTTP/1.1 201"));
+}
+
+#[tokio::test]
+async fn over_http2_it_is_the_same() {
+    let gateway = gateway("");
+    let mut client = gateway_tests::Http2::connect(gateway.addr()).await;
+    let answer = client.send(client.ask(Method::POST, "/registry/vms"), vm("a").to_string()).await;
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    let answer = client.send(client.get("/registry/discover/worker"), "").await;
+    let found: Value = serde_json::from_str(answer.text()).expect("JSON");
+    assert_eq!(ids(&found), ["a"]);
+}
+
+#[tokio::test]
+async fn vms_are_found_by_their_entries() {
+    let backend = gateway_tests::Backend::named_v6("the VM").await;
+    let port = backend.addr().port();
+    let toml = format!(
+        "[[listener]]\naddress = \"[::]:0\"\n[[route]]\npath = \"/registry/*\"\nto = \"registry\"\n\
+         [[route]]\nname = \"vms\"\nhost = \"{{vm}}.vm.test\"\nto = \"vm:{{vm}}:{port}\"\n\
+         [registry]\nstore = \"memory\"\n[vms]\nresolve = \"registry\"\nnegative_ttl = \"1s\"\n"
+    );
+    let gateway = TestGateway::start(&toml);
+    let client = gateway.client();
+    let visit = async |vm: &str| {
+        let answer = client.clone().with("host", &format!("{vm}.vm.test")).get("/x").await;
+        (answer.status.as_u16(), answer.header("x-gateway-error").to_owned(), answer.text())
+    };
+    assert_eq!(visit("a1").await.1, "vm-unknown");
+    let mut entry = vm("a1");
+    entry["address"] = "::1".into();
+    register(&client, &entry).await;
+    eventually("the VM", async || (visit("a1").await.2 == "the VM").then_some(())).await;
+    let (_, shown) = call(&client, "GET", "/registry/vms/a1", &Value::Null).await;
+    assert_eq!(shown["services"][0]["url"], "https://[::1]:3000");
+    register(&client, &vm("b2")).await;
+    assert_eq!(visit("b2").await.1, "vm-lookup-failed", "a name leads to the edge, and that is here");
+    let (status, _) = call(&client, "DELETE", "/registry/vms/a1", &Value::Null).await;
+    assert_eq!(status, 200);
+    eventually("its end", async || (visit("a1").await.1 == "vm-unknown").then_some(())).await;
+    within("a stop", gateway.stop(std::time::Duration::from_secs(1))).await;
+}

@@ -1,0 +1,101 @@
+//! Changes as they come: who waits for an answer, and who reads a stream.
+
+use super::{call, gateway, register, vm};
+use gateway_tests::{Http2, Raw, TestGateway, within};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+async fn revision(gateway: &TestGateway) -> u64 {
+    let (_, listed) = call(&gateway.client(), "GET", "/registry/vms", &Value::Null).await;
+    listed["revision"].as_u64().expect("a revision")
+}
+
+#[tokio::test]
+async fn who_waits_gets_changes_when_they_come_and_misses_none() {
+    let gateway = gateway("");
+    let client = gateway.client();
+    let since = revision(&gateway).await;
+    let path = format!("/registry/watch?since={since}");
+    let waiting = tokio::spawn({
+        let (client, path) = (client.clone(), path.clone());
+        async move { call(&client, "GET", &path, &Value::Null).await }
+    });
+    gateway_tests::eventually("a watcher", async || {
+        (gateway.metric("vers_registry_watchers", &[]).await == 1.0).then_some(())
+    })
+    .await;
+    register(&client, &vm("a")).await;
+    let (status, answer) = within("the change", waiting).await.expect("no panic");
+    assert_eq!((status, &answer["changes"][0]["vm"]["id"]), (200, &json!("a")), "{answer}");
+    let seen = answer["revision"].as_u64().expect("a revision");
+    call(&client, "POST", "/registry/vms/a/heartbeat", &Value::Null).await;
+    register(&client, &vm("b")).await;
+    call(&client, "DELETE", "/registry/vms/a", &Value::Null).await;
+    let (_, answer) = call(&client, "GET", &format!("/registry/watch?since={seen}"), &Value::Null).await;
+    let kinds: Vec<&str> =
+        answer["changes"].as_array().expect("changes").iter().filter_map(|it| it["kind"].as_str()).collect();
+    assert_eq!(kinds, ["put", "gone"], "{answer}");
+    let last = answer["revision"].as_u64().expect("a revision");
+    let nothing = format!("/registry/watch?since={last}&wait=0");
+    let (status, answer) = call(&client, "GET", &nothing, &Value::Null).await;
+    assert_eq!((status, answer), (200, json!({ "revision": last, "changes": [] })));
+    for of_another_life in [1, last + 1000] {
+        let path = format!("/registry/watch?since={of_another_life}");
+        let (status, answer) = call(&client, "GET", &path, &Value::Null).await;
+        assert_eq!((status, &answer["revision"]), (410, &last.into()), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_has_each_change_and_can_be_resumed() {
+    let gateway = gateway("");
+    let client = gateway.client();
+    let mut stream = Raw::connect(gateway.addr()).await;
+    let ask = "GET /registry/watch HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\n";
+    stream.send(format!("{ask}\r\n")).await;
+    let begun = stream.until(": changes of the registry\n\n").await;
+    assert!(begun.starts_with("HTTP/1.1 200") && begun.contains("content-type: text/event-stream"), "{begun}");
+    for id in ["a", "b", "c"] {
+        register(&client, &vm(id)).await;
+        let event = stream.until("\n\n").await;
+        assert!(event.contains("event: change\ndata: {\"kind\":\"put\""), "{event}");
+        assert!(event.contains(&format!("\"id\":\"{id}\"")), "{event}");
+    }
+    drop(stream);
+    let (_, a) = call(&client, "GET", "/registry/vms/a", &Value::Null).await;
+    let mut stream = Raw::connect(gateway.addr()).await;
+    stream.send(format!("{ask}last-event-id: {}\r\n\r\n", a["revision"])).await;
+    let resumed = stream.until("\"id\":\"c\"").await;
+    assert!(resumed.contains("\"id\":\"b\"") && !resumed.contains("\"id\":\"a\""), "{resumed}");
+    let mut stream = Raw::connect(gateway.addr()).await;
+    stream.send(format!("{ask}last-event-id: 1\r\n\r\n")).await;
+    stream.until("event: reset\ndata: {\"revision\":").await;
+}
+
+#[tokio::test]
+async fn a_stream_ends_well_with_its_gateway() {
+    let gateway = gateway("");
+    let mut stream = Raw::connect(gateway.addr()).await;
+    stream.send("GET /registry/watch HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\n\r\n").await;
+    stream.until(": changes of the registry\n\n").await;
+    gateway.stop(Duration::from_secs(30)).await;
+    let end = stream.to_end().await;
+    assert!(end.ends_with("0\r\n\r\n"), "{end}");
+}
+
+#[tokio::test]
+async fn a_stream_over_http2_is_the_same() {
+    let gateway = gateway("");
+    let mut client = Http2::connect(gateway.addr()).await;
+    let mut request = client.get("/registry/watch");
+    request.headers_mut().insert("accept", "text/event-stream".parse().expect("a value"));
+    let (answer, _) = client.open(request, true).await;
+    let mut body = within("its head", answer).await.expect("an answer").into_body();
+    register(&gateway.client(), &vm("a")).await;
+    let mut text = String::new();
+    while !text.contains("\"id\":\"a\"") {
+        let bytes = within("the change", body.data()).await.expect("more").expect("bytes");
+        text.push_str(&String::from_utf8_lossy(&bytes));
+    }
+    assert!(text.contains("event: change"), "{text}");
+}
