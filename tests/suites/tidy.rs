@@ -215,6 +215,7 @@ fn each_great_dependency_has_one_home() {
     // The module of that name in `proxy` has one door.
     only_in(&["http2/"], "h2", |line| line.contains("h2::") && !line.contains("h2::serve("));
     only_in(&["acme/"], "instant-acme", |line| names(line, "instant_acme"));
+    only_in(&["registry/"], "redb", |line| names(line, "redb"));
     only_in(&["config/"], "toml", |line| line.contains("toml::"));
 }
 

@@ -3,6 +3,7 @@
 mod check;
 mod connect;
 mod logging;
+mod registry;
 mod run;
 mod schema;
 mod ssh;
@@ -33,6 +34,8 @@ enum Command {
     SshConfig(ssh::SshConfig),
     /// Connect standard input and output to a server inside verified TLS; a ProxyCommand of ssh
     Connect(connect::Connect),
+    /// Ask a registry who is there, register with it, or watch it
+    Registry(registry::Registry),
 }
 
 /// What a command ended with.
@@ -74,6 +77,7 @@ pub fn main() -> ExitCode {
         Command::Ssh(ssh) => ssh.run(),
         Command::SshConfig(config) => config.print(),
         Command::Connect(connect) => connect.run(),
+        Command::Registry(registry) => registry.run(),
     };
     exit.into()
 }

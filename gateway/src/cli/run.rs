@@ -76,7 +76,9 @@ impl Run {
             }
             Err(error @ StartError::Config(_)) => cannot_start(&error, Exit::BadConfig),
             Err(error @ StartError::Bind { .. }) => cannot_start(&error, Exit::Unavailable),
-            Err(error @ (StartError::Registry(_) | StartError::Host(_) | StartError::Thread(_))) => cannot_start(&error, Exit::Machine),
+            Err(error @ (StartError::Registry(_) | StartError::Host(_) | StartError::Thread(_))) => {
+                cannot_start(&error, Exit::Machine)
+            }
         }
     }
 

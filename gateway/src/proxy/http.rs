@@ -427,7 +427,14 @@ impl<'a> Session<'a> {
             if self.body != BodyLength::None && head.fields.has(Known::Expect) {
                 self.pass_on(client, ResponseHead::new(StatusCode::CONTINUE, Fields::new())).await?;
             }
-            registry::collect(client, wire_length(self.body, client.io.frames()), limit, self.idle(), self.buffers()).await?
+            registry::collect(
+                client,
+                wire_length(self.body, client.io.frames()),
+                limit,
+                self.idle(),
+                self.buffers(),
+            )
+            .await?
         };
         let Some(body) = body else { return Ok(registry::too_large()) };
         self.body = BodyLength::None;

@@ -17,12 +17,7 @@ use crate::{
     },
     snapshot::RegistryPlan,
 };
-use std::{
-    future::poll_fn,
-    sync::Arc,
-    task::Poll,
-    time::Duration,
-};
+use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
 use tokio::time::{Instant, timeout};
 
 pub(super) use api::BODY;

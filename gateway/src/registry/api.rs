@@ -10,10 +10,7 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::{
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 use subtle::ConstantTimeEq as _;
 
 /// Bytes that a request's body may have.
@@ -173,24 +170,35 @@ fn dispatch(registry: &Registry, request: &Request<'_>, door: Door<'_>) -> Resul
         }
         ("POST", ["registry", "vms", id, "heartbeat"]) => {
             let (record, kept) = registry.renew(id, Renewal::read(request.body)?)?;
-            Ok(Reply::Answer(renewed(registry, &record), kept))
+            Ok(Reply::Answer(renewed(&record), kept))
         }
         ("GET", ["registry", "discover", role]) => discover(registry, request, role, query),
         ("GET", ["registry", "resolve", name]) => resolve(registry, name),
         ("GET", ["registry", "stale"]) => {
-            let found = registry.all(None).into_iter().filter(|record| record.is_expired()).collect();
-            done(many(registry, found, registry.revision(None)))
+            let found =
+                registry.all(None).into_iter().filter(|record| record.is_expired()).collect::<Vec<_>>();
+            done(many(registry, &found, registry.revision(None)))
         }
         ("DELETE", ["registry", "stale"]) => purge(registry),
         ("GET", ["registry", "watch"]) => watch(registry, request, query),
-        (_, ["registry", "vms"]) => Err(not_allowed("GET, POST")),
-        (_, ["registry", "vms", _]) => Err(not_allowed("GET, PATCH, DELETE")),
-        (_, ["registry", "vms", _, "heartbeat"]) => Err(not_allowed("POST")),
-        (_, ["registry", "stale"]) => Err(not_allowed("GET, DELETE")),
-        (_, ["registry", "openapi.json" | "watch"] | ["registry", "discover" | "resolve", _]) => {
-            Err(not_allowed("GET"))
+        (_, parts) => Err(no_such_call(parts)),
+    }
+}
+
+/// What is said where there is no such call: which methods there are, where it is only that.
+fn no_such_call(parts: &[&str]) -> Answer {
+    match parts {
+        ["registry", "vms"] => not_allowed("GET, POST"),
+        ["registry", "vms", _] => not_allowed("GET, PATCH, DELETE"),
+        ["registry", "vms", _, "heartbeat"] => not_allowed("POST"),
+        ["registry", "stale"] => not_allowed("GET, DELETE"),
+        ["registry", "openapi.json" | "watch"] | ["registry", "discover" | "resolve", _] => {
+            not_allowed("GET")
         }
-        _ => Err(Answer::error(StatusCode::NOT_FOUND, "not found: the registry's calls are in /registry/openapi.json")),
+        _ => Answer::error(
+            StatusCode::NOT_FOUND,
+            "not found: the registry's calls are in /registry/openapi.json",
+        ),
     }
 }
 
@@ -224,7 +232,7 @@ fn shown(registry: &Registry, status: StatusCode, record: &Record) -> Answer {
     Answer::json(status, &Shown::of(record, registry.now()))
 }
 
-fn renewed(registry: &Registry, record: &Record) -> Answer {
+fn renewed(record: &Record) -> Answer {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Renewed<'a> {
@@ -236,7 +244,6 @@ fn renewed(registry: &Registry, record: &Record) -> Answer {
         state: &'static str,
         revision: u64,
     }
-    let _ = registry;
     let ttl = record.ttl.as_secs();
     Answer::json(
         StatusCode::OK,
@@ -272,15 +279,18 @@ fn list(registry: &Registry, request: &Request<'_>, query: Query<'_>) -> Result<
                 record.status.name() == &**status && !is_left_out
             });
         }
-        found.sort_by(|a, b| {
-            b.registered_at.cmp(&a.registered_at).then_with(|| a.what.id.cmp(&b.what.id))
-        });
+        found.sort_by(|a, b| b.registered_at.cmp(&a.registered_at).then_with(|| a.what.id.cmp(&b.what.id)));
         found
     })
 }
 
 /// `GET /registry/discover/ROLE`: those that may be connected to, the oldest first.
-fn discover(registry: &Registry, request: &Request<'_>, role: &str, query: Query<'_>) -> Result<Reply, Answer> {
+fn discover(
+    registry: &Registry,
+    request: &Request<'_>,
+    role: &str,
+    query: Query<'_>,
+) -> Result<Reply, Answer> {
     let of_role = Role::of(role);
     let service = query.get("service");
     let (is_healthy, is_all) = (query.is_set("healthy"), query.is_set("all"));
@@ -289,9 +299,12 @@ fn discover(registry: &Registry, request: &Request<'_>, role: &str, query: Query
     let is_random = match pick.as_deref() {
         None | Some("first") => false,
         Some("random") => true,
-        Some(other) => return Err(Refusal::Invalid(format!("pick must be first or random, not {other}")).into()),
+        Some(other) => {
+            return Err(Refusal::Invalid(format!("pick must be first or random, not {other}")).into());
+        }
     };
-    let limit = limit.or(pick.is_some().then_some(1)).map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let limit =
+        limit.or(pick.is_some().then_some(1)).map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
     let find = || {
         // A role that there is not has no VMs.
         let mut found = if of_role.is_none() { Vec::new() } else { registry.all(of_role) };
@@ -313,7 +326,7 @@ fn discover(registry: &Registry, request: &Request<'_>, role: &str, query: Query
         found
     };
     if is_random {
-        return done(many(registry, find(), registry.revision(of_role)));
+        return done(many(registry, &find(), registry.revision(of_role)));
     }
     let key = format!("discover {of_role:?} {service:?} {is_healthy} {is_all} {limit:?}");
     prepared(registry, request, key, of_role, find)
@@ -347,19 +360,19 @@ fn prepared(
     if let Some(found) = registry.prepared(&key, revision, now.mono) {
         return done(Answer { status: StatusCode::OK, body: found.body, etag, allow: None });
     }
-    let answer = Answer { etag, ..many(registry, find(), revision) };
+    let answer = Answer { etag, ..many(registry, &find(), revision) };
     registry.prepare(key, Prepared { revision, made: now.mono, body: answer.body.clone() });
     done(answer)
 }
 
 /// RFC 9110 §13.1.2.
 fn is_known(list: &[u8], etag: &str) -> bool {
-    list.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).any(|known| {
-        known == b"*" || known.strip_prefix(b"W/").unwrap_or(known) == etag.as_bytes()
-    })
+    list.split(|byte| *byte == b',')
+        .map(<[u8]>::trim_ascii)
+        .any(|known| known == b"*" || known.strip_prefix(b"W/").unwrap_or(known) == etag.as_bytes())
 }
 
-fn many(registry: &Registry, found: Vec<Arc<Record>>, revision: u64) -> Answer {
+fn many(registry: &Registry, found: &[Arc<Record>], revision: u64) -> Answer {
     #[derive(Serialize)]
     struct Many<'a> {
         vms: Vec<Shown<'a>>,
@@ -413,7 +426,8 @@ fn watch(registry: &Registry, request: &Request<'_>, query: Query<'_>) -> Result
         Ok(seconds) => Ok(Duration::from_secs(seconds)),
         Err(_) => humantime::parse_duration(&text),
     });
-    let wait = wait.transpose().map_err(|_| Refusal::Invalid("wait must be seconds, or \"25s\"".to_owned()))?;
+    let wait =
+        wait.transpose().map_err(|_| Refusal::Invalid("wait must be seconds, or \"25s\"".to_owned()))?;
     let mut watcher = registry.watch(resumed.or(since));
     let accept = request.accept.unwrap_or_default();
     if memchr::memmem::find(&accept.to_ascii_lowercase(), b"text/event-stream").is_some() {
@@ -441,7 +455,8 @@ pub fn changes(registry: &Registry, watcher: &mut Watcher) -> Option<Answer> {
             Some(Answer { status: StatusCode::OK, body: body.into(), etag: None, allow: None })
         }
         Err(behind) => {
-            let error = "changes since then are not known any more: read /registry/vms, and go on from its revision";
+            let error =
+                "changes since then are not known any more: read /registry/vms, and go on from its revision";
             let value = json!({ "error": error, "revision": behind.revision });
             Some(Answer::json(StatusCode::GONE, &value))
         }
@@ -480,4 +495,3 @@ pub fn greeting(watcher: &Watcher) -> Vec<u8> {
 
 /// What keeps a silent stream open.
 pub const KEEP_ALIVE: &[u8] = b": still here\n\n";
-

@@ -89,6 +89,7 @@ pub struct Kept {
     registered_at: SystemTime,
     last_seen: SystemTime,
     ttl: Duration,
+    granted: Duration,
     asked_ttl: bool,
     /// When its lease ran out, where it has.
     expired_at: Option<SystemTime>,
@@ -107,6 +108,7 @@ impl Kept {
             registered_at: record.registered_at,
             last_seen: record.last_seen,
             ttl: record.ttl,
+            granted: record.granted,
             asked_ttl: record.asked_ttl,
             expired_at: match record.lease {
                 Lease::Expired { at, .. } => Some(at),
@@ -197,7 +199,7 @@ impl Book {
         self.deleted.remove(&id);
         if let Some(before) = &before
             && before.what.is_like(&what)
-            && (before.status, before.ttl) == (asked.status, ttl)
+            && (before.status, before.granted) == (asked.status, ttl)
         {
             // Who says the same again renews.
             return self.renew(&id, Renewal { ttl: asked.ttl, status: Some(asked.status) }, now);
@@ -209,11 +211,12 @@ impl Book {
             last_seen: now.wall,
             heard: now.mono,
             ttl,
+            granted: ttl,
             asked_ttl: asked.ttl.is_some(),
             lease: running(asked.status, ttl, now),
             revision: 0,
         };
-        Ok(self.replace(before, record))
+        Ok(self.replace(before.as_ref(), record))
     }
 
     /// Changes an entry, which is a sign of life as well.
@@ -242,7 +245,7 @@ impl Book {
         record.status = status;
         (record.last_seen, record.heard) = (now.wall, now.mono);
         record.lease = running(status, record.ttl, now);
-        Ok(self.replace(Some(before), record))
+        Ok(self.replace(Some(&before), record))
     }
 
     /// Renews a lease. Who renews is running, unless it says otherwise or is on its way out.
@@ -259,9 +262,11 @@ impl Book {
         };
         let pause = now.mono.saturating_sub(before.heard);
         if let Some(ttl) = renewal.ttl {
-            (record.ttl, record.asked_ttl) = (ttl, true);
-        } else if !before.asked_ttl && pause <= OLD_PAUSE {
-            record.ttl = record.ttl.max(pause * 3);
+            (record.ttl, record.granted, record.asked_ttl) = (ttl, ttl, true);
+        } else if !before.asked_ttl {
+            // Who renews just in time would be gone with the first renewal that is late.
+            let needs_more = pause * 5 > before.granted * 4 && pause <= OLD_PAUSE;
+            record.ttl = if needs_more { before.granted.max(pause * 3) } else { before.granted };
         }
         (record.last_seen, record.heard) = (now.wall, now.mono);
         record.lease = running(record.status, record.ttl, now);
@@ -279,7 +284,7 @@ impl Book {
             });
             return Ok(record);
         }
-        Ok(self.replace(Some(before), record))
+        Ok(self.replace(Some(&before), record))
     }
 
     /// Removes an entry. A late renewal does not bring it back.
@@ -318,12 +323,11 @@ impl Book {
             if is_wave && !before.is_held() {
                 record.lease = Lease::Runs { until: now.mono + window, grace: Some(Grace::Held) };
             } else {
-                record.lease =
-                    Lease::Expired { at: now.wall, gone: now.mono + self.terms.retention };
+                record.lease = Lease::Expired { at: now.wall, gone: now.mono + self.terms.retention };
                 self.lapses.push_back(now.mono);
                 self.expired += 1;
             }
-            self.replace(Some(before), record);
+            self.replace(Some(&before), record);
         }
     }
 
@@ -370,6 +374,7 @@ impl Book {
                 last_seen: kept.last_seen,
                 heard: now.mono,
                 ttl: kept.ttl,
+                granted: kept.granted,
                 asked_ttl: kept.asked_ttl,
                 lease,
                 revision: kept.revision,
@@ -417,12 +422,12 @@ impl Book {
     }
 
     /// A new state of an entry, which is news.
-    fn replace(&mut self, before: Option<Arc<Record>>, mut record: Record) -> Arc<Record> {
+    fn replace(&mut self, before: Option<&Arc<Record>>, mut record: Record) -> Arc<Record> {
         self.revision += 1;
         record.revision = self.revision;
-        let was = before.as_ref().map(|before| before.what.role).filter(|role| *role != record.what.role);
+        let was = before.map(|before| before.what.role).filter(|role| *role != record.what.role);
         let record = Arc::new(record);
-        self.put(before.as_ref(), Arc::clone(&record));
+        self.put(before, Arc::clone(&record));
         self.effects.push(Effect::Put { record: Arc::clone(&record), was, is_news: true, is_kept: true });
         record
     }

@@ -107,7 +107,10 @@ mod tests {
             let mut gaps = Gaps::default();
             assert_eq!(look(&mut gaps, 1000, 1000, 1000), None, "the first look");
             let found = look(&mut gaps, mono, boot, wall).unwrap_or_default();
-            assert!(found.contains(expected) && found.is_empty() == expected.is_empty(), "{found:?}, {expected:?}");
+            assert!(
+                found.contains(expected) && found.is_empty() == expected.is_empty(),
+                "{found:?}, {expected:?}"
+            );
             assert_eq!(look(&mut gaps, mono, boot, wall), None, "once for each");
         }
         let mut gaps = Gaps::default();

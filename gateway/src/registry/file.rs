@@ -5,7 +5,9 @@
 //! what can be read is kept.
 
 use super::{Kept, Loaded, Store, StoreError, Write};
-use redb::{Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageError, TableDefinition};
+use redb::{
+    Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageError, TableDefinition,
+};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::{
@@ -156,7 +158,7 @@ impl FileStore {
             Trouble::Other(error) => error,
         });
         let (mut store, _) = opened?;
-        let writes: Vec<Write> = entries.iter().cloned().map(Write::Put).collect();
+        let writes: Vec<Write> = entries.iter().cloned().map(Box::new).map(Write::Put).collect();
         store.commit(&writes)?;
         let damage = format!(
             "{} was damaged ({why}): {} entries could be read and are kept; the damaged file is {}",
@@ -175,7 +177,7 @@ impl FileStore {
             let mut last = meta.get(REVISION)?.map_or(0, |revision| revision.value());
             for write in writes {
                 let value = match write {
-                    Write::Put(kept) => Value::Entry(Box::new(kept.clone())),
+                    Write::Put(kept) => Value::Entry(kept.clone()),
                     Write::Remove(id, revision) => Value::Gone { id: Arc::clone(id), revision: *revision },
                 };
                 last = last.max(value.revision());

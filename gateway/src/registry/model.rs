@@ -209,9 +209,12 @@ impl Written {
         if body.len() > ENTRY {
             return Err(Refusal::TooLarge);
         }
-        let written: Self = serde_json::from_slice(body)
-            .map_err(|error| Refusal::invalid(format!("the body is not a JSON object of a VM: {error}")))?;
-        Ok(written)
+        // A list would be taken for the fields in their order.
+        if body.trim_ascii_start().first() != Some(&b'{') {
+            return Err(Refusal::invalid("the body is not a JSON object"));
+        }
+        serde_json::from_slice(body)
+            .map_err(|error| Refusal::invalid(format!("the body is not a JSON object of a VM: {error}")))
     }
 }
 
@@ -304,10 +307,7 @@ impl Renewal {
             return Ok(Self::default());
         }
         let written = Written::read(body)?;
-        Ok(Self {
-            ttl: ttl(written.ttl.as_ref())?,
-            status: written.status.as_ref().map(status).transpose()?,
-        })
+        Ok(Self { ttl: ttl(written.ttl.as_ref())?, status: written.status.as_ref().map(status).transpose()? })
     }
 }
 
@@ -425,6 +425,8 @@ pub struct Record {
     pub(super) heard: Duration,
     /// How long it may be silent.
     pub ttl: Duration,
+    /// What was granted when it registered; without a wish of its own, it may turn out that it needs more.
+    pub(super) granted: Duration,
     /// Whether it asked for that itself.
     pub(super) asked_ttl: bool,
     /// How its lease stands.
@@ -495,12 +497,12 @@ impl Record {
             (Lease::Expired { .. }, _) => {
                 Some(format!("not renewed within {} s, last seen at {seen}", self.ttl.as_secs()))
             }
-            (Lease::Runs { grace: Some(Grace::Held), .. }, _) => {
-                Some(format!("not renewed, last seen at {seen}; kept for now because too many lapsed at once"))
-            }
-            (Lease::Runs { grace: Some(Grace::Recovered(_)), .. }, _) => {
-                Some("recovered: known from before the registry was restarted, and not renewed since".to_owned())
-            }
+            (Lease::Runs { grace: Some(Grace::Held), .. }, _) => Some(format!(
+                "not renewed, last seen at {seen}; kept for now because too many lapsed at once"
+            )),
+            (Lease::Runs { grace: Some(Grace::Recovered(_)), .. }, _) => Some(
+                "recovered: known from before the registry was restarted, and not renewed since".to_owned(),
+            ),
             (_, Status::Running) => None,
             (_, status) => Some(format!("its owner says that it is {}", status.name())),
         }

@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 /// A part of a path or a query, with its `%XX` undone; `+` is a space in a query.
 pub(super) fn decoded(text: &str, is_query: bool) -> Cow<'_, str> {
-    if !text.contains('%') && !(is_query && text.contains('+')) {
+    let is_plain = |byte: u8| byte != b'%' && (byte != b'+' || !is_query);
+    if text.bytes().all(is_plain) {
         return Cow::Borrowed(text);
     }
     let mut bytes = Vec::with_capacity(text.len());

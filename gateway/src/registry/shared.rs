@@ -1,8 +1,8 @@
 //! The registry as all threads share it.
 
 use super::{
-    Behind, Book, Change, Clock, Effect, FileStore, Kept, Moment, Record, Refusal, Registration, Renewal, Role,
-    StoreError, SystemClock, Terms, Watcher, Write,
+    Behind, Book, Change, Clock, Effect, FileStore, Kept, Moment, Record, Refusal, Registration, Renewal,
+    Role, StoreError, SystemClock, Terms, Watcher, Write,
     changes::Changes,
     clock::Gaps,
     keeper,
@@ -280,12 +280,13 @@ impl Registry {
             match &effect {
                 Effect::Put { record, is_news, is_kept, .. } => {
                     if *is_news {
-                        let news = News::Put { revision: record.revision, vm: Shown::of(record, now) };
+                        let news =
+                            News::Put { revision: record.revision, vm: Box::new(Shown::of(record, now)) };
                         self.changes.push(record.revision, news.to_json());
                         latest = Some(record.revision);
                     }
                     if *is_kept && state.writer.is_some() {
-                        writes.push(Write::Put(Kept::of(record)));
+                        writes.push(Write::Put(Box::new(Kept::of(record))));
                     }
                 }
                 Effect::Gone { record, revision } => {

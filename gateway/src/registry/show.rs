@@ -39,7 +39,7 @@ pub(super) struct Shown<'a> {
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub(super) enum News<'a> {
     /// An entry as it is now.
-    Put { revision: u64, vm: Shown<'a> },
+    Put { revision: u64, vm: Box<Shown<'a>> },
     /// An entry that is no more.
     Gone { revision: u64, id: &'a str },
 }

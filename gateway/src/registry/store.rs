@@ -16,7 +16,7 @@ pub trait Store: fmt::Debug + Send {
 #[derive(Debug, Clone)]
 pub enum Write {
     /// An entry as it is now.
-    Put(Kept),
+    Put(Box<Kept>),
     /// An entry that is no more, and by which change.
     Remove(Arc<str>, u64),
 }

@@ -3,7 +3,8 @@
 
 use super::{
     Files, Fixed, HealthCheck, Listener, PortRules, Retries, Route, Snapshot, Sticky, Target, Timeouts,
-    VmName, modes, plugins::Plugins, registry, registry::RegistryPlan, terminators::Terminators, tls::Draft, vms,
+    VmName, modes, plugins::Plugins, registry, registry::RegistryPlan, terminators::Terminators, tls::Draft,
+    vms,
 };
 use crate::{
     config::{
@@ -73,7 +74,9 @@ pub async fn build(
         routes.push(Arc::new(build_route(route, index, used, target, &backends)));
     }
     let written = config.vms.as_ref();
-    let fleet = written.and_then(|vms| vms::build(vms, previous, registry.as_ref(), (inputs.base, &mut files), &mut problems));
+    let fleet = written.and_then(|vms| {
+        vms::build(vms, previous, registry.as_ref(), (inputs.base, &mut files), &mut problems)
+    });
     let mut tls = Draft::new(config, previous, inputs, &mut files, &mut problems);
     let listeners = build_listeners(config, &conditions, &mut tls.terminators, &mut files, &mut problems);
     let admin_token = config.admin.token.as_ref().map(|name| plugins.secret(name.get_ref()));

@@ -1,5 +1,6 @@
 //! The registry: what clients of today get, leases, what outlasts a process, and changes as they come.
 
+mod cli; // the command line
 mod crash; // kill -9 at random points
 mod openapi; // the document, against what is served
 mod session; // a recorded session of today's clients

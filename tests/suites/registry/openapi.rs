@@ -49,7 +49,8 @@ fn check(document: &Value, schema: &Value, value: &Value, place: &str, problems:
 async fn the_document_says_what_is_served() {
     let gateway = gateway("");
     let client = gateway.client();
-    let document: Value = serde_json::from_slice(&client.get("/registry/openapi.json").await.body).expect("JSON");
+    let document: Value =
+        serde_json::from_slice(&client.get("/registry/openapi.json").await.body).expect("JSON");
     let full = json!({ "id": "a", "name": "n", "role": "worker", "address": "a.test", "status": "running",
         "services": [{ "name": "api", "port": 80, "healthPath": "/" }], "metadata": { "x": 1 },
         "registeredBy": "test", "ttl": 60, "generation": 1 });
@@ -99,7 +100,8 @@ async fn the_document_says_what_is_served() {
     }
     for (template, methods) in document["paths"].as_object().expect("paths") {
         for method in methods.as_object().expect("methods").keys() {
-            let is_called = calls.iter().any(|(known, path, ..)| path == template && known.to_lowercase() == *method);
+            let is_called =
+                calls.iter().any(|(known, path, ..)| path == template && known.to_lowercase() == *method);
             if !is_called {
                 problems.push(format!("{method} {template} is described, and not tried"));
             }

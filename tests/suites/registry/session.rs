@@ -7,14 +7,17 @@ use serde_json::{Value, json};
 /// The answer has all of this; what it has beyond, old clients ignore.
 fn has(answer: &Value, expected: &Value) -> bool {
     match (answer, expected) {
-        (Value::Object(answer), Value::Object(expected)) => expected
-            .iter()
-            .all(|(key, expected)| answer.get(key).is_some_and(|value| has(value, expected))),
+        (Value::Object(answer), Value::Object(expected)) => {
+            expected.iter().all(|(key, expected)| answer.get(key).is_some_and(|value| has(value, expected)))
+        }
         (Value::Array(answer), Value::Array(expected)) => {
             answer.len() == expected.len() && answer.iter().zip(expected).all(|(a, b)| has(a, b))
         }
         (Value::String(time), Value::String(expected)) if expected == "<time>" => {
-            time.len() == 24 && time.ends_with('Z') && time.as_bytes()[10] == b'T' && time.as_bytes()[19] == b'.'
+            time.len() == 24
+                && time.ends_with('Z')
+                && time.as_bytes()[10] == b'T'
+                && time.as_bytes()[19] == b'.'
         }
         _ => answer == expected,
     }
@@ -62,16 +65,58 @@ async fn a_recorded_session_of_todays_clients() {
         ("GET", "/registry/discover/worker", nil.clone(), 200, one.clone()),
         ("GET", "/registry/discover/lieutenant", nil.clone(), 200, none.clone()),
         ("GET", "/registry/discover/no-such-role", nil.clone(), 200, none.clone()),
-        ("POST", "/registry/vms/vm-001/heartbeat", nil.clone(), 200, json!({ "id": "vm-001", "lastSeen": "<time>" })),
+        (
+            "POST",
+            "/registry/vms/vm-001/heartbeat",
+            nil.clone(),
+            200,
+            json!({ "id": "vm-001", "lastSeen": "<time>" }),
+        ),
         ("POST", "/registry/vms/vm-001/heartbeat", json!({}), 200, json!({ "id": "vm-001" })),
-        ("PATCH", "/registry/vms/vm-001", json!({ "status": "paused" }), 200, json!({ "status": "paused", "name": "agent-1" })),
+        (
+            "PATCH",
+            "/registry/vms/vm-001",
+            json!({ "status": "paused" }),
+            200,
+            json!({ "status": "paused", "name": "agent-1" }),
+        ),
         ("GET", "/registry/discover/worker", nil.clone(), 200, none.clone()),
-        ("PATCH", "/registry/vms/vm-001", json!({ "status": "running", "name": " agent-2 " }), 200, json!({ "name": "agent-2" })),
-        ("PATCH", "/registry/vms/vm-001", json!({ "status": "asleep" }), 400, json!({ "error": "invalid status: asleep" })),
-        ("PATCH", "/registry/vms/vm-001", json!({ "name": "" }), 400, json!({ "error": "name cannot be empty" })),
+        (
+            "PATCH",
+            "/registry/vms/vm-001",
+            json!({ "status": "running", "name": " agent-2 " }),
+            200,
+            json!({ "name": "agent-2" }),
+        ),
+        (
+            "PATCH",
+            "/registry/vms/vm-001",
+            json!({ "status": "asleep" }),
+            400,
+            json!({ "error": "invalid status: asleep" }),
+        ),
+        (
+            "PATCH",
+            "/registry/vms/vm-001",
+            json!({ "name": "" }),
+            400,
+            json!({ "error": "name cannot be empty" }),
+        ),
         ("PATCH", "/registry/vms/none", json!({ "status": "running" }), 404, unknown.clone()),
-        ("GET", "/registry/resolve/agent-2", nil.clone(), 200, json!({ "name": "agent-2", "vmId": "vm-001", "role": "worker", "address": "vm-001.vm.vers.sh" })),
-        ("GET", "/registry/resolve/nobody", nil.clone(), 404, json!({ "error": "No VM registered with name: nobody" })),
+        (
+            "GET",
+            "/registry/resolve/agent-2",
+            nil.clone(),
+            200,
+            json!({ "name": "agent-2", "vmId": "vm-001", "role": "worker", "address": "vm-001.vm.vers.sh" }),
+        ),
+        (
+            "GET",
+            "/registry/resolve/nobody",
+            nil.clone(),
+            404,
+            json!({ "error": "No VM registered with name: nobody" }),
+        ),
         ("GET", "/registry/stale", nil.clone(), 200, none.clone()),
         ("DELETE", "/registry/stale", nil.clone(), 200, json!({ "purged": 0 })),
         ("DELETE", "/registry/vms/vm-001", nil.clone(), 200, json!({ "deleted": true })),
@@ -80,7 +125,13 @@ async fn a_recorded_session_of_todays_clients() {
         ("POST", "/registry/vms/vm-001/heartbeat", nil.clone(), 404, unknown.clone()),
         ("POST", "/registry/vms", agent("vm-001"), 201, entry.clone()),
         ("POST", "/registry/vms", json!({ "name": "x" }), 400, json!({ "error": "id is required" })),
-        ("POST", "/registry/vms", json!({ "id": "x", "name": "x", "address": "x" }), 400, json!({ "error": "invalid role: undefined" })),
+        (
+            "POST",
+            "/registry/vms",
+            json!({ "id": "x", "name": "x", "address": "x" }),
+            400,
+            json!({ "error": "invalid role: undefined" }),
+        ),
     ];
     play(&gateway.client(), &session).await;
 }
@@ -92,7 +143,13 @@ async fn the_documented_line_registers() {
     let body = json!({ "id": "vm-7", "name": "my-service", "role": "worker", "address": "vm-7.vm.vers.sh",
         "services": [{ "name": "api", "port": 3000 }] });
     let session = [
-        ("POST", "/registry/vms", body, 201, json!({ "registeredBy": "self", "state": "registered", "ttl": 45 })),
+        (
+            "POST",
+            "/registry/vms",
+            body,
+            201,
+            json!({ "registeredBy": "self", "state": "registered", "ttl": 45 }),
+        ),
         (
             "GET",
             "/registry/discover/worker",
@@ -142,9 +199,21 @@ async fn a_heartbeat_makes_a_stopped_vm_discoverable_again() {
         ("GET", "/registry/discover/worker", nil.clone(), 200, count(0)),
         ("POST", "/registry/vms/vm-001/heartbeat", nil.clone(), 200, json!({})),
         ("GET", "/registry/discover/worker", nil.clone(), 200, count(1)),
-        ("POST", "/registry/vms/vm-001/heartbeat", json!({ "status": "draining" }), 200, json!({ "state": "draining" })),
+        (
+            "POST",
+            "/registry/vms/vm-001/heartbeat",
+            json!({ "status": "draining" }),
+            200,
+            json!({ "state": "draining" }),
+        ),
         ("GET", "/registry/discover/worker", nil.clone(), 200, count(0)),
-        ("GET", "/registry/discover/worker?all=1", nil, 200, json!({ "vms": [{ "why": "its owner says that it is draining" }] })),
+        (
+            "GET",
+            "/registry/discover/worker?all=1",
+            nil,
+            200,
+            json!({ "vms": [{ "why": "its owner says that it is draining" }] }),
+        ),
     ];
     play(&gateway.client(), &session).await;
 }
@@ -171,12 +240,14 @@ async fn discovery_is_narrowed_by_its_query() {
         ("?pick=random&limit=4", 4),
         ("?healthy=1", 5),
     ] {
-        let (status, found) = call(&client, "GET", &format!("/registry/discover/worker{query}"), &Value::Null).await;
+        let (status, found) =
+            call(&client, "GET", &format!("/registry/discover/worker{query}"), &Value::Null).await;
         assert_eq!((status, &found["count"]), (200, &expected.into()), "{query}: {found}");
         assert_eq!(found["vms"].as_array().map(Vec::len), Some(expected), "{query}");
     }
     for query in ["?pick=best", "?limit=some"] {
-        let (status, answer) = call(&client, "GET", &format!("/registry/discover/worker{query}"), &Value::Null).await;
+        let (status, answer) =
+            call(&client, "GET", &format!("/registry/discover/worker{query}"), &Value::Null).await;
         assert_eq!(status, 400, "{query}: {answer}");
     }
     let mut picked = std::collections::BTreeSet::new();

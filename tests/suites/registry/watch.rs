@@ -54,7 +54,10 @@ async fn a_stream_has_each_change_and_can_be_resumed() {
     let ask = "GET /registry/watch HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\n";
     stream.send(format!("{ask}\r\n")).await;
     let begun = stream.until(": changes of the registry\n\n").await;
-    assert!(begun.starts_with("HTTP/1.1 200") && begun.contains("content-type: text/event-stream"), "{begun}");
+    assert!(
+        begun.starts_with("HTTP/1.1 200") && begun.contains("content-type: text/event-stream"),
+        "{begun}"
+    );
     for id in ["a", "b", "c"] {
         register(&client, &vm(id)).await;
         let event = stream.until("\n\n").await;

@@ -2,8 +2,7 @@
 
 use super::{
     super::{
-        Config, Registry, Resolve, Route, Target, Vms, diagnostic::Diagnostic, read::Names,
-        report::Report,
+        Config, Registry, Resolve, Route, Target, Vms, diagnostic::Diagnostic, read::Names, report::Report,
     },
     Known,
 };
@@ -23,7 +22,9 @@ pub(super) fn check(config: &Config, names: &Names, report: &mut Report) {
         report.add(
             Diagnostic::warning(open.to.span(), "everybody who reaches this route may change the registry")
                 .label("no token, and no plugin that asks for one")
-                .help("for example\n[registry]\ntoken = \"fleet\"\n[secret.fleet]\nenv = \"VERS_AUTH_TOKEN\""),
+                .help(
+                    "for example\n[registry]\ntoken = \"fleet\"\n[secret.fleet]\nenv = \"VERS_AUTH_TOKEN\"",
+                ),
         );
     }
     let resolves = config.vms.as_ref().map(Vms::resolution) == Some(Resolve::Registry);

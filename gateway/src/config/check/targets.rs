@@ -7,8 +7,8 @@ use toml::Spanned;
 
 use super::{
     super::{
-        Redirect, Respond, Target, describe::not_yet, diagnostic::Diagnostic, report::Report,
-        target::host_port,
+        Redirect, Respond, Target, describe::not_yet, diagnostic::Diagnostic, nearest::nearest,
+        report::Report, target::host_port,
     },
     Known,
 };
@@ -79,7 +79,16 @@ fn unknown(name: &str, span: std::ops::Range<usize>, backends: Known<'_>) -> Dia
         return Diagnostic::error(span, format!("`{name}` is not an address"))
             .label("expected an address such as \"127.0.0.1:3000\" or \"[::1]:3000\"");
     }
-    backends.unknown(name, span)
+    match nearest(name, ["registry"]) {
+        Some(_)
+            if backends
+                .names
+                .is_none_or(|names| nearest(name, names.iter().map(String::as_str)).is_none()) =>
+        {
+            Diagnostic::error(span, format!("no backend is named `{name}`")).label("did you mean `registry`?")
+        }
+        _ => backends.unknown(name, span),
+    }
 }
 
 fn headers(respond: &Respond, report: &mut Report) {

@@ -1,0 +1,253 @@
+//! `registry`: who is in a registry, this gateway's or any other with the same calls.
+
+mod call;
+mod table;
+
+use super::{Exit, trust::Trust};
+use call::{Failed, Place};
+use clap::{Args, Subcommand};
+use serde_json::{Map, Value, json};
+use std::io::Write as _;
+
+/// `registry COMMAND`.
+#[derive(Debug, Args)]
+pub(super) struct Registry {
+    /// Where the registry is, such as https://infra.vm.example.com:3000
+    #[arg(long, value_name = "URL", env = "VERS_REGISTRY_URL", global = true)]
+    url: Option<String>,
+    /// Variable of the environment that has the token
+    #[arg(long, value_name = "NAME", default_value = "VERS_AUTH_TOKEN", global = true)]
+    token_env: String,
+    /// Print what the registry answers, for scripts
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(flatten)]
+    trust: Trust,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show all VMs
+    List {
+        /// Only those of this role
+        #[arg(long)]
+        role: Option<String>,
+        /// Only those of this status
+        #[arg(long)]
+        status: Option<String>,
+    },
+    /// Show one VM
+    Get {
+        /// Its id
+        id: String,
+    },
+    /// Register a VM, or replace what is known of it
+    Register(Entry),
+    /// Show the VMs of a role that may be connected to
+    Discover {
+        /// infra, lieutenant, worker, golden or custom
+        role: String,
+        /// Only those that have this service
+        #[arg(long)]
+        service: Option<String>,
+        /// At most so many
+        #[arg(long)]
+        limit: Option<u32>,
+        /// One of them: `first` or `random`
+        #[arg(long)]
+        pick: Option<String>,
+        /// Those that may not be connected to, too, and why
+        #[arg(long)]
+        all: bool,
+    },
+    /// Show changes as they come, until it is stopped
+    Watch {
+        /// Those after this revision; from now on without
+        #[arg(long)]
+        since: Option<u64>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Entry {
+    /// Which VM
+    #[arg(long, env = "VERS_VM_ID")]
+    id: String,
+    /// What people call it
+    #[arg(long)]
+    name: String,
+    /// infra, lieutenant, worker, golden or custom
+    #[arg(long, default_value = "worker")]
+    role: String,
+    /// Where it is reached: a host name or an IP address
+    #[arg(long)]
+    address: String,
+    /// Something that it serves, such as api:3000 or api:3000/health; may be repeated
+    #[arg(long = "service", value_name = "NAME:PORT[/PATH]", value_parser = service)]
+    services: Vec<Value>,
+    /// How long it is believed without a heartbeat, such as 45s
+    #[arg(long)]
+    ttl: Option<String>,
+}
+
+impl Entry {
+    fn to_json(&self) -> Value {
+        let mut entry = json!({
+            "id": self.id, "name": self.name, "role": self.role, "address": self.address,
+            "services": self.services, "registeredBy": "self",
+        });
+        if let (Some(ttl), Value::Object(fields)) = (&self.ttl, &mut entry) {
+            fields.insert("ttl".to_owned(), ttl.as_str().into());
+        }
+        entry
+    }
+}
+
+/// `api:3000/health`
+fn service(text: &str) -> Result<Value, String> {
+    let wrong = || format!("`{text}` is not NAME:PORT, as in api:3000 or api:3000/health");
+    let (name, rest) = text.split_once(':').filter(|(name, _)| !name.is_empty()).ok_or_else(wrong)?;
+    let (port, path) = match rest.find('/') {
+        Some(at) => rest.split_at(at),
+        None => (rest, ""),
+    };
+    let port: std::num::NonZeroU16 = port.parse().map_err(|_| wrong())?;
+    let mut service = Map::new();
+    service.insert("name".to_owned(), name.into());
+    service.insert("port".to_owned(), port.get().into());
+    if !path.is_empty() {
+        service.insert("healthPath".to_owned(), path.into());
+    }
+    Ok(service.into())
+}
+
+impl Registry {
+    pub(super) fn run(self) -> Exit {
+        let Some(url) = self.url.as_deref().filter(|url| !url.is_empty()) else {
+            return failed("which registry? --url URL, or VERS_REGISTRY_URL");
+        };
+        let token = std::env::var(&self.token_env).ok().filter(|token| !token.is_empty());
+        let place = match Place::new(url, token, &self.trust) {
+            Ok(place) => place,
+            Err(message) => return failed(&message),
+        };
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return failed(&error.to_string()),
+        };
+        match runtime.block_on(self.ask(&place)) {
+            Ok(()) => Exit::Fine,
+            Err(error) => failed(&format!("{url}: {error}")),
+        }
+    }
+
+    async fn ask(&self, place: &Place) -> Result<(), Failed> {
+        match &self.command {
+            Command::List { role, status } => {
+                let path =
+                    with_query("/registry/vms", &[("role", role.as_deref()), ("status", status.as_deref())]);
+                self.show(&place.get(&path).await?);
+            }
+            Command::Get { id } => self.show(&place.get(&format!("/registry/vms/{}", encoded(id))).await?),
+            Command::Register(entry) => self.show(&place.post("/registry/vms", &entry.to_json()).await?),
+            Command::Discover { role, service, limit, pick, all } => {
+                let limit = limit.map(|limit| limit.to_string());
+                let query = [
+                    ("service", service.as_deref()),
+                    ("limit", limit.as_deref()),
+                    ("pick", pick.as_deref()),
+                    ("all", all.then_some("1")),
+                ];
+                let path = with_query(&format!("/registry/discover/{}", encoded(role)), &query);
+                self.show(&place.get(&path).await?);
+            }
+            Command::Watch { since } => self.watch(place, *since).await?,
+        }
+        Ok(())
+    }
+
+    fn show(&self, answer: &Value) {
+        let text = if self.json { format!("{answer:#}\n") } else { table::render(answer) };
+        // A reader that has seen enough (`| head`) is no failure.
+        let _ = std::io::stdout().write_all(text.as_bytes());
+    }
+
+    async fn watch(&self, place: &Place, since: Option<u64>) -> Result<(), Failed> {
+        let mut since = match since {
+            Some(since) => since,
+            None => place.get("/registry/vms").await?.get("revision").and_then(Value::as_u64).unwrap_or(0),
+        };
+        loop {
+            let answer = match place.get(&format!("/registry/watch?since={since}")).await {
+                Ok(answer) => answer,
+                Err(Failed::Behind(revision)) => {
+                    note(&format!(
+                        "changes up to {revision} are not known any more; what follows is after them"
+                    ));
+                    since = revision;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            since = answer.get("revision").and_then(Value::as_u64).unwrap_or(since);
+            let mut out = std::io::stdout();
+            for change in answer.get("changes").and_then(Value::as_array).into_iter().flatten() {
+                let line = if self.json { format!("{change}\n") } else { table::change(change) };
+                if out.write_all(line.as_bytes()).and_then(|()| out.flush()).is_err() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+fn with_query(path: &str, query: &[(&str, Option<&str>)]) -> String {
+    let mut text = path.to_owned();
+    for (key, value) in query.iter().filter_map(|(key, value)| Some((key, (*value)?))) {
+        text.push(if text.contains('?') { '&' } else { '?' });
+        text.push_str(&format!("{key}={}", encoded(value)));
+    }
+    text
+}
+
+/// What a part of a URL cannot have, as `%XX`.
+fn encoded(text: &str) -> String {
+    let byte = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    };
+    text.bytes().map(byte).collect()
+}
+
+fn note(message: &str) {
+    // Standard error that is closed leaves the exit code to say it.
+    let _ = writeln!(std::io::stderr(), "vers-gateway: {message}");
+}
+
+fn failed(message: &str) -> Exit {
+    note(message);
+    Exit::No
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn services_are_written_in_a_word() {
+        assert_eq!(service("api:3000"), Ok(json!({ "name": "api", "port": 3000 })));
+        let with_path = json!({ "name": "api", "port": 3000, "healthPath": "/a:b" });
+        assert_eq!(service("api:3000/a:b"), Ok(with_path));
+        for wrong in ["api", ":3000", "api:", "api:0", "api:70000", "api:http"] {
+            assert!(service(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn queries_are_encoded() {
+        let query = [("a", Some("x y&z")), ("b", None), ("c", Some("1"))];
+        assert_eq!(with_query("/p", &query), "/p?a=x%20y%26z&c=1");
+    }
+}
