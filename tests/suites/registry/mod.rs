@@ -203,3 +203,32 @@ async fn vms_are_found_by_their_entries() {
     eventually("its end", async || (visit("a1").await.1 == "vm-unknown").then_some(())).await;
     within("a stop", gateway.stop(std::time::Duration::from_secs(1))).await;
 }
+
+/// The first-party plugin on a VM, and the registry of another gateway.
+#[tokio::test]
+async fn a_vm_registers_itself_comes_back_when_forgotten_and_leaves() {
+    let infra = gateway("");
+    let client = infra.client();
+    let grants = format!("grants = {{ http = [\"http://{}\"] }}", infra.addr_v4());
+    let table = gateway_tests::plugin_table("register", &gateway_tests::plugin("registry_register"), &grants);
+    let app = gateway_tests::Backend::hello().await;
+    let toml = format!(
+        "{}\nplugins = [\"register\"]\n{table}\n[plugin.register.config]\nregistry = \"http://{}\"\nid = \"a1\"\n\
+         name = \"app\"\ninterval = \"100ms\"\naddress = \"a1.vm.test\"\nservices = [{{ name = \"web\", port = 80 }}]\n",
+        gateway_tests::one_route(app.addr(), ""),
+        infra.addr_v4()
+    );
+    let vm = TestGateway::start(&toml);
+    let found = async || {
+        let (_, found) = call(&client, "GET", "/registry/discover/worker?service=web", &Value::Null).await;
+        found["vms"].get(0).cloned()
+    };
+    let entry = eventually("the entry", found).await;
+    assert_eq!(entry["services"][0]["url"], "https://a1.vm.test:80", "{entry}");
+    let renewed = async || found().await.filter(|it| it["lastSeen"] != entry["lastSeen"]);
+    eventually("a renewal", renewed).await;
+    call(&client, "DELETE", "/registry/vms/a1", &Value::Null).await;
+    eventually("its return", found).await;
+    vm.stop(std::time::Duration::from_secs(5)).await;
+    assert_eq!(found().await, None);
+}
