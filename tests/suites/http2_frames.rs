@@ -367,3 +367,43 @@ async fn nothing_at_all_behind_the_preface_is_cut() {
     })
     .await;
 }
+
+fn impatient(backend: &Backend, timeouts: &str) -> TestGateway {
+    let listener = format!("[[listener]]\naddress = \"[::]:0\"\ntimeouts = {{ {timeouts} }}\n");
+    TestGateway::start(&format!("{listener}[[route]]\nto = \"{}\"\n", backend.addr()))
+}
+
+/// RFC 9113 §6.8: the first GOAWAY says that the end is near, and refuses nothing yet.
+#[tokio::test]
+async fn a_request_that_crosses_the_end_of_an_idle_connection_is_served() {
+    let backend = Backend::hello().await;
+    let gateway = impatient(&backend, "idle = \"100ms\"");
+    let mut frames = Frames::connect(gateway.addr()).await;
+    let going = frames.until(kind::GOAWAY).await;
+    assert_eq!(going.payload[..4], 0x7fff_ffff_u32.to_be_bytes(), "any stream may still come");
+    assert!(frames.ask(1, &get("a")).await);
+    let answer = frames.until(kind::HEADERS).await;
+    assert_eq!((answer.stream, status(&answer.payload).as_str()), (1, "200"));
+    assert_eq!(frames.end().await, Some(0), "and then it ends");
+    assert_eq!(backend.heard().len(), 1);
+    assert_eq!(gateway.metric("vers_connections_cut_total", &["keep-alive"]).await, 1.0);
+}
+
+/// A header block that never ends holds up the whole connection (RFC 9113 §4.3): nothing else may come.
+#[tokio::test]
+async fn a_head_without_end_is_cut_beside_a_request_that_runs() {
+    let (backend, mut visitors) = Backend::by_hand().await;
+    let gateway = impatient(&backend, "head = \"100ms\"");
+    let whole = frame(kind::HEADERS, END_HEADERS | END_STREAM, 3, &block(&get("a")));
+    let unfinished = frame(kind::HEADERS, 0, 3, &block(&get("a")));
+    for piece in [&unfinished[..], &whole[..whole.len() - 1], &whole[..5]] {
+        let mut frames = Frames::connect(gateway.addr()).await;
+        frames.ask(1, &get("a")).await;
+        let mut server = visitors.next().await;
+        server.head().await;
+        frames.write(piece).await;
+        frames.end().await;
+        server.to_end().await;
+    }
+    assert_eq!(gateway.metric("vers_connections_cut_total", &["head"]).await, 3.0);
+}
