@@ -135,6 +135,8 @@ async fn what_http1_would_refuse_is_refused() {
     let data = |flags, text: &[u8]| frame(kind::DATA, flags, 1, text);
     let told = |length: &'static [u8]| -> Fields<'static> { with(&[("content-length", length)]) };
     let trailer = |name: &str| frame(kind::HEADERS, END_HEADERS | END_STREAM, 1, &block(&[(name, b"1")]));
+    let spaced = || frame(kind::HEADERS, END_HEADERS | END_STREAM, 1, &block(&[("x", b" 1")]));
+    let many = || frame(kind::HEADERS, END_HEADERS | END_STREAM, 1, &block(&[("x", &b"1"[..]); 65]));
     let messages: Vec<(&str, Fields<'_>, Vec<Vec<u8>>, Verdict)> = vec![
         ("as long as told", told(b"2"), vec![data(0, b"h"), data(END_STREAM, b"i")], ok()),
         ("longer than told", told(b"2"), vec![data(0, b"hi"), data(END_STREAM, b"!")], reset()),
@@ -142,6 +144,10 @@ async fn what_http1_would_refuse_is_refused() {
         ("nothing, and more was told", told(b"3"), vec![data(END_STREAM, b"")], reset()),
         ("trailers", told(b"2"), vec![data(0, b"hi"), trailer("x")], ok()),
         ("trailers too early", told(b"3"), vec![data(0, b"hi"), trailer("x")], reset()),
+        ("trailers that HTTP/1 would not take", get("a"), vec![data(0, b"hi"), spaced()], bad()),
+        ("the same right behind the head", get("a"), vec![spaced()], bad()),
+        ("too many trailers", get("a"), vec![data(0, b"hi"), many()], bad()),
+        ("the same right behind the head", get("a"), vec![many()], bad()),
         (
             "a pseudo-header among trailers, which nobody sees",
             get("a"),

@@ -183,6 +183,11 @@ impl ServerStream {
         self.body.is_at_end()
     }
 
+    /// What is wrong with the request's end, where that has been read.
+    pub fn malformed(&self) -> Option<Malformed> {
+        self.body.malformed()
+    }
+
     /// Whether the request is a CONNECT to a protocol (RFC 8441): what follows its head is that.
     pub fn opens_tunnel(&self) -> bool {
         self.opens_tunnel

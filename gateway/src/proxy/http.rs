@@ -434,7 +434,7 @@ impl<'a> Session<'a> {
         }
         let length = wire_length(self.body, client.io.frames());
         let mut upload = Flow::new(text, Decoder::limited(length, limit), chunked);
-        let is_whole = client.take_along(self.buffers());
+        let is_whole = client.take_along(self.buffers()).map_err(Error::Malformed)?;
         upload.load(&mut client.inbox).map_err(Error::Malformed)?;
         if is_whole && length != BodyLength::None {
             upload.end_of_input(&mut client.io).map_err(Error::Malformed)?;
