@@ -322,3 +322,48 @@ async fn who_gives_a_request_up_has_it_reset_at_the_backend() {
         assert_eq!(reason.expect("a reason"), Reason::CANCEL);
     }
 }
+
+/// A head of a quarter of a megabyte in a few bytes (RFC 7541 §6.1): what is in the table is referred to.
+fn interim(is_first: bool) -> Vec<u8> {
+    use gateway_tests::frames::{END_HEADERS, block, frame, kind};
+    let mut head = block(&[(":status", b"103")]);
+    if is_first {
+        let mut entry = block(&[("x", &[b'x'; 4000])]);
+        entry[0] = 0x40;
+        head.extend(entry);
+    }
+    head.extend([0x80 | 62].repeat(60));
+    frame(kind::HEADERS, END_HEADERS, 1, &head)
+}
+
+#[tokio::test]
+async fn answers_before_the_answer_are_not_gathered_for_who_does_not_read() {
+    use gateway_tests::frames::{frame, kind};
+    let (backend, mut visitors) = Backend::by_hand().await;
+    let more = "protocol = \"h2c\"\n[limits]\nheader_size = \"1MiB\"";
+    let gateway = TestGateway::start(&one_backend(&[backend.addr()], more));
+    let socket = tokio::net::TcpSocket::new_v6().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("a small buffer");
+    let mut client = gateway_tests::Raw::over(socket.connect(gateway.addr()).await.expect("a connection"));
+    client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    let mut server = visitors.next().await;
+    server.exactly(24).await;
+    server.send(frame(kind::SETTINGS, 0, 0, &[])).await;
+    server.send(interim(true)).await;
+    let mut sent = 1;
+    loop {
+        let head = server.exactly(9).await;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        let payload = server.exactly(length).await;
+        match head[3] {
+            kind::RST_STREAM => break,
+            // Each of these says that what came before it was read.
+            kind::PING if head[4] == 1 => assert!(payload.len() == 8 && sent < 1000, "{sent} of them"),
+            _ => {}
+        }
+        server.send(interim(false)).await;
+        server.send(frame(kind::PING, 0, 0, &[0; 8])).await;
+        sent += 1;
+    }
+    assert!(sent <= 32, "{sent} of them");
+}

@@ -7,7 +7,7 @@ use super::{
     client::Client,
     conn::{Connection, View},
     cut::Cut,
-    exchange::{Exchange, InterimBudget, Order, Said, is_whole},
+    exchange::{Exchange, Order, Said, is_whole},
     flow::Flow,
     grpc,
     tunnel::{self, Line},
@@ -348,14 +348,10 @@ impl<'a> Session<'a> {
         let began = Exchange::begin(client, &order, upload).await;
         let began = began.map_err(|error| self.explained(route, error));
         let (mut exchange, mut said) = began.inspect_err(|error| self.failed(error))?;
-        let mut interim = InterimBudget::default();
         loop {
             match said {
                 Said::Interim(head) => {
-                    if !interim.take() {
-                        return Err(Error::EndlessInterim);
-                    }
-                    self.pass_on(client, head).await?;
+                    exchange.while_passing(&order, self.pass_on(client, head)).await?;
                     said = exchange.next(client, &order).await.inspect_err(|error| self.failed(error))?;
                 }
                 Said::Answer(mut head, length) => {
