@@ -57,7 +57,6 @@ pub struct Client {
     state: Rc<State>,
 }
 
-#[derive(Debug)]
 struct State {
     /// Requests under way.
     active: Cell<usize>,
@@ -65,6 +64,14 @@ struct State {
     since: Cell<Instant>,
     /// Wakes the driver, which asks only servers that owe something.
     driver: RefCell<Option<Waker>>,
+    /// Told when the last request has ended.
+    unused: RefCell<Option<Box<dyn Fn()>>>,
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State").field("active", &self.active).finish_non_exhaustive()
+    }
 }
 
 /// What makes a connection go on: to be awaited in a task of its own.
@@ -96,6 +103,7 @@ impl Client {
             active: Cell::new(0),
             since: Cell::new(Instant::now()),
             driver: RefCell::default(),
+            unused: RefCell::default(),
         });
         Ok((Self { send, state: Rc::clone(&state) }, Driver { connection, ping, ration, state }))
     }
@@ -115,6 +123,11 @@ impl Client {
     /// For how long it has carried nothing; none while it does.
     pub fn idle(&self) -> Option<Duration> {
         (self.state.active.get() == 0).then(|| self.state.since.get().elapsed())
+    }
+
+    /// Calls this each time that the last request has ended.
+    pub fn when_unused(&self, tell: impl Fn() + 'static) {
+        self.state.unused.replace(Some(Box::new(tell)));
     }
 
     /// A place for one request.
@@ -196,6 +209,11 @@ impl Drop for Active {
         let Self(state) = self;
         state.active.set(state.active.get() - 1);
         state.since.set(Instant::now());
+        if state.active.get() == 0
+            && let Some(tell) = &*state.unused.borrow()
+        {
+            tell();
+        }
     }
 }
 
