@@ -1,11 +1,12 @@
-//! A test in a network of its own: its ports are nobody else's, and rules of the kernel can be set.
+//! A test in a network of its own: its ports are nobody else's, and rules of the kernel can be set. What it
+//! mounts is its own, too.
 
 use std::process::Command;
 
 /// Set in the process that is in the namespace.
 const INSIDE: &str = "VERS_TEST_NAMESPACE";
 
-/// Runs this test in a network namespace: returns true there, and false here once it has passed there.
+/// Runs this test in a namespace of networks and mounts: returns true there, and false here once it has passed there.
 /// `needs` are programs without which it cannot be run, and is skipped with a word about that.
 ///
 /// # Panics
@@ -22,7 +23,7 @@ pub fn in_namespace(test: &str, needs: &[&str]) -> bool {
         skipped(test, &format!("there is no `{program}`"));
         return false;
     }
-    let may = Command::new("unshare").args(["--net", "true"]).output();
+    let may = Command::new("unshare").args(["--net", "--mount", "true"]).output();
     if !may.is_ok_and(|output| output.status.success()) {
         skipped(test, "there is no right to a namespace");
         return false;
@@ -30,7 +31,7 @@ pub fn in_namespace(test: &str, needs: &[&str]) -> bool {
     let program = std::env::current_exe().expect("this program");
     let script = format!("ip link set lo up && exec '{}' --exact '{test}' --nocapture", program.display());
     let output = Command::new("unshare")
-        .args(["--net", "sh", "-c", &script])
+        .args(["--net", "--mount", "sh", "-c", &script])
         .env(INSIDE, "1")
         .output()
         .expect("a process in a namespace");
