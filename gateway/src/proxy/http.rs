@@ -21,7 +21,7 @@ use crate::{
     message::{Fields, Known, RequestHead, ResponseHead},
     plugins::{self, Facts, LocalResponse, Outcome},
     route::{Captures, Question},
-    snapshot::{Fixed, LocalRoute, LocalTarget, Mode, Target},
+    snapshot::{Fixed, LocalRoute, LocalTarget, Target},
     upstream::{Pool, Protocol},
 };
 use bytes::Bytes;
@@ -193,11 +193,17 @@ impl<'a> Session<'a> {
             self.close = true;
             return Err(Error::PortNotServed);
         }
-        let Mode::Http(table) = view.mode() else { return Err(Error::NoRoute) };
+        let table = view.mode().requests().ok_or(Error::NoRoute)?;
         if head.method == Method::CONNECT {
             return Err(Error::Connect);
         }
         let authority = headers::authority(&head).map_err(Error::Authority)?;
+        if let Some(tokens) = &view.local.shared.tls.tokens
+            && let Some(content) = tokens.answer(head.path())
+        {
+            self.close = true;
+            return Ok(Outgoing::Answer(proof(&content)));
+        }
         let question =
             Question { host: &authority.host, path: head.path(), method: &head.method, fields: &head.fields };
         let found = table.lookup(question).ok_or(Error::NoRoute)?;
@@ -410,6 +416,12 @@ impl<'a> Session<'a> {
         limit: u64,
         over_http2: bool,
     ) -> Result<Flow, Error> {
+        // Whatever told it that there is none: a backend must not wait for one.
+        if self.body == BodyLength::None
+            && head.fields.get(Known::ContentLength).is_some_and(|told| told != b"0")
+        {
+            return Err(Error::Malformed(Malformed::ContentLength));
+        }
         let chunked = self.body == BodyLength::Chunked && !over_http2;
         if chunked {
             head.fields.append_known(Known::TransferEncoding, b"chunked");
@@ -865,6 +877,14 @@ fn decimal(number: usize, digits: &mut [u8; 20]) -> &[u8] {
 fn local(response: LocalResponse) -> Answer {
     let head = ResponseHead::new(response.status, response.fields);
     Answer { head, content: Content::Whole(response.body) }
+}
+
+/// What shows an authority that a name is ours (RFC 8555 §8.3), whatever the routes say.
+fn proof(content: &str) -> Answer {
+    let mut fields = Fields::new();
+    fields.append(b"content-type", b"application/octet-stream");
+    let body = Bytes::copy_from_slice(content.as_bytes());
+    Answer { head: ResponseHead::new(StatusCode::OK, fields), content: Content::Whole(body) }
 }
 
 /// The answer that a route always gives.

@@ -9,11 +9,15 @@ mod certificates;
 mod files;
 mod health;
 mod local;
+mod modes;
+mod ordered;
 mod plugins;
+mod private;
 mod services;
 mod state_dir;
 mod sticky;
 mod terminators;
+mod tls;
 mod vms;
 
 pub use build::{Inputs, Problems, build};
@@ -21,18 +25,21 @@ pub use certificates::{Certificate, Source};
 pub use files::Files;
 pub use health::{HealthCheck, Question};
 pub use local::{Goal, Local, LocalRoute, LocalTarget, Parts, RouteMetrics, plugin_metrics};
+pub use modes::{Kinds, Mode, Modes};
+pub use ordered::Ordered;
+pub use private::write_private;
 pub use services::Outbound;
 pub use sticky::Sticky;
 pub use terminators::SessionKeys;
+pub use tls::Tls;
 pub use vms::FleetPlan;
 
 use crate::{
-    config::{AdminAddress, Diagnostic, Log, ProxyProtocol},
+    config::{AdminAddress, Diagnostic, Log, ProxyProtocol, RouteProtocol},
     http1::HeadLimits,
     message::Fields,
     plugins::{OnError, Plugin, Secret},
     ports::{ListenAddress, PortSet},
-    route::Table,
     tls::Terminator,
     upstream::{Backend, Settings},
     vms::VmId,
@@ -61,12 +68,8 @@ pub struct Snapshot {
     pub checks: Vec<HealthCheck>,
     /// Plugins as the routes use them: one for each component and configuration.
     pub plugins: Vec<Arc<Plugin>>,
-    /// What TLS listeners show, in the order of the file.
-    pub certificates: Vec<Arc<Certificate>>,
-    /// Keys of the sessions of TLS clients.
-    pub session_keys: SessionKeys,
-    /// Most TLS handshakes at a time in each worker.
-    pub handshakes: usize,
+    /// What TLS listeners show.
+    pub tls: Tls,
     /// Limits of the heads of requests.
     pub heads: HeadLimits,
     /// Requests at a time on one connection of HTTP/2.
@@ -150,36 +153,13 @@ impl PortRules {
     }
 }
 
-/// What connections carry, by the port that they asked for.
-#[derive(Debug)]
-pub struct Modes {
-    /// Of ports that no route names.
-    pub other: Mode,
-    /// Of those that routes name, where a listener has several.
-    pub by_port: Vec<(u16, Mode)>,
-}
-
-impl Modes {
-    /// What a connection to this port carries.
-    pub fn of(&self, port: u16) -> &Mode {
-        self.by_port.iter().find(|(known, _)| *known == port).map_or(&self.other, |(_, mode)| mode)
-    }
-}
-
-/// What the connections of a listener carry.
-#[derive(Debug)]
-pub enum Mode {
-    /// HTTP requests, each with its route.
-    Http(Table),
-    /// Bytes, all on this route.
-    Tcp(usize),
-}
-
 /// Where matched requests go, and through what.
 #[derive(Debug)]
 pub struct Route {
     /// Its name, or `route N`.
     pub name: Arc<str>,
+    /// What it carries.
+    pub protocol: RouteProtocol,
     /// Where requests go.
     pub target: Target,
     /// Numbers of its plugins, in order.
