@@ -20,8 +20,8 @@ use crate::{
     io::Buffers,
     message::{Fields, Known, RequestHead, ResponseHead},
     plugins::{self, Facts, LocalResponse, Outcome},
-    route::{Captures, Question},
-    snapshot::{Fixed, LocalRoute, LocalTarget, Target},
+    route::{Captures, Question, Table},
+    snapshot::{Fixed, Goal, LocalRoute, LocalTarget, Target},
     upstream::{Pool, Protocol},
 };
 use bytes::Bytes;
@@ -206,18 +206,13 @@ impl<'a> Session<'a> {
         }
         let question =
             Question { host: &authority.host, path: head.path(), method: &head.method, fields: &head.fields };
-        let found = table.lookup(question).ok_or(Error::NoRoute)?;
+        let found = table.lookup(question);
+        let route = found.as_ref().and_then(|found| view.local.routes.get(found.route));
+        self.route = route.cloned();
+        self.check_name(table, question)?;
+        let (Some(found), Some(route)) = (found, self.route.clone()) else { return Err(Error::NoRoute) };
         let host = connection_host(authority.full);
-        let route = Rc::clone(view.local.routes.get(found.route).ok_or(Error::NoRoute)?);
-        self.route = Some(Rc::clone(&route));
         self.captures = found.captures;
-        // RFC 9110 §7.4: whose certificate the client has seen is whom it may talk to. Other hosts of one
-        // certificate may share a connection (RFC 9113 §9.1.1), VMs of one wildcard are strangers.
-        if let (LocalTarget::Asked(_), Some(sni)) = (&route.target, &self.connection.arrival.sni)
-            && **sni != *authority.host
-        {
-            return Err(Error::Misdirected);
-        }
         if self.body.is_told_to_exceed(route.body_limit) {
             return Err(Error::Malformed(Malformed::BodyTooLarge));
         }
@@ -243,6 +238,17 @@ impl<'a> Session<'a> {
             return self.filter(client, &route, facts, head, asked).await;
         }
         self.deliver(client, &route, head, asked).await
+    }
+
+    /// RFC 9110 §7.4: whose certificate the client has seen is whom it may talk to. Other hosts of one
+    /// certificate may share a connection (RFC 9113 §9.1.1), VMs of one wildcard are strangers to all.
+    fn check_name(&self, table: &Table, question: Question<'_>) -> Result<(), Error> {
+        let Some(sni) = self.connection.arrival.sni.as_deref().filter(|sni| *sni != question.host) else {
+            return Ok(());
+        };
+        let named = || self.view.local.routes.get(table.lookup(Question { host: sni, ..question })?.route);
+        let is_of_vm = self.route.as_ref().is_some_and(is_to_vm) || named().is_some_and(is_to_vm);
+        if is_of_vm { Err(Error::Misdirected) } else { Ok(()) }
     }
 
     /// The protocol change that the request asks for, where the route has it. RFC 9110 §7.8: HTTP/1.0
@@ -858,6 +864,10 @@ fn check_expectation(head: &mut RequestHead) -> Result<(), Error> {
         head.fields.remove(Known::Expect);
     }
     Ok(())
+}
+
+fn is_to_vm(route: &Rc<LocalRoute>) -> bool {
+    matches!(route.target, LocalTarget::Asked(Goal::Vm { .. }))
 }
 
 /// Hosts are short, and each request needs its own beyond its head.
