@@ -23,7 +23,7 @@ use crate::{
     relay::Side,
     snapshot::{Listener, Local, Mode},
 };
-use std::{cell::RefCell, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, io, net::SocketAddr, pin::pin, rc::Rc, sync::Arc, time::Duration};
 use tokio::{
     io::AsyncWriteExt as _,
     net::TcpStream,
@@ -128,6 +128,21 @@ impl Connection {
             *view = current;
         }
         Rc::clone(&view)
+    }
+
+    /// Waits for what has nothing to do with requests, and lets go of what they ran on whenever that is
+    /// replaced.
+    pub(super) async fn while_current<T>(&self, future: impl Future<Output = T>) -> T {
+        let mut future = pin!(future);
+        loop {
+            let replaced = self.worker.replaced();
+            drop(self.view());
+            tokio::select! {
+                biased;
+                output = &mut future => return output,
+                () = replaced => {}
+            }
+        }
     }
 
     /// What the next request's head may have, and how long it may take.

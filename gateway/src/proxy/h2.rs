@@ -227,7 +227,9 @@ async fn request(
         let early = client.inbox.take(&worker.buffers);
         let side = Side { io: client.io, early };
         let course = Course::new(upstream, &route, line, worker, guard.another());
-        Box::pin(course.run(side)).await;
+        // It may live for days, and what it was opened by must not.
+        drop(route);
+        Box::pin(connection.while_current(course.run(side))).await;
         return false;
     }
     client.inbox.release(&worker.buffers);
