@@ -169,6 +169,10 @@ async fn serve_http(
         Box::pin(h2::serve(client.io, early, &connection, guard)).await;
         return None;
     }
+    let cut = |cut| {
+        worker.count_cut(cut);
+        After::Close
+    };
     let mut is_first = true;
     let after = loop {
         let (limits, patience) = connection.terms();
@@ -188,14 +192,8 @@ async fn serve_http(
             Next::Late if is_first => {
                 Box::pin(http::reject(&connection, &mut client, Error::HeadTimeout, &guard)).await
             }
-            Next::Late => {
-                worker.count_cut(Cut::Head);
-                After::Close
-            }
-            Next::Idle => {
-                worker.count_cut(Cut::KeepAlive);
-                After::Close
-            }
+            Next::Late => cut(Cut::Head),
+            Next::Idle => cut(Cut::KeepAlive),
             Next::Nothing => After::Close,
         };
         is_first = false;
@@ -209,6 +207,7 @@ async fn serve_http(
             client.inbox.release(&worker.buffers);
             client.io.say_goodbye();
         }
+        After::BreakOff => client.inbox.release(&worker.buffers),
         After::Reset => client.io.reset(),
         After::Linger => {
             client.inbox.release(&worker.buffers);

@@ -46,6 +46,8 @@ pub(super) enum After {
     Close,
     /// It is closed, and its client may not have stopped sending.
     Linger,
+    /// It is closed, and its client is not told that this is the end of anything.
+    BreakOff,
     /// Its end must not look like the end of the answer.
     Reset,
     /// It speaks another protocol from now on.
@@ -572,7 +574,7 @@ impl<'a> Session<'a> {
                 if let Some(cut) = error.cut() {
                     self.connection.worker.count_cut(cut);
                 }
-                if framed == Framed::UntilClose { After::Reset } else { After::Close }
+                if framed == Framed::UntilClose { After::Reset } else { After::BreakOff }
             }
         }
     }
@@ -614,7 +616,7 @@ impl<'a> Session<'a> {
             entry.broke_off = written.is_err();
         }
         match (written, self.close) {
-            (Err(_), _) => After::Close,
+            (Err(_), _) => After::BreakOff,
             (Ok(()), false) => After::Next,
             (Ok(()), true) if is_read => After::Close,
             (Ok(()), true) => After::Linger,
