@@ -98,6 +98,9 @@ async fn what_http1_would_refuse_is_refused() {
         ("a path with a line end", instead(":path", b"/a\r\nx: y"), reset()),
         ("a path with a NUL", instead(":path", b"/\0"), reset()),
         ("a path that is no ASCII", instead(":path", "/\u{e9}".as_bytes()), bad()),
+        // Not as HTTP/1, which refuses it: what is behind `#` is gone before anybody could see it.
+        ("a path with a fragment", instead(":path", b"/#b"), ok()),
+        ("nothing but a fragment", instead(":path", b"#b"), ok()),
         ("a method with a space", instead(":method", b"GET /b"), reset()),
         // §8.2.1.
         ("a name in upper case", with(&[("X-A", b"1")]), reset()),
