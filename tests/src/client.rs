@@ -8,7 +8,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use std::net::SocketAddr;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream},
     net::TcpStream,
 };
 
@@ -264,4 +264,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     haystack.windows(needle.len()).position(|window| window == needle)
+}
+
+/// A connection whose bytes arrive one by one.
+///
+/// # Panics
+/// Panics where nobody takes it.
+pub async fn dribbling(address: SocketAddr) -> DuplexStream {
+    let (near, far) = tokio::io::duplex(1 << 16);
+    let mut stream = within("a connection", TcpStream::connect(address)).await.expect("a connection");
+    stream.set_nodelay(true).expect("a socket");
+    // It ends with either side.
+    tokio::spawn(async move {
+        let (mut from, mut to) = tokio::io::split(far);
+        let (mut read, mut write) = stream.split();
+        let up = async {
+            let mut byte = [0];
+            while let Ok(1) = from.read(&mut byte).await {
+                if write.write_all(&byte).await.is_err() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! { () = up => {}, _ = tokio::io::copy(&mut read, &mut to) => {} }
+    });
+    near
 }

@@ -23,7 +23,7 @@ pub mod wire;
 
 pub use admin::Admin;
 pub use backend::{Asleep, Backend, Heard, Visitors};
-pub use client::{Answer, Client, Kept, Raw, values};
+pub use client::{Answer, Client, Kept, Raw, dribbling, values};
 pub use components::{guest, plugin, plugin_table};
 pub use dns::{NameServer, Says};
 pub use files::replace;

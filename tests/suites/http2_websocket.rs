@@ -175,6 +175,22 @@ async fn what_a_route_does_not_grant_is_refused() {
     assert_eq!(refused(answer).await, (426, "bad-handshake-version".to_owned()));
 }
 
+/// It would go to the backend in the head of an upgrade that has no body: who comes next on that
+/// connection would find its request swallowed.
+#[tokio::test]
+async fn a_length_that_no_body_will_have_is_refused() {
+    let backend = Backend::canned("HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno").await;
+    let gateway = TestGateway::to(backend.addr());
+    let mut client = Http2::connect(gateway.addr()).await;
+    for length in ["5", "0"] {
+        let mut request = connect(&client, "websocket");
+        request.headers_mut().insert("content-length", http::HeaderValue::from_static(length));
+        let (answer, _send) = client.open(request, false).await;
+        assert_eq!(refused(answer).await, (400, "bad-request".to_owned()), "{length}");
+    }
+    assert_eq!(backend.connections(), 0);
+}
+
 #[tokio::test]
 async fn a_backend_that_declines_is_heard() {
     let backend = Backend::canned("HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno").await;

@@ -4,6 +4,7 @@ mod admin; // what operators ask the gateway itself
 mod backend_limits; // how much a server takes at a time, and who waits
 mod background; // plugins that work beside the traffic, by the example of the registry
 mod balance; // which server is next
+mod browser; // Chromium, as people use it
 mod cli; // the command line
 mod clients; // curl and a JavaScript runtime, as people use them
 mod connect; // standard input and output inside TLS, for OpenSSH, scp and rsync
@@ -27,6 +28,7 @@ mod loading; // components and tables that cannot be used: what is said of them
 mod plugins; // what plugins can do to requests and answers, in which order, and what not
 mod ports; // many of them on one listener
 mod properties; // what holds of the parsers for any input
+mod protocols; // listeners that carry whatever is spoken
 mod proxy_header; // who the client is, by the proxy in front of its connection
 mod reload; // what a reload changes, and what it leaves alone
 mod reload_under_load; // the promise: a hundred of them, and no client notices

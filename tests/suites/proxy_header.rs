@@ -111,6 +111,22 @@ async fn headers_that_are_none_and_headers_that_do_not_come_end_the_connection()
     assert!(backend.heard().is_empty());
 }
 
+/// Such a connection is readable for ever, and brings nothing.
+#[tokio::test]
+async fn a_client_that_ends_within_its_header_holds_nobody_up() {
+    let backend = Backend::hello().await;
+    for mode in ["accept", "require"] {
+        let gateway = gateway(backend.addr(), mode, "[\"::1\"]", "");
+        for begins in [&b"P"[..], b"PROXY ", b"\r", b"\r\n\r\n", &V1[..V1.len() - 1], &v2(0x21, &[])[..20]] {
+            let mut client = Raw::connect(gateway.addr()).await;
+            client.send(begins).await;
+            client.finish().await;
+            assert_eq!(client.to_end().await, "", "{mode}: {}", begins.escape_ascii());
+        }
+        assert!(seen(&gateway, &backend, V1).await.is_some(), "{mode}: others are served");
+    }
+}
+
 #[tokio::test]
 async fn a_header_may_come_byte_by_byte() {
     let backend = Backend::hello().await;

@@ -110,7 +110,7 @@ async fn ssh_gets_the_way_the_key_and_the_command() {
     let asked = account.asked(0).expect("ssh ran");
     let all = asked.join("\n");
     for option in [
-        " connect %h:443".to_owned(),
+        " connect '%h':443".to_owned(),
         "StrictHostKeyChecking=accept-new".to_owned(),
         "IdentitiesOnly=yes".to_owned(),
         format!("-i\n{}", account.key().display()),
@@ -118,8 +118,17 @@ async fn ssh_gets_the_way_the_key_and_the_command() {
     ] {
         assert!(all.contains(&option), "{option} in\n{all}");
     }
-    assert!(all.ends_with(&format!("root@{VM}\nuname\n-a\n--\n-x")), "{all}");
+    assert!(all.ends_with(&format!("--\nroot@{VM}\nuname\n-a\n--\n-x")), "{all}");
     assert!(account.asked(1).is_none(), "it ran once");
+}
+
+#[tokio::test]
+async fn a_command_is_no_option_of_ssh() {
+    let account = Account::with(&["KEY ONE"], "sh -c \"$in\"").await;
+    account.run(&["ssh", VM, "-oProxyCommand=touch owned"]).await;
+    let asked = account.asked(0).expect("ssh ran");
+    let own = asked.iter().position(|argument| argument == "--").expect("an end of options");
+    assert_eq!(asked[own + 1..], [format!("root@{VM}"), "-oProxyCommand=touch owned".to_owned()]);
 }
 
 #[tokio::test]
@@ -167,6 +176,7 @@ async fn errors_say_what_to_do_and_no_secret() {
         ("platform-secret", &["ssh", "vm-1"][..], "--domain vm.example.com, or VERS_DOMAIN"),
         ("wrong-secret", &["ssh", VM], "VERS_API_KEY is not the key for this VM's owner"),
         ("", &["ssh", "--key", VM], "VERS_API_KEY"),
+        ("platform-secret", &["ssh", "--key", "--api", "http://192.0.2.1/v1", VM], "in the clear"),
         ("platform-secret", &["ssh", "-oProxyCommand=x"], "unexpected argument"),
         ("platform-secret", &["ssh", "a/../b.c"], "no host's name"),
     ] {
@@ -206,7 +216,7 @@ async fn the_stanza_is_understood() {
     for line in ["user root", "stricthostkeychecking accept-new", "identitiesonly yes"] {
         assert!(read.lines().any(|known| known == line), "{line} in\n{read}");
     }
-    assert!(read.contains(" connect %h:443"), "{read}");
+    assert!(read.contains(" connect '%h':443"), "{read}");
     assert!(
         read.contains(&format!("identityfile {}", account.key().display())) || read.contains("%h.key"),
         "{read}"

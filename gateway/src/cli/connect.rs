@@ -7,7 +7,7 @@ use crate::{
     upstream,
 };
 use clap::Args;
-use std::{io::Write as _, time::Duration};
+use std::{io::Write as _, pin::pin, time::Duration};
 use tokio::io::{AsyncWriteExt as _, copy, split, stdin, stdout};
 
 /// `connect HOST:PORT`.
@@ -71,18 +71,18 @@ async fn carry(stream: DialedStream) -> std::io::Result<()> {
     let (mut from, mut to) = split(stream);
     let sending = async {
         copy(&mut stdin(), &mut to).await?;
-        to.shutdown().await?;
-        std::future::pending::<std::io::Result<()>>().await
+        to.shutdown().await
     };
     let receiving = async {
         let mut out = stdout();
         copy(&mut from, &mut out).await?;
         out.flush().await
     };
+    let mut receiving = pin!(receiving);
     tokio::select! {
-        done = receiving => done,
+        done = &mut receiving => done,
         // A server that takes no more may still have something to say.
-        Err(error) = sending => Err(error),
+        sent = sending => receiving.await.and(sent),
     }
 }
 

@@ -34,7 +34,7 @@ pub struct Listener {
     /// Only networks in `trusted_proxies` may send one.
     #[serde(default)]
     pub proxy_protocol: ProxyProtocol,
-    /// What it carries: HTTP requests, or whole connections, all by one TCP route.
+    /// What it carries: HTTP requests, or whole connections.
     #[serde(default)]
     pub protocol: ListenerProtocol,
     /// Whether clients speak TLS. The certificate is chosen by the name that they ask for.
@@ -141,7 +141,8 @@ pub enum ProxyProtocol {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ListenerProtocol {
-    /// What its routes carry. Where both could, those that name it decide.
+    /// What its routes carry. Where an HTTP and a TCP route meet that nothing tells apart, those that
+    /// name it decide.
     #[default]
     Auto,
     /// HTTP requests.

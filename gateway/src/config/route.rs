@@ -31,7 +31,8 @@ pub struct Route {
     #[schemars(with = "Option<u16>", range(min = 1, max = 65535))]
     pub listener_port: Option<Spanned<u16>>,
     /// Host asked for: exact (`app.example.com`), any name below one (`*.example.com`), or a capture
-    /// of one label (`{vm}.example.com`). By default any.
+    /// of one label (`{vm}.example.com`). Where no HTTP is spoken, it is the name that TLS clients ask
+    /// for (SNI). By default any.
     #[schemars(with = "Option<String>")]
     pub host: Option<Spanned<String>>,
     /// Path asked for: exact (`/health`), everything below one (`/api/*`), with captures of one
@@ -95,6 +96,27 @@ pub enum RouteProtocol {
     Http,
     /// Whole connections, whatever they speak.
     Tcp,
+    /// Whole connections whose client speaks SSH.
+    Ssh,
+    /// HTTP requests where the client speaks HTTP, and whole connections otherwise.
+    Any,
+}
+
+impl RouteProtocol {
+    /// Whether it carries nothing but whole connections.
+    pub fn is_bytes(self) -> bool {
+        matches!(self, Self::Tcp | Self::Ssh)
+    }
+
+    /// As users call it.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Http => "an HTTP route",
+            Self::Tcp => "a TCP route",
+            Self::Ssh => "an SSH route",
+            Self::Any => "a route of any protocol",
+        }
+    }
 }
 
 /// A plugin as one route uses it: the plugin's name, or a table that changes something for this

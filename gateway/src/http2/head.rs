@@ -51,6 +51,11 @@ pub fn request_head(
     };
     let mut method = parts.method.clone();
     if let Some(key) = key {
+        // RFC 9110 §9.3.6: a CONNECT has no content. The upgrade that it becomes has none either, and a
+        // length would make the backend take the next request for it.
+        if fields.has(Known::ContentLength) {
+            return Err(Malformed::ContentLength);
+        }
         method = Method::GET;
         fields.append_known(Known::Connection, b"upgrade");
         fields.append_known(Known::Upgrade, b"websocket");

@@ -100,15 +100,22 @@ enum Header {
 async fn header(stream: &TcpStream, buffer: &mut [u8]) -> Result<Header, NoArrival> {
     let mut seen = 0;
     loop {
-        let peeked = stream.async_io(Interest::READABLE, || {
+        let ready = stream.ready(Interest::READABLE).await?;
+        let peeked = stream.try_io(Interest::READABLE, || {
             let space = buffer.get_mut(..proxy_protocol::LONGEST).unwrap_or_default();
             let (_, bytes) = rustix::net::recv(stream, space, rustix::net::RecvFlags::PEEK)?;
             // What was seen already is no news; the next byte is.
             if bytes == seen && bytes > 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(bytes) }
         });
-        seen = match peeked.await? {
-            0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-            bytes => bytes,
+        seen = match peeked {
+            Ok(bytes @ 1..) => bytes,
+            // With its end there, a socket is readable for ever, and there is no next byte.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && !ready.is_read_closed() => continue,
+            Ok(_) | Err(_) if ready.is_read_closed() => {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
+            Ok(_) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+            Err(error) => return Err(error.into()),
         };
         match proxy_protocol::parse(buffer.get(..seen).unwrap_or_default())? {
             Begins::Unfinished => {}

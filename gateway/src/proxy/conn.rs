@@ -5,6 +5,7 @@ use super::{
     arrival::Arrival,
     client::{Client, Next, Patience},
     cut::Cut,
+    decide::{Decided, decide},
     h2,
     http::{self, After},
     secure::secure,
@@ -22,7 +23,6 @@ use crate::{
     relay::Side,
     snapshot::{Listener, Local, Mode},
 };
-use bytes::Bytes;
 use std::{cell::RefCell, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 use tokio::{
     io::AsyncWriteExt as _,
@@ -52,15 +52,30 @@ pub async fn serve(
         }
     };
     let view = View::of(local, socket, &arrival)?;
+    let mut guard = guard;
     match view.mode() {
         Mode::Http(_) => {
             let connection = Connection { worker, arrival, socket, view: RefCell::new(view) };
-            serve_http(stream, connection, guard).await
+            serve_http(Client::new(stream), connection, guard).await
         }
         Mode::Tcp(route) => {
             let route = view.local.routes.get(*route).cloned()?;
             drop(view);
             tcp::serve(stream, &arrival, route, &worker, guard).await
+        }
+        Mode::Any(kinds) => {
+            let connection = Connection { worker, arrival, socket, view: RefCell::new(Rc::clone(&view)) };
+            // In a place of its own: it is over once somebody speaks.
+            match Box::pin(decide(stream, &connection, &view, kinds, &mut guard)).await {
+                Decided::Requests(client) => {
+                    drop(view);
+                    serve_http(client, connection, guard).await
+                }
+                Decided::Bytes { client, way, lease } => {
+                    way.open(client, lease, &connection.arrival, &connection.worker, guard)
+                }
+                Decided::Nothing => None,
+            }
         }
     }
 }
@@ -123,18 +138,22 @@ impl Connection {
     }
 }
 
-async fn serve_http(stream: ClientStream, connection: Connection, mut guard: Guard) -> Option<Tunnel> {
+async fn serve_http(
+    mut client: Client<ClientStream>,
+    connection: Connection,
+    mut guard: Guard,
+) -> Option<Tunnel> {
     if guard.is_draining() {
         // It was accepted on the way out: its client is about to ask, or has asked already. How this
         // ends, the connection finds out itself.
-        let _ = timeout(LAST_CALL, stream.socket().readable()).await;
-    }
-    if stream.speaks_http2() {
-        Box::pin(h2::serve(stream, Bytes::new(), &connection, guard)).await;
-        return None;
+        let _ = timeout(LAST_CALL, client.io.socket().readable()).await;
     }
     let worker = Rc::clone(&connection.worker);
-    let mut client = Client::new(stream);
+    if client.io.speaks_http2() {
+        let early = client.inbox.take(&worker.buffers);
+        Box::pin(h2::serve(client.io, early, &connection, guard)).await;
+        return None;
+    }
     let mut is_first = true;
     let after = loop {
         let (limits, patience) = connection.terms();

@@ -19,13 +19,15 @@ pub enum Cut {
     Body,
     /// Nothing moved in a tunnel for its route's time.
     Tunnel,
+    /// A connection that carries no requests, and has no route.
+    Route,
     /// A client of HTTP/2 sent what is of no use, or gave up what it asked for, again and again.
     Flood,
 }
 
 impl Cut {
     /// All reasons.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::KeepAlive,
         Self::Head,
         Self::Idle,
@@ -33,6 +35,7 @@ impl Cut {
         Self::Upstream,
         Self::Body,
         Self::Tunnel,
+        Self::Route,
         Self::Flood,
     ];
 
@@ -46,6 +49,7 @@ impl Cut {
             Self::Upstream => "upstream",
             Self::Body => "body",
             Self::Tunnel => "tunnel",
+            Self::Route => "route",
             Self::Flood => "flood",
         }
     }

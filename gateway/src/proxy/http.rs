@@ -21,7 +21,7 @@ use crate::{
     message::{Fields, Known, RequestHead, ResponseHead},
     plugins::{self, Facts, LocalResponse, Outcome},
     route::{Captures, Question},
-    snapshot::{Fixed, LocalRoute, LocalTarget, Mode, Target},
+    snapshot::{Fixed, LocalRoute, LocalTarget, Target},
     upstream::{Pool, Protocol},
 };
 use bytes::Bytes;
@@ -193,7 +193,7 @@ impl<'a> Session<'a> {
             self.close = true;
             return Err(Error::PortNotServed);
         }
-        let Mode::Http(table) = view.mode() else { return Err(Error::NoRoute) };
+        let table = view.mode().requests().ok_or(Error::NoRoute)?;
         if head.method == Method::CONNECT {
             return Err(Error::Connect);
         }
@@ -414,6 +414,12 @@ impl<'a> Session<'a> {
         limit: u64,
         over_http2: bool,
     ) -> Result<Flow, Error> {
+        // Whatever told it that there is none: a backend must not wait for one.
+        if self.body == BodyLength::None
+            && head.fields.get(Known::ContentLength).is_some_and(|told| told != b"0")
+        {
+            return Err(Error::Malformed(Malformed::ContentLength));
+        }
         let chunked = self.body == BodyLength::Chunked && !over_http2;
         if chunked {
             head.fields.append_known(Known::TransferEncoding, b"chunked");

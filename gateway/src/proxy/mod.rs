@@ -11,6 +11,7 @@ mod client;
 mod conn;
 mod cut;
 mod date;
+mod decide;
 mod exchange;
 mod flow;
 mod goal;

@@ -115,7 +115,8 @@ pub(super) async fn secure(
     };
     let carries = match listener.modes.of(arrival.port) {
         Mode::Http(_) => Carries::Requests,
-        Mode::Tcp(_) => Carries::Bytes,
+        Mode::Any(kinds) if kinds.has_requests() => Carries::Anything,
+        Mode::Tcp(_) | Mode::Any(_) => Carries::Bytes,
     };
     let accepting = tls.accept(stream, carries, Rc::clone(&worker.buffers));
     let result = timeout(listener.handshake_deadline, accepting).await;

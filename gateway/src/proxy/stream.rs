@@ -34,6 +34,11 @@ impl ClientStream {
         matches!(self, Self::Tls(stream) if stream.speaks_http2())
     }
 
+    /// Whether HTTP was agreed on already, of either version.
+    pub(super) fn speaks_http(&self) -> bool {
+        matches!(self, Self::Tls(stream) if stream.speaks_http())
+    }
+
     /// Tells the client that this is an orderly end, where that needs words. It does not wait.
     pub(super) fn say_goodbye(&mut self) {
         match self {

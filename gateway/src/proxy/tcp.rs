@@ -1,4 +1,4 @@
-//! A raw TCP connection: its listener has one route; connect, and relay.
+//! A connection that carries bytes: to the server of its route, and relay.
 
 use super::{
     answer::Error,
@@ -10,14 +10,23 @@ use super::{
 use crate::{
     drain::Guard,
     relay::Side,
+    route::Captures,
     snapshot::{LocalRoute, LocalTarget},
-    upstream::Tries,
+    upstream::{Io, Lease, Tries},
 };
 use bytes::Bytes;
 use std::{rc::Rc, sync::Arc};
 use tokio::time::Instant;
 
-/// Serves one connection of a TCP route, up to the tunnel that it is.
+/// Where a connection's bytes go.
+#[derive(Debug, Clone)]
+pub(super) struct Way {
+    pub(super) route: Rc<LocalRoute>,
+    captures: Captures,
+    began: Instant,
+}
+
+/// Serves one connection of a listener that has nothing else, up to the tunnel that it is.
 pub(super) async fn serve(
     stream: ClientStream,
     arrival: &Arrival,
@@ -25,35 +34,69 @@ pub(super) async fn serve(
     worker: &Rc<Worker>,
     guard: Guard,
 ) -> Option<Tunnel> {
-    let (began, client) = (Instant::now(), arrival.peer);
-    let mut tries = Tries::of_tunnel(route.attempts).of_client(arrival.ends);
-    let dialled = async {
-        let (pool, goal) = match &route.target {
+    let way = Way::new(route, Captures::default());
+    match way.dial(arrival).await {
+        Ok(lease) => way.open(Side { io: stream, early: Bytes::new() }, lease, arrival, worker, guard),
+        Err(error) => {
+            way.report(&error, arrival);
+            None
+        }
+    }
+}
+
+impl Way {
+    pub(super) fn new(route: Rc<LocalRoute>, captures: Captures) -> Self {
+        Self { route, captures, began: Instant::now() }
+    }
+
+    /// Connects to a server of the route.
+    ///
+    /// # Errors
+    /// Fails as that does; and where it is not known, where to.
+    pub(super) async fn dial(&self, arrival: &Arrival) -> Result<Lease, Error> {
+        let mut tries = Tries::of_tunnel(self.route.attempts).of_client(arrival.ends);
+        let (pool, goal) = match &self.route.target {
             LocalTarget::Pool(pool) => (Rc::clone(pool), None),
-            LocalTarget::Asked(goal) => (goal.pool(arrival, |_| None).await?, Some(goal)),
+            LocalTarget::Asked(goal) => {
+                (goal.pool(arrival, |name| self.captures.get(name)).await?, Some(goal))
+            }
             LocalTarget::Respond => return Err(Error::NoRoute),
         };
-        let dialled = pool.tunnel(&mut tries, route.timeouts.connect).await.map_err(Error::Upstream);
-        dialled.map_err(|error| match goal {
+        let leased = pool.lease(&mut tries, self.route.timeouts.connect).await.map_err(Error::Upstream);
+        leased.map_err(|error| match goal {
             Some(goal) => goal.explain(error, arrival),
             None => error,
         })
-    };
-    match dialled.await {
-        Ok((io, _seat)) => {
-            let line = Line::Connection { client, route: Arc::clone(&route.name), began };
-            let upstream = Upstream { side: Side { io, early: Bytes::new() }, _seat };
-            let client = Side { io: stream, early: Bytes::new() };
-            Some(Tunnel::new(client, Course::new(upstream, &route, line, worker, guard)))
-        }
-        // What a VM does not listen on is its owner's to know.
-        Err(error) if !error.is_of_backend() => {
-            tracing::debug!(route = &*route.name, %client, %error, "a TCP connection was closed");
-            None
-        }
-        Err(error) => {
-            tracing::warn!(route = &*route.name, %client, %error, "a TCP connection could not be passed on");
-            None
+    }
+
+    /// The tunnel between a client and the server of this lease.
+    pub(super) fn open(
+        &self,
+        client: Side<ClientStream>,
+        lease: Lease,
+        arrival: &Arrival,
+        worker: &Rc<Worker>,
+        guard: Guard,
+    ) -> Option<Tunnel> {
+        let (io, _seat) = match lease.into_parts() {
+            (Io::Tcp(io), seat) => (io, seat),
+            // Nobody asked for a stream.
+            (Io::Http2(_), _) => return None,
+        };
+        let line =
+            Line::Connection { client: arrival.peer, route: Arc::clone(&self.route.name), began: self.began };
+        let upstream = Upstream { side: Side { io, early: Bytes::new() }, _seat };
+        Some(Tunnel::new(client, Course::new(upstream, &self.route, line, worker, guard)))
+    }
+
+    /// Tells the log why there is no tunnel; the client cannot be told.
+    pub(super) fn report(&self, error: &Error, arrival: &Arrival) {
+        let (route, client) = (&*self.route.name, arrival.peer);
+        if error.is_of_backend() {
+            tracing::warn!(route, %client, %error, "a TCP connection could not be passed on");
+        } else {
+            // What a VM does not listen on is its owner's to know.
+            tracing::debug!(route, %client, %error, "a TCP connection was closed");
         }
     }
 }

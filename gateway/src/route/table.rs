@@ -20,6 +20,8 @@ pub struct Conditions {
     /// The port that clients ask for, which whoever makes the table sees to: a route that names it is
     /// more specific than one that does not.
     pub has_port: bool,
+    /// One protocol, as little looked at here: a route for that is more specific than one for any.
+    pub has_protocol: bool,
 }
 
 /// What a request asks for.
@@ -123,7 +125,7 @@ impl Table {
 
     /// The most specific route that applies: exact host before suffix (the longest first) before
     /// none; within those, exact path before prefix (the longest first) before none; then the most
-    /// conditions on headers and methods; then one that names the port.
+    /// conditions on headers and methods; then one that names the port, and one for one protocol.
     pub fn lookup(&self, question: Question<'_>) -> Option<Match> {
         self.exact
             .get(question.host)
@@ -173,7 +175,7 @@ impl Group {
 }
 
 /// See [`Candidate::rank`].
-type Rank = (bool, Option<(bool, usize, usize)>, usize, bool, bool);
+type Rank = (bool, Option<(bool, usize, usize)>, usize, bool, bool, bool);
 
 impl Candidate {
     /// Greater is more specific, within one group of hosts.
@@ -185,11 +187,12 @@ impl Candidate {
             conditions.headers.len(),
             !conditions.methods.is_empty(),
             conditions.has_port,
+            conditions.has_protocol,
         )
     }
 
     fn matches(&self, question: Question<'_>, before_suffix: Option<&str>) -> Option<Captures> {
-        let Conditions { host, path, methods, headers, has_port: _ } = &self.conditions;
+        let Conditions { host, path, methods, headers, has_port: _, has_protocol: _ } = &self.conditions;
         let mut captures = Captures::default();
         if let (Some(HostPattern::Label { capture, .. }), Some(before)) = (host, before_suffix) {
             if before.contains('.') {
@@ -242,6 +245,7 @@ struct Shape<'a> {
     methods: Vec<&'a str>,
     headers: Vec<(&'a str, &'a [u8])>,
     has_port: bool,
+    has_protocol: bool,
 }
 
 impl<'a> Shape<'a> {
@@ -257,6 +261,7 @@ impl<'a> Shape<'a> {
             methods,
             headers,
             has_port: conditions.has_port,
+            has_protocol: conditions.has_protocol,
         }
     }
 }

@@ -317,9 +317,8 @@ impl Door {
         }
         if !listener.ports.allow(arrival.port) {
             self.metrics.borrow().port.inc();
-            if matches!(listener.modes.of(arrival.port), Mode::Tcp(_)) {
-                return None;
-            }
+            // Who speaks no HTTP cannot be told why.
+            listener.modes.of(arrival.port).requests()?;
         }
         Some((arrival, seat))
     }

@@ -56,7 +56,11 @@ fn listeners(generation: &Generation) -> Vec<Value> {
                 "name": listener.name,
                 "address": bound.address.to_string(),
                 "ports": bound.sockets.len(),
-                "carries": match listener.modes.other { Mode::Http(_) => "http", Mode::Tcp(_) => "tcp" },
+                "carries": match listener.modes.other {
+                    Mode::Http(_) => "http",
+                    Mode::Tcp(_) => "tcp",
+                    Mode::Any(_) => "any",
+                },
                 "tls": listener.tls.is_some(),
                 "connections": bound.counts.open.load(Ordering::Relaxed),
                 "limit": listener.connections,

@@ -2,24 +2,24 @@
 //! once, with its place; what did not change is taken over from the previous snapshot.
 
 use super::{
-    Files, Fixed, HealthCheck, Listener, Mode, Modes, PortRules, Retries, Route, Snapshot, Sticky, Target,
-    Timeouts, VmName, certificates, plugins::Plugins, terminators::Terminators, vms,
+    Files, Fixed, HealthCheck, Listener, PortRules, Retries, Route, Snapshot, Sticky, Target, Timeouts,
+    VmName, certificates, modes, plugins::Plugins, terminators::Terminators, vms,
 };
 use crate::{
     config::{
-        self, AdminAddress, Config, Diagnostic, Listener as ListenerConfig, ListenerProtocol, PortAsked,
-        Route as RouteConfig, RouteProtocol, Spanned, VmTarget,
+        self, AdminAddress, Config, Diagnostic, PortAsked, Route as RouteConfig, RouteProtocol, Spanned,
+        VmTarget,
     },
     http1::HeadLimits,
     message::{Fields, is_field_value, is_token, trim},
     plugins::{Host, OnError, Services},
     ports::PortSet,
-    route::{Conditions, HostPattern, PathPattern, PatternError, Table},
+    route::{Conditions, HostPattern, PathPattern, PatternError},
     upstream::{Backend, Balance, Ejection, Limits, Protocol, Server, Settings},
 };
 use http::{HeaderName, HeaderValue, StatusCode};
 use ipnet::IpNet;
-use std::{collections::BTreeSet, ops::Range, path::Path, sync::Arc};
+use std::{ops::Range, path::Path, sync::Arc};
 
 /// What a configuration is built with.
 pub struct Inputs<'a> {
@@ -166,6 +166,7 @@ fn build_route(
     let timeouts = &route.timeouts;
     Route {
         name: route.label(index).into(),
+        protocol: route.protocol,
         target,
         plugins,
         upgrades: route.upgrades.iter().map(|protocol| protocol.get_ref().as_str().into()).collect(),
@@ -341,7 +342,14 @@ fn conditions(route: &RouteConfig, problems: &mut Vec<Diagnostic>) -> Conditions
             ),
         }
     }
-    Conditions { host, path, methods, headers, has_port: route.listener_port.is_some() }
+    Conditions {
+        host,
+        path,
+        methods,
+        headers,
+        has_port: route.listener_port.is_some(),
+        has_protocol: route.protocol != RouteProtocol::Any,
+    }
 }
 
 fn pattern<T>(
@@ -366,7 +374,7 @@ fn build_listeners(
 ) -> Vec<Arc<Listener>> {
     let mut listeners = Vec::new();
     for listener in &config.listeners {
-        let Some(modes) = modes(config, listener, conditions, problems) else { continue };
+        let Some(modes) = modes::build(config, listener, conditions, problems) else { continue };
         let trusted = listener.trusted_proxies.as_ref().unwrap_or(&config.gateway.trusted_proxies);
         listeners.push(Arc::new(Listener {
             name: listener.label(),
@@ -398,48 +406,6 @@ fn port_set(rules: &[Spanned<PortSet>]) -> PortSet {
     PortSet::of_ranges(rules.iter().flat_map(|rule| rule.get_ref().ranges()))
 }
 
-/// What a listener carries, and where it has several ports, what those carry that routes name.
-fn modes(
-    config: &Config,
-    listener: &ListenerConfig,
-    conditions: &[Conditions],
-    problems: &mut Vec<Diagnostic>,
-) -> Option<Modes> {
-    if let Some(port) = listener.address.get_ref().ports().single()
-        && !listener.has_other_ports()
-    {
-        let other = mode(config, listener, port, conditions, problems)?;
-        return Some(Modes { other, by_port: Vec::new() });
-    }
-    let named = config.routes.iter().filter_map(|route| route.listener_port.as_ref());
-    let named: BTreeSet<u16> =
-        named.map(|port| *port.get_ref()).filter(|port| listener.may_have_port(*port)).collect();
-    let mut by_port = Vec::with_capacity(named.len());
-    for port in named {
-        let mut found = Vec::new();
-        by_port.extend(mode(config, listener, port, conditions, &mut found).map(|mode| (port, mode)));
-        problems.extend(found);
-    }
-    // No route names port 0. What routes say of other ports was reported with those.
-    let mut found = Vec::new();
-    let has_routes = config.routes.iter().any(|route| is_on(route, listener, 0));
-    let other = if has_routes || by_port.is_empty() {
-        mode(config, listener, 0, conditions, &mut found)
-    } else {
-        Some(Mode::Http(Table::default()))
-    };
-    problems.extend(found);
-    // What is wrong without a port is wrong with each of them.
-    let mut seen = Vec::new();
-    problems.retain(|problem| {
-        let key = (problem.span.clone(), problem.message.clone());
-        let is_new = !seen.contains(&key);
-        seen.push(key);
-        is_new
-    });
-    Some(Modes { other: other?, by_port })
-}
-
 /// A network of mapped addresses means the IPv4 network in it: clients appear as IPv4.
 fn canonical(network: IpNet) -> IpNet {
     match network {
@@ -450,129 +416,4 @@ fn canonical(network: IpNet) -> IpNet {
         }
         IpNet::V4(_) | IpNet::V6(_) => network,
     }
-}
-
-/// What a port of a listener carries: the protocol of the routes that are on it. A route that names the
-/// listener counts more than one that is on all of them.
-fn mode(
-    config: &Config,
-    listener: &ListenerConfig,
-    port: u16,
-    conditions: &[Conditions],
-    problems: &mut Vec<Diagnostic>,
-) -> Option<Mode> {
-    let on_it: Vec<(usize, &RouteConfig)> =
-        config.routes.iter().enumerate().filter(|(_, route)| is_on(route, listener, port)).collect();
-    let of = |protocol: RouteProtocol| on_it.iter().filter(move |(_, route)| route.protocol == protocol);
-    let named = |protocol| of(protocol).any(|(_, route)| names_listeners(route));
-    let is_tcp = match listener.protocol {
-        ListenerProtocol::Tcp => true,
-        ListenerProtocol::Http => false,
-        ListenerProtocol::Auto => match (of(RouteProtocol::Tcp).next(), of(RouteProtocol::Http).next()) {
-            (None, _) => false,
-            (Some(_), None) => true,
-            (Some(_), Some(_)) => match (named(RouteProtocol::Tcp), named(RouteProtocol::Http)) {
-                (true, false) => true,
-                (false, true) => false,
-                _ => {
-                    problems.push(
-                        Diagnostic::error(listener.address.span(), "HTTP and TCP routes meet on this listener")
-                            .label("carries either HTTP or one TCP route")
-                            .help("name the listeners of each route (`listeners = [\"…\"]`), or set the listener's `protocol`"),
-                    );
-                    return None;
-                }
-            },
-        },
-    };
-    if is_tcp {
-        tcp_mode(listener, of(RouteProtocol::Tcp).copied(), problems)
-    } else {
-        http_mode(config, listener, of(RouteProtocol::Http).copied(), conditions, problems)
-    }
-}
-
-fn tcp_mode<'a>(
-    listener: &ListenerConfig,
-    mut routes: impl Iterator<Item = (usize, &'a RouteConfig)>,
-    problems: &mut Vec<Diagnostic>,
-) -> Option<Mode> {
-    match (routes.next(), routes.next()) {
-        (Some((route, _)), None) => Some(Mode::Tcp(route)),
-        (None, _) => {
-            problems.push(
-                Diagnostic::error(listener.address.span(), "no TCP route is on this listener")
-                    .label("would accept connections and drop them"),
-            );
-            None
-        }
-        (Some(_), Some((_, second))) => {
-            problems.push(
-                Diagnostic::error(
-                    second.to.span(),
-                    format!("a second TCP route on listener `{}`", listener.label()),
-                )
-                .label("can never be reached")
-                .help("nothing tells two raw TCP routes apart; give each a listener"),
-            );
-            None
-        }
-    }
-}
-
-fn http_mode<'a>(
-    config: &Config,
-    listener: &ListenerConfig,
-    routes: impl Iterator<Item = (usize, &'a RouteConfig)>,
-    conditions: &[Conditions],
-    problems: &mut Vec<Diagnostic>,
-) -> Option<Mode> {
-    let routes: Vec<_> =
-        routes.filter_map(|(index, _)| Some((index, conditions.get(index)?.clone()))).collect();
-    if routes.is_empty() {
-        problems.push(
-            Diagnostic::error(listener.address.span(), "no route is on this listener")
-                .label("would answer 404 to everything"),
-        );
-    }
-    match Table::build(routes) {
-        Ok(table) => Some(Mode::Http(table)),
-        Err(duplicates) => {
-            for duplicate in duplicates {
-                let label = |index: usize| {
-                    config.routes.get(index).map(|route| route.label(index)).unwrap_or_default()
-                };
-                let span = config.routes.get(duplicate.second).map(place).unwrap_or_default();
-                let message = format!(
-                    "route `{}` can never match: `{}` has the same conditions",
-                    label(duplicate.second),
-                    label(duplicate.first)
-                );
-                problems.push(Diagnostic::error(span, message).label("unreachable"));
-            }
-            None
-        }
-    }
-}
-
-/// Where to point for a route as a whole.
-fn place(route: &RouteConfig) -> Range<usize> {
-    route
-        .path
-        .as_ref()
-        .or(route.host.as_ref())
-        .or(route.name.as_ref())
-        .map_or_else(|| route.to.span(), Spanned::span)
-}
-
-fn is_on(route: &RouteConfig, listener: &ListenerConfig, port: u16) -> bool {
-    let by_name = route.listeners.as_ref().is_none_or(|names| {
-        listener.name.as_ref().is_some_and(|own| names.iter().any(|name| name.get_ref() == own.get_ref()))
-    });
-    let by_port = route.listener_port.as_ref().is_none_or(|wanted| *wanted.get_ref() == port);
-    by_name && by_port
-}
-
-fn names_listeners(route: &RouteConfig) -> bool {
-    route.listeners.is_some() || route.listener_port.is_some()
 }

@@ -9,6 +9,7 @@ mod certificates;
 mod files;
 mod health;
 mod local;
+mod modes;
 mod plugins;
 mod services;
 mod state_dir;
@@ -21,18 +22,18 @@ pub use certificates::{Certificate, Source};
 pub use files::Files;
 pub use health::{HealthCheck, Question};
 pub use local::{Goal, Local, LocalRoute, LocalTarget, Parts, RouteMetrics, plugin_metrics};
+pub use modes::{Kinds, Mode, Modes};
 pub use services::Outbound;
 pub use sticky::Sticky;
 pub use terminators::SessionKeys;
 pub use vms::FleetPlan;
 
 use crate::{
-    config::{AdminAddress, Diagnostic, Log, ProxyProtocol},
+    config::{AdminAddress, Diagnostic, Log, ProxyProtocol, RouteProtocol},
     http1::HeadLimits,
     message::Fields,
     plugins::{OnError, Plugin, Secret},
     ports::{ListenAddress, PortSet},
-    route::Table,
     tls::Terminator,
     upstream::{Backend, Settings},
     vms::VmId,
@@ -150,36 +151,13 @@ impl PortRules {
     }
 }
 
-/// What connections carry, by the port that they asked for.
-#[derive(Debug)]
-pub struct Modes {
-    /// Of ports that no route names.
-    pub other: Mode,
-    /// Of those that routes name, where a listener has several.
-    pub by_port: Vec<(u16, Mode)>,
-}
-
-impl Modes {
-    /// What a connection to this port carries.
-    pub fn of(&self, port: u16) -> &Mode {
-        self.by_port.iter().find(|(known, _)| *known == port).map_or(&self.other, |(_, mode)| mode)
-    }
-}
-
-/// What the connections of a listener carry.
-#[derive(Debug)]
-pub enum Mode {
-    /// HTTP requests, each with its route.
-    Http(Table),
-    /// Bytes, all on this route.
-    Tcp(usize),
-}
-
 /// Where matched requests go, and through what.
 #[derive(Debug)]
 pub struct Route {
     /// Its name, or `route N`.
     pub name: Arc<str>,
+    /// What it carries.
+    pub protocol: RouteProtocol,
     /// Where requests go.
     pub target: Target,
     /// Numbers of its plugins, in order.

@@ -3,7 +3,10 @@
 //! rustls gets what came, and gives what is to go, in the worker's own buffers: a connection that
 //! carries nothing holds none, and a read or a write is one system call for many records.
 
-use super::{Asked, Identity, names, terminator::HTTP2};
+use super::{
+    Asked, Identity, names,
+    terminator::{HTTP1, HTTP2},
+};
 use crate::io::{Buffers, Stream};
 use rustls::{
     Error, ServerConfig,
@@ -105,6 +108,11 @@ impl ServerStream {
         self.tls.alpn_protocol() == Some(HTTP2)
     }
 
+    /// Whether HTTP/1.1 or HTTP/2 was agreed on.
+    pub fn speaks_http(&self) -> bool {
+        self.speaks_http2() || self.tls.alpn_protocol() == Some(HTTP1)
+    }
+
     /// The certificate that the client showed, where it did, and what that says.
     pub fn identity(&self) -> Option<Identity> {
         self.tls.peer_certificates()?.first().map(Identity::new)
@@ -200,8 +208,10 @@ impl ServerStream {
             }
         }
         let (used, result) = self.advance(came, into);
-        if self.asked.is_none() {
-            self.asked = names::asked();
+        // Each time: a client that is asked to try again (RFC 8446 §4.1.4) asks twice, and what it leaves
+        // there would be the next one's.
+        if let Some(asked) = names::asked() {
+            self.asked = Some(asked);
         }
         let left = came.get_mut(used..).unwrap_or_default();
         if let Err(error) = result {

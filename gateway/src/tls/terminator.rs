@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 pub(super) const HTTP2: &[u8] = b"h2";
 
 /// HTTP/1.1, as it is agreed on.
-const HTTP1: &[u8] = b"http/1.1";
+pub(super) const HTTP1: &[u8] = b"http/1.1";
 
 /// What else is registered for ALPN and carried by TCP, and HTTP/1.1, which every server of HTTP speaks.
 const ANYTHING: [&[u8]; 19] = [
@@ -47,6 +47,8 @@ pub enum Carries {
     /// What is spoken is between the client and the backend, which is not asked: whatever is
     /// registered is agreed on, as some clients insist on being answered.
     Bytes,
+    /// Requests where the client has HTTP, else bytes.
+    Anything,
 }
 
 /// What a listener needs to speak TLS.
@@ -54,6 +56,7 @@ pub enum Carries {
 pub struct Terminator {
     of_requests: Arc<ServerConfig>,
     of_bytes: Arc<ServerConfig>,
+    of_anything: Arc<ServerConfig>,
 }
 
 /// The keys of session tickets (RFC 5077, RFC 8446 §4.6.1): a client that comes back needs no full
@@ -116,11 +119,16 @@ impl Terminator {
         config.ticketer = Arc::clone(&tickets.0);
         // Tickets are all there is to sessions: nothing is kept for a client that may never come back.
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.alpn_protocols = ANYTHING.map(<[u8]>::to_vec).into();
-        let of_bytes = Arc::new(config.clone());
-        // The preferred one first.
-        config.alpn_protocols = vec![HTTP2.to_vec(), HTTP1.to_vec()];
-        Ok(Self { of_requests: Arc::new(config), of_bytes })
+        // The preferred ones first.
+        let mut agreeing = |protocols: &[&[u8]]| {
+            config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+            Arc::new(config.clone())
+        };
+        Ok(Self {
+            of_requests: agreeing(&[HTTP2, HTTP1]),
+            of_bytes: agreeing(&ANYTHING),
+            of_anything: agreeing(&[&[HTTP2, HTTP1], &ANYTHING[..]].concat()),
+        })
     }
 
     /// Shakes hands. Who calls this sets the deadline.
@@ -136,6 +144,7 @@ impl Terminator {
         let config = match carries {
             Carries::Requests => &self.of_requests,
             Carries::Bytes => &self.of_bytes,
+            Carries::Anything => &self.of_anything,
         };
         let stream = ServerStream::new(Arc::clone(config), socket, buffers);
         let mut stream = stream.map_err(HandshakeError::Failed)?;

@@ -1,7 +1,7 @@
 //! What is agreed on before anything else, and for how long that is tried.
 
 use super::{config, counted, gateway, openssl, start, tcp_route};
-use gateway_tests::{Backend, Pki, Raw, TestGateway, certificate_table, eventually, tls};
+use gateway_tests::{Backend, Pki, Raw, TestGateway, certificate_table, dribbling, eventually, tls, within};
 use rustls::HandshakeKind;
 
 #[tokio::test]
@@ -48,6 +48,42 @@ async fn a_raw_tcp_route_speaks_whatever_is_registered() {
     for protocol in ["postgresql", "imap", "http/1.1"] {
         let stream = pki.client("db.test").offering(&["h2", protocol]).connect(gateway.addr()).await;
         assert_eq!(stream.expect("a handshake").get_ref().1.alpn_protocol(), Some(protocol.as_bytes()));
+    }
+}
+
+/// A client that is asked to try again (RFC 8446 §4.1.4) asks for its name twice.
+#[tokio::test]
+async fn nobody_is_taken_for_the_client_before() {
+    let backend = Backend::tcp_echo().await;
+    let pki = Pki::new();
+    let pair = pki.issue(&["a.test", "b.test"]);
+    let toml = format!(
+        "[gateway]\nworkers = 1\n[[listener]]\naddress = \"[::]:0\"\ntls = true\n\
+         [[route]]\nhost = \"a.test\"\nto = {{ respond = {{ body = \"a\" }} }}\n\
+         [[route]]\nhost = \"b.test\"\nprotocol = \"tcp\"\nto = \"{}\"\n\
+         [[route]]\nhost = \"c.test\"\nprotocol = \"ssh\"\nto = \"{}\"\n{}",
+        backend.addr(),
+        backend.addr(),
+        certificate_table("web")
+    );
+    let gateway = start(&toml, &[("web", &pair)], false);
+    let address = gateway.addr().to_string();
+    let Ok(output) =
+        openssl(&["-connect", &address, "-servername", "a.test", "-groups", "P-521:X25519"]).await
+    else {
+        return;
+    };
+    assert!(output.contains("X25519"), "it was asked to try again: {output}");
+    for name in ["b.test", "a.test", "b.test"] {
+        // Its hello takes more than one read.
+        let through = dribbling(gateway.addr()).await;
+        let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(pki.client(name).config));
+        let name = rustls::pki_types::ServerName::try_from(name).expect("a name");
+        let stream = within("a handshake", connector.connect(name.clone(), through)).await;
+        let mut client = Raw::over(stream.expect("a handshake"));
+        client.send("GET / HTTP/1.1\r\nhost: a.test\r\nconnection: close\r\n\r\n").await;
+        let expected = if name.to_str() == "b.test" { "GET / HTTP/1.1" } else { "HTTP/1.1 200 OK" };
+        client.until(expected).await;
     }
 }
 

@@ -4,13 +4,14 @@ use super::super::trust::Trust;
 use super::place::{Folder, Vm};
 use bytes::Bytes;
 use clap::Args;
-use http::{Request, StatusCode, header};
+use http::{Request, StatusCode, Uri, header, uri::Scheme};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde::Deserialize;
 use std::{
     fs,
     io::{self, Write as _},
+    net::IpAddr,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     time::Duration,
@@ -94,6 +95,9 @@ impl Keys<'_> {
 
     fn fetch(&self, api: &str, api_key: &str, vm: &Vm) -> Result<String, String> {
         let url = format!("{}/vm/{}/ssh_key", api.trim_end_matches('/'), vm.id);
+        if !is_private(&url) {
+            return Err(format!("{url}: keys would be sent in the clear; write `https://` in VERS_API_URL"));
+        }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| error.to_string())?;
         let key = runtime.block_on(async {
@@ -130,6 +134,14 @@ impl Keys<'_> {
             .map_err(|_| "the answer is not what it should be: {\"ssh_private_key\": …}".to_owned())?;
         Ok(key.ssh_private_key)
     }
+}
+
+/// Whether nobody on the way can read what is asked there: over TLS, or on this machine.
+fn is_private(url: &str) -> bool {
+    let Ok(uri) = url.parse::<Uri>() else { return true };
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    let is_here = host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+    uri.scheme() != Some(&Scheme::HTTP) || is_here
 }
 
 /// For the whole request.

@@ -79,11 +79,13 @@ impl Ssh {
         }
         // Run by ssh once it is in, and not before.
         ssh.args(["-o", "PermitLocalCommand=yes", "-o"]);
-        ssh.arg(format!("LocalCommand=: > {}", stanza::for_shell(let_in.path())?));
+        // ssh replaces what follows a percent sign.
+        ssh.arg(format!("LocalCommand=: > {}", stanza::for_shell(let_in.path())?.replace('%', "%%")));
         if let Some(key) = key {
             ssh.args(["-o", "IdentitiesOnly=yes"]).arg("-i").arg(key);
         }
-        ssh.arg(format!("{}@{}", vm.user, vm.host)).args(&self.command);
+        // ssh looks for options behind the host, too: what is to be run there must not be one.
+        ssh.arg("--").arg(format!("{}@{}", vm.user, vm.host)).args(&self.command);
         let status = ssh.status().map_err(|error| format!("ssh cannot be run: {error}"))?;
         Ok(Session { status, was_let_in: let_in.is_set() })
     }

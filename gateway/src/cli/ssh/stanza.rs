@@ -42,7 +42,7 @@ impl SshConfig {
         let mut text = format!(
             "# Into ~/.ssh/config: ssh, scp, rsync, git and ansible reach VMs inside TLS, by their names.\n\
              # The first line gets a VM's key from the platform, where VERS_API_URL and VERS_API_KEY are set.\n\
-             Match host *.{domain} exec \"{} ssh --key %h >/dev/null 2>&1\"\n    IdentityFile {}\n    \
+             Match host *.{domain} exec \"{} ssh --key '%h' >/dev/null 2>&1\"\n    IdentityFile {}\n    \
              IdentitiesOnly yes\nHost *.{domain}\n    User root\n",
             gateway.replace('"', "\\\""),
             // What ssh puts the host's name in for.
@@ -65,8 +65,9 @@ pub(super) fn options(folder: &Folder, trust: &Trust) -> Result<[String; 3], Str
         proxy = format!("{proxy} --ca {}", for_shell(&ca)?);
     }
     Ok([
-        // ssh replaces what follows a percent sign.
-        format!("ProxyCommand={} %h:443", proxy.replace('%', "%%")),
+        // ssh replaces what follows a percent sign. In quotes: some versions take host names of any
+        // characters, and git takes them from others.
+        format!("ProxyCommand={} '%h':443", proxy.replace('%', "%%")),
         // The first key that a VM shows is written down; from then on no other one is taken.
         "StrictHostKeyChecking=accept-new".to_owned(),
         format!("UserKnownHostsFile={}", quoted(&folder.known_hosts())),

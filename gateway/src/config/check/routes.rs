@@ -26,9 +26,11 @@ pub(super) fn check(config: &Config, names: &Names, report: &mut Report) {
         for (name, value) in &route.headers {
             targets::header(name, value, report);
         }
-        if route.protocol == RouteProtocol::Tcp {
-            tcp(route, report);
+        if route.protocol != RouteProtocol::Http {
+            bytes(route, report);
             keyless(route, config, report);
+        } else {
+            passed_by(route, config, report);
         }
         // A listener that could not be read may be the one.
         if config.listeners.len() == names.listener_count {
@@ -74,15 +76,7 @@ fn vm(route: &Route, config: &Config, report: &mut Report) {
     }
     let VmName::Captured(name) = &target.vm else { return };
     let hole = format!("{{{name}}}");
-    if route.protocol == RouteProtocol::Tcp {
-        report.add(
-            Diagnostic::error(
-                route.to.span(),
-                format!("nothing of a TCP connection is captured as `{hole}`"),
-            )
-            .label("expected the name of one VM"),
-        );
-    } else if !route.host.iter().chain(&route.path).any(|pattern| pattern.get_ref().contains(&hole)) {
+    if !route.host.iter().chain(&route.path).any(|pattern| pattern.get_ref().contains(&hole)) {
         report.add(
             Diagnostic::error(route.to.span(), format!("nothing is captured as `{hole}`"))
                 .label("neither `host` nor `path` of this route has it")
@@ -135,34 +129,60 @@ fn methods(route: &Route, report: &mut Report) {
     }
 }
 
-/// Nothing of a TCP connection is looked at, so there is nothing to match and nothing for plugins.
-fn tcp(route: &Route, report: &mut Report) {
+/// Of a connection that carries bytes nothing is known but the host that a TLS client asked for.
+fn bytes(route: &Route, report: &mut Report) {
     let first = |list: &[Spanned<String>]| list.first().map(Spanned::span);
     let of_http = [
-        ("host", route.host.as_ref().map(Spanned::span)),
         ("path", route.path.as_ref().map(Spanned::span)),
         ("methods", route.methods.as_deref().and_then(first)),
         ("headers", route.headers.values().next().map(Spanned::span)),
         ("plugins", route.plugins.first().map(Spanned::span)),
         ("limits.body", route.limits.body.as_ref().map(Spanned::span)),
     ];
+    let is_any = route.protocol == RouteProtocol::Any;
     for (key, span) in of_http {
-        let Some(span) = span else { continue };
+        let Some(span) = span.filter(|_| !is_any || key != "limits.body") else { continue };
+        let help = if is_any {
+            format!("add an HTTP route with `{key}`: it comes before this one")
+        } else {
+            format!("remove `{key}`, or set `protocol = \"http\"`")
+        };
         report.add(
-            Diagnostic::error(span, format!("a TCP route has no `{key}`"))
+            Diagnostic::error(span, format!("{} has no `{key}`", route.protocol.describe()))
                 .label("only HTTP requests have this")
-                .help(format!("remove `{key}`, or set `protocol = \"http\"`")),
+                .help(help),
         );
     }
     if matches!(route.to.get_ref(), Target::Respond(_) | Target::Redirect(_)) {
         report.add(
             Diagnostic::error(route.to.span(), "only HTTP requests can be answered or redirected")
-                .label("expected an address or a backend's name, on a TCP route"),
+                .label(format!("expected an address or a backend's name, on {}", route.protocol.describe())),
         );
     }
 }
 
-/// Warns of a TCP route to servers that are chosen by what only requests have.
+/// Warns where what is no request passes by the plugins that requests for the same host meet.
+fn passed_by(route: &Route, config: &Config, report: &mut Report) {
+    let Some(plugin) = route.plugins.first() else { return };
+    let shares = |other: &&Route| {
+        let listeners = |route: &Route| route.listeners.clone().unwrap_or_default();
+        let (own, others) = (listeners(route), listeners(other));
+        let meet = own.is_empty() || others.is_empty() || own.iter().any(|name| others.contains(name));
+        let ports = (&route.listener_port, &other.listener_port);
+        let same_port = !matches!(ports, (Some(own), Some(other)) if own != other);
+        other.protocol == RouteProtocol::Any && other.host == route.host && meet && same_port
+    };
+    if let Some(other) = config.routes.iter().find(shares) {
+        report.add(
+            Diagnostic::warning(plugin.span(), "what does not look like a request passes by this plugin")
+                .label("only requests meet it")
+                .also(other.to.span(), "carries everything else for the same host")
+                .help("where nobody may pass, set `protocol = \"http\"` on that route"),
+        );
+    }
+}
+
+/// Warns of connections to servers that are chosen by what only requests have.
 fn keyless(route: &Route, config: &Config, report: &mut Report) {
     let Target::Backend(name) = route.to.get_ref() else { return };
     let balance = config.backends.get(name).map(|backend| &backend.balance);
@@ -218,11 +238,10 @@ fn carries(listener: ListenerProtocol, route: RouteProtocol) -> bool {
 }
 
 fn wrong_protocol(route: &Route) -> Diagnostic {
-    let (label, wanted) = match route.protocol {
-        RouteProtocol::Http => ("an HTTP route, but its listeners carry only TCP", "http"),
-        RouteProtocol::Tcp => ("a TCP route, but its listeners carry only HTTP", "tcp"),
-    };
-    Diagnostic::error(route.to.span(), "this route can never match").label(label).help(format!(
-        "set `protocol = \"auto\"` or `protocol = \"{wanted}\"` on a listener, or change the route's"
-    ))
+    let (only, wanted) = if route.protocol.is_bytes() { ("HTTP", "tcp") } else { ("TCP", "http") };
+    Diagnostic::error(route.to.span(), "this route can never match")
+        .label(format!("{}, but its listeners carry only {only}", route.protocol.describe()))
+        .help(format!(
+            "set `protocol = \"auto\"` or `protocol = \"{wanted}\"` on a listener, or change the route's"
+        ))
 }
