@@ -167,9 +167,9 @@ fn an_expired_certificate_is_shown_and_complained_of() {
         let ran = run(&mut curl(&fleet, &[&url])).await;
         assert!(ran.code == Some(60) && ran.err.contains("expired"), "{ran:?}");
         run(&mut curl(&fleet, &["-k", &url])).await.well();
-        let error =
-            |line: &serde_json::Value| line["level"] == "ERROR" && line.to_string().contains("expired");
-        assert!(edge.log().iter().any(error), "{}", edge.log_text());
+        let warning =
+            |line: &serde_json::Value| line["level"] == "WARN" && line.to_string().contains("has expired");
+        assert!(edge.log().iter().any(warning), "{}", edge.log_text());
         let file = edge.folder().join("gateway.toml");
         let checked = run(Command::new(DAEMON).args(["check", "-c"]).arg(&file)).await;
         assert!(checked.code == Some(0) && checked.err.contains("expired"), "{checked:?}");

@@ -9,13 +9,13 @@ mod tcp; // whatever else runs on a VM
 use crate::DAEMON;
 use bytes::Bytes;
 use gateway_tests::{
-    Backend, GatewayProcess, Heard, Namespace,
-    fleet::{DOMAIN, Fleet, in_fleet},
+    Backend, GatewayProcess, Heard, Namespace, eventually,
+    fleet::{DOMAIN, Fleet, Vm, in_fleet},
     pages, within,
 };
 use http_body_util::Full;
 use std::{io::Write as _, process::Stdio};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
 /// Runs a test in a fleet; the first edge is started by it.
 fn fleet(test: &str, needs: &[&str], body: impl AsyncFnOnce(Fleet)) {
@@ -102,6 +102,19 @@ async fn run(command: &mut Command) -> Ran {
     let output = output.unwrap_or_else(|error| panic!("{what}: {error}"));
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Ran { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
+}
+
+/// Starts a server on a VM, and waits until it listens there.
+async fn started(mut command: Command, vm: &Vm, port: u16, address: &str) -> Child {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().expect("it starts");
+    let address = format!("{address}:{port}").parse().expect("an address");
+    eventually("a server that listens", async || {
+        assert_eq!(child.try_wait().expect("its state"), None, "{command:?} has ended");
+        vm.namespace.connect(address).ok()
+    })
+    .await;
+    child
 }
 
 /// curl that trusts the fleet's authority.

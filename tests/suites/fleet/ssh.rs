@@ -1,6 +1,6 @@
 //! SSH on port 443 of a VM's name, by the lines of `docs/ssh.md`, and what travels inside it.
 
-use super::{edge, file, fleet, run};
+use super::{edge, file, fleet, run, started};
 use crate::DAEMON;
 use gateway_tests::{
     Backend,
@@ -10,16 +10,16 @@ use gateway_tests::{
     pages,
 };
 use http_body_util::Full;
-use std::{fs, path::Path, process::Stdio};
+use std::{fs, path::Path};
 use tokio::process::{Child, Command};
 
 const NEEDS: &[&str] = &["ssh", "ssh-keygen", "scp", "rsync", "openssl", SSHD];
 
 /// OpenSSH's server on a VM.
-fn serve(vm: &Vm, account: &Account) -> Child {
+async fn serve(vm: &Vm, account: &Account) -> Child {
     let mut sshd = vm.namespace.command(SSHD);
     sshd.args(["-D", "-e", "-o", "ListenAddress=[::]:22", "-f"]).arg(account.server_config());
-    sshd.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("sshd starts")
+    started(sshd, vm, 22, "[::1]").await
 }
 
 /// The configuration of ssh that everybody on this machine has, for the time of the test: what a person
@@ -55,7 +55,7 @@ fn the_line_that_the_platform_documents_works() {
         let Some(account) = Account::new(test) else { return };
         configure(&fleet, &account, "");
         let _edge = edge(&fleet).await;
-        let _sshd = serve(&fleet.a, &account);
+        let _sshd = serve(&fleet.a, &account).await;
         let line = documented("ssh -o ProxyCommand=\"openssl", "45a68069….vm.example.com", &fleet.a);
         let ran = run(&mut shell(&fleet, &format!("{line} 'echo one; echo two >&2; exit 3'"))).await;
         assert_eq!((ran.code, ran.out.as_str()), (Some(3), "one\n"), "{}", ran.err);
@@ -73,7 +73,7 @@ fn without_openssl_and_by_its_name_only() {
     fleet(test, NEEDS, async |fleet| {
         let Some(account) = Account::new(test) else { return };
         let _edge = edge(&fleet).await;
-        let _sshd = serve(&fleet.a, &account);
+        let _sshd = serve(&fleet.a, &account).await;
         // The platform has the key; ssh has none of its own.
         let key = fs::read_to_string(account.key()).expect("the key");
         let answer = serde_json::json!({ "ssh_port": 22, "ssh_private_key": key }).to_string();

@@ -1,9 +1,9 @@
 //! What is no HTTP: servers that speak first, databases, and bytes that nobody knows.
 
-use super::{curl, edge, file, fleet, run};
+use super::{curl, edge, file, fleet, run, started};
 use crate::DAEMON;
 use gateway_tests::{
-    Backend, GatewayProcess, Raw, eventually,
+    Backend, GatewayProcess, Raw,
     fleet::{Fleet, Vm},
     must_run, within,
 };
@@ -73,19 +73,6 @@ fn a_letter_goes_to_a_server_that_speaks_first() {
         let got = letters.try_recv().expect("a letter");
         assert_eq!(String::from_utf8_lossy(&got), "subject: hello\r\n\r\nfrom far away\r\n");
     });
-}
-
-/// Starts a server on a VM, and waits until it listens there.
-async fn started(mut command: tokio::process::Command, vm: &Vm, port: u16, address: &str) -> Child {
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut child = command.spawn().expect("it starts");
-    let address = format!("{address}:{port}").parse().expect("an address");
-    eventually("a server that listens", async || {
-        assert_eq!(child.try_wait().expect("its state"), None, "{command:?} has ended");
-        vm.namespace.connect(address).ok()
-    })
-    .await;
-    child
 }
 
 async fn redis(fleet: &Fleet, vm: &Vm, bind: &str) -> Child {
