@@ -18,6 +18,7 @@ use tokio::{
 /// Closes a connection as a machine does that is suddenly gone.
 pub(super) fn reset(stream: TcpStream) {
     stream.set_zero_linger().expect("a socket's option");
+    drop(stream);
 }
 
 /// The answer to a request for a VM: its status, its code, its body, and whether it came at once.
@@ -49,7 +50,7 @@ fn owners_are_told_what_to_do() {
             (name(DOWN), "502", "vm-unreachable", ""),
             (name(UNKNOWN), "404", "vm-unknown", ""),
         ] {
-            for version in ["--http1.1", "--http2"] {
+            for version in ["--http1.1", "--http2", "--no-alpn"] {
                 let begin = Instant::now();
                 let got = answer(&fleet, &host, 3000, version).await;
                 assert_eq!((got.0.as_str(), got.1.as_str()), (status, code), "{host}: {}", got.2);
@@ -57,6 +58,10 @@ fn owners_are_told_what_to_do() {
                 assert!(begin.elapsed().as_secs() < 5, "{code} after {:?}", begin.elapsed());
             }
         }
+        // What cannot be told so is closed.
+        let mut raw = fleet.client(&fleet.c).raw(fleet.c.at(3000)).await;
+        raw.send([0; 4]).await;
+        assert_eq!(raw.to_end().await, "");
         // A VM whose network is gone while it is known.
         fleet.edge.must_run(&format!("ip link set {} down", fleet.c.link));
         assert_eq!(answer(&fleet, &fleet.c.host(), 3000, "--http1.1").await.1, "vm-unreachable");

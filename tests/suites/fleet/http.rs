@@ -41,7 +41,7 @@ fn curl_reaches_any_port_of_a_vm_that_binds_ipv6() {
         let applications =
             [3000, 8443, 65535].map(|port| application(&fleet.a.namespace, &format!("[::]:{port}")));
         let (upload, content) = file(&fleet, "upload", 5 << 20);
-        for (version, shown) in [("--http1.1", "1.1"), ("--http2", "2")] {
+        for (version, shown) in [("--http1.1", "1.1"), ("--http2", "2"), ("--no-alpn", "1.1")] {
             for backend in &applications {
                 let port = backend.addr().port();
                 let url = fleet.a.url(port, "/path?query");

@@ -165,8 +165,10 @@ fn psql_asks_a_database() {
         if major >= 17 {
             ways.push(format!("{base} port=5432 sslnegotiation=direct sslmode=verify-full sslrootcert={ca}"));
         }
-        let (port, _tunnel) = tunnel(&fleet).await;
-        ways.push(format!("{base} hostaddr=127.0.0.1 port={port} sslmode=disable"));
+        for by in [By::Connect, By::Direct] {
+            let (port, _) = tunnel(&fleet, by).await;
+            ways.push(format!("{base} hostaddr=127.0.0.1 port={port} sslmode=disable"));
+        }
         for way in ways {
             let script = "create table if not exists t (n int); insert into t select generate_series(1, 100000);\
                           select count(*), sum(length(repeat(n::text, 10))) from t; drop table t";
@@ -188,29 +190,53 @@ fn psql_asks_a_database() {
     });
 }
 
-/// A port of the client that leads to the database by `vers-gateway connect`.
-async fn tunnel(fleet: &Fleet) -> (u16, tokio::task::JoinHandle<()>) {
+/// How an older client gets to the database.
+#[derive(Debug, Clone, Copy)]
+enum By {
+    /// `vers-gateway connect`, as a proxy runs it.
+    Connect,
+    /// TLS at once, which says in its handshake what it carries: the way of psql 17.
+    Direct,
+}
+
+/// A port of the client that leads to the database.
+async fn tunnel(fleet: &Fleet, by: By) -> (u16, tokio::task::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let port = listener.local_addr().expect("an address").port();
     let (target, ca) = (format!("{}:5432", fleet.a.host()), fleet.ca());
+    let (client, address) = (fleet.client(&fleet.a).offering(&["postgresql"]), fleet.a.at(5432));
     let task = tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
+        while let Ok((mut stream, _)) = listener.accept().await {
             let mut connect = tokio::process::Command::new(DAEMON);
             connect.args(["connect", &target, "--ca"]).arg(&ca).kill_on_drop(true);
-            let mut child = connect.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
-            let pipes = (child.stdin.take().expect("its input"), child.stdout.take().expect("its output"));
+            let client = client.clone();
             tokio::spawn(async move {
-                let (mut read, mut write) = stream.into_split();
-                let (mut input, mut output) = pipes;
-                // The end of one direction is that end only.
-                let there = async { tokio::io::copy(&mut read, &mut input).await.map(|_| drop(input)) };
-                let back = async { tokio::io::copy(&mut output, &mut write).await.map(|_| drop(write)) };
-                let _ = tokio::join!(there, back);
-                let _ = child.wait().await;
+                match by {
+                    By::Connect => through(connect, stream).await,
+                    By::Direct => {
+                        let mut tls = client.connect(address).await.expect("TLS");
+                        assert_eq!(tls.get_ref().1.alpn_protocol(), Some(&b"postgresql"[..]));
+                        // Who leaves first says enough.
+                        let _ = tokio::io::copy_bidirectional(&mut stream, &mut tls).await;
+                    }
+                }
             });
         }
     });
     (port, task)
+}
+
+/// Puts a program's input and output in place of a connection.
+async fn through(mut program: tokio::process::Command, stream: TcpStream) {
+    let mut child = program.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut input = child.stdin.take().expect("its input");
+    let mut output = child.stdout.take().expect("its output");
+    let (mut read, mut write) = stream.into_split();
+    // The end of one direction is that end only.
+    let there = async { tokio::io::copy(&mut read, &mut input).await.map(|_| drop(input)) };
+    let back = async { tokio::io::copy(&mut output, &mut write).await.map(|_| drop(write)) };
+    let _ = tokio::join!(there, back);
+    let _ = child.wait().await;
 }
 
 #[test]
