@@ -20,6 +20,9 @@ pub const CLIENT: &str = "2001:db8:1::2";
 /// The address that every public name leads to.
 pub const EDGE: &str = "2001:db8:2::1";
 
+/// The addresses of the client and of the edge over IPv4, which names lead to elsewhere.
+pub const IPV4: [&str; 2] = ["198.51.100.2", "198.51.100.1"];
+
 /// The name of a VM that is known, and whose network is not there any more.
 pub const DOWN: &str = "d0371f5a-6f0b-4a6c-8f6e-1d0f2c3b4a59";
 
@@ -107,7 +110,9 @@ impl Fleet {
             must_run("ip", &["link", "set", link, "up"]);
             must_run("ip", &["address", "add", &format!("{CLIENT}/64"), "dev", link, "nodad"]);
             must_run("ip", &["route", "add", EDGE, "via", "2001:db8:1::1"]);
+            must_run("ip", &["address", "add", &format!("{}/24", IPV4[0]), "dev", link]);
         });
+        edge.must_run(&format!("ip address add {}/24 dev client", IPV4[1]));
         let [a, b, c] = VMS.map(|(id, part)| {
             let namespace = Namespace::new();
             let (link, subnet) = (format!("vm-{part}"), format!("2001:db8:{part}:"));

@@ -4,7 +4,7 @@
 use super::{application, curl, edge, edge_of, edge_toml, fleet, run};
 use crate::DAEMON;
 use gateway_tests::{
-    Backend, eventually,
+    Backend, Raw, eventually,
     fleet::{DOMAIN, DOWN, Fleet, UNKNOWN},
     pages, within,
 };
@@ -14,6 +14,7 @@ use tokio::{
     net::TcpStream,
     process::Command,
 };
+use tokio_rustls::client::TlsStream;
 
 /// Closes a connection as a machine does that is suddenly gone.
 pub(super) fn reset(stream: TcpStream) {
@@ -224,5 +225,51 @@ fn a_thousand_clients_that_stall_in_the_handshake_hold_up_nobody() {
             let end = within("the end", stream.read(&mut [0; 64])).await;
             assert!(!matches!(end, Ok(1..)), "nothing was said to it: {end:?}");
         }
+    });
+}
+
+/// Sends a line to a server of the test that sends everything back.
+async fn is_there(client: &mut Raw<TlsStream<TcpStream>>, line: &str) {
+    client.send(line).await;
+    client.until(line).await;
+}
+
+#[test]
+fn a_reload_of_the_edge_cuts_nobody() {
+    fleet("fleet::faults::a_reload_of_the_edge_cuts_nobody", &[], async |fleet| {
+        let edge = edge(&fleet).await;
+        let echo = |stream: TcpStream| async move {
+            let (mut read, mut write) = stream.into_split();
+            let _ = tokio::io::copy(&mut read, &mut write).await;
+        };
+        let ports = [4000, 22];
+        let _servers = ports.map(|port| {
+            Backend::on(fleet.a.namespace.listen(&format!("[::]:{port}")).expect("a port"), echo)
+        });
+        // Bytes on a port of their own, and what looks like SSH on 443.
+        let mut opaque = fleet.client(&fleet.a).raw(fleet.a.at(4000)).await;
+        let mut ssh = fleet.client(&fleet.a).raw(fleet.a.at(443)).await;
+        is_there(&mut opaque, "hello\n").await;
+        is_there(&mut ssh, "SSH-2.0-client\r\n").await;
+        // Another certificate, one VM less, and nothing but HTTP from now on.
+        fleet.pki.issue(&[&format!("*.{DOMAIN}")]).write(&edge.folder(), "new");
+        for (new, name) in [("new-key.pem", "privkey.pem"), ("new.pem", "fullchain.pem")] {
+            std::fs::rename(edge.folder().join(new), edge.folder().join(name)).expect("a file");
+        }
+        std::fs::write(edge.folder().join("vms.csv"), "").expect("a file is written");
+        edge.write(
+            &edge_toml()
+                .replace("tls = true\n", "tls = true\nprotocol = \"http\"\n")
+                .replace("protocol = \"ssh\"\n", "path = \"/ssh\"\n"),
+        );
+        let url = fleet.a.url(4000, "/");
+        eventually("the new configuration", async || {
+            let words = ["-o", "/dev/null", "-w", "%{http_code} %header{x-gateway-error}", &url];
+            let ran = run(&mut curl(&fleet, &words)).await;
+            (ran.out == "404 vm-unknown").then_some(())
+        })
+        .await;
+        is_there(&mut opaque, "still there\n").await;
+        is_there(&mut ssh, "still there\n").await;
     });
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use gateway_tests::{
     Backend, GatewayProcess, eventually,
-    fleet::{CLIENT, Fleet, Vm},
+    fleet::{CLIENT, EDGE, Fleet, IPV4, Vm},
     pages, plugin, within,
 };
 use hyper_util::rt::TokioIo;
@@ -23,7 +23,7 @@ use tokio_tungstenite::tungstenite::{
 
 /// A gateway of `docs/edge.md` on a VM.
 async fn vm_gateway(vm: &Vm, first: &str) -> GatewayProcess {
-    let toml = pages::with(&shown("toml", first), "2001:db8:2::1", &toward(vm));
+    let toml = pages::with(&shown("toml", first), EDGE, &toward(vm));
     GatewayProcess::start_in(&vm.namespace, DAEMON, &toml, &[]).await
 }
 
@@ -61,6 +61,10 @@ fn curl_reaches_any_port_of_a_vm_that_binds_ipv6() {
             let twice = [&[version][..], &once, &[&url], &once, &[&url]].concat();
             assert_eq!(run(&mut curl(&fleet, &twice)).await.well(), "1 0 ", "on one connection");
         }
+        // Clients may come over IPv4; the VM is reached as always.
+        let resolve = format!("{}:3000:{}", fleet.a.host(), IPV4[1]);
+        let by_v4 = run(&mut curl(&fleet, &["--resolve", &resolve, &fleet.a.url(3000, "/")])).await.well();
+        assert!(by_v4.contains(&format!("x-forwarded-for: {}\n", IPV4[0])), "{by_v4}");
         let direct = TcpStream::connect((fleet.a.address, 3000)).await;
         assert!(direct.is_err(), "nothing but the edge leads to a VM");
     });
@@ -114,13 +118,35 @@ fn a_header_in_front_of_connections_says_who_the_client_is() {
     fleet("fleet::http::a_header_in_front_of_connections_says_who_the_client_is", &[], async |fleet| {
         let _edge = edge_of(&fleet, &edge_toml_with("# edge.toml: PROXY headers for VMs")).await;
         let service = application(&fleet.b.namespace, "127.0.0.1:3000");
-        let _gateway = vm_gateway(&fleet.b, "# vm.toml: behind PROXY headers").await;
+        let shown = pages::with(&shown("toml", "# vm.toml: behind PROXY headers"), EDGE, &toward(&fleet.b));
+        let bytes = format!(
+            "[[listener]]\naddress = \"[::]:5001\"\nproxy_protocol = \"require\"\ntrusted_proxies = [\"{}\"]\n\
+             [[route]]\nlistener_port = 5001\nprotocol = \"tcp\"\nto = \"bytes\"\n\
+             [backend.bytes]\nservers = [\"127.0.0.1:5000\"]\nproxy_protocol = \"v1\"\n",
+            toward(&fleet.b)
+        );
+        let toml = format!("{shown}{bytes}");
+        let _gateway = GatewayProcess::start_in(&fleet.b.namespace, DAEMON, &toml, &[]).await;
         for version in ["--http1.1", "--http2"] {
             let url = fleet.b.url(8080, "/");
             let got = run(&mut curl(&fleet, &[version, &url])).await.well();
             assert!(got.contains(&format!("x-forwarded-for: {CLIENT}\n")), "{got}");
         }
         assert_eq!(service.heard().len(), 2);
+        // What is no HTTP has no other place for it.
+        let listener = fleet.b.namespace.listen("127.0.0.1:5000").expect("a port");
+        let _bytes = Backend::on(listener, |mut stream| async move {
+            let (mut read, mut write) = stream.split();
+            let _ = tokio::io::copy(&mut read, &mut write).await;
+        });
+        let mut raw = fleet.client(&fleet.b).raw(fleet.b.at(5001)).await;
+        raw.send("what is before it?\n").await;
+        let line = raw.until("\r\n").await;
+        assert!(
+            line.starts_with(&format!("PROXY TCP6 {CLIENT} {EDGE} ")) && line.ends_with(" 5001\r\n"),
+            "{line}"
+        );
+        raw.until("what is before it?\n").await;
     });
 }
 
