@@ -41,6 +41,7 @@ pub mod proxy_protocol;
 // Floor 2: stands on what HTTP/1 says of messages.
 pub mod http2;
 // Floor 3: the parts; none knows its siblings or its callers.
+pub mod acme;
 pub mod headers;
 pub mod listen;
 pub mod plugins;

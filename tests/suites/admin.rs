@@ -117,6 +117,8 @@ async fn every_metric_is_there_with_its_meaning() {
         limits = {{ connections = 9 }}
         [certificate.dev]
         self_signed = true
+        [certificate.ordered]
+        acme = {{ directory = "https://127.0.0.1:1/", terms_agreed = true, domains = ["a.test"] }}
         {}
         "#,
         raw.addr(),

@@ -23,6 +23,9 @@ fn examples() -> Vec<PathBuf> {
 /// start.
 const REGISTRY: &str = "https://infra.vm.example.com:3000";
 
+/// Nor does the authority that an example orders certificates from.
+const AUTHORITY: &str = "https://acme-staging-v02.api.letsencrypt.org/directory";
+
 #[tokio::test]
 async fn every_example_starts() {
     let components = plugin("auth_token").parent().expect("a folder").display().to_string();
@@ -31,7 +34,8 @@ async fn every_example_starts() {
         let text = fs::read_to_string(&path).expect("the example");
         let text = text
             .replace("../target/wasm32-wasip2/release", &components)
-            .replace(REGISTRY, "http://127.0.0.1:1");
+            .replace(REGISTRY, "http://127.0.0.1:1")
+            .replace(AUTHORITY, "https://127.0.0.1:1");
         let listeners = text.matches("[[listener]]").count();
         let gateway = TestGateway::start(&on_free_ports(&text));
         assert_eq!(gateway.admin().get("/readyz").await.status, 200, "{name}");

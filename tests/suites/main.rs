@@ -1,5 +1,6 @@
 //! All suites, one line each. A test goes where its question is asked.
 
+mod acme; // certificates ordered from a real ACME server
 mod admin; // what operators ask the gateway itself
 mod backend_limits; // how much a server takes at a time, and who waits
 mod background; // plugins that work beside the traffic, by the example of the registry

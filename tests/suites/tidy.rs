@@ -78,7 +78,7 @@ const FLOORS: [&[&str]; 8] = [
     &["ids", "io", "drain", "message", "metrics", "ports"],
     &["config", "http1", "proxy_protocol"],
     &["http2"],
-    &["listen", "tls", "route", "headers", "plugins", "upstream", "vms", "relay", "sniff"],
+    &["acme", "listen", "tls", "route", "headers", "plugins", "upstream", "vms", "relay", "sniff"],
     &["snapshot"],
     &["proxy"],
     &["server"],
@@ -214,6 +214,7 @@ fn each_great_dependency_has_one_home() {
     only_in(&["tls/"], "rustls", |line| line.contains("rustls"));
     // The module of that name in `proxy` has one door.
     only_in(&["http2/"], "h2", |line| line.contains("h2::") && !line.contains("h2::serve("));
+    only_in(&["acme/"], "instant-acme", |line| names(line, "instant_acme"));
     only_in(&["config/"], "toml", |line| line.contains("toml::"));
 }
 

@@ -51,7 +51,7 @@ pub use toml::Spanned;
 pub use self::{
     admin::{Admin, AdminAddress},
     backend::{Backend, BackendLimits, BackendProtocol, Balance, Ejection, Health, Keepalive, ProxyHeader},
-    certificate::{Certificate, CertificateFiles, CertificateSource},
+    certificate::{Acme, AcmeChallenge, Certificate, CertificateFiles, CertificateSource},
     diagnostic::{Diagnostic, Severity, render},
     gateway::Gateway,
     limits::Limits,

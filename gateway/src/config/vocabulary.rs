@@ -3,7 +3,6 @@
 /// Keys and values that later versions have. A table of nested keys has a dot.
 const LATER: &[(&str, &[&str])] = &[
     ("", &["registry", "telemetry"]),
-    ("certificate", &["acme"]),
     ("route.protocol", &["ssh", "any"]),
     ("backend", &["discover", "dns", "tls"]),
     ("plugin.grants", &["kv", "registry", "env", "wasi"]),
@@ -24,6 +23,11 @@ const ELSEWHERE: &[(&str, &[&str], &str)] = &[
     ("certificate", &["certificate", "cert_file", "chain", "fullchain", "ssl_certificate", "crt"], "cert"),
     ("certificate", &["private_key", "key_file", "privkey", "ssl_certificate_key"], "key"),
     ("certificate", &["domains", "hosts", "sni", "server_name"], "names"),
+    ("certificate", &["letsencrypt", "lets_encrypt", "auto", "automatic"], "acme"),
+    ("certificate.acme", &["names", "hosts"], "domains"),
+    ("certificate.acme", &["url", "server", "directory_url"], "directory"),
+    ("certificate.acme", &["contact", "mail"], "email"),
+    ("certificate.acme", &["agree_tos", "accept_terms", "tos_agreed"], "terms_agreed"),
     ("certificate", &["internal", "selfsigned", "dev"], "self_signed"),
     ("certificate", &["stapling", "ocsp_file"], "ocsp"),
     ("listener", &["listen", "bind", "addr", "port", "host"], "address"),

@@ -46,7 +46,7 @@ pub async fn serve(
         None => ClientStream::Plain(stream),
         Some(tls) => {
             arrival.scheme = "https";
-            let limit = local.shared.handshakes;
+            let limit = local.shared.tls.handshakes;
             // In a place of its own: it is over soon, and large.
             Box::pin(secure(stream, tls, known, limit, &mut arrival, &worker)).await?
         }

@@ -138,6 +138,10 @@ pub(super) async fn secure(
     };
     handshakes.count(how);
     match result {
+        Ok(Ok(mut stream)) if stream.was_for_proof() => {
+            stream.say_goodbye();
+            None
+        }
         Ok(Ok(stream)) => {
             arrival.sni = stream.server_name().map(Box::from);
             arrival.certificate = stream.identity().map(|identity| {

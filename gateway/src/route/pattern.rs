@@ -60,6 +60,18 @@ impl HostPattern {
         Ok(Self::Exact(host_name(name, text)?))
     }
 
+    /// Whether it matches a host name in lower case, without port.
+    pub fn matches(&self, name: &str) -> bool {
+        let before = |suffix: &str| name.strip_suffix(suffix)?.strip_suffix('.');
+        match self {
+            Self::Exact(exact) => **exact == *name,
+            Self::Below(suffix) => before(suffix).is_some_and(|rest| !rest.is_empty()),
+            Self::Label { suffix, .. } => {
+                before(suffix).is_some_and(|rest| !rest.is_empty() && !rest.contains('.'))
+            }
+        }
+    }
+
     /// Name of the capture, where there is one.
     pub fn capture(&self) -> Option<&Arc<str>> {
         match self {

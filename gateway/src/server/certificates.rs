@@ -32,7 +32,7 @@ impl CertificateReports {
 
     /// Takes up those of a new configuration, whose warnings have been told.
     pub(super) fn apply(&mut self, snapshot: &Snapshot) {
-        self.certificates.clone_from(&snapshot.certificates);
+        self.certificates.clone_from(&snapshot.tls.certificates);
         let mut before = std::mem::take(&mut self.gauges);
         for certificate in &self.certificates {
             let labels = [("certificate", &*certificate.name)];
@@ -85,7 +85,7 @@ pub(super) fn status(snapshot: &Snapshot) -> Vec<Value> {
             "problem": certificate.problem,
         })
     };
-    snapshot.certificates.iter().map(one).collect()
+    snapshot.tls.certificates.iter().map(one).collect()
 }
 
 fn seconds(time: SystemTime) -> u64 {

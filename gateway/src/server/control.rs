@@ -2,6 +2,7 @@
 
 use super::{
     Generation, Options,
+    acme::AcmeWork,
     admin::{Admin, AdminServer},
     background::BackgroundWork,
     certificates::{self, CertificateReports},
@@ -188,6 +189,7 @@ struct Control {
     background: BackgroundWork,
     health: HealthChecks,
     certificates: CertificateReports,
+    acme: AcmeWork,
     admin: AdminServer,
     watch: Option<FileWatch>,
     /// The files of the last attempt, good or bad.
@@ -222,6 +224,9 @@ impl Control {
         let sockets = bind(&snapshot, None)?;
         let generation = Arc::new(Generation { number: 1, snapshot: Arc::clone(&snapshot), sockets });
         let admin = AdminServer::start(Admin::of(&snapshot), commands).await?;
+        // What is kept of certificates is there before the first connection.
+        let mut acme = AcmeWork::new(Arc::clone(&metrics));
+        acme.apply(&snapshot).await;
         let (generation, orders) = watch::channel(generation);
         let (stop, stopped) = watch::channel(None);
         let orders = Orders { generation: orders, stop: stopped };
@@ -251,6 +256,7 @@ impl Control {
             background,
             health,
             certificates,
+            acme,
             admin,
             watch,
             files: loaded.files,
@@ -349,6 +355,7 @@ impl Control {
         let sockets = bind(&snapshot, Some(current)).map_err(refused)?;
         self.admin.apply(Admin::of(&snapshot)).await.map_err(refused)?;
         let number = current.number + 1;
+        self.acme.apply(&snapshot).await;
         self.generation.send_replace(Arc::new(Generation {
             number,
             snapshot: Arc::clone(&snapshot),
@@ -390,12 +397,13 @@ impl Control {
         let (generation, last) = (Arc::clone(&self.generation.borrow()), self.last_reload.clone());
         self.counts.generation.set(generation.number);
         let (metrics, states) = (Arc::clone(&self.metrics), self.background.states());
+        let acme = self.acme.states();
         let reports = self.health.reports();
         let draining = self.draining;
         let (for_status, tasks) = (Arc::clone(&metrics), Rc::clone(&self.counts.tasks));
         self.admin.publish(
             Rc::new(move || {
-                let running = (&states, &reports);
+                let running = (&states, &reports, &acme);
                 status::status(&generation, last.as_ref(), running, &for_status, draining)
             }),
             Rc::new(move || {

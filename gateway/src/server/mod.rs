@@ -4,6 +4,7 @@
 //! and the control thread. The workers carry traffic and do nothing else; the control thread
 //! reloads, compiles, answers operators and runs plugins' background work, and carries no traffic.
 
+mod acme;
 mod admin;
 mod background;
 mod certificates;

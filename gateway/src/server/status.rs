@@ -1,6 +1,6 @@
 //! What `/status` answers: the state of the machine, not of the file.
 
-use super::{Generation, background::States, certificates, health::Reports};
+use super::{Generation, acme::AcmeStates, background::States, certificates, health::Reports};
 use crate::{
     metrics::{Metrics, names},
     plugins::{FaultKind, Plugin},
@@ -25,7 +25,7 @@ pub(super) struct LastReload {
 pub(super) fn status(
     generation: &Generation,
     last: Option<&LastReload>,
-    (states, reports): (&States, &Reports),
+    (states, reports, acme): (&States, &Reports, &AcmeStates),
     metrics: &Metrics,
     draining: bool,
 ) -> Value {
@@ -40,7 +40,7 @@ pub(super) fn status(
             "error": last.error,
         })),
         "listeners": listeners(generation),
-        "certificates": certificates::status(snapshot),
+        "certificates": certificates::status(snapshot).into_iter().chain(acme.all()).collect::<Vec<_>>(),
         "routes": routes(snapshot, metrics),
         "backends": backends(snapshot, reports, metrics),
         "vms": snapshot.fleet.as_ref().map(|plan| vms(plan, metrics)),

@@ -3,7 +3,7 @@
 
 use super::{
     Files, Fixed, HealthCheck, Listener, PortRules, Retries, Route, Snapshot, Sticky, Target, Timeouts,
-    VmName, certificates, modes, plugins::Plugins, terminators::Terminators, vms,
+    VmName, modes, plugins::Plugins, terminators::Terminators, tls::Draft, vms,
 };
 use crate::{
     config::{
@@ -72,17 +72,8 @@ pub async fn build(
     }
     let written = config.vms.as_ref();
     let fleet = written.and_then(|vms| vms::build(vms, previous, inputs.base, &mut files, &mut problems));
-    let mut loader = certificates::Loader {
-        config,
-        previous,
-        inputs,
-        files: &mut files,
-        problems: &mut problems,
-        authority: None,
-    };
-    let certificates = loader.load();
-    let mut terminators = Terminators::new(inputs, &certificates, previous);
-    let listeners = build_listeners(config, &conditions, &mut terminators, &mut files, &mut problems);
+    let mut tls = Draft::new(config, previous, inputs, &mut files, &mut problems);
+    let listeners = build_listeners(config, &conditions, &mut tls.terminators, &mut files, &mut problems);
     let admin_token = config.admin.token.as_ref().map(|name| plugins.secret(name.get_ref()));
     let (plugins, of_plugins) = plugins.finish();
     problems.extend(of_plugins);
@@ -98,10 +89,8 @@ pub async fn build(
         fleet,
         checks,
         plugins,
-        warnings: certificates::warnings(config, &certificates),
-        certificates,
-        session_keys: terminators.finish(),
-        handshakes: config.limits.handshakes as usize,
+        warnings: tls.warnings(config),
+        tls: tls.finish(config),
         heads: head_limits(config),
         http2_streams: config.limits.http2_streams,
         log: config.log.clone(),

@@ -89,28 +89,24 @@ struct Problem<'c> {
 impl Loader<'_> {
     /// Loads all of them, in the order of the file. One whose files have become unusable stays what it
     /// was: it must not keep others from being renewed.
-    pub(super) fn load(&mut self) -> Vec<Arc<Certificate>> {
+    pub(super) fn load(&mut self, default: Option<&str>) -> Vec<Arc<Certificate>> {
         let config = self.config;
         let mut declared: Vec<&Declared> = config.certificates.values().collect();
         declared.sort_by_key(|certificate| certificate.name.span().start);
-        let is = |certificate: &&&Declared, wanted| {
-            certificate.default.as_ref().map(|default| *default.get_ref()) == wanted
-        };
-        let default = declared.iter().find(|certificate| is(certificate, Some(true)));
-        let default = default.or_else(|| declared.iter().find(|certificate| is(certificate, None)));
-        let default = default.map(|certificate| certificate.name.get_ref().clone());
         let certificates = declared.into_iter().filter_map(|certificate| {
-            let is_default = default.as_ref() == Some(certificate.name.get_ref());
+            let is_default = default == Some(certificate.name.get_ref());
             match &certificate.source {
                 CertificateSource::Files(files) => self.of_files(certificate, files, is_default),
                 CertificateSource::SelfSigned => self.self_signed(certificate, is_default),
+                // It is not there yet.
+                CertificateSource::Acme(_) => None,
             }
         });
         certificates.map(Arc::new).collect()
     }
 
     fn before(&self, declared: &Declared) -> Option<&Certificate> {
-        let mut known = self.previous?.certificates.iter();
+        let mut known = self.previous?.tls.certificates.iter();
         known.find(|known| known.name == *declared.name.get_ref()).map(|known| &**known)
     }
 
@@ -203,6 +199,18 @@ impl Loader<'_> {
     }
 }
 
+/// The certificate for clients that ask for none that there is.
+pub(super) fn default(config: &Config) -> Option<&str> {
+    let mut declared: Vec<&Declared> = config.certificates.values().collect();
+    declared.sort_by_key(|certificate| certificate.name.span().start);
+    let is = |certificate: &&&Declared, wanted| {
+        certificate.default.as_ref().map(|default| *default.get_ref()) == wanted
+    };
+    let default = declared.iter().find(|certificate| is(certificate, Some(true)));
+    let default = default.or_else(|| declared.iter().find(|certificate| is(certificate, None)));
+    default.map(|certificate| certificate.name.get_ref().as_str())
+}
+
 fn written_names(declared: &Declared) -> Option<Vec<Box<str>>> {
     let names = declared.names.as_ref()?;
     Some(names.iter().map(|name| name.get_ref().to_ascii_lowercase().into()).collect())
@@ -234,7 +242,7 @@ pub(super) fn warnings(config: &Config, certificates: &[Arc<Certificate>]) -> Ve
         let Some(declared) = config.certificates.get(&certificate.name) else { continue };
         let span = match &declared.source {
             CertificateSource::Files(files) => files.cert.span(),
-            CertificateSource::SelfSigned => declared.name.span(),
+            CertificateSource::SelfSigned | CertificateSource::Acme(_) => declared.name.span(),
         };
         let name = &certificate.name;
         if let Some(problem) = &certificate.problem {

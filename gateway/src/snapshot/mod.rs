@@ -10,11 +10,14 @@ mod files;
 mod health;
 mod local;
 mod modes;
+mod ordered;
 mod plugins;
+mod private;
 mod services;
 mod state_dir;
 mod sticky;
 mod terminators;
+mod tls;
 mod vms;
 
 pub use build::{Inputs, Problems, build};
@@ -23,9 +26,12 @@ pub use files::Files;
 pub use health::{HealthCheck, Question};
 pub use local::{Goal, Local, LocalRoute, LocalTarget, Parts, RouteMetrics, plugin_metrics};
 pub use modes::{Kinds, Mode, Modes};
+pub use ordered::Ordered;
+pub use private::write_private;
 pub use services::Outbound;
 pub use sticky::Sticky;
 pub use terminators::SessionKeys;
+pub use tls::Tls;
 pub use vms::FleetPlan;
 
 use crate::{
@@ -62,12 +68,8 @@ pub struct Snapshot {
     pub checks: Vec<HealthCheck>,
     /// Plugins as the routes use them: one for each component and configuration.
     pub plugins: Vec<Arc<Plugin>>,
-    /// What TLS listeners show, in the order of the file.
-    pub certificates: Vec<Arc<Certificate>>,
-    /// Keys of the sessions of TLS clients.
-    pub session_keys: SessionKeys,
-    /// Most TLS handshakes at a time in each worker.
-    pub handshakes: usize,
+    /// What TLS listeners show.
+    pub tls: Tls,
     /// Limits of the heads of requests.
     pub heads: HeadLimits,
     /// Requests at a time on one connection of HTTP/2.

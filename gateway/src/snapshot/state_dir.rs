@@ -1,11 +1,10 @@
 //! `[gateway] state_dir`: what the gateway keeps from one start to the next.
 
 use super::Inputs;
+use super::private::write_private;
 use crate::{config::Config, tls::Authority};
 use std::{
-    fs::{self, OpenOptions},
-    io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -24,6 +23,10 @@ impl StateDir {
         Self { path, keep: inputs.keep_state }
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The authority of self-signed certificates: the one that is there, or a new one.
     pub(super) fn authority(&self) -> Result<Authority, String> {
         let folder = self.path.join("authority");
@@ -38,8 +41,7 @@ impl StateDir {
                 let authority = Authority::generate().map_err(|error| error.to_string())?;
                 if self.keep {
                     // The certificate last: where it is, the key is.
-                    create_folder(&folder)
-                        .and_then(|()| write_private(&key, &authority.key()))
+                    write_private(&key, &authority.key())
                         .and_then(|()| write_private(&certificate, authority.certificate()))
                         .map_err(|error| {
                             format!("the authority cannot be kept in {}: {error}", folder.display())
@@ -64,18 +66,4 @@ fn default_path(env: &dyn Fn(&str) -> Option<String>) -> PathBuf {
     });
     let of_user = || set("XDG_STATE_HOME").or_else(|| set("HOME").map(|home| home.join(".local/state")));
     of_service.unwrap_or_else(|| of_user().unwrap_or_default().join("vers-gateway"))
-}
-
-/// For the gateway's user only: keys are in it.
-fn create_folder(path: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
-
-/// Replaces a file as a whole, for the gateway's user only.
-fn write_private(path: &Path, text: &str) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&new, path)
 }

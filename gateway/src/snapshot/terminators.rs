@@ -1,9 +1,9 @@
 //! How the clients of each TLS listener are secured.
 
-use super::{Certificate, Files, Inputs, Snapshot};
+use super::{Certificate, Files, Inputs, Ordered, Tls};
 use crate::{
     config::{ClientAuth as Asked, Diagnostic, Listener as ListenerConfig},
-    tls::{Certificates, ClientAuth, Terminator, Tickets},
+    tls::{Certificates, ClientAuth, Issued, Terminator, Tickets},
 };
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -24,12 +24,21 @@ impl<'a> Terminators<'a> {
     pub(super) fn new(
         inputs: &'a Inputs<'a>,
         certificates: &[Arc<Certificate>],
-        previous: Option<&Snapshot>,
+        (ordered, issued): (&[Arc<Ordered>], Option<&Arc<Issued>>),
+        before: Option<&Tls>,
     ) -> Self {
+        let mut all = Certificates::new(certificates.iter().map(|known| known.entry()));
+        if let Some(issued) = issued {
+            let asking: Vec<Arc<Ordered>> =
+                ordered.iter().filter(|known| !known.on_demand.is_empty()).cloned().collect();
+            all = all.with_issued(Arc::clone(issued), move |name| {
+                asking.iter().any(|ordered| ordered.is_on_demand(name))
+            });
+        }
         Self {
             inputs,
-            certificates: Arc::new(Certificates::new(certificates.iter().map(|known| known.entry()))),
-            known: previous.map(|previous| previous.session_keys.clone()).unwrap_or_default(),
+            certificates: Arc::new(all),
+            known: before.map(|before| before.session_keys.clone()).unwrap_or_default(),
             used: SessionKeys::new(),
             made: BTreeMap::new(),
         }

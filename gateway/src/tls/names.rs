@@ -1,12 +1,12 @@
 //! Which certificate is shown: by the name that a client asks for (RFC 6066 §3), and by what the
 //! client understands.
 
-use super::Certificate;
+use super::{Certificate, Issued, issued::ACME};
 use rustls::{
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
-use std::{cell::Cell, collections::HashMap, sync::Arc};
+use std::{cell::Cell, collections::HashMap, fmt, sync::Arc};
 
 /// A certificate, and what it is shown for.
 #[derive(Debug)]
@@ -26,6 +26,19 @@ pub struct Certificates {
     /// By what follows the `*.`.
     wildcard: HashMap<Box<str>, Choice>,
     default: Choice,
+    dynamic: Option<Dynamic>,
+}
+
+/// Those that come and go.
+struct Dynamic {
+    issued: Arc<Issued>,
+    may_ask: Box<dyn Fn(&str) -> bool + Send + Sync>,
+}
+
+impl fmt::Debug for Dynamic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dynamic").field("issued", &self.issued).finish_non_exhaustive()
+    }
 }
 
 /// Certificates for the same name, the preferred ones first.
@@ -61,20 +74,53 @@ impl Certificates {
         all
     }
 
-    fn choice(&self, name: Option<&str>) -> &Choice {
-        name.and_then(|name| self.named(name)).unwrap_or(&self.default)
+    /// Beside those that come and go; one that is missing is asked for where `may_ask` says so.
+    #[must_use]
+    pub fn with_issued(
+        self,
+        issued: Arc<Issued>,
+        may_ask: impl Fn(&str) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        Self { dynamic: Some(Dynamic { issued, may_ask: Box::new(may_ask) }), ..self }
     }
 
-    fn named(&self, name: &str) -> Option<&Choice> {
-        if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            return self.named(&name.to_ascii_lowercase());
+    /// Whether clients may have come for a proof.
+    pub(super) fn has_proofs(&self) -> bool {
+        self.dynamic.is_some()
+    }
+
+    /// The key for a name in lower case, or for none: an exact one, then `*.`, then the default.
+    fn find(&self, name: Option<&str>, hello: &ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let dynamic = self.dynamic.as_ref();
+        if let Some(name) = name {
+            if let Some(choice) = self.exact.get(name) {
+                return choice.for_client(hello);
+            }
+            if let Some(issued) = dynamic.and_then(|dynamic| dynamic.issued.named(name)) {
+                return Some(issued);
+            }
+            let wildcard = name.split_once('.').and_then(|(_, suffix)| self.wildcard.get(suffix));
+            if let Some(choice) = wildcard {
+                return choice.for_client(hello);
+            }
+            if let Some(dynamic) = dynamic.filter(|dynamic| (dynamic.may_ask)(name)) {
+                dynamic.issued.ask(name);
+            }
         }
-        let wildcard = || self.wildcard.get(name.split_once('.')?.1);
-        self.exact.get(name).or_else(wildcard)
+        self.default.for_client(hello).or_else(|| dynamic?.issued.default_key())
     }
 }
 
 impl Choice {
+    /// The first that the client understands. Where it understands none, the handshake fails with the
+    /// right words.
+    fn for_client(&self, hello: &ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let is_understood =
+            |known: &&Arc<Certificate>| known.key.key.choose_scheme(hello.signature_schemes()).is_some();
+        let chosen = self.0.iter().find(is_understood).or(self.0.first());
+        chosen.map(|certificate| Arc::clone(&certificate.key))
+    }
+
     fn add(&mut self, certificate: &Arc<Certificate>) {
         if self.0.iter().any(|known| Arc::ptr_eq(known, certificate)) {
             return;
@@ -110,14 +156,13 @@ pub(super) fn asked() -> Option<Asked> {
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let choice = self.choice(hello.server_name());
         let name = hello.server_name().map(|name| name.to_ascii_lowercase().into_boxed_str());
-        ASKED.set(Some(Asked { name, is_unknown: choice.0.is_empty() }));
-        let understood = choice
-            .0
-            .iter()
-            .find(|certificate| certificate.key.key.choose_scheme(hello.signature_schemes()).is_some());
-        // Where none is understood, the handshake fails with the right words.
-        understood.or(choice.0.first()).map(|certificate| Arc::clone(&certificate.key))
+        let wants_proof = || hello.alpn().is_some_and(|mut protocols| protocols.any(|known| known == ACME));
+        let found = match &self.dynamic {
+            Some(dynamic) if wants_proof() => dynamic.issued.proof(name.as_deref()?),
+            _ => self.find(name.as_deref(), &hello),
+        };
+        ASKED.set(Some(Asked { name, is_unknown: found.is_none() }));
+        found
     }
 }

@@ -4,7 +4,9 @@
 //! carries nothing holds none, and a read or a write is one system call for many records.
 
 use super::{
-    Asked, Identity, names,
+    Asked, Identity,
+    issued::ACME,
+    names,
     terminator::{HTTP1, HTTP2},
 };
 use crate::io::{Buffers, Stream};
@@ -111,6 +113,11 @@ impl ServerStream {
     /// Whether HTTP/1.1 or HTTP/2 was agreed on.
     pub fn speaks_http(&self) -> bool {
         self.speaks_http2() || self.tls.alpn_protocol() == Some(HTTP1)
+    }
+
+    /// Whether the client is an authority that looked for a proof, and wants nothing else (RFC 8737 §3).
+    pub fn was_for_proof(&self) -> bool {
+        self.tls.alpn_protocol() == Some(ACME)
     }
 
     /// The certificate that the client showed, where it did, and what that says.

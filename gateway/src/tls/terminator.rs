@@ -1,6 +1,6 @@
 //! TLS towards the clients of a listener.
 
-use super::{Certificates, ClientAuth, ServerStream, Trouble, provider};
+use super::{Certificates, ClientAuth, ServerStream, Trouble, issued::ACME, provider};
 use crate::io::Buffers;
 use rustls::{
     Error, ServerConfig,
@@ -108,6 +108,7 @@ impl Terminator {
         tickets: &Tickets,
         client_auth: Option<&ClientAuth>,
     ) -> io::Result<Self> {
+        let has_proofs = certificates.has_proofs();
         let mut config = ServerConfig::builder_with_provider(Arc::clone(provider()))
             .with_protocol_versions(&[&TLS13, &TLS12])
             .map_err(io::Error::other)?
@@ -119,9 +120,11 @@ impl Terminator {
         config.ticketer = Arc::clone(&tickets.0);
         // Tickets are all there is to sessions: nothing is kept for a client that may never come back.
         config.session_storage = Arc::new(NoServerSessionStorage {});
+        // A client has it only where it is an authority that looks for a proof.
+        let proof: &[&[u8]] = if has_proofs { &[ACME] } else { &[] };
         // The preferred ones first.
         let mut agreeing = |protocols: &[&[u8]]| {
-            config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+            config.alpn_protocols = protocols.iter().chain(proof).map(|protocol| protocol.to_vec()).collect();
             Arc::new(config.clone())
         };
         Ok(Self {

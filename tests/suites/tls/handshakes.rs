@@ -1,7 +1,9 @@
 //! What is agreed on before anything else, and for how long that is tried.
 
 use super::{config, counted, gateway, openssl, start, tcp_route};
-use gateway_tests::{Backend, Pki, Raw, TestGateway, certificate_table, dribbling, eventually, tls, within};
+use gateway_tests::{
+    Backend, Http2, Pki, Raw, TestGateway, certificate_table, dribbling, eventually, tls, within,
+};
 use rustls::HandshakeKind;
 
 #[tokio::test]
@@ -182,4 +184,31 @@ async fn sessions_go_on_whichever_worker_a_client_comes_to() {
     }
     counted(&gateway, "full", 2.0).await;
     counted(&gateway, "resumed", 22.0).await;
+}
+
+#[tokio::test]
+async fn http2_is_agreed_on_where_the_client_has_it() {
+    let backend = Backend::hello().await;
+    let (gateway, pki) = gateway(backend.addr());
+    for (offer, agreed) in [
+        (&["h2", "http/1.1"][..], Some("h2")),
+        (&["http/1.1", "h2"], Some("h2")),
+        (&["http/1.1"], Some("http/1.1")),
+        (&[], None),
+    ] {
+        let stream = pki.client("app.test").offering(offer).connect(gateway.addr_of("tls")).await;
+        let stream = stream.expect("a connection");
+        assert_eq!(stream.get_ref().1.alpn_protocol(), agreed.map(str::as_bytes), "{offer:?}");
+        if agreed != Some("h2") {
+            let mut raw = Raw::over(stream);
+            raw.send("GET / HTTP/1.1\r\nhost: app.test\r\n\r\n").await;
+            assert!(raw.head().await.starts_with("HTTP/1.1 200 "), "{offer:?}");
+            continue;
+        }
+        let mut client = Http2::over(stream, "app.test".to_owned(), &h2::client::Builder::new()).await;
+        let answer = client.send(client.get("/"), "").await;
+        assert_eq!((answer.status.as_u16(), answer.text()), (200, "hello"));
+        let heard = backend.last();
+        assert_eq!((heard.header("x-forwarded-proto"), heard.header("host")), ("https", "app.test"));
+    }
 }

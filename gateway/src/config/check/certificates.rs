@@ -2,12 +2,18 @@
 
 use toml::Spanned;
 
-use super::super::{Config, Listener, diagnostic::Diagnostic, read::Names, report::Report};
+use super::super::{
+    Acme, AcmeChallenge, CertificateSource, Config, Listener, ListenerProtocol, diagnostic::Diagnostic,
+    read::Names, report::Report,
+};
 
 pub(super) fn check(config: &Config, names: &Names, report: &mut Report) {
     for certificate in config.certificates.values() {
         for name in certificate.names.iter().flatten() {
             self::name(name, report);
+        }
+        if let CertificateSource::Acme(acme) = &certificate.source {
+            self::acme(acme.get_ref(), config, report);
         }
     }
     one_default(config, report);
@@ -45,6 +51,87 @@ fn client_certificates(listener: &Listener, report: &mut Report) {
             Diagnostic::error(span, "`client_auth` needs `client_ca`")
                 .label("nothing says whose certificates count")
                 .help("for example `client_ca = \"clients.pem\"`"),
+        );
+    }
+}
+
+fn acme(acme: &Acme, config: &Config, report: &mut Report) {
+    let Acme { directory, email, domains, challenge, on_demand, .. } = acme;
+    let url = directory.get_ref().parse::<http::Uri>();
+    if !url.is_ok_and(|url| url.scheme_str() == Some("https") && url.host().is_some()) {
+        report.add(
+            Diagnostic::error(directory.span(), format!("`{directory}` is no URL of an ACME directory"))
+                .label("expected `https://…`"),
+        );
+    }
+    if let Some(email) = email.as_ref().filter(|email| !is_address(email.get_ref())) {
+        report.add(
+            Diagnostic::error(email.span(), format!("`{email}` is no address of mail"))
+                .label("expected one such as \"operator@example.com\""),
+        );
+    }
+    for domain in domains {
+        if domain.get_ref().starts_with("*.") {
+            report.add(
+                Diagnostic::error(domain.span(), "no authority gives a certificate for `*.` by these proofs")
+                    .label("expected a name without `*`")
+                    .help("`on_demand` orders one for each name that clients ask for"),
+            );
+        } else {
+            name(domain, report);
+        }
+    }
+    if let Some(challenge) = challenge {
+        self::challenge(challenge, config, report);
+    }
+    on_demand.iter().for_each(|pattern| open_to_all(pattern, config, report));
+}
+
+fn is_address(email: &str) -> bool {
+    let is_plain = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+    email.split_once('@').is_some_and(|(user, host)| is_plain(user) && is_plain(host) && !host.contains('@'))
+}
+
+/// Somebody must answer the authority.
+fn challenge(challenge: &Spanned<AcmeChallenge>, config: &Config, report: &mut Report) {
+    let speaks_http = |listener: &Listener| !listener.tls && listener.protocol != ListenerProtocol::Tcp;
+    let (is_answered, message, example) = match challenge.get_ref() {
+        AcmeChallenge::Http01 => (
+            config.listeners.iter().any(speaks_http),
+            "`http-01` needs a listener that speaks HTTP without TLS",
+            "for example\n[[listener]]\naddress = \"[::]:80\"",
+        ),
+        AcmeChallenge::TlsAlpn01 => (
+            config.listeners.iter().any(|listener| listener.tls),
+            "`tls-alpn-01` needs a listener with TLS",
+            "for example\n[[listener]]\naddress = \"[::]:443\"\ntls = true",
+        ),
+    };
+    if !is_answered {
+        report.add(
+            Diagnostic::error(challenge.span(), message)
+                .label("nobody could answer the authority")
+                .help(example),
+        );
+    }
+}
+
+/// Whoever asks for a name costs an order, and authorities give only so many.
+fn open_to_all(pattern: &Spanned<String>, config: &Config, report: &mut Report) {
+    let text = pattern.get_ref();
+    let is_limited = match text.chars().next() {
+        Some('*') => false,
+        Some('{') => config.vms.is_some() && text.starts_with("{vm}."),
+        _ => true,
+    };
+    if !is_limited {
+        report.add(
+            Diagnostic::warning(
+                pattern.span(),
+                "anybody can have certificates ordered for names of this pattern",
+            )
+            .label("uses up what the authority gives for this domain")
+            .help("`{vm}`, with a `[vms]`, stands only for VMs that there are"),
         );
     }
 }

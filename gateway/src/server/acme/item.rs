@@ -1,0 +1,176 @@
+//! One certificate that is ordered: what it is for, what there is of it, and when the next order is due.
+
+use super::{chance, pause_after};
+use crate::{acme::renewal, tls::Certificate};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+/// How long an order that nobody needs now is put off.
+const LATER: Duration = Duration::from_secs(24 * 3600);
+
+/// Failures in a row after which a name that somebody asked for is forgotten, until somebody does again.
+/// The last of their pauses is of two hours.
+const MOST_FAILURES: u32 = 8;
+
+/// What becomes of a certificate whose order is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It is ordered.
+    Order,
+    /// It is put off: nobody needs it now.
+    Wait,
+    /// It is forgotten.
+    Forget,
+}
+
+/// One certificate that is ordered.
+pub(super) struct Item {
+    /// Which `[certificate.NAME]` it belongs to.
+    pub(super) desk: usize,
+    /// What it is for.
+    pub(super) names: Vec<String>,
+    /// Whether it is for one name that somebody asked for.
+    pub(super) is_on_demand: bool,
+    pub(super) certificate: Option<Arc<Certificate>>,
+    /// When the next order is due.
+    pub(super) due: SystemTime,
+    failures: u32,
+}
+
+impl Item {
+    /// What the configuration asks for. It is ordered at once where there is nothing yet.
+    pub(super) fn fixed(desk: usize, names: &[String], now: SystemTime) -> Self {
+        let names = names.to_vec();
+        Self { desk, names, is_on_demand: false, certificate: None, due: now, failures: 0 }
+    }
+
+    /// What somebody has asked for.
+    pub(super) fn on_demand(desk: usize, name: &str, now: SystemTime) -> Self {
+        Self { is_on_demand: true, ..Self::fixed(desk, &[name.to_owned()], now) }
+    }
+
+    /// The same, where a certificate is there already. One that is not for all of its names is shown
+    /// until there is another.
+    pub(super) fn kept(mut self, certificate: Certificate) -> Self {
+        let is_for_all =
+            self.names.iter().all(|name| certificate.names().iter().any(|known| **known == **name));
+        let due = self.due;
+        self.renewed(certificate);
+        if !is_for_all {
+            self.due = due;
+        }
+        self
+    }
+
+    /// The name that somebody asked for, where that is why it is there.
+    pub(super) fn asked_name(&self) -> Option<&str> {
+        self.names.first().filter(|_| self.is_on_demand).map(String::as_str)
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.names.iter().any(|known| known == name)
+    }
+
+    /// Those of its names that are in its certificate: it may be from before there were more.
+    pub(super) fn shown_names(&self) -> Vec<Box<str>> {
+        let of_certificate = self.certificate.iter().flat_map(|certificate| certificate.names());
+        of_certificate.filter(|name| self.has(name)).cloned().collect()
+    }
+
+    /// There is a new certificate.
+    pub(super) fn renewed(&mut self, certificate: Certificate) {
+        self.due = renewal(certificate.not_before(), certificate.not_after(), chance());
+        self.certificate = Some(Arc::new(certificate));
+        self.failures = 0;
+    }
+
+    /// An order failed. Returns how long the next one has to wait.
+    pub(super) fn failed(&mut self, now: SystemTime) -> Duration {
+        self.failures += 1;
+        let pause = pause_after(self.failures);
+        self.due = now + pause;
+        pause
+    }
+
+    /// What is to be done now that its order is due. One that somebody asked for is ordered where its
+    /// name `is_allowed` still, and once more only where it `was_used`.
+    pub(super) fn fate(&self, is_allowed: bool, was_used: bool, now: SystemTime) -> Fate {
+        if !self.is_on_demand {
+            return Fate::Order;
+        }
+        match &self.certificate {
+            None if is_allowed && self.failures < MOST_FAILURES => Fate::Order,
+            Some(_) if is_allowed && was_used => Fate::Order,
+            Some(certificate) if certificate.not_after() > now => Fate::Wait,
+            _ => Fate::Forget,
+        }
+    }
+
+    /// Puts the next order off.
+    pub(super) fn postpone(&mut self, now: SystemTime) {
+        self.due = now + LATER;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::Authority;
+
+    fn certificate(name: &str) -> Certificate {
+        let authority = Authority::generate().expect("an authority");
+        authority.issue(&[name.into()]).expect("a certificate")
+    }
+
+    #[test]
+    fn what_the_file_names_is_always_ordered() {
+        let now = SystemTime::now();
+        let mut item = Item::fixed(0, &["a.test".to_owned()], now);
+        (0..2 * MOST_FAILURES).for_each(|_| _ = item.failed(now));
+        assert_eq!(item.fate(false, false, now), Fate::Order);
+        assert_eq!(item.kept(certificate("a.test")).fate(false, false, now), Fate::Order);
+    }
+
+    #[test]
+    fn what_somebody_asked_for_is_ordered_while_there_is_use_for_it() {
+        let now = SystemTime::now();
+        let mut item = Item::on_demand(0, "a.test", now);
+        assert_eq!(item.fate(true, false, now), Fate::Order);
+        assert_eq!(item.fate(false, false, now), Fate::Forget, "its VM is gone");
+        (0..MOST_FAILURES).for_each(|_| _ = item.failed(now));
+        assert_eq!(item.fate(true, false, now), Fate::Forget, "it never comes");
+        let item = item.kept(certificate("a.test"));
+        let expired = item.certificate.as_ref().expect("a certificate").not_after() + LATER;
+        for (is_allowed, was_used, at, fate) in [
+            (true, true, now, Fate::Order),
+            (true, false, now, Fate::Wait),
+            (false, true, now, Fate::Wait),
+            (true, true, expired, Fate::Order),
+            (true, false, expired, Fate::Forget),
+            (false, true, expired, Fate::Forget),
+        ] {
+            assert_eq!(item.fate(is_allowed, was_used, at), fate, "{is_allowed} {was_used}");
+        }
+    }
+
+    #[test]
+    fn a_failure_is_forgotten_with_the_next_certificate() {
+        let now = SystemTime::now();
+        let mut item = Item::fixed(0, &["a.test".to_owned()], now);
+        let (first, second) = (item.failed(now), item.failed(now));
+        assert!(second > first && item.due == now + second);
+        item.renewed(certificate("a.test"));
+        assert!(item.due > now + second, "when it is renewed");
+        assert!(item.failed(now) < second);
+    }
+
+    #[test]
+    fn a_certificate_for_fewer_names_is_shown_and_ordered_again() {
+        let now = SystemTime::now();
+        let names = ["a.test".to_owned(), "b.test".to_owned()];
+        let item = Item::fixed(0, &names, now).kept(certificate("a.test"));
+        assert_eq!((item.due, item.shown_names()), (now, vec!["a.test".into()]));
+    }
+}

@@ -1,0 +1,154 @@
+//! Where ordered certificates and accounts are kept: `[gateway] state_dir`.
+//!
+//! Each certificate is one file, with its key: there is never one without the other.
+
+use super::item::Item;
+use crate::{
+    acme::Obtained,
+    snapshot::{Ordered, write_private},
+    tls::Certificate,
+};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
+
+/// What is kept for one `[certificate.NAME]`.
+pub(super) struct Store<'a>(&'a Ordered);
+
+impl<'a> Store<'a> {
+    pub(super) fn of(ordered: &'a Ordered) -> Self {
+        Self(ordered)
+    }
+
+    /// Keeps a certificate, if it is what was ordered.
+    pub(super) fn keep(&self, item: &Item, obtained: &Obtained) -> Result<Certificate, String> {
+        let certificate = Certificate::from_pem(obtained.chain.as_bytes(), obtained.key.as_bytes())
+            .map_err(|error| format!("what the authority sent cannot be used: {error}"))?;
+        if !covers(&certificate, &item.names) {
+            return Err("the authority's certificate is for other names".to_owned());
+        }
+        let path = self.path(item);
+        let text = format!("{}{}", obtained.key, obtained.chain);
+        // One that cannot be kept can still be shown, until the next start.
+        if let Err(error) = write_private(&path, &text) {
+            tracing::error!(file = %path.display(), %error, "an issued certificate cannot be kept");
+        }
+        Ok(certificate)
+    }
+
+    /// Forgets a certificate.
+    pub(super) fn remove(&self, item: &Item) {
+        // What is not there need not be removed.
+        let _ = fs::remove_file(self.path(item));
+    }
+
+    /// The account, of whoever is written to: another address is another account.
+    pub(super) fn account(&self) -> PathBuf {
+        let name = format!("{}.json", as_file(self.0.account.email.as_deref().unwrap_or_default()));
+        self.0.folder.join("accounts").join(name)
+    }
+
+    fn path(&self, item: &Item) -> PathBuf {
+        match item.names.first() {
+            Some(name) if item.is_on_demand => self.on_demand().join(file_name(name)),
+            _ => self.0.folder.join("certificates").join(file_name(&self.0.name)),
+        }
+    }
+
+    fn on_demand(&self) -> PathBuf {
+        self.0.folder.join("on-demand")
+    }
+}
+
+/// All that is kept and still wanted, and what is not there yet.
+pub(super) fn load(ordered: &[Arc<Ordered>], now: SystemTime) -> Vec<Item> {
+    let mut items = Vec::new();
+    for (desk, ordered) in ordered.iter().enumerate() {
+        let store = Store::of(ordered);
+        if !ordered.domains.is_empty() {
+            let item = Item::fixed(desk, &ordered.domains, now);
+            items.push(match read(&store.path(&item)) {
+                Some(kept) => item.kept(kept),
+                None => item,
+            });
+        }
+        if !ordered.on_demand.is_empty() {
+            items.extend(on_demand(&store, desk, now));
+        }
+    }
+    items
+}
+
+fn on_demand(store: &Store<'_>, desk: usize, now: SystemTime) -> Vec<Item> {
+    let entries = fs::read_dir(store.on_demand()).into_iter().flatten().flatten();
+    let items = entries.filter_map(|entry| {
+        let file = entry.file_name();
+        let name = file.to_str()?.strip_suffix(SUFFIX)?;
+        let names = [name.to_owned()];
+        let kept = read(&entry.path()).filter(|kept| covers(kept, &names) && store.0.is_on_demand(name))?;
+        Some(Item::on_demand(desk, name, now).kept(kept))
+    });
+    items.take(super::MOST_ON_DEMAND).collect()
+}
+
+const SUFFIX: &str = ".pem";
+
+fn read(path: &Path) -> Option<Certificate> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        Err(error) => {
+            tracing::error!(file = %path.display(), %error, "a certificate that was kept cannot be read");
+            return None;
+        }
+    };
+    match Certificate::from_pem(&text, &text) {
+        Ok(certificate) => Some(certificate),
+        Err(error) => {
+            tracing::error!(file = %path.display(), %error, "a certificate that was kept cannot be used");
+            None
+        }
+    }
+}
+
+fn covers(certificate: &Certificate, names: &[String]) -> bool {
+    names.iter().all(|name| certificate.names().iter().any(|known| **known == **name))
+}
+
+fn file_name(name: &str) -> String {
+    format!("{}{SUFFIX}", as_file(name))
+}
+
+/// A name as that of a file, whatever it holds: two names never have the same, and none leads elsewhere.
+fn as_file(name: &str) -> String {
+    let mut file = String::with_capacity(name.len());
+    for (at, byte) in name.bytes().enumerate() {
+        match byte {
+            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => file.push(char::from(byte)),
+            b'.' if at > 0 => file.push('.'),
+            _ => file.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    file
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_stays_in_its_folder() {
+        for (name, file) in [
+            ("web", "web.pem"),
+            ("app.example.com", "app.example.com.pem"),
+            ("../../etc/x", "%2E.%2F..%2Fetc%2Fx.pem"),
+            ("Web 1", "%57eb%201.pem"),
+            ("", ".pem"),
+        ] {
+            assert_eq!(file_name(name), file);
+        }
+    }
+}

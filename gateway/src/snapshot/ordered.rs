@@ -1,0 +1,154 @@
+//! From `acme = {…}` to what there is to order, and from whom.
+
+use super::{Files, Inputs, state_dir::StateDir};
+use crate::{
+    acme::{Account, Challenge},
+    config::{Acme, AcmeChallenge, CertificateSource, Config, Diagnostic, ListenerProtocol, Spanned},
+    route::HostPattern,
+    tls::Roots,
+};
+use sha2::{Digest as _, Sha256};
+use std::{net::IpAddr, path::PathBuf, sync::Arc};
+
+/// A certificate that is ordered from an authority, and renewed.
+#[derive(Debug)]
+pub struct Ordered {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Who orders, and from whom.
+    pub account: Account,
+    /// Names of the certificate; none where there are only those on demand.
+    pub domains: Vec<String>,
+    /// How an authority is shown that they are ours.
+    pub challenge: Challenge,
+    /// Names that get a certificate when somebody asks for them.
+    pub on_demand: Vec<HostPattern>,
+    /// Orders an hour.
+    pub orders_per_hour: usize,
+    /// Whom the authority's own certificate may be of.
+    pub roots: Roots,
+    /// Where accounts and certificates of this authority are kept.
+    pub folder: PathBuf,
+    /// Whether it is shown to clients that ask for nothing that there is.
+    pub is_default: bool,
+    ca: Vec<u8>,
+}
+
+impl PartialEq for Ordered {
+    fn eq(&self, other: &Self) -> bool {
+        let key = |of: &Self| {
+            (
+                of.name.clone(),
+                of.account.clone(),
+                of.domains.clone(),
+                of.challenge,
+                of.orders_per_hour,
+                of.is_default,
+            )
+        };
+        // The roots are those of `ca`.
+        key(self) == key(other)
+            && (&self.on_demand, &self.folder, &self.ca) == (&other.on_demand, &other.folder, &other.ca)
+    }
+}
+
+impl Ordered {
+    /// Whether a name gets a certificate when somebody asks for it.
+    pub fn is_on_demand(&self, name: &str) -> bool {
+        self.on_demand.iter().any(|pattern| pattern.matches(name))
+    }
+}
+
+/// What there is to order, in the order of the file.
+pub(super) fn build(
+    config: &Config,
+    default: Option<&str>,
+    inputs: &Inputs<'_>,
+    files: &mut Files,
+    problems: &mut Vec<Diagnostic>,
+) -> Vec<Arc<Ordered>> {
+    let mut ordered = Vec::new();
+    for certificate in config.certificates.values() {
+        let CertificateSource::Acme(acme) = &certificate.source else { continue };
+        let acme = acme.get_ref();
+        let name = certificate.name.get_ref();
+        let (Some(on_demand), Some((ca, roots))) =
+            (patterns(acme, problems), roots(acme, inputs, files, problems))
+        else {
+            continue;
+        };
+        let directory = acme.directory.get_ref().clone();
+        let folder = data_encoding::HEXLOWER.encode(Sha256::digest(&directory).get(..8).unwrap_or_default());
+        ordered.push(Arc::new(Ordered {
+            name: name.clone(),
+            account: Account { directory, email: acme.email.as_ref().map(|email| email.get_ref().clone()) },
+            domains: acme.domains.iter().map(|domain| written_alike(domain.get_ref())).collect(),
+            challenge: challenge(acme, config),
+            on_demand,
+            orders_per_hour: acme.orders_per_hour as usize,
+            roots,
+            folder: StateDir::of(config, inputs).path().join("acme").join(folder),
+            is_default: default == Some(name),
+            ca,
+        }));
+    }
+    ordered
+}
+
+/// A name as certificates have it: in lower case, and an address in its shortest form.
+fn written_alike(name: &str) -> String {
+    name.parse::<IpAddr>().map_or_else(|_| name.to_ascii_lowercase(), |address| address.to_string())
+}
+
+fn challenge(acme: &Acme, config: &Config) -> Challenge {
+    match acme.challenge.as_ref().map(|challenge| *challenge.get_ref()) {
+        Some(AcmeChallenge::Http01) => Challenge::Http01,
+        Some(AcmeChallenge::TlsAlpn01) => Challenge::TlsAlpn01,
+        None => {
+            let mut plain = config.listeners.iter().filter(|listener| !listener.tls);
+            let has_80 = plain.any(|listener| {
+                listener.protocol != ListenerProtocol::Tcp && listener.address.get_ref().ports().contains(80)
+            });
+            if has_80 { Challenge::Http01 } else { Challenge::TlsAlpn01 }
+        }
+    }
+}
+
+fn patterns(acme: &Acme, problems: &mut Vec<Diagnostic>) -> Option<Vec<HostPattern>> {
+    let pattern = |written: &Spanned<String>| match HostPattern::parse(written.get_ref()) {
+        Ok(pattern) => Some(pattern),
+        Err(error) => {
+            problems.push(Diagnostic::error(written.span(), error.to_string()).label("not a pattern"));
+            None
+        }
+    };
+    let all: Vec<Option<HostPattern>> = acme.on_demand.iter().map(pattern).collect();
+    all.into_iter().collect()
+}
+
+fn roots(
+    acme: &Acme,
+    inputs: &Inputs<'_>,
+    files: &mut Files,
+    problems: &mut Vec<Diagnostic>,
+) -> Option<(Vec<u8>, Roots)> {
+    let span = acme.ca.as_ref().map_or_else(|| acme.directory.span(), Spanned::span);
+    let mut wrong = |message: String| {
+        problems.push(Diagnostic::error(span.clone(), message).label("cannot be used"));
+        None
+    };
+    let pem = match &acme.ca {
+        None => Vec::new(),
+        Some(file) => {
+            let path = inputs.base.join(file.get_ref());
+            match files.read(&path) {
+                Ok(pem) => pem,
+                Err(error) => return wrong(format!("cannot read `{}`: {error}", path.display())),
+            }
+        }
+    };
+    match Roots::with(&pem) {
+        Ok(roots) => Some((pem, roots)),
+        Err(error) => wrong(error.to_string()),
+    }
+}
