@@ -246,20 +246,23 @@ fn websockets_reach_a_vm_and_a_service_behind_its_gateway() {
 }
 
 #[test]
-fn grpc_of_all_kinds_reaches_a_vm() {
-    fleet("fleet::http::grpc_of_all_kinds_reaches_a_vm", &[], async |fleet| {
+fn grpc_of_all_kinds_reaches_a_vm_and_a_service_behind_its_gateway() {
+    let test = "fleet::http::grpc_of_all_kinds_reaches_a_vm_and_a_service_behind_its_gateway";
+    fleet(test, &[], async |fleet| {
         let _edge = edge(&fleet).await;
-        let listener = fleet.a.namespace.listen("[::]:50051").expect("a port");
-        let (_backend, given_up) = grpc::server_on(listener);
-        let (client, address) = (fleet.client(&fleet.a).offering(&["h2"]), fleet.a.at(50051));
-        let connector = tower::service_fn(move |_| {
-            let client = client.clone();
-            async move { client.connect(address).await.map(TokioIo::new) }
-        });
-        let endpoint = tonic::transport::Endpoint::from_shared(fleet.a.url(50051, "")).expect("a URL");
-        let channel = within("a connection", endpoint.connect_with_connector(connector)).await;
-        let client = grpc::client_over(channel.expect("a connection")).await;
-        grpc::calls_of_all_kinds(client, &given_up).await;
+        let _gateway = vm_gateway(&fleet.b, "# vm.toml").await;
+        for (vm, bound) in [(&fleet.a, "[::]:8080"), (&fleet.b, "127.0.0.1:3000")] {
+            let (_backend, given_up) = grpc::server_on(vm.namespace.listen(bound).expect("a port"));
+            let (client, address) = (fleet.client(vm).offering(&["h2"]), vm.at(8080));
+            let connector = tower::service_fn(move |_| {
+                let client = client.clone();
+                async move { client.connect(address).await.map(TokioIo::new) }
+            });
+            let endpoint = tonic::transport::Endpoint::from_shared(vm.url(8080, "")).expect("a URL");
+            let channel = within("a connection", endpoint.connect_with_connector(connector)).await;
+            let client = grpc::client_over(channel.expect("a connection")).await;
+            grpc::calls_of_all_kinds(client, &given_up).await;
+        }
     });
 }
 

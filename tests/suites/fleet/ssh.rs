@@ -10,7 +10,11 @@ use gateway_tests::{
     pages,
 };
 use http_body_util::Full;
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
 use tokio::process::{Child, Command};
 
 const NEEDS: &[&str] = &["ssh", "ssh-keygen", "scp", "rsync", "openssl", SSHD];
@@ -56,10 +60,22 @@ fn the_line_that_the_platform_documents_works() {
         configure(&fleet, &account, "");
         let _edge = edge(&fleet).await;
         let _sshd = serve(&fleet.a, &account).await;
+        // Port 80, which the connection might have been for, answers nobody: nothing waits for it.
+        let drop = "nft add table inet test; \
+                    nft 'add chain inet test in { type filter hook input priority 0; }'; \
+                    nft add rule inet test in tcp dport 80 drop";
+        fleet.a.namespace.must_run(drop);
         let line = documented("ssh -o ProxyCommand=\"openssl", "45a68069….vm.example.com", &fleet.a);
+        let begin = Instant::now();
         let ran = run(&mut shell(&fleet, &format!("{line} 'echo one; echo two >&2; exit 3'"))).await;
+        assert!(
+            begin.elapsed() < Duration::from_secs(4),
+            "{:?}, and 5 s are what a connection may take",
+            begin.elapsed()
+        );
         assert_eq!((ran.code, ran.out.as_str()), (Some(3), "one\n"), "{}", ran.err);
         assert!(ran.err.contains("two\n"), "{}", ran.err);
+        fleet.a.namespace.must_run("nft delete table inet test");
         // The same port speaks HTTPS still, and says what is missing.
         let url = format!("https://{}/", fleet.a.host());
         let web = run(&mut super::curl(&fleet, &[&url])).await.well();
