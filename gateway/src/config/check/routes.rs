@@ -164,16 +164,19 @@ fn passed_by(route: &Route, config: &Config, report: &mut Report) {
         let carries_bytes = |listener: &&Listener| listener.protocol != ListenerProtocol::Http;
         let mut listeners = config.listeners.iter().filter(carries_bytes);
         let meet = listeners.any(|listener| is_on(route, listener) && is_on(other, listener));
-        let ports = (&route.listener_port, &other.listener_port);
-        let same_port = !matches!(ports, (Some(own), Some(other)) if own != other);
-        other.protocol == RouteProtocol::Any && other.host == route.host && meet && same_port
+        // A port that is named is kept from routes of all of them.
+        let is_as_narrow = match (&route.listener_port, &other.listener_port) {
+            (Some(own), Some(other)) => own == other,
+            (own, _) => own.is_none(),
+        };
+        other.protocol == RouteProtocol::Any && other.host == route.host && meet && is_as_narrow
     };
     if let Some(other) = config.routes.iter().find(shares) {
         report.add(
             Diagnostic::warning(plugin.span(), "what does not look like a request passes by this plugin")
                 .label("only requests meet it")
                 .also(other.to.span(), "carries everything else for the same host")
-                .help("where nobody may pass, set `protocol = \"http\"` on that route, or on a listener"),
+                .help("where nobody may pass, name the port (`listener_port`), or set `protocol = \"http\"` on that route"),
         );
     }
 }
