@@ -1,6 +1,6 @@
 //! What an operator reads at a gateway's admin address.
 
-use crate::client::Client;
+use crate::{client::Client, namespace::Namespace};
 use serde_json::Value;
 use std::net::SocketAddr;
 
@@ -12,6 +12,12 @@ impl Admin {
     /// The admin server at this address.
     pub fn new(address: SocketAddr) -> Self {
         Self(Client::new(address))
+    }
+
+    /// The same, asked from another network.
+    #[must_use]
+    pub fn inside(self, namespace: Namespace) -> Self {
+        Self(self.0.inside(namespace))
     }
 
     /// A client for it.

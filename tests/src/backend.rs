@@ -122,7 +122,8 @@ impl Backend {
         Self::streaming_on(TcpListener::bind("127.0.0.1:0").await.expect("a free port"), answer)
     }
 
-    fn streaming_on<F>(
+    /// As [`Self::streaming`], on a socket that is there already.
+    pub fn streaming_on<F>(
         listener: TcpListener,
         answer: impl Fn(Request<Incoming>) -> F + Send + Sync + 'static,
     ) -> Self

@@ -1,6 +1,6 @@
 //! Clients: one that speaks HTTP well, and one that sends what it is told.
 
-use crate::wait::within;
+use crate::{namespace::Namespace, wait::within};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
@@ -17,6 +17,7 @@ use tokio::{
 pub struct Client {
     address: SocketAddr,
     headers: Vec<(HeaderName, HeaderValue)>,
+    namespace: Option<Namespace>,
 }
 
 /// A whole answer.
@@ -52,7 +53,14 @@ pub fn values<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a str> {
 impl Client {
     /// A client for this address.
     pub fn new(address: SocketAddr) -> Self {
-        Self { address, headers: Vec::new() }
+        Self { address, headers: Vec::new(), namespace: None }
+    }
+
+    /// The same client in another network.
+    #[must_use]
+    pub fn inside(mut self, namespace: Namespace) -> Self {
+        self.namespace = Some(namespace);
+        self
     }
 
     /// Adds a header to every request.
@@ -100,7 +108,10 @@ impl Client {
     /// # Errors
     /// Fails where there is no connection.
     pub async fn connect(&self) -> Result<Kept, Box<dyn std::error::Error + Send + Sync>> {
-        let stream = TcpStream::connect(self.address).await?;
+        let stream = match &self.namespace {
+            None => TcpStream::connect(self.address).await?,
+            Some(namespace) => namespace.connect(self.address)?,
+        };
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         Ok(Kept { client: self.clone(), sender, connection: tokio::spawn(connection) })
     }

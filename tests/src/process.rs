@@ -4,6 +4,7 @@ use crate::{
     admin::Admin,
     files::replace,
     gateway::complete,
+    namespace::Namespace,
     wait::{eventually, within},
 };
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
@@ -40,10 +41,33 @@ impl GatewayProcess {
     /// # Panics
     /// Panics with what it wrote where it does not start.
     pub async fn start(daemon: impl AsRef<Path>, toml: &str) -> Self {
+        Self::launch(Command::new(daemon.as_ref()), toml, &[]).await
+    }
+
+    /// As [`Self::start`], in another network, with these files beside the configuration: what they hold,
+    /// by name.
+    ///
+    /// # Panics
+    /// Panics with what it wrote where it does not start.
+    pub async fn start_in(
+        namespace: &Namespace,
+        daemon: impl AsRef<Path>,
+        toml: &str,
+        files: &[(&str, &str)],
+    ) -> Self {
+        let mut process = Self::launch(namespace.command(daemon.as_ref()), toml, files).await;
+        process.admin = process.admin.inside(namespace.clone());
+        process
+    }
+
+    async fn launch(mut daemon: Command, toml: &str, files: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
+        for (name, content) in files {
+            std::fs::write(folder.path().join(name), content).expect("a file is written");
+        }
         let path = folder.path().join("gateway.toml");
         std::fs::write(&path, with_log(toml)).expect("the configuration is written");
-        let mut child = Command::new(daemon.as_ref())
+        let mut child = daemon
             .args(["run", "-c"])
             .arg(&path)
             .env_remove("VERS_LOG")

@@ -2,10 +2,14 @@
 //! rsync do with it.
 
 use crate::DAEMON;
-use gateway_tests::{Backend, Pki, TestGateway, certificate_table, within};
+use gateway_tests::{
+    Backend, Pki, TestGateway, certificate_table, has,
+    openssh::{Account, SSHD},
+    within,
+};
 use std::{
     fs,
-    os::{fd::OwnedFd, unix::fs::PermissionsExt as _},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Output, Stdio},
 };
@@ -129,70 +133,30 @@ async fn nobody_else_is_taken_for_the_server() {
 /// A VM with an account that a key opens, served by OpenSSH's own server.
 struct Vm {
     backend: Backend,
-    folder: tempfile::TempDir,
+    account: Account,
 }
 
 impl Vm {
     /// None, with a word about it, where OpenSSH or the right to run its server are missing.
     async fn with(programs: &[&str], test: &str) -> Option<Self> {
-        let sshd = Path::new("/usr/sbin/sshd");
-        let is_there = |program: &str| {
-            std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
-                .any(|folder| folder.join(program).exists())
-        };
-        let missing = programs.iter().find(|program| !is_there(program)).copied();
-        let missing = missing.or_else(|| (!sshd.exists()).then_some("sshd"));
-        if let Some(missing) = missing {
-            println!("SKIPPED {test}: there is no `{missing}`");
+        if !has(test, programs) {
             return None;
         }
-        // Its server gives up its rights in there, and wants it.
-        if fs::create_dir_all("/run/sshd").is_err() {
-            println!("SKIPPED {test}: only root can run sshd");
-            return None;
-        }
-        let folder = tempfile::tempdir().expect("a folder");
-        for name in ["host", "user"] {
-            let file = folder.path().join(name);
-            let made = Command::new("ssh-keygen")
-                .args(["-q", "-t", "ed25519", "-N", "", "-f"])
-                .arg(&file)
-                .status()
-                .await;
-            assert!(made.expect("ssh-keygen runs").success());
-        }
-        let authorized = folder.path().join("authorized");
-        fs::copy(folder.path().join("user.pub"), &authorized).expect("a key that is let in");
-        fs::set_permissions(&authorized, fs::Permissions::from_mode(0o600)).expect("it is private");
-        let config = folder.path().join("sshd_config");
-        let text = format!(
-            "HostKey {host}\nAuthorizedKeysFile {keys}\nStrictModes no\nUsePAM no\nPermitRootLogin yes\n\
-             PidFile none\nSubsystem sftp internal-sftp\n",
-            host = folder.path().join("host").display(),
-            keys = authorized.display()
-        );
-        fs::write(&config, text).expect("its configuration");
+        let account = Account::new(test)?;
+        let config = account.server_config();
         let backend = Backend::tcp(move |stream| {
             let config = config.clone();
             async move { serve(&config, stream).await }
         })
         .await;
-        Some(Self { backend, folder })
+        Some(Self { backend, account })
     }
 
     fn options(&self, proxy: &str) -> Vec<String> {
-        let known = self.folder.path().join("known_hosts");
-        [
-            format!("ProxyCommand={proxy}"),
-            format!("UserKnownHostsFile={}", known.display()),
-            format!("IdentityFile={}", self.folder.path().join("user").display()),
-            "IdentitiesOnly=yes".to_owned(),
-            "StrictHostKeyChecking=accept-new".to_owned(),
-            "BatchMode=yes".to_owned(),
-        ]
-        .iter()
-        .flat_map(|option| ["-o".to_owned(), option.clone()])
-        .collect()
+        std::iter::once(format!("ProxyCommand={proxy}"))
+            .chain(self.account.client_options())
+            .flat_map(|option| ["-o".to_owned(), option])
+            .collect()
     }
 }
 
@@ -201,7 +165,7 @@ async fn serve(config: &Path, stream: TcpStream) {
     let stream = stream.into_std().expect("a socket");
     stream.set_nonblocking(false).expect("a socket that blocks");
     let both = || Stdio::from(OwnedFd::from(stream.try_clone().expect("the same socket")));
-    let server = Command::new("/usr/sbin/sshd")
+    let server = Command::new(SSHD)
         .args(["-i", "-e", "-f"])
         .arg(config)
         .stdin(both())
@@ -248,7 +212,7 @@ async fn scp_and_rsync_carry_files_both_ways() {
     let Some(vm) = Vm::with(&["ssh", "scp", "rsync"], test).await else { return };
     let edge = Edge::before(&vm.backend);
     let options = vm.options(&edge.proxy_command());
-    let folder = vm.folder.path();
+    let folder = vm.account.at("");
     let here = folder.join("here");
     fs::create_dir_all(here.join("deep/er")).expect("folders");
     let large: Vec<u8> = (0..5_000_000_u32).map(|at| (at % 251) as u8).collect();

@@ -14,6 +14,7 @@ use std::{
     },
     time::Duration,
 };
+use tokio::net::TcpListener;
 use tonic::{
     Code, Request, Response, Status, Streaming,
     client::Grpc,
@@ -120,9 +121,14 @@ impl StreamingService<Bytes> for Service {
 
 /// A server of gRPC, and how many calls to it were given up.
 async fn server() -> (Backend, Arc<AtomicUsize>) {
+    server_on(TcpListener::bind("127.0.0.1:0").await.expect("a free port"))
+}
+
+/// The same, on a socket that is there already.
+pub(crate) fn server_on(listener: TcpListener) -> (Backend, Arc<AtomicUsize>) {
     let given_up = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&given_up);
-    let backend = Backend::tcp(move |stream| {
+    let backend = Backend::on(listener, move |stream| {
         let given_up = Arc::clone(&counted);
         let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
             let method = request.uri().path().trim_start_matches("/test.Echo/").replace("%20", " ");
@@ -136,14 +142,17 @@ async fn server() -> (Backend, Arc<AtomicUsize>) {
             let http2 = http2::Builder::new(TokioExecutor::new());
             let _ = http2.serve_connection(TokioIo::new(stream), service).await;
         }
-    })
-    .await;
+    });
     (backend, given_up)
 }
 
 async fn client(gateway: &TestGateway) -> Grpc<Channel> {
     let endpoint = Endpoint::from_shared(format!("http://{}", gateway.addr())).expect("a URL");
-    let channel = within("a connection", endpoint.connect()).await.expect("a connection");
+    client_over(within("a connection", endpoint.connect()).await.expect("a connection")).await
+}
+
+/// A client on a connection that is there already.
+pub(crate) async fn client_over(channel: Channel) -> Grpc<Channel> {
     let mut client = Grpc::new(channel).max_decoding_message_size(8 << 20);
     within("a client that is ready", client.ready()).await.expect("a ready client");
     client
@@ -161,9 +170,24 @@ async fn gateway(more: &str) -> (Backend, Arc<AtomicUsize>, TestGateway, Grpc<Ch
     (backend, given_up, gateway, client)
 }
 
+/// All kinds of calls by one client, to the server of this suite: for whoever puts something else between
+/// them.
+pub(crate) async fn calls_of_all_kinds(mut client: Grpc<Channel>, given_up: &AtomicUsize) {
+    messages_of_all_sizes(&mut client).await;
+    words_of_either_side(&mut client).await;
+    words_of_both_sides(&mut client).await;
+    failures(&mut client).await;
+    a_deadline(&mut client, given_up).await;
+}
+
 #[tokio::test]
 async fn unary_calls() {
     let (backend, _, _gateway, mut client) = gateway("").await;
+    messages_of_all_sizes(&mut client).await;
+    assert_eq!(backend.connections(), 1);
+}
+
+async fn messages_of_all_sizes(client: &mut Grpc<Channel>) {
     for size in [0, 1, 1000, 4 << 20] {
         let message: Bytes = (0..size).map(|at| (at % 251) as u8).collect();
         let answer = client.unary(Request::new(message.clone()), method("All"), Plain);
@@ -171,12 +195,15 @@ async fn unary_calls() {
         assert!(*answer.get_ref() == message, "{size} bytes");
         client.ready().await.expect("a ready client");
     }
-    assert_eq!(backend.connections(), 1);
 }
 
 #[tokio::test]
 async fn streams_of_either_side() {
     let (_backend, _, _gateway, mut client) = gateway("").await;
+    words_of_either_side(&mut client).await;
+}
+
+async fn words_of_either_side(client: &mut Grpc<Channel>) {
     let words = || stream::iter(["one", "two", "three"].map(Bytes::from));
     let answer = client.client_streaming(Request::new(words()), method("All"), Plain);
     assert_eq!(within("an answer", answer).await.expect("an answer").into_inner(), "onetwothree");
@@ -185,11 +212,16 @@ async fn streams_of_either_side() {
     let answer = within("an answer", answer).await.expect("an answer").into_inner();
     let bytes: Vec<_> = within("all messages", answer.collect()).await;
     assert_eq!(bytes.into_iter().collect::<Result<Vec<_>, _>>().expect("messages"), ["a", "b", "c"]);
+    client.ready().await.expect("a ready client");
 }
 
 #[tokio::test]
 async fn messages_of_both_sides_take_turns() {
     let (_backend, _, _gateway, mut client) = gateway("").await;
+    words_of_both_sides(&mut client).await;
+}
+
+async fn words_of_both_sides(client: &mut Grpc<Channel>) {
     let (say, said) = tokio::sync::mpsc::unbounded_channel();
     let messages = tokio_stream::wrappers::UnboundedReceiverStream::new(said);
     say.send(Bytes::from("first")).expect("a listener");
@@ -206,11 +238,16 @@ async fn messages_of_both_sides_take_turns() {
     }
     drop(say);
     assert_eq!(within("the end", answer.message()).await.expect("an end"), None);
+    client.ready().await.expect("a ready client");
 }
 
 #[tokio::test]
 async fn errors_arrive_as_they_are() {
     let (_backend, _, _gateway, mut client) = gateway("").await;
+    failures(&mut client).await;
+}
+
+async fn failures(client: &mut Grpc<Channel>) {
     let answer = client.unary(Request::new(Bytes::new()), method("Nothing"), Plain);
     let error = within("an error", answer).await.expect_err("no such method");
     assert_eq!((error.code(), error.message()), (Code::NotFound, "Nothing"), "in a head without a body");
@@ -220,11 +257,16 @@ async fn errors_arrive_as_they_are() {
     assert_eq!(within("a message", answer.message()).await.expect("a message").as_deref(), Some(&b"one"[..]));
     let error = within("an error", answer.message()).await.expect_err("trailers that say so");
     assert_eq!((error.code(), error.message()), (Code::DataLoss, "half of it"));
+    client.ready().await.expect("a ready client");
 }
 
 #[tokio::test]
 async fn a_deadline_that_passes_ends_the_call_at_the_server() {
     let (_backend, given_up, _gateway, mut client) = gateway("").await;
+    a_deadline(&mut client, &given_up).await;
+}
+
+async fn a_deadline(client: &mut Grpc<Channel>, given_up: &AtomicUsize) {
     let mut request = Request::new(Bytes::new());
     request.set_timeout(Duration::from_millis(50));
     let error =

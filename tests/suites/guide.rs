@@ -1,43 +1,16 @@
-//! `docs/plugins.md` and the READMEs of plugins, executed: what they show builds, runs and does what
+//! `docs/plugins.md`, the READMEs of plugins, and the tables of `docs/edge.md`, executed: what they show builds, runs and does what
 //! they say.
 
-use gateway_tests::{Backend, Client, GatewayProcess, eventually, one_route, plugin, plugin_table};
+use gateway_tests::{
+    Backend, Client, GatewayProcess, eventually, one_route,
+    pages::{Block, block, blocks, changed, checkout, with},
+    plugin, plugin_table,
+};
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Output},
 };
-
-/// A fenced block of a page.
-struct Block {
-    language: String,
-    text: String,
-}
-
-fn checkout() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the checkout")
-}
-
-fn blocks(page: &str) -> Vec<Block> {
-    let path = checkout().join(page);
-    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let mut parts = text.split("\n```").skip(1).collect::<Vec<_>>().into_iter();
-    let mut blocks = Vec::new();
-    // Every other fence ends a block.
-    while let (Some(block), _) = (parts.next(), parts.next()) {
-        let (language, text) = block.split_once('\n').unwrap_or((block, ""));
-        blocks.push(Block { language: language.to_owned(), text: format!("{text}\n") });
-    }
-    blocks
-}
-
-/// The one block in this language that begins with this line.
-fn block<'a>(blocks: &'a [Block], language: &str, first: &str) -> &'a str {
-    let is_it = |block: &&Block| block.language == language && block.text.lines().next() == Some(first);
-    let found: Vec<_> = blocks.iter().filter(is_it).collect();
-    assert_eq!(found.len(), 1, "{} blocks in {language} begin with {first:?}", found.len());
-    &found[0].text
-}
 
 /// The one block in Rust that defines this struct.
 fn plugin_code<'a>(blocks: &'a [Block], name: &str) -> &'a str {
@@ -46,12 +19,6 @@ fn plugin_code<'a>(blocks: &'a [Block], name: &str) -> &'a str {
     let found: Vec<_> = blocks.iter().filter(is_it).collect();
     assert_eq!(found.len(), 1, "{} blocks define {name}", found.len());
     &found[0].text
-}
-
-/// What a page shows, with something in it that a reader would have to put there too.
-fn with(text: &str, shown: &str, real: &str) -> String {
-    assert!(text.contains(shown), "{shown:?} is not in\n{text}");
-    text.replace(shown, real)
 }
 
 /// The crate of the guide, in a folder of its own outside the workspace.
@@ -292,4 +259,37 @@ fn tables_in_the_readmes_of_plugins_are_accepted() {
         let (fine, told) = check(&toml);
         assert!(fine, "{page}: {told}");
     }
+}
+
+/// Each with what it is a change of, and without a warning.
+#[test]
+fn the_tables_of_the_page_about_the_edge_are_accepted() {
+    let shown: Vec<_> = blocks("docs/edge.md").into_iter().filter(|block| block.language == "toml").collect();
+    let of = |page: &[Block], first: &str| block(page, "toml", first).to_owned();
+    let folder = tempfile::tempdir().expect("a folder");
+    let here = format!("{}/", folder.path().display());
+    let pair = gateway_tests::Pki::new().issue(&["*.vm.example.com"]);
+    for (name, text) in [
+        ("fullchain.pem", pair.cert.as_str()),
+        ("privkey.pem", &pair.key),
+        ("vms.csv", block(&blocks("docs/edge.md"), "", "# /etc/vers/vms.csv")),
+        ("fleet-token", "s3cret"),
+    ] {
+        fs::write(folder.path().join(name), text).expect("a file");
+    }
+    let plugins = format!("{}/", plugin("auth_token").parent().expect("a folder").display());
+    let mut pages = 0;
+    for block in &shown {
+        let first = block.text.lines().next().expect("a line");
+        let (page, is_change) = match first.split_once(": ") {
+            Some((page @ "# edge.toml", _)) => (page, true),
+            _ => (first, false),
+        };
+        let toml = if is_change { changed(&of(&shown, page), &block.text) } else { block.text.clone() };
+        let (fine, told) =
+            check(&toml.replace("/etc/vers/", &here).replace("\"plugins/", &format!("\"{plugins}")));
+        assert!(fine && !told.contains("warning"), "{first}: {told}");
+        pages += 1;
+    }
+    assert_eq!(pages, 7, "as many as there are");
 }

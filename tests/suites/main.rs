@@ -14,6 +14,7 @@ mod edge_and_vm; // two gateways, and who the client is behind both
 mod examples; // every file in `examples/` starts
 mod faults; // what a plugin that misbehaves costs, and whom
 mod first_party; // the first-party filters: what they let pass, what they change
+mod fleet; // a client, an edge and three VMs in networks of their own: what users type
 mod forwarding; // what reaches the backend, and what comes back
 mod grpc; // gRPC by a real implementation
 mod guide; // the plugin guide and the READMEs of plugins, executed

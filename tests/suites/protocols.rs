@@ -191,6 +191,28 @@ async fn a_host_with_routes_for_requests_only_gets_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_port_with_routes_for_requests_only_gets_nothing_else() {
+    let vm = greeting("220 ready\r\n").await;
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let ip = format!("127.77.{high}.{low}");
+    let _gateway = TestGateway::start(&format!(
+        "[[listener]]\naddress = \"{ip}:20300-20301\"\n\
+         [[route]]\nprotocol = \"any\"\nto = \"{}\"\n\
+         [[route]]\nlistener_port = 20300\nto = {{ respond = {{ body = \"asked\" }} }}\n",
+        vm.addr()
+    ));
+    let raw = async |port: u16| Raw::connect(format!("{ip}:{port}").parse().expect("an address")).await;
+    raw(20301).await.until("220 ready\r\n").await;
+    let mut client = raw(20300).await;
+    client.send("QUIT\r\n").await;
+    assert_eq!(client.to_end().await, "");
+    let mut client = raw(20300).await;
+    client.send(REQUEST).await;
+    assert!(client.to_end().await.ends_with("asked"));
+    assert_eq!(vm.connections(), 1);
+}
+
+#[tokio::test]
 async fn who_asks_for_a_port_that_is_not_served_is_told_by_http_and_closed_otherwise() {
     let vm = greeting("220 ready\r\n").await;
     let edge = Edge::before(&vm, "ports = { allow = [3000] }", "");

@@ -23,7 +23,7 @@ use crate::{
     relay::Side,
     snapshot::{Listener, Local, Mode},
 };
-use std::{cell::RefCell, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, io, net::SocketAddr, pin::pin, rc::Rc, sync::Arc, time::Duration};
 use tokio::{
     io::AsyncWriteExt as _,
     net::TcpStream,
@@ -130,6 +130,21 @@ impl Connection {
         Rc::clone(&view)
     }
 
+    /// Waits for what has nothing to do with requests, and lets go of what they ran on whenever that is
+    /// replaced.
+    pub(super) async fn while_current<T>(&self, future: impl Future<Output = T>) -> T {
+        let mut future = pin!(future);
+        loop {
+            let replaced = self.worker.replaced();
+            drop(self.view());
+            tokio::select! {
+                biased;
+                output = &mut future => return output,
+                () = replaced => {}
+            }
+        }
+    }
+
     /// What the next request's head may have, and how long it may take.
     pub(super) fn terms(&self) -> (HeadLimits, Patience) {
         let view = self.view.borrow();
@@ -154,6 +169,10 @@ async fn serve_http(
         Box::pin(h2::serve(client.io, early, &connection, guard)).await;
         return None;
     }
+    let cut = |cut| {
+        worker.count_cut(cut);
+        After::Close
+    };
     let mut is_first = true;
     let after = loop {
         let (limits, patience) = connection.terms();
@@ -173,14 +192,8 @@ async fn serve_http(
             Next::Late if is_first => {
                 Box::pin(http::reject(&connection, &mut client, Error::HeadTimeout, &guard)).await
             }
-            Next::Late => {
-                worker.count_cut(Cut::Head);
-                After::Close
-            }
-            Next::Idle => {
-                worker.count_cut(Cut::KeepAlive);
-                After::Close
-            }
+            Next::Late => cut(Cut::Head),
+            Next::Idle => cut(Cut::KeepAlive),
             Next::Nothing => After::Close,
         };
         is_first = false;
@@ -194,6 +207,7 @@ async fn serve_http(
             client.inbox.release(&worker.buffers);
             client.io.say_goodbye();
         }
+        After::BreakOff => client.inbox.release(&worker.buffers),
         After::Reset => client.io.reset(),
         After::Linger => {
             client.inbox.release(&worker.buffers);

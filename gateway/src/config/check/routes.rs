@@ -88,15 +88,11 @@ fn vm(route: &Route, config: &Config, report: &mut Report) {
 /// The port that was asked for, on this very machine, may be the listener that it was asked of.
 fn own_port(route: &Route, config: &Config, report: &mut Report) {
     let Target::AnyPort(ip) = route.to.get_ref() else { return };
-    let named = |listener: &&Listener| match &route.listeners {
-        Some(names) => listener.name.as_ref().is_some_and(|name| names.contains(name)),
-        None => true,
-    };
     let is_own = |listener: &&Listener| {
         let own = listener.address.get_ref().ip();
         !listener.has_other_ports() && (own == *ip || (own.is_unspecified() && ip.is_loopback()))
     };
-    if let Some(listener) = config.listeners.iter().filter(named).find(is_own) {
+    if let Some(listener) = config.listeners.iter().filter(|listener| is_on(route, listener)).find(is_own) {
         report.add(
             Diagnostic::error(route.to.span(), "this route leads back to its own listener")
                 .label("the same port of the same machine")
@@ -165,19 +161,22 @@ fn bytes(route: &Route, report: &mut Report) {
 fn passed_by(route: &Route, config: &Config, report: &mut Report) {
     let Some(plugin) = route.plugins.first() else { return };
     let shares = |other: &&Route| {
-        let listeners = |route: &Route| route.listeners.clone().unwrap_or_default();
-        let (own, others) = (listeners(route), listeners(other));
-        let meet = own.is_empty() || others.is_empty() || own.iter().any(|name| others.contains(name));
-        let ports = (&route.listener_port, &other.listener_port);
-        let same_port = !matches!(ports, (Some(own), Some(other)) if own != other);
-        other.protocol == RouteProtocol::Any && other.host == route.host && meet && same_port
+        let carries_bytes = |listener: &&Listener| listener.protocol != ListenerProtocol::Http;
+        let mut listeners = config.listeners.iter().filter(carries_bytes);
+        let meet = listeners.any(|listener| is_on(route, listener) && is_on(other, listener));
+        // A port that is named is kept from routes of all of them.
+        let is_as_narrow = match (&route.listener_port, &other.listener_port) {
+            (Some(own), Some(other)) => own == other,
+            (own, _) => own.is_none(),
+        };
+        other.protocol == RouteProtocol::Any && other.host == route.host && meet && is_as_narrow
     };
     if let Some(other) = config.routes.iter().find(shares) {
         report.add(
             Diagnostic::warning(plugin.span(), "what does not look like a request passes by this plugin")
                 .label("only requests meet it")
                 .also(other.to.span(), "carries everything else for the same host")
-                .help("where nobody may pass, set `protocol = \"http\"` on that route"),
+                .help("where nobody may pass, name the port (`listener_port`), or set `protocol = \"http\"` on that route"),
         );
     }
 }
@@ -196,14 +195,10 @@ fn keyless(route: &Route, config: &Config, report: &mut Report) {
 
 /// Reports a route that no listener's traffic can come to.
 fn reachable(route: &Route, listeners: &[Listener], report: &mut Report) {
-    let named = |listener: &&Listener| match &route.listeners {
-        Some(names) => listener.name.as_ref().is_some_and(|name| names.contains(name)),
-        None => true,
-    };
     let on_port = |listener: &&Listener| {
         route.listener_port.as_ref().is_none_or(|port| listener.may_have_port(*port.get_ref()))
     };
-    let candidates: Vec<&Listener> = listeners.iter().filter(named).collect();
+    let candidates: Vec<&Listener> = listeners.iter().filter(|listener| is_on(route, listener)).collect();
     // Unknown names and missing listeners have been reported.
     if candidates.is_empty() {
         return;
@@ -215,6 +210,14 @@ fn reachable(route: &Route, listeners: &[Listener], report: &mut Report) {
         }
     } else if !candidates.iter().any(|listener| carries(listener.protocol, route.protocol)) {
         report.add(wrong_protocol(route));
+    }
+}
+
+/// Whether a route belongs to a listener, whatever its port.
+fn is_on(route: &Route, listener: &Listener) -> bool {
+    match &route.listeners {
+        Some(names) => listener.name.as_ref().is_some_and(|name| names.contains(name)),
+        None => true,
     }
 }
 
@@ -232,8 +235,8 @@ fn carries(listener: ListenerProtocol, route: RouteProtocol) -> bool {
     matches!(
         (listener, route),
         (ListenerProtocol::Auto, _)
-            | (ListenerProtocol::Http, RouteProtocol::Http)
-            | (ListenerProtocol::Tcp, RouteProtocol::Tcp)
+            | (ListenerProtocol::Http, RouteProtocol::Http | RouteProtocol::Any)
+            | (ListenerProtocol::Tcp, RouteProtocol::Tcp | RouteProtocol::Ssh | RouteProtocol::Any)
     )
 }
 
