@@ -78,7 +78,10 @@ const FLOORS: [&[&str]; 8] = [
     &["ids", "io", "drain", "message", "metrics", "ports"],
     &["config", "http1", "proxy_protocol"],
     &["http2"],
-    &["acme", "listen", "tls", "route", "headers", "plugins", "upstream", "vms", "relay", "sniff"],
+    &[
+        "acme", "listen", "tls", "route", "headers", "plugins", "upstream", "vms", "registry", "relay",
+        "sniff",
+    ],
     &["snapshot"],
     &["proxy"],
     &["server"],

@@ -23,6 +23,9 @@ const ENTRIES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("entries"
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const REVISION: &str = "revision";
 
+/// What the file is called where nobody says.
+pub const FILE_NAME: &str = "registry.redb";
+
 /// What each value begins with.
 const MAGIC: &[u8; 8] = b"VersReg1";
 

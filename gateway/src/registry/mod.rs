@@ -26,7 +26,7 @@ mod tests;
 pub use book::{Book, ENTRIES, Effect, Kept, Terms};
 pub use changes::{Behind, Watcher};
 pub use clock::{Clock, Moment, SystemClock};
-pub use file::FileStore;
+pub use file::{FILE_NAME, FileStore};
 pub use model::{
     Change, Description, ENTRY, Grace, LONGEST_TTL, Lease, Record, Registration, Renewal, Role, SERVICES,
     SHORTEST_TTL, Service, Status,

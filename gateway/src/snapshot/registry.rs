@@ -5,7 +5,7 @@ use super::{Inputs, Snapshot, state_dir::StateDir};
 use crate::{
     config::{self, Config, RegistryStore, Resolve, Vms},
     plugins::Secret,
-    registry::{Place, Registry, Terms, api::Door},
+    registry::{FILE_NAME, Place, Registry, Terms, api::Door},
     vms::{Answer, Lookup, Source, SourceError, VmId},
 };
 use std::{future::Future, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
@@ -43,7 +43,7 @@ pub(super) fn build(
     let place = match written.store.as_ref().map(|store| store.get_ref()) {
         Some(RegistryStore::Memory) => Place::Memory,
         Some(RegistryStore::File(path)) => Place::File(inputs.base.join(path)),
-        None => Place::File(StateDir::of(config, inputs).path().join("registry.redb")),
+        None => Place::File(StateDir::of(config, inputs).path().join(FILE_NAME)),
     };
     let terms = Terms {
         ttl: written.ttl.get(),

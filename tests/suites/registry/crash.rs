@@ -57,7 +57,7 @@ async fn what_was_acknowledged_survives_a_kill() {
     let mut numbers = [0; WRITERS];
     let (mut checked, mut writes) = (0, 0);
     for kill in 0..=kills {
-        let gateway = GatewayProcess::start(crate::DAEMON, &toml).await;
+        let mut gateway = GatewayProcess::start(crate::DAEMON, &toml).await;
         let client = Client::new(gateway.addr_of("[::]:0").await);
         let listed = client.get("/registry/vms").await;
         let listed: Value = serde_json::from_slice(&listed.body).expect("JSON");
@@ -81,7 +81,7 @@ async fn what_was_acknowledged_survives_a_kill() {
         let begun = Instant::now();
         eventually("a moment", async || (begun.elapsed() > moment).then_some(())).await;
         gateway.signal(rustix::process::Signal::KILL);
-        drop(gateway);
+        gateway.ended().await;
         for (number, writer) in numbers.iter_mut().zip(writers) {
             let last = writer.await.expect("no panic");
             writes += last - *number;

@@ -209,12 +209,13 @@ async fn vms_are_found_by_their_entries() {
 async fn a_vm_registers_itself_comes_back_when_forgotten_and_leaves() {
     let infra = gateway("");
     let client = infra.client();
-    let grants = format!("grants = {{ http = [\"http://{}\"] }}", infra.addr_v4());
+    let grants = format!("grants = {{ http = [\"http://{}\"], secrets = [\"fleet\"] }}", infra.addr_v4());
     let table = gateway_tests::plugin_table("register", &gateway_tests::plugin("registry_register"), &grants);
     let app = gateway_tests::Backend::hello().await;
     let toml = format!(
         "{}\nplugins = [\"register\"]\n{table}\n[plugin.register.config]\nregistry = \"http://{}\"\nid = \"a1\"\n\
-         name = \"app\"\ninterval = \"100ms\"\naddress = \"a1.vm.test\"\nservices = [{{ name = \"web\", port = 80 }}]\n",
+         name = \"app\"\ninterval = \"100ms\"\naddress = \"a1.vm.test\"\nservices = [{{ name = \"web\", port = 80 }}]\n\
+         [secret.fleet]\nfile = \"none\"\n",
         gateway_tests::one_route(app.addr(), ""),
         infra.addr_v4()
     );
