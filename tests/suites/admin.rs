@@ -109,6 +109,11 @@ async fn every_metric_is_there_with_its_meaning() {
         [[route]]
         host = "{{vm}}.test"
         to = "vm:{{vm}}:80"
+        [[route]]
+        path = "/registry/*"
+        to = "registry"
+        [registry]
+        store = "memory"
         [vms]
         table = {{ web = "::1" }}
         [backend.web]

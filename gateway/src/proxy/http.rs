@@ -442,7 +442,9 @@ impl<'a> Session<'a> {
         };
         let Some(body) = body else { return Ok(registry::too_large()) };
         self.body = BodyLength::None;
-        let answer = client.while_waiting(self.buffers(), registry::ask(plan, head, &body)).await?;
+        let answer = client
+            .while_waiting(self.buffers(), registry::ask(plan, head, &body, self.guard.another()))
+            .await?;
         Ok(answer)
     }
 

@@ -92,8 +92,8 @@ pub(super) fn too_large() -> Answer {
     whole(api::Answer::refused(&Refusal::TooLarge))
 }
 
-/// Asks the registry, and waits for what it waits for.
-pub(super) async fn ask(plan: &RegistryPlan, head: &RequestHead, body: &[u8]) -> Answer {
+/// Asks the registry, and waits for what it waits for. Who waits for changes does so until the listener goes.
+pub(super) async fn ask(plan: &RegistryPlan, head: &RequestHead, body: &[u8], mut guard: Guard) -> Answer {
     let field = |name: &'static str| head.fields.get_named(name.as_bytes());
     let request = Request {
         method: &head.method,
@@ -109,7 +109,11 @@ pub(super) async fn ask(plan: &RegistryPlan, head: &RequestHead, body: &[u8]) ->
     match api::answer(registry, &request, plan.door()) {
         Reply::Answer(answer, kept) => whole(once_kept(answer, kept).await),
         Reply::Wait(mut watcher, patience) => {
-            let _ = timeout(patience, watcher.changed()).await;
+            tokio::select! {
+                // Either way it is told what there is.
+                _ = timeout(patience, watcher.changed()) => {}
+                () = poll_fn(|cx| guard.poll_draining(cx)) => {}
+            }
             let answer = api::changes(registry, &mut watcher);
             whole(answer.unwrap_or_else(|| api::no_changes(&watcher)))
         }

@@ -465,7 +465,8 @@ pub fn changes(registry: &Registry, watcher: &mut Watcher) -> Option<Answer> {
 
 /// The answer to who has waited in vain.
 pub fn no_changes(watcher: &Watcher) -> Answer {
-    Answer::json(StatusCode::OK, &json!({ "revision": watcher.seen(), "changes": [] }))
+    let body = format!("{{\"revision\":{},\"changes\":[]}}", watcher.seen());
+    Answer { status: StatusCode::OK, body: body.into(), etag: None, allow: None }
 }
 
 /// The next events of a stream, as server-sent events have them; none where nothing has changed.

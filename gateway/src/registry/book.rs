@@ -1,7 +1,8 @@
 //! Entries and leases: what becomes of them, and when. Pure: time is a parameter.
 
 use super::{
-    Change, Description, Grace, Lease, Moment, Record, Refusal, Registration, Renewal, Role, Service, Status,
+    Change, Description, ENTRY, Grace, Lease, Moment, Record, Refusal, Registration, Renewal, Role, Service,
+    Status,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -222,7 +223,7 @@ impl Book {
     /// Changes an entry, which is a sign of life as well.
     ///
     /// # Errors
-    /// Fails where there is none.
+    /// Fails where there is none, and where it would be too large.
     pub fn change(&mut self, id: &str, change: Change, now: Moment) -> Result<Arc<Record>, Refusal> {
         let before = self.known(id, now)?;
         let mut what = (*before.what).clone();
@@ -239,6 +240,9 @@ impl Book {
             what.services = services;
         }
         what.metadata = change.metadata.or(what.metadata);
+        if serde_json::to_vec(&what).map_or(usize::MAX, |text| text.len()) > ENTRY {
+            return Err(Refusal::TooLarge);
+        }
         let status = change.status.unwrap_or(before.status);
         let mut record = (*before).clone();
         record.what = Arc::new(what);
@@ -294,7 +298,9 @@ impl Book {
     pub fn remove(&mut self, id: &str, now: Moment) -> Result<(), Refusal> {
         let record = self.known(id, now)?;
         let deleted = Deleted { until: now.mono + self.terms.ttl, generation: record.what.generation };
-        self.deleted.insert(Arc::clone(&record.what.id), deleted);
+        if self.deleted.len() < ENTRIES {
+            self.deleted.insert(Arc::clone(&record.what.id), deleted);
+        }
         self.erase(&record);
         Ok(())
     }

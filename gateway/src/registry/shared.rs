@@ -161,7 +161,7 @@ impl Registry {
     /// # Errors
     /// As [`Book::register`], and where nothing can be kept now.
     pub fn register(&self, asked: Registration) -> Result<(Arc<Record>, Committed), Refusal> {
-        self.write(|book, now| book.register(asked, now))
+        self.keep(|book, now| book.register(asked, now))
     }
 
     /// Changes an entry.
@@ -169,7 +169,7 @@ impl Registry {
     /// # Errors
     /// As [`Book::change`], and where nothing can be kept now.
     pub fn change(&self, id: &str, change: Change) -> Result<(Arc<Record>, Committed), Refusal> {
-        self.write(|book, now| book.change(id, change, now))
+        self.keep(|book, now| book.change(id, change, now))
     }
 
     /// Renews a lease.
@@ -185,7 +185,7 @@ impl Registry {
     /// # Errors
     /// As [`Book::remove`], and where nothing can be kept now.
     pub fn remove(&self, id: &str) -> Result<Committed, Refusal> {
-        self.write(|book, now| book.remove(id, now)).map(|((), committed)| committed)
+        self.keep(|book, now| book.remove(id, now)).map(|((), committed)| committed)
     }
 
     /// The entry of this id.
@@ -251,6 +251,20 @@ impl Registry {
             commits: progress.map_or(0, |progress| progress.commits.load(Relaxed)),
             has_store_problem: progress.is_some_and(|progress| progress.has_failed.load(Relaxed)),
         }
+    }
+
+    /// Writes, and waits for what was written before as well: what is told to be kept may be what somebody
+    /// else has asked for a moment ago.
+    fn keep<T>(
+        &self,
+        change: impl FnOnce(&mut Book, Moment) -> Result<T, Refusal>,
+    ) -> Result<(T, Committed), Refusal> {
+        let (changed, committed) = self.write(change)?;
+        let committed = committed.or_else(|| {
+            let state = self.state();
+            state.writer.as_ref().map(|writer| writer.keep(Vec::new()))
+        });
+        Ok((changed, committed))
     }
 
     fn write<T>(

@@ -209,6 +209,15 @@ fn registering_again_replaces_and_an_older_life_never_does() {
     let again = bench.vm("a", r#","generation":4,"services":[{"name":"api","port":80}]"#);
     assert_eq!(again.revision, second.revision, "the same once more is a renewal");
     assert_eq!(bench.registry.all(None).len(), 1);
+    for part in ["metadata", "more"] {
+        let large = format!(r#"{{"metadata":{{"{part}":"{}"}},"name":"n"}}"#, "x".repeat(ENTRY - 100));
+        let large = Change::read(large.as_bytes()).expect("a change");
+        assert_eq!(
+            bench.registry.change("a", large).err(),
+            Some(Refusal::TooLarge),
+            "together with the rest"
+        );
+    }
     let moved = Change::read(br#"{"role":"infra"}"#).expect("a change");
     bench.registry.change("a", moved).expect("it is known");
     assert_eq!((bench.found().len(), bench.registry.all(Some(Role::Infra)).len()), (0, 1));
@@ -320,6 +329,11 @@ fn a_restart_forgets_nothing_and_grants_one_time_to_live() {
         bench.vm(id, r#","metadata":{"z":1,"a":[true,null]},"generation":2"#);
     }
     kept(bench.registry.remove("deleted").expect("it is known"));
+    let again =
+        Registration::read(vm("kept", r#","metadata":{"z":1,"a":[true,null]},"generation":2"#).as_bytes());
+    let (_, committed) = bench.registry.register(again.expect("a registration")).expect("it is the same");
+    assert!(committed.is_some(), "it may not be kept yet, whoever said it first");
+    kept(committed);
     let paused = Change::read(br#"{"status":"paused"}"#).expect("a change");
     kept(bench.registry.change("paused", paused).expect("it is known").1);
     bench.pass(secs(30));

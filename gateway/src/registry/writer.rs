@@ -131,7 +131,7 @@ impl Loop {
             waiting.extend(job.done);
         }
         let result = if writes.is_empty() { Ok(()) } else { self.store.commit(&writes) };
-        self.progress.commits.fetch_add(1, Relaxed);
+        self.progress.commits.fetch_add(u64::from(!writes.is_empty()), Relaxed);
         match &result {
             Ok(()) => {
                 self.unkept.clear();
@@ -150,5 +150,43 @@ impl Loop {
             // Whoever asked may have gone away meanwhile.
             let _ = done.send(result.clone());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    /// A disk that is full, until it is not.
+    #[derive(Debug, Default, Clone)]
+    struct Full(Arc<Mutex<(bool, Vec<Arc<str>>)>>);
+
+    impl Store for Full {
+        fn commit(&mut self, writes: &[Write]) -> Result<(), StoreError> {
+            let mut state = self.0.lock().expect("no panic");
+            if state.0 {
+                return Err(StoreError("no space left".to_owned()));
+            }
+            state.1.extend(writes.iter().map(|write| Arc::clone(write.id())));
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_kept_is_kept_later_and_nobody_is_told_otherwise() {
+        let disk = Full::default();
+        disk.0.lock().expect("no panic").0 = true;
+        let writer = Writer::start(Box::new(disk.clone())).expect("a thread");
+        let gone = |id: &str| vec![Write::Remove(id.into(), 1)];
+        assert!(writer.keep(gone("a")).blocking_recv().expect("an answer").is_err());
+        assert!(writer.keep(Vec::new()).blocking_recv().expect("an answer").is_err(), "it is not there yet");
+        assert!(writer.progress().has_failed.load(Relaxed));
+        disk.0.lock().expect("no panic").0 = false;
+        assert_eq!(writer.keep(gone("b")).blocking_recv().expect("an answer"), Ok(()));
+        assert!(!writer.progress().has_failed.load(Relaxed));
+        drop(writer);
+        let kept: Vec<String> = disk.0.lock().expect("no panic").1.iter().map(ToString::to_string).collect();
+        assert_eq!(kept, ["a", "b"]);
     }
 }

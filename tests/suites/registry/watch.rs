@@ -87,6 +87,20 @@ async fn a_stream_ends_well_with_its_gateway() {
 }
 
 #[tokio::test]
+async fn who_waits_is_answered_when_the_gateway_goes() {
+    let gateway = gateway("");
+    let mut waiting = Raw::connect(gateway.addr()).await;
+    waiting.send("GET /registry/watch HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    gateway_tests::eventually("a watcher", async || {
+        (gateway.metric("vers_registry_watchers", &[]).await == 1.0).then_some(())
+    })
+    .await;
+    gateway.stop(Duration::from_secs(30)).await;
+    let answer = waiting.to_end().await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("\"changes\":[]}"), "{answer}");
+}
+
+#[tokio::test]
 async fn a_stream_over_http2_is_the_same() {
     let gateway = gateway("");
     let mut client = Http2::connect(gateway.addr()).await;
