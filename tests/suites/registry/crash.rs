@@ -28,7 +28,7 @@ async fn write(client: Client, writer: usize, told: Told, from: u64) -> u64 {
         number += 1;
         let id = format!("vm-{writer}-{}", number % 20);
         let before = told.lock().expect("no panic").remove(&id);
-        let delete = before.flatten().is_some() && number % 3 == 0;
+        let delete = before.flatten().is_some() && number.is_multiple_of(3);
         let answer = if delete {
             kept.try_send(Method::DELETE, &format!("/registry/vms/{id}"), "".into()).await
         } else {

@@ -46,6 +46,7 @@ fn check(document: &Value, schema: &Value, value: &Value, place: &str, problems:
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "mostly a table")]
 async fn the_document_says_what_is_served() {
     let gateway = gateway("");
     let client = gateway.client();

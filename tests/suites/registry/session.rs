@@ -39,16 +39,22 @@ fn agent(id: &str) -> Value {
     })
 }
 
-#[tokio::test]
-async fn a_recorded_session_of_todays_clients() {
-    let gateway = gateway("");
-    let entry = json!({
+/// What is known of that agent.
+fn entry() -> Value {
+    json!({
         "id": "vm-001", "name": "agent-1", "role": "worker", "status": "running",
         "address": "vm-001.vm.vers.sh",
         "services": [{ "name": "pi-rpc", "port": 3000, "healthPath": "/health" }],
         "metadata": { "commit": "abc", "depth": 2 }, "registeredBy": "orchestrator",
         "registeredAt": "<time>", "lastSeen": "<time>"
-    });
+    })
+}
+
+#[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a table, in the order of the session")]
+async fn a_recorded_session_of_todays_clients() {
+    let gateway = gateway("");
+    let entry = entry();
     let none = json!({ "vms": [], "count": 0 });
     let one = json!({ "vms": [entry], "count": 1 });
     let unknown = json!({ "error": "VM not found" });
