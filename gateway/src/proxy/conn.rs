@@ -63,14 +63,11 @@ pub async fn serve(
             drop(view);
             tcp::serve(stream, &arrival, route, &worker, guard).await
         }
-        Mode::Any(kinds) => {
-            let connection = Connection { worker, arrival, socket, view: RefCell::new(Rc::clone(&view)) };
+        Mode::Any(_) => {
+            let connection = Connection { worker, arrival, socket, view: RefCell::new(view) };
             // In a place of its own: it is over once somebody speaks.
-            match Box::pin(decide(stream, &connection, &view, kinds, &mut guard)).await {
-                Decided::Requests(client) => {
-                    drop(view);
-                    serve_http(client, connection, guard).await
-                }
+            match Box::pin(decide(stream, &connection, &mut guard)).await {
+                Decided::Requests(client) => serve_http(client, connection, guard).await,
                 Decided::Bytes { client, way, lease } => {
                     way.open(client, lease, &connection.arrival, &connection.worker, guard)
                 }
@@ -158,11 +155,7 @@ async fn serve_http(
     connection: Connection,
     mut guard: Guard,
 ) -> Option<Tunnel> {
-    if guard.is_draining() {
-        // It was accepted on the way out: its client is about to ask, or has asked already. How this
-        // ends, the connection finds out itself.
-        let _ = timeout(LAST_CALL, client.io.socket().readable()).await;
-    }
+    last_call(&client, &guard).await;
     let worker = Rc::clone(&connection.worker);
     if client.io.speaks_http2() {
         let early = client.inbox.take(&worker.buffers);
@@ -220,6 +213,14 @@ async fn serve_http(
         }
     }
     None
+}
+
+/// Where a connection was accepted on the way out, its client is about to ask, or has asked already: waits
+/// for that. How this ends, the connection finds out itself.
+pub(super) async fn last_call(client: &Client<ClientStream>, guard: &Guard) {
+    if guard.is_draining() && client.inbox.is_empty() {
+        let _ = timeout(LAST_CALL, client.io.socket().readable()).await;
+    }
 }
 
 /// How long a client may take to ask that has come while its listener goes.

@@ -177,6 +177,7 @@ impl<'a> Builder<'a> {
                 // A route that names the listener counts more than one that is on all of them.
                 let named = |protocol| self.of(protocol).any(|(_, route)| names_listeners(route));
                 match (named(RouteProtocol::Tcp), named(RouteProtocol::Http)) {
+                    (true, false) if needs_a_look => self.any(false),
                     (true, false) => self.tcp(),
                     (false, true) => self.http().map(Mode::Http),
                     _ => {
