@@ -23,7 +23,7 @@ pub struct Gateway {
     #[serde(deserialize_with = "duration_or_zero")]
     pub shutdown_grace: Duration,
     /// Folder of what the gateway keeps from one start to the next: the authority of `self_signed`
-    /// certificates. By default `STATE_DIRECTORY` of the environment, which systemd sets, or else
+    /// certificates, the entries of the registry. By default `STATE_DIRECTORY` of the environment, which systemd sets, or else
     /// `vers-gateway` in XDG_STATE_HOME, `~/.local/state`.
     pub state_dir: Option<String>,
     /// Identifier of the VM the gateway runs on, for plugins that want to know it. By default the

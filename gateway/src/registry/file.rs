@@ -89,7 +89,7 @@ impl FileStore {
     /// Fails where it cannot be opened, and where another process has it open.
     pub fn open(path: &Path) -> Result<(Self, Loaded), StoreError> {
         if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).map_err(|error| failed(folder, &error))?;
+            private_folder(folder).map_err(|error| failed(folder, &error))?;
         }
         let opened = catch_unwind(AssertUnwindSafe(|| Self::read(path)));
         let why = match opened {
@@ -232,6 +232,15 @@ impl Trouble {
 
 fn failed(path: &Path, error: &dyn fmt::Display) -> StoreError {
     StoreError(format!("{}: {error}", path.display()))
+}
+
+/// A folder that only the gateway's user may look into, where there is none.
+fn private_folder(path: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
 }
 
 /// Metadata may say what not everybody on the machine should read.
