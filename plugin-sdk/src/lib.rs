@@ -42,7 +42,7 @@
 //!   append, and lists of headers to remove.
 //! - [`url`]: where a service answers; [`duration`]: `"15s"`.
 //!
-//! And for work that may fail, [`back_off`].
+//! And for work that may fail, [`back_off`]. [`schema`] tells others what a configuration consists of.
 //!
 //! # What the gateway promises
 //!
@@ -65,6 +65,10 @@
 
 #![deny(missing_docs)]
 
+// The derive macro names the crate as its users do.
+#[cfg(test)]
+extern crate self as vers_plugin;
+
 pub mod back_off;
 #[doc(hidden)]
 #[allow(unsafe_code, reason = "the canonical ABI is made of raw pointers")]
@@ -84,6 +88,7 @@ mod plugin;
 mod reply;
 mod request;
 mod response;
+pub mod schema;
 mod services;
 #[cfg(not(target_family = "wasm"))]
 mod simulation;
@@ -122,7 +127,9 @@ pub mod prelude {
         edits::{HeaderNames, HeaderValues},
         http, identity, log,
         path::{PathPattern, PathSegment},
-        random, secrets,
+        random,
+        schema::ConfigSchema,
+        secrets,
         template::Template,
         url::BaseUrl,
     };
