@@ -452,7 +452,10 @@ mod tests {
         assert_eq!(*of("type"), json!({ "type": "string", "enum": ["red", "dark-blue"] }));
         assert_eq!(of("state"), &Value::Null);
         assert_eq!(of("wait")["type"], "string");
-        assert_eq!(*of("greeting"), json!({ "type": "string", "description": "Says \"hello\" to everybody." }));
+        assert_eq!(
+            *of("greeting"),
+            json!({ "type": "string", "description": "Says \"hello\" to everybody." })
+        );
         assert_eq!(*of("unknown"), json!({}), "a type without a schema may be anything");
         let inner = &of("inner")["items"]["properties"];
         assert_eq!(inner["offset"]["minimum"], i64::MIN);

@@ -87,7 +87,7 @@ impl Crate {
 }
 
 /// What `cargo xtask wasm` does: none, if the usual compiler can build plugins.
-fn wasm_compiler() -> Option<String> {
+pub(crate) fn wasm_compiler() -> Option<String> {
     let output =
         Command::new("bash").arg(checkout().join("xtask/ensure-wasm.sh")).output().expect("bash starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -96,7 +96,7 @@ fn wasm_compiler() -> Option<String> {
 }
 
 /// Shared with the checkout, so that nothing heavy is built again.
-fn target() -> PathBuf {
+pub(crate) fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| checkout().join("target"), PathBuf::from)
 }
 

@@ -2,6 +2,7 @@
 
 mod acme; // certificates ordered from a real ACME server
 mod admin; // what operators ask the gateway itself
+mod authoring; // what plugin authors type
 mod backend_limits; // how much a server takes at a time, and who waits
 mod background; // plugins that work beside the traffic, by the example of the registry
 mod balance; // which server is next

@@ -101,7 +101,20 @@ impl Plugin {
         host: &super::Host,
         services: Arc<dyn Services>,
     ) -> Result<(), super::LoadError> {
-        super::instance::Instance::start(Arc::clone(self), services, host.caller()).await.map(drop)
+        self.footprint(host, services).await.map(drop)
+    }
+
+    /// As [`Self::try_out`]; returns the bytes of memory that the instance has, once it is configured.
+    ///
+    /// # Errors
+    /// As [`Self::try_out`].
+    pub async fn footprint(
+        self: &Arc<Self>,
+        host: &super::Host,
+        services: Arc<dyn Services>,
+    ) -> Result<usize, super::LoadError> {
+        let instance = super::instance::Instance::start(Arc::clone(self), services, host.caller()).await?;
+        Ok(instance.store.data().memory.held)
     }
 }
 
