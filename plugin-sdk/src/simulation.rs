@@ -219,7 +219,7 @@ pub(crate) mod types {
         pub(crate) headers: Headers,
         pub(crate) exchange: Exchange,
         pub(crate) method: String,
-        pub(crate) authority: String,
+        pub(crate) authority: RefCell<String>,
         pub(crate) path_and_query: RefCell<String>,
         pub(crate) is_upgrade: bool,
     }
@@ -247,7 +247,16 @@ pub(crate) mod types {
         }
 
         pub(crate) fn authority(&self) -> String {
-            self.authority.clone()
+            self.authority.borrow().clone()
+        }
+
+        pub(crate) fn set_authority(&self, value: &str) -> Result<(), EditError> {
+            let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~[]:".contains(&byte);
+            if value.is_empty() || !value.bytes().all(is_part) {
+                return Err(EditError::InvalidValue);
+            }
+            *self.authority.borrow_mut() = value.into();
+            Ok(())
         }
 
         pub(crate) fn path(&self) -> String {

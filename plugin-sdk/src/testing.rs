@@ -181,7 +181,7 @@ impl Sent {
 pub fn request(method: &str, path_and_query: &str) -> RequestBuilder {
     let request = types::Request {
         method: method.into(),
-        authority: "test.example".into(),
+        authority: String::from("test.example").into(),
         path_and_query: String::from(path_and_query).into(),
         ..types::Request::default()
     };
@@ -205,7 +205,7 @@ impl RequestBuilder {
 
     /// Sets `host[:port]`.
     pub fn authority(mut self, authority: &str) -> Self {
-        self.request.authority = authority.into();
+        self.request.authority = String::from(authority).into();
         self
     }
 

@@ -220,11 +220,15 @@ expect = {}
 #[test]
 fn a_panic_is_shown_with_its_words_and_may_be_expected() {
     let author = Author::new();
-    let cases = |expect: &str| format!("[[case]]\nname = \"it panics\"\n{expect}\n");
+    let cases = |expect: &str| {
+        format!(
+            "[[case]]\nname = \"it panics\"\nrequest = {{ headers = {{ x-trap = \"request\" }} }}\n{expect}\n"
+        )
+    };
     let passes = author.write("passes.toml", &cases("expect = { verdict = \"next\" }"));
     author
         .plugin(&["test", text(&guest("trap")), "--cases", text(&passes)])
-        .no(&["the call failed: it trapped", "panicked at"]);
+        .no(&["the call failed: it trapped", "asked to panic on request"]);
     let fault = author.write("fault.toml", &cases("expect = { verdict = \"fault\" }"));
     author.plugin(&["test", text(&guest("trap")), "--cases", text(&fault)]).fine();
 }

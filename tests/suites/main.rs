@@ -36,6 +36,7 @@ mod reload; // what a reload changes, and what it leaves alone
 mod reload_under_load; // the promise: a hundred of them, and no client notices
 mod request_bounds; // how large a request may be, and how long it may take
 mod retries; // what is sent once more, and what never
+mod routing; // plugins that choose where a request goes
 mod scale; // much of everything, in flat memory
 mod ssh; // the commands that lead to a VM: keys, options, refusals
 mod tcp; // raw TCP routes

@@ -47,6 +47,10 @@ pub struct Grants {
     /// Names of the secrets it may read. By default none.
     #[schemars(with = "Vec<String>")]
     pub secrets: Vec<Spanned<String>>,
+    /// Backends, by name or as `"host:port"`, that it may send requests to instead of their route's
+    /// own. By default none.
+    #[schemars(with = "Vec<String>")]
+    pub backends: Vec<Spanned<String>>,
 }
 
 /// What a plugin may use up.

@@ -17,6 +17,8 @@ pub struct PluginCases {
     pub secrets: BTreeMap<String, String>,
     /// The origins that it may send requests to.
     pub http: Vec<Spanned<String>>,
+    /// The backends that it may send requests to.
+    pub backends: Vec<String>,
     /// The id of the VM.
     pub vm_id: Option<String>,
     /// The cases.
@@ -93,6 +95,8 @@ pub struct CaseReply {
 pub struct CaseExpected {
     /// What the plugin decides about the request.
     pub verdict: Option<CaseVerdict>,
+    /// The backend that a request goes to instead of its route's own.
+    pub to: Option<String>,
     /// The request, as the next plugin or the backend sees it.
     #[serde(default)]
     pub request: ExpectedRequest,
@@ -111,6 +115,8 @@ pub enum CaseVerdict {
     Next,
     /// It is answered.
     Respond,
+    /// It goes on, to another backend.
+    RouteTo,
     /// The call failed.
     Fault,
 }

@@ -10,7 +10,9 @@ use super::{
     handles::{ExchangeHandle, HeadersHandle, REQUEST, RESPONSE, RequestHandle, ResponseHandle},
     state::{LogVerdict, State},
 };
-use crate::message::{Fields, Known, RequestHead, ResponseHead, is_field_value, is_target, is_token, trim};
+use crate::message::{
+    Fields, Known, RequestHead, ResponseHead, host_of, is_field_value, is_target, is_token, trim,
+};
 use http::{HeaderName, StatusCode};
 use std::time::Duration;
 use subtle::ConstantTimeEq as _;
@@ -147,6 +149,18 @@ impl types::HostRequest for State {
             return Err(EditError::TooLarge);
         }
         head.set_target(value.as_bytes());
+        Ok(())
+    }
+
+    fn set_authority(&mut self, _: Resource<RequestHandle>, value: String) -> Result<(), EditError> {
+        if host_of(value.as_bytes()).is_none() {
+            return Err(EditError::InvalidValue);
+        }
+        let head = self.exchange.request.as_mut().ok_or(EditError::Gone)?;
+        if head.fields.text_len() + value.len() > MOST_TEXT {
+            return Err(EditError::TooLarge);
+        }
+        head.fields.set_known(Known::Host, value.as_bytes());
         Ok(())
     }
 

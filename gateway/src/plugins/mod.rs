@@ -27,7 +27,7 @@ mod response;
 mod state;
 
 pub use background::{Background, Ran};
-pub use chain::{Chain, OnError, Outcome, Verdict};
+pub use chain::{Chain, Destination, OnError, Outcome, Verdict};
 pub use component::{Component, Hash, Hooks};
 pub use exchange::{Exchange, Facts};
 pub use fault::{ConfigProblem, Fault, FaultKind, LoadError};

@@ -30,6 +30,8 @@ pub struct Grants {
     pub http: Vec<Origin>,
     /// The secrets it may use, by name.
     pub secrets: BTreeMap<String, Secret>,
+    /// Where it may send requests of clients instead of their route's own backend.
+    pub backends: Vec<String>,
 }
 
 /// What a plugin may use.
@@ -74,6 +76,11 @@ impl Plugin {
     /// The component that it runs.
     pub fn component(&self) -> &Arc<Component> {
         &self.component
+    }
+
+    /// Where it may send requests of clients, in the order of the configuration.
+    pub fn backends(&self) -> &[String] {
+        &self.grants.backends
     }
 
     /// The hooks that it has.

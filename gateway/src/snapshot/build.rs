@@ -2,8 +2,8 @@
 //! once, with its place; what did not change is taken over from the previous snapshot.
 
 use super::{
-    Files, Fixed, HealthCheck, Listener, PortRules, Retries, Route, Snapshot, Sticky, Target, Timeouts,
-    VmName, modes, plugins::Plugins, terminators::Terminators, tls::Draft, vms,
+    Destination, Files, Fixed, HealthCheck, Listener, PortRules, Retries, Route, Snapshot, Sticky, Target,
+    Timeouts, VmName, modes, plugins::Plugins, terminators::Terminators, tls::Draft, vms,
 };
 use crate::{
     config::{
@@ -76,6 +76,14 @@ pub async fn build(
     let listeners = build_listeners(config, &conditions, &mut tls.terminators, &mut files, &mut problems);
     let admin_token = config.admin.token.as_ref().map(|name| plugins.secret(name.get_ref()));
     let (plugins, of_plugins) = plugins.finish();
+    let destinations = plugins.iter().map(|plugin| {
+        plugin
+            .backends()
+            .iter()
+            .map(|name| Destination { backend: backends.of_name(name), sticky: backends.sticky(name) })
+            .collect()
+    });
+    let destinations = destinations.collect();
     problems.extend(of_plugins);
     if !problems.is_empty() {
         problems.sort_by_key(|problem| problem.span.start);
@@ -89,6 +97,7 @@ pub async fn build(
         fleet,
         checks,
         plugins,
+        destinations,
         warnings: tls.warnings(config),
         tls: tls.finish(config),
         heads: head_limits(config),

@@ -8,8 +8,8 @@ use crate::{
     message::{Fields, Known, RequestHead, ResponseHead, is_field_value, is_target, is_token},
     metrics::Metrics,
     plugins::{
-        self, Chain, Component, Exchange, Facts, Fault, FetchError, Fetching, Grants, Host, Inspection,
-        Limits, LoadError, LocalResponse, OnError, Outcome, Plugin, PluginSpec, Secret, Services,
+        self, Chain, Component, Destination, Exchange, Facts, Fault, FetchError, Fetching, Grants, Host,
+        Inspection, Limits, LoadError, LocalResponse, OnError, Outcome, Plugin, PluginSpec, Secret, Services,
     },
     snapshot::plugin_metrics,
 };
@@ -57,6 +57,8 @@ pub(super) struct Became {
     pub(super) request: Option<RequestHead>,
     /// The answer's head.
     pub(super) response: Option<ResponseHead>,
+    /// The backend that it goes to instead of the route's own.
+    pub(super) to: Option<String>,
     /// What the plugin answered itself: body and reason.
     pub(super) said: Option<(Bytes, String)>,
     /// Why the call failed.
@@ -113,7 +115,11 @@ impl Stage {
             name: "plugin".to_owned(),
             component: Arc::clone(&self.component),
             config: config.to_owned(),
-            grants: Grants { http, secrets: if secrets.is_empty() { nothing.into() } else { secrets } },
+            grants: Grants {
+                http,
+                secrets: if secrets.is_empty() { nothing.into() } else { secrets },
+                backends: cases.backends.clone(),
+            },
             limits: LIMITS,
             vm_id: cases.vm_id.clone(),
         })?);
@@ -213,12 +219,13 @@ async fn exchanged(ready: &Ready, mut exchange: Box<Exchange>, answer: ResponseH
     let mut became = Became {
         request: exchange.request.take(),
         response: Some(answer),
+        to: None,
         said: None,
         fault: None,
         sent: Vec::new(),
     };
     match outcome {
-        Outcome::Next => {}
+        Outcome::Next { to } => became.to = to.map(|to| backend(ready, to)),
         Outcome::Respond { response, .. } => became.answered(response),
         Outcome::Denied { fault, .. } => became.fault = Some(fault),
     }
@@ -238,6 +245,10 @@ async fn exchanged(ready: &Ready, mut exchange: Box<Exchange>, answer: ResponseH
     }
     became.sent = ready.services.take_sent();
     became
+}
+
+fn backend(ready: &Ready, to: Destination) -> String {
+    ready.plugin.backends().get(to.backend).cloned().unwrap_or_default()
 }
 
 impl Became {

@@ -99,10 +99,12 @@ fn compare(case: &PluginCase, became: &Became) -> Vec<String> {
     };
     let verdict = match (&became.fault, &became.request) {
         (Some(_), _) => CaseVerdict::Fault,
+        (None, Some(_)) if became.to.is_some() => CaseVerdict::RouteTo,
         (None, Some(_)) => CaseVerdict::Next,
         (None, None) => CaseVerdict::Respond,
     };
     same("the verdict", name(verdict), expect.verdict.map(name));
+    same("the backend", became.to.as_deref().unwrap_or_default(), expect.to.as_deref());
     if let Some(head) = &became.request {
         let target =
             head.query().map_or_else(|| head.path().to_owned(), |query| format!("{}?{query}", head.path()));
@@ -160,6 +162,7 @@ fn name(verdict: CaseVerdict) -> &'static str {
     match verdict {
         CaseVerdict::Next => "next",
         CaseVerdict::Respond => "respond",
+        CaseVerdict::RouteTo => "route-to",
         CaseVerdict::Fault => "fault",
     }
 }
