@@ -60,7 +60,7 @@
 //!   fresh instance.
 //! - **Trust.** Hop-by-hop and forwarding headers are settled before the first plugin runs.
 //!   [`Exchange::client_address`] cannot be forged by a client, and `x-forwarded-for` agrees with it.
-//! - **Grants.** [`secrets`] and [`http`] work where the TOML grants them. A component that imports
+//! - **Grants.** [`secrets`], [`http`] and [`kv`] work where the TOML grants them. A component that imports
 //!   more than it was granted is not loaded; what a plugin never calls, it does not import.
 
 #![deny(missing_docs)]
@@ -82,6 +82,7 @@ mod export;
 pub mod guest;
 pub mod headers;
 pub mod http;
+pub mod kv;
 mod message;
 pub mod path;
 mod plugin;
@@ -111,7 +112,7 @@ pub use plugin::{Background, HttpFilter, Next, Plugin, Reason};
 pub use reply::{Reply, ResponseVerdict, Verdict};
 pub use request::Request;
 pub use response::Response;
-pub use services::{identity, log, random, secrets};
+pub use services::{clock, identity, log, random, secrets};
 
 /// What a plugin's `lib.rs` needs.
 ///
@@ -123,9 +124,9 @@ pub mod prelude {
         Background, ConfigProblem, EditError, Exchange, Headers, HttpFilter, Message, Next, Problems, Reason,
         Reply, Request, Response, ResponseVerdict, Verdict,
         back_off::BackOff,
-        duration,
+        clock, duration,
         edits::{HeaderNames, HeaderValues},
-        http, identity, log,
+        http, identity, kv, log,
         path::{PathPattern, PathSegment},
         random,
         schema::ConfigSchema,

@@ -124,6 +124,12 @@ impl MockHost {
         self
     }
 
+    /// Lets time pass: for [`clock`](crate::clock) and for what expires in [`kv`](crate::kv).
+    pub fn advance(&self, time: std::time::Duration) {
+        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        simulation::with(|state| state.clock = state.clock.saturating_add(nanoseconds));
+    }
+
     /// Takes the requests that went out since the last call.
     pub fn sent(&self) -> Vec<Sent> {
         let sent = simulation::with(|state| std::mem::take(&mut state.sent));

@@ -39,6 +39,7 @@ mod retries; // what is sent once more, and what never
 mod routing; // plugins that choose where a request goes
 mod scale; // much of everything, in flat memory
 mod ssh; // the commands that lead to a VM: keys, options, refusals
+mod state; // what plugins keep from request to request
 mod tcp; // raw TCP routes
 mod tidy; // habits that a machine can check
 mod tls; // certificates and handshakes, and what goes over them

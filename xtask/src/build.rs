@@ -10,7 +10,7 @@ use std::{
 
 use crate::{Result, tree};
 
-const PLUGINS: [&str; 4] = ["auth-token", "canary", "header-inject", "registry-register"];
+const PLUGINS: [&str; 5] = ["auth-token", "canary", "header-inject", "rate-limit", "registry-register"];
 const COMPONENTS: [&str; 4] = ["build", "--release", "--target", "wasm32-wasip2"];
 /// Components travel: line numbers would be two thirds of them. Function names stay.
 const SMALL: [(&str, &str); 2] =

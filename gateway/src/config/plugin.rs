@@ -51,6 +51,9 @@ pub struct Grants {
     /// own. By default none.
     #[schemars(with = "Vec<String>")]
     pub backends: Vec<Spanned<String>>,
+    /// How much it may keep in memory from request to request, up to 1GiB. By default nothing.
+    #[serde(deserialize_with = "size::<_, 0, 1073741824>")]
+    pub kv: ByteSize,
 }
 
 /// What a plugin may use up.

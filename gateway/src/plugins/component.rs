@@ -149,7 +149,8 @@ impl Host {
                 .map_err(mismatch)?,
         };
         let PluginSpec { name, component, config, grants, limits, vm_id } = spec;
-        Ok(Plugin { name, component, config, grants, limits, vm_id, pre, exports })
+        let space = (grants.kv > 0).then(|| self.space(&name, grants.kv));
+        Ok(Plugin { name, component, config, grants, limits, vm_id, space, pre, exports })
     }
 
     /// The linker's own words for a missing import name the interface, but not what to do.
@@ -180,6 +181,7 @@ pub(super) enum Offer {
 pub(super) enum Grant {
     Http,
     Secrets,
+    Kv,
 }
 
 impl Grant {
@@ -187,6 +189,7 @@ impl Grant {
         match self {
             Self::Http => !grants.http.is_empty(),
             Self::Secrets => !grants.secrets.is_empty(),
+            Self::Kv => grants.kv > 0,
         }
     }
 
@@ -195,6 +198,7 @@ impl Grant {
         match self {
             Self::Http => r#"grants = { http = ["https://host:port"] }"#,
             Self::Secrets => r#"grants = { secrets = ["name"] }"#,
+            Self::Kv => r#"grants = { kv = "64KiB" }"#,
         }
     }
 }
@@ -202,8 +206,9 @@ impl Grant {
 /// What it takes to import this; none where this gateway does not have it.
 pub(super) fn offer(import: &str) -> Option<Offer> {
     match interface(import) {
-        Some("types" | "log" | "identity" | "random") => Some(Offer::Always),
+        Some("types" | "log" | "identity" | "random" | "clock") => Some(Offer::Always),
         Some("secrets") => Some(Offer::Granted(Grant::Secrets)),
+        Some("kv") => Some(Offer::Granted(Grant::Kv)),
         Some("outbound-http") => Some(Offer::Granted(Grant::Http)),
         Some(_) => None,
         None => import.starts_with("wasi:").then_some(Offer::Always),

@@ -32,6 +32,8 @@ pub struct Grants {
     pub secrets: BTreeMap<String, Secret>,
     /// Where it may send requests of clients instead of their route's own backend.
     pub backends: Vec<String>,
+    /// Bytes that it may keep from call to call; 0 where it may keep nothing.
+    pub kv: usize,
 }
 
 /// What a plugin may use.
@@ -55,6 +57,8 @@ pub struct Plugin {
     pub(super) grants: Grants,
     pub(super) limits: Limits,
     pub(super) vm_id: Option<String>,
+    /// What it keeps, where it may.
+    pub(super) space: Option<Arc<super::kv::Space>>,
     pub(super) pre: InstancePre<State>,
     pub(super) exports: Exports,
 }

@@ -166,6 +166,7 @@ impl<'a> Plugins<'a> {
             grants: Grants {
                 http,
                 secrets,
+                kv: usize::try_from(plugin.grants.kv.get()).unwrap_or(usize::MAX),
                 backends: plugin.grants.backends.iter().map(|backend| backend.get_ref().clone()).collect(),
             },
             limits: Limits {

@@ -119,6 +119,7 @@ impl Stage {
                 http,
                 secrets: if secrets.is_empty() { nothing.into() } else { secrets },
                 backends: cases.backends.clone(),
+                kv: 1024 * 1024,
             },
             limits: LIMITS,
             vm_id: cases.vm_id.clone(),
