@@ -245,7 +245,16 @@ async fn the_readme_asks_for_a_token() {
 
 #[test]
 fn tables_in_the_readmes_of_plugins_are_accepted() {
-    for name in ["auth-token", "canary", "header-inject", "rate-limit", "registry-register"] {
+    for name in [
+        "auth-token",
+        "basic-auth",
+        "canary",
+        "cors",
+        "header-inject",
+        "ip-allow",
+        "rate-limit",
+        "registry-register",
+    ] {
         let page = format!("plugins/{name}/README.md");
         let shown: Vec<_> = blocks(&page).into_iter().filter(|block| block.language == "toml").collect();
         assert_eq!(shown.len(), 1, "{page} shows one table");
