@@ -7,7 +7,7 @@ use std::{
 };
 use tokio::net::UdpSocket;
 
-/// A name server on `[::1]`, over UDP. It ends when it is dropped.
+/// A name server over UDP, on `[::1]` unless it is told otherwise. It ends when it is dropped.
 #[derive(Debug)]
 pub struct NameServer {
     address: SocketAddr,
@@ -46,7 +46,15 @@ impl NameServer {
     /// # Panics
     /// Panics where there is no free port.
     pub async fn start() -> Self {
-        let socket = UdpSocket::bind("[::1]:0").await.expect("a free port");
+        Self::at("[::1]:0").await
+    }
+
+    /// The same, at this address.
+    ///
+    /// # Panics
+    /// Panics where that cannot be had.
+    pub async fn at(address: &str) -> Self {
+        let socket = UdpSocket::bind(address).await.expect("a free port");
         let address = socket.local_addr().expect("an address");
         let state = Arc::new(Mutex::new(State::default()));
         let of_task = Arc::clone(&state);

@@ -18,6 +18,7 @@ pub mod openssh;
 pub mod pages;
 pub mod pebble;
 mod process;
+mod skip;
 pub mod tls;
 mod wait;
 pub mod wire;
@@ -33,5 +34,6 @@ pub use http2::{H2Answer, H2Io, H2Request, Http2, collect, echo, h2c_backend, h2
 pub use namespace::{Namespace, in_namespace, in_network, must_run};
 pub use pebble::{Pebble, PebbleTerms};
 pub use process::GatewayProcess;
+pub use skip::{has, lacks, skipped};
 pub use tls::{Pair, Pki, TlsClient, certificate_table};
 pub use wait::{PATIENCE, eventually, settled, within};

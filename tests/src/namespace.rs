@@ -1,6 +1,7 @@
 //! A test in a network of its own: its ports are nobody else's, and rules of the kernel can be set. More
-//! such networks can be made in there, for whoever is to be somewhere else.
+//! such networks can be made in there, for whoever is to be somewhere else. What is mounted is its own, too.
 
+use crate::skip::{has, skipped};
 use nix::sched::{CloneFlags, setns};
 use std::{
     ffi::OsStr,
@@ -15,13 +16,13 @@ use std::{
 /// Set in the process that is in the namespace.
 const INSIDE: &str = "VERS_TEST_NAMESPACE";
 
-/// Runs this test in a network namespace: returns true there, and false here once it has passed there.
-/// `needs` are programs without which it cannot be run, and is skipped with a word about that.
+/// Runs this test in a namespace of networks and mounts: returns true there, and false here once it has
+/// passed there. `needs` are programs without which it cannot be run, and is skipped with a word about that.
 ///
 /// # Panics
 /// Panics where it fails there.
 pub fn in_namespace(test: &str, needs: &[&str]) -> bool {
-    isolated(test, needs, &["--net"], "true")
+    isolated(test, needs, &["--net", "--mount"], "true")
 }
 
 /// As [`in_namespace`], with processes and mounts of its own as well: whatever is started in there ends with
@@ -41,12 +42,7 @@ fn isolated(test: &str, needs: &[&str], kinds: &[&str], before: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;
     }
-    let missing = |program: &&&str| {
-        let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).output();
-        !found.is_ok_and(|output| output.status.success())
-    };
-    if let Some(program) = needs.iter().chain(&["setpriv", "unshare", "nsenter", "ip"]).find(missing) {
-        skipped(test, &format!("there is no `{program}`"));
+    if !has(test, &[needs, &["setpriv", "unshare", "nsenter", "ip"]].concat()) {
         return false;
     }
     let may = Command::new("unshare").args(kinds).args(["sh", "-c", before]).output();
@@ -85,12 +81,6 @@ fn succeed(command: &mut Command) -> String {
     let complained = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {complained}");
     String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-/// Says so where nobody can overlook it: what passes is otherwise silent.
-fn skipped(test: &str, why: &str) {
-    // Standard error that is closed has no reader.
-    let _ = writeln!(io::stderr(), "SKIPPED {test}: {why}");
 }
 
 /// Another network: addresses, routes and rules of its own. It ends with the last clone of this.

@@ -1,11 +1,10 @@
 //! An account on a VM, for OpenSSH's own server and client.
 
-use crate::namespace::must_run;
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
+use crate::{
+    namespace::must_run,
+    skip::{has, skipped},
 };
+use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
 /// OpenSSH's server, where Debian and most others have it.
 pub const SSHD: &str = "/usr/sbin/sshd";
@@ -20,13 +19,12 @@ impl Account {
     /// # Panics
     /// Panics where there is no `ssh-keygen`.
     pub fn new(test: &str) -> Option<Self> {
-        if !Path::new(SSHD).exists() {
-            println!("SKIPPED {test}: there is no `sshd`");
+        if !has(test, &[SSHD]) {
             return None;
         }
         // The server gives up its rights in there, and wants it.
         if fs::create_dir_all("/run/sshd").is_err() {
-            println!("SKIPPED {test}: only root can run sshd");
+            skipped(test, "only root can run sshd");
             return None;
         }
         let account = Self(tempfile::tempdir().expect("a folder"));

@@ -2,11 +2,12 @@
 
 use crate::{
     Pki,
+    skip::lacks,
     wait::{eventually, within},
 };
 use serde_json::json;
 use std::{
-    io::{self, Write as _},
+    io,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Stdio,
@@ -72,16 +73,9 @@ impl Pebble {
             "certificateValidityPeriod": terms.validity,
         }});
         std::fs::write(folder.path().join("pebble.json"), config.to_string()).expect("a file is written");
-        let child = match run(folder.path(), terms, resolver_address) {
-            Ok(child) => child,
-            Err(error) => {
-                // Not by a macro, whose words nobody sees of a test that passes.
-                let _ = writeln!(
-                    io::stderr(),
-                    "SKIPPED: no certificate is ordered, for there is no pebble here: {error}"
-                );
-                return None;
-            }
+        let Ok(child) = run(folder.path(), terms, resolver_address) else {
+            lacks("acme", "pebble");
+            return None;
         };
         let names = tokio::spawn(answer_names(resolver));
         let directory = format!("https://127.0.0.1:{}/dir", listen.port());

@@ -54,6 +54,11 @@ impl Pki {
         &self.certificate
     }
 
+    /// Its key, as PEM.
+    pub fn key(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
     /// A certificate for these names, with a key of ECDSA.
     pub fn issue(&self, names: &[&str]) -> Pair {
         self.issue_with(names, &rcgen::PKCS_ECDSA_P256_SHA256, |_| {})

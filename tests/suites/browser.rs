@@ -2,7 +2,7 @@
 
 use data_encoding::BASE64;
 use futures_util::{SinkExt as _, StreamExt as _};
-use gateway_tests::{Backend, Pki, TestGateway, certificate_table, eventually};
+use gateway_tests::{Backend, Pki, TestGateway, certificate_table, eventually, skipped};
 use http_body_util::{StreamBody, combinators::BoxBody};
 use hyper::body::Frame;
 use rcgen::{KeyPair, PublicKeyData as _};
@@ -94,8 +94,10 @@ async fn events() -> Backend {
 #[tokio::test]
 async fn a_page_of_a_vm_fetches_and_opens_a_socket_and_hears_events() {
     let Some(browser) = browser() else {
-        println!(
-            "SKIPPED browser::a_page_of_a_vm_fetches_and_opens_a_socket_and_hears_events: no Chromium here"
+        // Large, and so not among what is installed for tests.
+        skipped(
+            "browser::a_page_of_a_vm_fetches_and_opens_a_socket_and_hears_events",
+            "there is no Chromium",
         );
         return;
     };

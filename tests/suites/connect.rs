@@ -3,7 +3,7 @@
 
 use crate::DAEMON;
 use gateway_tests::{
-    Backend, Pki, TestGateway, certificate_table,
+    Backend, Pki, TestGateway, certificate_table, has,
     openssh::{Account, SSHD},
     within,
 };
@@ -139,12 +139,7 @@ struct Vm {
 impl Vm {
     /// None, with a word about it, where OpenSSH or the right to run its server are missing.
     async fn with(programs: &[&str], test: &str) -> Option<Self> {
-        let is_there = |program: &str| {
-            std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
-                .any(|folder| folder.join(program).exists())
-        };
-        if let Some(missing) = programs.iter().find(|program| !is_there(program)) {
-            println!("SKIPPED {test}: there is no `{missing}`");
+        if !has(test, programs) {
             return None;
         }
         let account = Account::new(test)?;

@@ -1,6 +1,6 @@
 //! Two gateways in a row, the edge's and the VM's: who the client is at the far end.
 
-use gateway_tests::{Backend, Client, Pki, Raw, TestGateway, certificate_table};
+use gateway_tests::{Backend, Client, Http2, Pki, Raw, TestGateway, certificate_table};
 use tokio::io::AsyncWriteExt as _;
 
 /// A VM's gateway in front of a service that binds IPv4 only, and an edge in front of that.
@@ -115,10 +115,10 @@ async fn the_edge_tells_the_vm_that_the_client_came_by_tls() {
     );
 }
 
-/// Whose certificate a client has seen is whom it may talk to.
+/// Whose certificate a client has seen is whom it may talk to: a VM, or anybody but a VM.
 #[tokio::test]
 async fn a_connection_for_one_vm_is_none_for_another() {
-    let service = Backend::hello().await;
+    let (service, app) = (Backend::hello().await, Backend::hello().await);
     let vm = TestGateway::start(&format!(
         "[[listener]]\naddress = \"[::]:0\"\n[[route]]\nto = \"{}\"\n",
         service.addr()
@@ -127,19 +127,56 @@ async fn a_connection_for_one_vm_is_none_for_another() {
     let pair = pki.issue(&["*.vm.test"]);
     let toml = format!(
         "[[listener]]\nname = \"tls\"\naddress = \"127.0.0.1:0\"\ntls = true\n\
+         [[route]]\nhost = \"app.vm.test\"\nto = \"{app}\"\n\
+         [[route]]\nhost = \"shop.vm.test\"\nto = \"{app}\"\n\
+         [[route]]\nhost = \"local.vm.test\"\nto = \"[::1]:{{port}}\"\n\
          [[route]]\nhost = \"{{vm}}.vm.test\"\nto = \"vm:{{vm}}:{}\"\n{}\
          [vms]\ntable = {{ web = \"::1\", other = \"::1\" }}\n",
         vm.addr().port(),
-        certificate_table("web")
+        certificate_table("web"),
+        app = app.addr(),
     );
     let edge = TestGateway::with_files(&toml, &[("web.pem", &pair.cert), ("web-key.pem", &pair.key)]);
-    let mut client = pki.client("web.vm.test").raw(edge.addr_of("tls")).await;
-    for (host, status) in [("web.vm.test", "200"), ("other.vm.test", "421"), ("WEB.vm.test", "200")] {
-        client.send(format!("GET / HTTP/1.1\r\nhost: {host}\r\n\r\n")).await;
-        let head = client.head().await;
-        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{host}: {head}");
-        let length = head.split("content-length: ").nth(1).and_then(|rest| rest.split('\r').next());
-        client.exactly(length.and_then(|length| length.parse().ok()).expect("a length")).await;
+    let address = edge.addr_of("tls");
+    let all: [(&str, &[(&str, u16)]); 3] = [
+        (
+            "web.vm.test",
+            &[
+                ("web.vm.test", 200),
+                ("other.vm.test", 421),
+                ("WEB.vm.test", 200),
+                ("app.vm.test", 421),
+                ("local.vm.test", 421),
+                ("elsewhere.test", 421),
+            ],
+        ),
+        // RFC 9113 §9.1.1: hosts of one certificate may share a connection; `local` leads to no VM, and
+        // nothing listens there.
+        (
+            "app.vm.test",
+            &[
+                ("app.vm.test", 200),
+                ("shop.vm.test", 200),
+                ("local.vm.test", 502),
+                ("web.vm.test", 421),
+                ("elsewhere.test", 404),
+            ],
+        ),
+        ("local.vm.test", &[("app.vm.test", 200), ("web.vm.test", 421)]),
+    ];
+    for (sni, hosts) in all {
+        let mut client = pki.client(sni).raw(address).await;
+        let stream = pki.client(sni).offering(&["h2"]).connect(address).await.expect("a handshake");
+        let mut http2 = Http2::over(stream, sni.to_owned(), &h2::client::Builder::new()).await;
+        for (host, status) in hosts {
+            client.send(format!("GET / HTTP/1.1\r\nhost: {host}\r\n\r\n")).await;
+            let head = client.head().await;
+            assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{host} by {sni}: {head}");
+            let length = head.split("content-length: ").nth(1).and_then(|rest| rest.split('\r').next());
+            client.exactly(length.and_then(|length| length.parse().ok()).expect("a length")).await;
+            let request = http::Request::get(format!("https://{host}/")).body(()).expect("a request");
+            assert_eq!(http2.send(request, "").await.status, *status, "{host} by {sni} over HTTP/2");
+        }
     }
-    assert_eq!(service.heard().len(), 2, "the other VM heard nothing");
+    assert_eq!(service.heard().len(), 4, "the other VM heard nothing");
 }

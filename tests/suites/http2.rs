@@ -9,12 +9,16 @@ use h2::Reason;
 use http::{HeaderMap, HeaderValue, Method, Response};
 use http_body_util::Full;
 use std::{
+    io,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    task::{Context, Poll, ready},
     time::Duration,
 };
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 #[tokio::test]
 async fn a_request_takes_the_same_path_as_over_http1() {
@@ -230,6 +234,77 @@ async fn a_stop_lets_requests_finish_and_says_that_no_more_are_taken() {
     server.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await;
     assert_eq!(within("an answer", collect(answer)).await.expect("an answer").text(), "hi");
     within("the stop", stop).await.expect("a stop");
+    client.ended().await.expect("an orderly end");
+}
+
+/// A client that takes 16 KiB every 30 ms, however much there is.
+struct Unhurried {
+    stream: tokio::net::TcpStream,
+    pace: tokio::time::Interval,
+    left: usize,
+}
+
+impl AsyncRead for Unhurried {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        while this.left == 0 {
+            ready!(this.pace.poll_tick(cx));
+            this.left = 16 * 1024;
+        }
+        let mut space = [0; 16 * 1024];
+        let mut some = ReadBuf::new(&mut space[..this.left.min(into.remaining())]);
+        ready!(Pin::new(&mut this.stream).poll_read(cx, &mut some))?;
+        this.left -= some.filled().len();
+        into.put_slice(some.filled());
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Unhurried {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, data)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_clients_that_are_still_reading() {
+    const ANSWERS: usize = 60;
+    let body = Bytes::from(vec![b'x'; 60_000]);
+    let sent = body.clone();
+    let backend = Backend::http(move |_| Response::new(Full::from(sent.clone()))).await;
+    let gateway = TestGateway::to(backend.addr());
+    let socket = tokio::net::TcpSocket::new_v6().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("a small buffer");
+    let stream = socket.connect(gateway.addr()).await.expect("a connection");
+    let pace = tokio::time::interval(Duration::from_millis(30));
+    let slow = Unhurried { stream, pace, left: 0 };
+    let mut settings = h2::client::Builder::new();
+    settings.initial_connection_window_size(16 << 20);
+    let mut client = Http2::over(slow, gateway.addr().to_string(), &settings).await;
+    let mut answers = Vec::new();
+    for _ in 0..ANSWERS {
+        let (answer, _) = client.open(client.get("/"), true).await;
+        answers.push(tokio::spawn(collect(answer)));
+    }
+    eventually("the end of all answers at the backend", async || {
+        let idle = gateway.metric("vers_upstream_idle_connections", &[]).await;
+        (backend.heard().len() == ANSWERS && idle as usize == backend.connections()).then_some(())
+    })
+    .await;
+    // All there is to do is to send on what is here.
+    within("the stop", gateway.stop(Duration::from_secs(60))).await;
+    for answer in answers {
+        let answer = within("an answer", answer).await.expect("a task").expect("all of an answer");
+        assert!(answer.body == body, "{} bytes", answer.body.len());
+    }
     client.ended().await.expect("an orderly end");
 }
 

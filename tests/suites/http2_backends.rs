@@ -322,3 +322,155 @@ async fn who_gives_a_request_up_has_it_reset_at_the_backend() {
         assert_eq!(reason.expect("a reason"), Reason::CANCEL);
     }
 }
+
+/// Answers, and counts the connections that have ended.
+async fn counted() -> (Backend, Arc<AtomicUsize>) {
+    let ended = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&ended);
+    let backend = Backend::tcp(move |stream| {
+        let count = Arc::clone(&count);
+        async move {
+            let Ok(mut connection) = server::handshake(stream).await else { return };
+            while let Some(Ok((request, respond))) = connection.accept().await {
+                tokio::spawn(echo(request, respond));
+            }
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+    })
+    .await;
+    (backend, ended)
+}
+
+#[tokio::test]
+async fn none_is_kept_where_none_is_to_be_kept() {
+    let (backend, ended) = counted().await;
+    let toml = one_backend(&[backend.addr()], "protocol = \"h2c\"\nkeepalive = { connections = 0 }");
+    let gateway = TestGateway::start(&toml);
+    let mut client = Http2::connect(gateway.addr()).await;
+    for number in 1..=3 {
+        assert_eq!(client.send(client.get("/"), "").await.status, 200);
+        until(&ended, number).await;
+    }
+    assert_eq!(gateway.metric("vers_upstream_idle_connections", &[]).await, 0.0);
+}
+
+#[tokio::test]
+async fn unused_connections_are_counted_and_bounded() {
+    let mut settings = server::Builder::new();
+    settings.max_concurrent_streams(1);
+    let (backend, leave, here) = held(settings).await;
+    let more = "protocol = \"h2c\"\nkeepalive = { connections = 2 }";
+    let gateway = TestGateway::start(&one_backend(&[backend.addr()], more));
+    let mut client = Http2::connect(gateway.addr()).await;
+    let mut answers = Vec::new();
+    for number in 1..=5 {
+        let (answer, _) = client.open(client.get("/"), true).await;
+        answers.push(tokio::spawn(collect(answer)));
+        until(&here, number).await;
+    }
+    assert_eq!(backend.connections(), 5);
+    assert_eq!(gateway.metric("vers_upstream_idle_connections", &[]).await, 0.0, "all are in use");
+    leave.add_permits(5);
+    for answer in answers {
+        assert_eq!(within("an answer", answer).await.expect("a task").expect("an answer").status, 200);
+    }
+    eventually("two that are kept", async || {
+        (gateway.metric("vers_upstream_idle_connections", &[]).await == 2.0).then_some(())
+    })
+    .await;
+    leave.add_permits(1);
+    assert_eq!(client.send(client.get("/"), "").await.status, 200);
+    assert_eq!(backend.connections(), 5, "one of them served it");
+    gateway.write(&one_backend(&[backend.addr()], "protocol = \"h2c\"\nkeepalive = { connections = 1 }"));
+    gateway.reload().await.expect("a reload");
+    eventually("the end of those of a backend that is gone", async || {
+        (gateway.metric("vers_upstream_idle_connections", &[]).await == 0.0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn connections_that_are_their_clients_alone_are_bounded_over_all_vms() {
+    const VMS: usize = 6;
+    let (mut vms, mut routes) = (Vec::new(), String::new());
+    for number in 0..VMS {
+        let listener = tokio::net::TcpListener::bind("[::1]:0").await.expect("a free port");
+        let vm = Backend::on(listener, |mut stream| async move {
+            // The header in front: 16 bytes, and two addresses with their ports.
+            let mut header = [0; 16 + 36];
+            tokio::io::AsyncReadExt::read_exact(&mut stream, &mut header).await.expect("a header");
+            let Ok(mut connection) = server::handshake(stream).await else { return };
+            while let Some(Ok((request, respond))) = connection.accept().await {
+                tokio::spawn(echo(request, respond));
+            }
+        });
+        routes += &format!("[[route]]\nhost = \"vm{number}.test\"\nto = \"vm:web:{}\"\n", vm.addr().port());
+        vms.push(vm);
+    }
+    let gateway = TestGateway::start(&format!(
+        "[[listener]]\naddress = \"[::]:0\"\n{routes}[vms]\ntable = {{ web = \"::1\" }}\nproxy_protocol = \"v2\"\n\
+         keepalive = {{ connections = 3 }}\n"
+    ));
+    let call = async |client: &mut Http2, number: usize| {
+        let uri = format!("http://vm{number}.test/");
+        let mut grpc = http::Request::post(uri).body(()).expect("a request");
+        grpc.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
+        assert_eq!(client.send(grpc, "hi").await.text(), "hi");
+    };
+    for number in (0..VMS).chain(0..VMS) {
+        let mut client = Http2::connect(gateway.addr()).await;
+        call(&mut client, number).await;
+        call(&mut client, number).await;
+    }
+    let connections: Vec<usize> = vms.iter().map(Backend::connections).collect();
+    assert_eq!(connections, [2; VMS], "one for each client, for both of its requests");
+    eventually("those that are kept", async || {
+        (gateway.metric("vers_upstream_idle_connections", &["backend=\"vms\""]).await == 3.0).then_some(())
+    })
+    .await;
+}
+
+/// A head of a quarter of a megabyte in a few bytes (RFC 7541 §6.1): what is in the table is referred to.
+fn interim(is_first: bool) -> Vec<u8> {
+    use gateway_tests::frames::{END_HEADERS, block, frame, kind};
+    let mut head = block(&[(":status", b"103")]);
+    if is_first {
+        let mut entry = block(&[("x", &[b'x'; 4000])]);
+        entry[0] = 0x40;
+        head.extend(entry);
+    }
+    head.extend([0x80 | 62].repeat(60));
+    frame(kind::HEADERS, END_HEADERS, 1, &head)
+}
+
+#[tokio::test]
+async fn answers_before_the_answer_are_not_gathered_for_who_does_not_read() {
+    use gateway_tests::frames::{frame, kind};
+    let (backend, mut visitors) = Backend::by_hand().await;
+    let more = "protocol = \"h2c\"\n[limits]\nheader_size = \"1MiB\"";
+    let gateway = TestGateway::start(&one_backend(&[backend.addr()], more));
+    let socket = tokio::net::TcpSocket::new_v6().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("a small buffer");
+    let mut client = gateway_tests::Raw::over(socket.connect(gateway.addr()).await.expect("a connection"));
+    client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    let mut server = visitors.next().await;
+    server.exactly(24).await;
+    server.send(frame(kind::SETTINGS, 0, 0, &[])).await;
+    server.send(interim(true)).await;
+    let mut sent = 1;
+    loop {
+        let head = server.exactly(9).await;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        let payload = server.exactly(length).await;
+        match head[3] {
+            kind::RST_STREAM => break,
+            // Each of these says that what came before it was read.
+            kind::PING if head[4] == 1 => assert!(payload.len() == 8 && sent < 1000, "{sent} of them"),
+            _ => {}
+        }
+        server.send(interim(false)).await;
+        server.send(frame(kind::PING, 0, 0, &[0; 8])).await;
+        sent += 1;
+    }
+    assert!(sent <= 32, "{sent} of them");
+}

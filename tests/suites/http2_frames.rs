@@ -98,6 +98,9 @@ async fn what_http1_would_refuse_is_refused() {
         ("a path with a line end", instead(":path", b"/a\r\nx: y"), reset()),
         ("a path with a NUL", instead(":path", b"/\0"), reset()),
         ("a path that is no ASCII", instead(":path", "/\u{e9}".as_bytes()), bad()),
+        // Not as HTTP/1, which refuses it: what is behind `#` is gone before anybody could see it.
+        ("a path with a fragment", instead(":path", b"/#b"), ok()),
+        ("nothing but a fragment", instead(":path", b"#b"), ok()),
         ("a method with a space", instead(":method", b"GET /b"), reset()),
         // §8.2.1.
         ("a name in upper case", with(&[("X-A", b"1")]), reset()),
@@ -135,6 +138,8 @@ async fn what_http1_would_refuse_is_refused() {
     let data = |flags, text: &[u8]| frame(kind::DATA, flags, 1, text);
     let told = |length: &'static [u8]| -> Fields<'static> { with(&[("content-length", length)]) };
     let trailer = |name: &str| frame(kind::HEADERS, END_HEADERS | END_STREAM, 1, &block(&[(name, b"1")]));
+    let spaced = || frame(kind::HEADERS, END_HEADERS | END_STREAM, 1, &block(&[("x", b" 1")]));
+    let many = || frame(kind::HEADERS, END_HEADERS | END_STREAM, 1, &block(&[("x", &b"1"[..]); 65]));
     let messages: Vec<(&str, Fields<'_>, Vec<Vec<u8>>, Verdict)> = vec![
         ("as long as told", told(b"2"), vec![data(0, b"h"), data(END_STREAM, b"i")], ok()),
         ("longer than told", told(b"2"), vec![data(0, b"hi"), data(END_STREAM, b"!")], reset()),
@@ -142,6 +147,10 @@ async fn what_http1_would_refuse_is_refused() {
         ("nothing, and more was told", told(b"3"), vec![data(END_STREAM, b"")], reset()),
         ("trailers", told(b"2"), vec![data(0, b"hi"), trailer("x")], ok()),
         ("trailers too early", told(b"3"), vec![data(0, b"hi"), trailer("x")], reset()),
+        ("trailers that HTTP/1 would not take", get("a"), vec![data(0, b"hi"), spaced()], bad()),
+        ("the same right behind the head", get("a"), vec![spaced()], bad()),
+        ("too many trailers", get("a"), vec![data(0, b"hi"), many()], bad()),
+        ("the same right behind the head", get("a"), vec![many()], bad()),
         (
             "a pseudo-header among trailers, which nobody sees",
             get("a"),
@@ -366,4 +375,44 @@ async fn nothing_at_all_behind_the_preface_is_cut() {
         (gateway.metric("vers_connections_cut_total", &["head"]).await == 1.0).then_some(())
     })
     .await;
+}
+
+fn impatient(backend: &Backend, timeouts: &str) -> TestGateway {
+    let listener = format!("[[listener]]\naddress = \"[::]:0\"\ntimeouts = {{ {timeouts} }}\n");
+    TestGateway::start(&format!("{listener}[[route]]\nto = \"{}\"\n", backend.addr()))
+}
+
+/// RFC 9113 §6.8: the first GOAWAY says that the end is near, and refuses nothing yet.
+#[tokio::test]
+async fn a_request_that_crosses_the_end_of_an_idle_connection_is_served() {
+    let backend = Backend::hello().await;
+    let gateway = impatient(&backend, "idle = \"100ms\"");
+    let mut frames = Frames::connect(gateway.addr()).await;
+    let going = frames.until(kind::GOAWAY).await;
+    assert_eq!(going.payload[..4], 0x7fff_ffff_u32.to_be_bytes(), "any stream may still come");
+    assert!(frames.ask(1, &get("a")).await);
+    let answer = frames.until(kind::HEADERS).await;
+    assert_eq!((answer.stream, status(&answer.payload).as_str()), (1, "200"));
+    assert_eq!(frames.end().await, Some(0), "and then it ends");
+    assert_eq!(backend.heard().len(), 1);
+    assert_eq!(gateway.metric("vers_connections_cut_total", &["keep-alive"]).await, 1.0);
+}
+
+/// A header block that never ends holds up the whole connection (RFC 9113 §4.3): nothing else may come.
+#[tokio::test]
+async fn a_head_without_end_is_cut_beside_a_request_that_runs() {
+    let (backend, mut visitors) = Backend::by_hand().await;
+    let gateway = impatient(&backend, "head = \"100ms\"");
+    let whole = frame(kind::HEADERS, END_HEADERS | END_STREAM, 3, &block(&get("a")));
+    let unfinished = frame(kind::HEADERS, 0, 3, &block(&get("a")));
+    for piece in [&unfinished[..], &whole[..whole.len() - 1], &whole[..5]] {
+        let mut frames = Frames::connect(gateway.addr()).await;
+        frames.ask(1, &get("a")).await;
+        let mut server = visitors.next().await;
+        server.head().await;
+        frames.write(piece).await;
+        frames.end().await;
+        server.to_end().await;
+    }
+    assert_eq!(gateway.metric("vers_connections_cut_total", &["head"]).await, 3.0);
 }

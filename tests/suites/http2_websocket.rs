@@ -76,6 +76,35 @@ async fn messages_go_both_ways_beside_requests() {
     .await;
 }
 
+/// A tunnel may live for days, and what its configuration had for requests must not live as long.
+#[tokio::test]
+async fn a_tunnel_holds_nothing_of_a_configuration_that_was_replaced() {
+    let backend = echo().await;
+    let with = |name: &str| {
+        format!(
+            "[[listener]]\naddress = \"[::]:0\"\n[[route]]\nto = \"{name}\"\n[backend.{name}]\nservers = [\"{}\"]\n",
+            backend.addr()
+        )
+    };
+    let gateway = TestGateway::start(&with("first"));
+    let mut client = Http2::connect(gateway.addr()).await;
+    let io = open(&mut client).await;
+    let mut socket = WebSocketStream::from_raw_socket(io, Role::Client, None).await;
+    for (before, after) in [("first", "second"), ("second", "third")] {
+        gateway.write(&with(after));
+        gateway.reload().await.expect("a reload");
+        eventually("the end of what is counted of the old backend", async || {
+            let text = gateway.admin().get("/metrics").await.text();
+            let counts = |backend: &str| text.contains(&format!("backend=\"{backend}\""));
+            (counts(after) && !counts(before)).then_some(())
+        })
+        .await;
+        socket.send(Message::text(after)).await.expect("a send");
+        let came = within("a message", socket.next()).await.expect("an open socket").expect("a message");
+        assert_eq!(came, Message::text(after));
+    }
+}
+
 /// Agrees to the upgrade, then does with the connection what the function says.
 async fn agreeing<F>(then: impl Fn(tokio::net::TcpStream) -> F + Send + Sync + 'static) -> Backend
 where

@@ -191,6 +191,28 @@ async fn a_host_with_routes_for_requests_only_gets_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_port_with_routes_for_requests_only_gets_nothing_else() {
+    let vm = greeting("220 ready\r\n").await;
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let ip = format!("127.77.{high}.{low}");
+    let _gateway = TestGateway::start(&format!(
+        "[[listener]]\naddress = \"{ip}:20300-20301\"\n\
+         [[route]]\nprotocol = \"any\"\nto = \"{}\"\n\
+         [[route]]\nlistener_port = 20300\nto = {{ respond = {{ body = \"asked\" }} }}\n",
+        vm.addr()
+    ));
+    let raw = async |port: u16| Raw::connect(format!("{ip}:{port}").parse().expect("an address")).await;
+    raw(20301).await.until("220 ready\r\n").await;
+    let mut client = raw(20300).await;
+    client.send("QUIT\r\n").await;
+    assert_eq!(client.to_end().await, "");
+    let mut client = raw(20300).await;
+    client.send(REQUEST).await;
+    assert!(client.to_end().await.ends_with("asked"));
+    assert_eq!(vm.connections(), 1);
+}
+
+#[tokio::test]
 async fn who_asks_for_a_port_that_is_not_served_is_told_by_http_and_closed_otherwise() {
     let vm = greeting("220 ready\r\n").await;
     let edge = Edge::before(&vm, "ports = { allow = [3000] }", "");
@@ -222,8 +244,73 @@ async fn who_says_nothing_to_nobody_is_not_waited_for() {
     let vm = greeting("").await;
     let edge = Edge::before(&vm, "timeouts = { head = \"100ms\" }", "");
     let mut client = edge.raw("web.vm.test").await;
+    client.send("SS").await;
+    assert_eq!(client.exactly(2).await, b"SS");
+    // What could still become a request is not.
+    let mut client = edge.raw("web.vm.test").await;
     client.send("GE").await;
-    assert_eq!(client.exactly(2).await, b"GE");
+    assert_eq!(client.to_end().await, "");
+    assert_eq!(edge.cut("head").await, 1.0);
+}
+
+/// Servers take this for a request, or could; what it says of its client must not get there.
+#[tokio::test]
+async fn what_could_be_taken_for_a_request_is_one() {
+    let vm = web().await;
+    let edge = Edge::before(&vm, "", "");
+    let rest = "host: web.vm.test\r\nx-forwarded-for: 192.0.2.66\r\nclient-cert: :AA==:\r\nconnection: close\r\n\r\n";
+    for line in [
+        "\r\nGET / HTTP/1.1",
+        "GET  / HTTP/1.1",
+        "\n\nGET / HTTP/1.1",
+        "GET\t/ HTTP/1.1",
+        "GET / http/1.1",
+        " GET / HTTP/1.1",
+    ] {
+        let before = vm.heard().len();
+        let mut client = edge.raw("web.vm.test").await;
+        client.send(format!("{line}\r\n{rest}")).await;
+        let answer = client.to_end().await;
+        match vm.heard().get(before) {
+            Some(heard) => {
+                assert_eq!(
+                    (heard.header("x-forwarded-for"), heard.header("client-cert")),
+                    ("::1", ""),
+                    "{line:?}"
+                );
+            }
+            None => assert!(
+                answer.starts_with("HTTP/1.1 400 ") || answer.starts_with("HTTP/1.1 505 "),
+                "{line:?}: {answer}"
+            ),
+        }
+    }
+    assert!(!vm.heard().is_empty(), "some of it is a request");
+}
+
+#[tokio::test]
+async fn a_tcp_route_with_a_host_is_for_no_other_host() {
+    let (web, database) = (web().await, greeting("ready\n").await);
+    let pki = Pki::new();
+    let pair = pki.issue(&["db.test", "web.test"]);
+    let toml = format!(
+        "[[listener]]\nname = \"tls\"\naddress = \"[::]:0\"\ntls = true\n\
+         [[route]]\nlisteners = [\"tls\"]\nhost = \"db.test\"\nprotocol = \"tcp\"\nto = \"{}\"\n\
+         [[route]]\nto = \"{}\"\n[[listener]]\nname = \"plain\"\naddress = \"[::]:0\"\n{}",
+        database.addr(),
+        web.addr(),
+        certificate_table("web")
+    );
+    let files = [("web.pem", pair.cert.as_str()), ("web-key.pem", pair.key.as_str())];
+    let gateway = TestGateway::with_files(&toml, &files);
+    let raw = async |name: &str| {
+        Raw::over(pki.client(name).connect(gateway.addr_of("tls")).await.expect("a handshake"))
+    };
+    raw("db.test").await.until("ready\n").await;
+    let mut other = raw("web.test").await;
+    other.send("\0\0").await;
+    assert_eq!(other.to_end().await, "");
+    assert_eq!(database.connections(), 1);
 }
 
 #[tokio::test]
@@ -295,7 +382,7 @@ async fn tls_that_passes_through_is_told_by_its_name_and_stays_closed_to_us() {
         protocol = "tcp"
         to = "{}"
         [[route]]
-        host = "web.test"
+        host = "web.example"
         to = "{}"
         "#,
         a.addr(),
@@ -315,11 +402,14 @@ async fn tls_that_passes_through_is_told_by_its_name_and_stays_closed_to_us() {
     let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(pki.client("a.test").config));
     let stream = within("a handshake", connector.connect(name, through)).await;
     assert!(stream.is_ok(), "{stream:?}");
+    // A host that only requests have is nobody else's, even by its name in TLS.
+    assert!(pki.client("web.example").connect(gateway.addr()).await.is_err());
+    assert_eq!(other.connections(), 0);
     // What is no TLS has the route without a host, and requests have theirs.
     let mut client = Raw::connect(gateway.addr()).await;
     client.send("PING\r\n").await;
     client.until("PING\r\n").await;
-    let answer = Client::new(gateway.addr()).with("host", "web.test").get("/").await;
+    let answer = Client::new(gateway.addr()).with("host", "web.example").get("/").await;
     assert_eq!(answer.text(), "hello");
 }
 

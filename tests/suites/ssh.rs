@@ -1,7 +1,7 @@
 //! `ssh` and `ssh-config`: which key, which options, and what is done when a VM refuses.
 
 use crate::DAEMON;
-use gateway_tests::{Backend, within};
+use gateway_tests::{Backend, lacks, within};
 use http::{Response, StatusCode};
 use http_body_util::Full;
 use std::{
@@ -199,7 +199,7 @@ async fn the_stanza_is_understood() {
     fs::write(&file, &output.stdout).expect("the stanza");
     let ssh = ["/usr/bin/ssh", "/usr/local/bin/ssh"].into_iter().find(|ssh| fs::exists(ssh).unwrap_or(false));
     let Some(ssh) = ssh else {
-        println!("SKIPPED: there is no OpenSSH here to read the stanza");
+        lacks("ssh::the_stanza_is_understood", "ssh");
         return;
     };
     let reading = Command::new(ssh)

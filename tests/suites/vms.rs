@@ -4,6 +4,7 @@ use gateway_tests::{
     Answer, Backend, Client, NameServer, Raw, Says, TestGateway, eventually, in_namespace, must_run,
 };
 use tokio::net::TcpListener;
+use vers_gateway::server::Reloaded;
 
 const UUID: &str = "45a68069-defc-4233-9865-6298d87053af";
 
@@ -218,6 +219,34 @@ async fn dns_that_fails_is_no_vm_that_is_gone() {
         (error(&gateway, "web").await == said(404, "vm-unknown")).then_some(())
     })
     .await;
+}
+
+/// A machine that boots: the gateway may be there before its name servers are known.
+#[test]
+fn the_machines_name_servers_may_come_late_and_change() {
+    if !in_namespace("vms::the_machines_name_servers_may_come_late_and_change", &["mount"]) {
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.expect("a runtime").block_on(async {
+        must_run("mount", &["-t", "tmpfs", "none", "/etc"]);
+        let vm = Backend::named_v6("the VM").await;
+        let first = NameServer::at("[::1]:53").await;
+        first.knows("web.internal", &["::1"], 3600);
+        let gateway = gateway(vm.addr().port(), "dns = \"{vm}.internal\"\nnegative_ttl = \"1s\"");
+        assert_eq!(error(&gateway, "web").await, said(503, "vm-lookup-failed"));
+        std::fs::write("/etc/resolv.conf", "nameserver ::1\n").expect("a file");
+        eventually("the VM", async || (ask(&gateway, "web").await.text() == "the VM").then_some(())).await;
+        assert_eq!(first.asked(), ["web.internal"]);
+        assert_eq!(gateway.reload().await.expect("a reload"), Reloaded::Swapped(2));
+        assert_eq!(gateway.reload().await.expect("a reload"), Reloaded::Unchanged(2));
+        let second = NameServer::at("127.0.0.1:53").await;
+        second.knows("db.internal", &["::1"], 3600);
+        std::fs::write("/etc/resolv.conf", "nameserver 127.0.0.1\n").expect("a file");
+        assert_eq!(gateway.reload().await.expect("a reload"), Reloaded::Swapped(3));
+        assert_eq!(ask(&gateway, "db").await.text(), "the VM");
+        assert_eq!((first.asked().len(), second.asked().len()), (1, 1));
+    });
 }
 
 #[tokio::test]

@@ -4,7 +4,10 @@ use super::{
     error::{Error, misused},
     head,
 };
-use crate::{http1::HeadLimits, message::Fields};
+use crate::{
+    http1::{HeadLimits, Malformed},
+    message::Fields,
+};
 use bytes::{Buf as _, Bytes};
 use h2::{Reason, RecvStream, SendStream};
 use std::{
@@ -26,6 +29,8 @@ pub struct Body {
     /// Came, and was not read yet. The other side gets its window back as it is read.
     came: Bytes,
     trailers: Option<Box<Fields>>,
+    /// What is wrong with them: the message has no end then.
+    malformed: Option<Malformed>,
     /// After so many more bytes the message ends.
     left: Option<usize>,
     has_ended: bool,
@@ -51,7 +56,13 @@ impl Body {
     /// Whether everything that the other side sends has been read, but for its trailers, where it
     /// is known that there are none.
     pub fn is_at_end(&self) -> bool {
-        self.came.is_empty() && self.recv.as_ref().is_none_or(RecvStream::is_end_stream)
+        let has_ended = self.recv.as_ref().is_none_or(RecvStream::is_end_stream);
+        self.came.is_empty() && has_ended && self.malformed.is_none()
+    }
+
+    /// What is wrong with what the other side sent, where that is known.
+    pub fn malformed(&self) -> Option<Malformed> {
+        self.malformed
     }
 
     /// The trailers, after everything else was read.
@@ -106,6 +117,9 @@ impl Body {
     /// Waits until something has come, or the other side's message has ended.
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.came.is_empty() {
+            if let Some(malformed) = self.malformed {
+                return Poll::Ready(Err(io::Error::other(malformed)));
+            }
             let Some(recv) = &mut self.recv else { return Poll::Ready(Ok(())) };
             match ready!(recv.poll_data(cx)) {
                 Some(Ok(data)) => self.came = data,
@@ -113,12 +127,21 @@ impl Body {
                 None => {
                     let trailers = ready!(recv.poll_trailers(cx)).map_err(Error::from)?;
                     self.recv = None;
-                    let read = |trailers| head::fields(&trailers, TRAILERS).map_err(io::Error::other);
-                    self.trailers = trailers.map(read).transpose()?.map(Box::new);
+                    match trailers.map(|trailers| head::fields(&trailers, TRAILERS)).transpose() {
+                        Ok(trailers) => self.trailers = trailers.map(Box::new),
+                        Err(error) => self.malformed = Some(of_trailers(error)),
+                    }
                 }
             }
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+fn of_trailers(error: Malformed) -> Malformed {
+    match error {
+        Malformed::HeadTooLarge | Malformed::TooManyFields => Malformed::Trailers,
+        error => error,
     }
 }
 

@@ -5,6 +5,7 @@ use super::{
     body::Body,
     error::{Error, misused},
     head, list_size,
+    ration::{Ration, Rationed},
 };
 use crate::{
     http1::{HeadLimits, Malformed},
@@ -13,7 +14,7 @@ use crate::{
 };
 use bytes::Bytes;
 use h2::{
-    Ping, PingPong,
+    Ping, PingPong, Reason,
     client::{self, ResponseFuture, SendRequest},
 };
 use http::{Request, Version};
@@ -56,7 +57,6 @@ pub struct Client {
     state: Rc<State>,
 }
 
-#[derive(Debug)]
 struct State {
     /// Requests under way.
     active: Cell<usize>,
@@ -64,12 +64,21 @@ struct State {
     since: Cell<Instant>,
     /// Wakes the driver, which asks only servers that owe something.
     driver: RefCell<Option<Waker>>,
+    /// Told when the last request has ended.
+    unused: RefCell<Option<Box<dyn Fn()>>>,
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State").field("active", &self.active).finish_non_exhaustive()
+    }
 }
 
 /// What makes a connection go on: to be awaited in a task of its own.
 pub struct Driver<I> {
-    connection: client::Connection<I, Bytes>,
+    connection: client::Connection<Rationed<I>, Bytes>,
     ping: Option<PingPong>,
+    ration: Ration,
     state: Rc<State>,
 }
 
@@ -87,14 +96,16 @@ impl Client {
             .max_send_buffer_size(SEND_BUFFER)
             .initial_max_send_streams(STREAMS_AT_FIRST)
             .enable_push(false);
-        let (send, mut connection) = builder.handshake(io).await?;
+        let ration = Ration::default();
+        let (send, mut connection) = builder.handshake(Rationed::new(io, ration.clone())).await?;
         let ping = connection.ping_pong();
         let state = Rc::new(State {
             active: Cell::new(0),
             since: Cell::new(Instant::now()),
             driver: RefCell::default(),
+            unused: RefCell::default(),
         });
-        Ok((Self { send, state: Rc::clone(&state) }, Driver { connection, ping, state }))
+        Ok((Self { send, state: Rc::clone(&state) }, Driver { connection, ping, ration, state }))
     }
 
     /// Whether it takes requests: its server goes on, and has not as many as it may.
@@ -112,6 +123,11 @@ impl Client {
     /// For how long it has carried nothing; none while it does.
     pub fn idle(&self) -> Option<Duration> {
         (self.state.active.get() == 0).then(|| self.state.since.get().elapsed())
+    }
+
+    /// Calls this each time that the last request has ended.
+    pub fn when_unused(&self, tell: impl Fn() + 'static) {
+        self.state.unused.replace(Some(Box::new(tell)));
     }
 
     /// A place for one request.
@@ -138,10 +154,11 @@ impl<I: Stream> Driver<I> {
     /// # Errors
     /// Fails as the connection does.
     pub async fn run(self) -> Result<(), Error> {
-        let Self { mut connection, mut ping, state } = self;
+        let Self { mut connection, mut ping, ration, state } = self;
         let mut timer = pin!(sleep_until(Instant::now() + PING_EVERY));
         let mut is_asked = false;
         poll_fn(|cx| {
+            ration.renew();
             if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
                 return Poll::Ready(ended.map_err(Error::from));
             }
@@ -192,6 +209,11 @@ impl Drop for Active {
         let Self(state) = self;
         state.active.set(state.active.get() - 1);
         state.since.set(Instant::now());
+        if state.active.get() == 0
+            && let Some(tell) = &*state.unused.borrow()
+        {
+            tell();
+        }
     }
 }
 
@@ -247,6 +269,11 @@ impl Call {
         self.response = None;
         self.body.receive_over(recv);
         Poll::Ready(Ok(said(&parts, heads)))
+    }
+
+    /// Takes the request back: the server need not go on.
+    pub fn cancel(&mut self) {
+        self.body.abort(Reason::CANCEL);
     }
 
     /// Ends the request.

@@ -5,7 +5,7 @@ use super::{
     body::Body,
     error::{Error, misused},
     head, list_size,
-    watch::{Flood, Watched},
+    watch::{Seen, Watched},
 };
 use crate::{
     http1::{HeadLimits, Malformed},
@@ -21,7 +21,10 @@ use std::{
     pin::Pin,
     task::{Context, Poll, ready},
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::Instant,
+};
 
 /// Streams that a client may reset before the gateway has looked at them (CVE-2023-44487).
 const RESETS_UNSEEN: usize = 64;
@@ -41,7 +44,7 @@ pub struct Terms {
 /// The server's side of a connection.
 pub struct Server<I> {
     connection: server::Connection<Watched<I>, Bytes>,
-    flood: Flood,
+    seen: Seen,
 }
 
 /// A request that has come.
@@ -66,8 +69,8 @@ impl<I: Stream> Server<I> {
     /// # Errors
     /// Fails where the client speaks something else.
     pub async fn greet(io: I, early: Bytes, terms: Terms) -> Result<Self, Error> {
-        let flood = Flood::default();
-        let watched = Watched::new(io, early, flood.clone());
+        let seen = Seen::default();
+        let watched = Watched::new(io, early, seen.clone());
         let mut builder = server::Builder::new();
         builder
             .initial_window_size(STREAM_WINDOW)
@@ -79,7 +82,7 @@ impl<I: Stream> Server<I> {
             .max_local_error_reset_streams(Some(RESETS_PROVOKED))
             .enable_connect_protocol();
         let connection = builder.handshake(watched).await?;
-        Ok(Self { connection, flood })
+        Ok(Self { connection, seen })
     }
 
     /// The next request; none once the connection has ended. What streams have to say leaves while
@@ -99,7 +102,17 @@ impl<I: Stream> Server<I> {
 
     /// Whether the client sent too much that is of no use.
     pub fn is_flooded(&self) -> bool {
-        self.flood.is_one()
+        self.seen.is_flood()
+    }
+
+    /// Since when a head has been on its way: until its end nothing else can come (RFC 9113 §4.3).
+    pub fn head_since(&self) -> Option<Instant> {
+        self.seen.head_since()
+    }
+
+    /// How many bytes have left so far, while there is something that has not.
+    pub fn sending(&self) -> Option<u64> {
+        self.connection.has_streams().then(|| self.seen.written())
     }
 
     /// Takes no further requests, and ends once those that run have (RFC 9113 §6.8).
@@ -107,12 +120,23 @@ impl<I: Stream> Server<I> {
         self.connection.graceful_shutdown();
     }
 
+    /// Whether the last word has been said, and the client's is waited for.
+    pub fn is_closing(&self) -> bool {
+        self.seen.is_closing()
+    }
+
+    /// Ends the connection, and says which requests were taken: others may be made again.
+    pub fn end(&mut self) {
+        self.connection.abrupt_shutdown(Reason::NO_ERROR);
+    }
+
     /// Ends the connection for a client that asks too much (RFC 9113 §7).
     pub fn calm(&mut self) {
         self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
     }
 
-    /// Ready once the connection has ended; what it has to say leaves meanwhile.
+    /// Ready once the connection has ended; what it has to say leaves meanwhile. A client that goes on
+    /// sending keeps it from that.
     pub fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.connection.poll_closed(cx).map(|_| ())
     }
@@ -120,7 +144,7 @@ impl<I: Stream> Server<I> {
 
 impl<I> fmt::Debug for Server<I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server").field("flood", &self.flood).finish_non_exhaustive()
+        f.debug_struct("Server").field("seen", &self.seen).finish_non_exhaustive()
     }
 }
 
@@ -157,6 +181,11 @@ impl ServerStream {
     /// Whether all of the request has been read.
     pub fn is_at_end(&self) -> bool {
         self.body.is_at_end()
+    }
+
+    /// What is wrong with the request's end, where that has been read.
+    pub fn malformed(&self) -> Option<Malformed> {
+        self.body.malformed()
     }
 
     /// Whether the request is a CONNECT to a protocol (RFC 8441): what follows its head is that.

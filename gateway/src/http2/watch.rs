@@ -1,5 +1,6 @@
-//! Counts what comes over a connection without being of use (RFC 9113 §10.5): frames that cost work
-//! and carry neither heads nor bodies. h2 answers them one by one and has no limit on most of them.
+//! Watches the frames of a client's connection go by, for what h2 does not tell: how many come that are
+//! of no use (RFC 9113 §10.5), which it answers one by one, mostly without a limit; since when a head has
+//! been on its way; and whether anything leaves.
 
 use crate::io::Stream;
 use bytes::{Buf as _, Bytes};
@@ -32,13 +33,54 @@ const PREFACE: usize = 24;
 
 const FRAME_HEAD: usize = 9;
 
-/// Whether too much came that is of no use.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Flood(Rc<Cell<bool>>);
+/// The flag of the last frame of a head (RFC 9113 §6.2).
+const END_HEADERS: u8 = 0x4;
 
-impl Flood {
-    pub(super) fn is_one(&self) -> bool {
-        self.0.get()
+/// What was seen on a connection.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Seen(Rc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    is_flooded: Cell<bool>,
+    head_since: Cell<Option<Instant>>,
+    written: Cell<u64>,
+    is_closing: Cell<bool>,
+}
+
+impl Seen {
+    /// Whether too much came that is of no use.
+    pub(super) fn is_flood(&self) -> bool {
+        self.0.is_flooded.get()
+    }
+
+    /// Since when a head, or the beginning of some frame, has been waiting for the rest of it.
+    pub(super) fn head_since(&self) -> Option<Instant> {
+        self.0.head_since.get()
+    }
+
+    /// Bytes that have left so far.
+    pub(super) fn written(&self) -> u64 {
+        self.0.written.get()
+    }
+
+    /// Whether the last word has been said.
+    pub(super) fn is_closing(&self) -> bool {
+        self.0.is_closing.get()
+    }
+
+    fn add_written(&self, bytes: usize) {
+        self.0.written.set(self.0.written.get() + bytes as u64);
+    }
+
+    fn set_head(&self, is_open: bool) {
+        let since = &self.0.head_since;
+        // Time is looked at only where a head has not come in one piece.
+        match (is_open, since.get()) {
+            (true, None) => since.set(Some(Instant::now())),
+            (false, Some(_)) => since.set(None),
+            _ => {}
+        }
     }
 }
 
@@ -49,12 +91,17 @@ pub(super) struct Watched<I> {
     io: I,
     frames: Frames,
     credit: Credit,
-    flood: Flood,
+    seen: Seen,
 }
 
 impl<I> Watched<I> {
-    pub(super) fn new(io: I, early: Bytes, flood: Flood) -> Self {
-        Self { early, io, frames: Frames::default(), credit: Credit::default(), flood }
+    pub(super) fn new(io: I, early: Bytes, seen: Seen) -> Self {
+        Self { early, io, frames: Frames::default(), credit: Credit::default(), seen }
+    }
+
+    fn left(&mut self, bytes: usize) {
+        self.credit.earn(bytes);
+        self.seen.add_written(bytes);
     }
 }
 
@@ -65,7 +112,7 @@ impl<I: Stream> AsyncRead for Watched<I> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.flood.is_one() {
+        if this.seen.is_flood() {
             // Nothing more is read; whoever owns the connection ends it now.
             return Poll::Pending;
         }
@@ -83,8 +130,9 @@ impl<I: Stream> AsyncRead for Watched<I> {
             is_flood |= !credit.count(is_of_use);
         });
         if is_flood {
-            this.flood.0.set(true);
+            this.seen.0.is_flooded.set(true);
         }
+        this.seen.set_head(this.frames.is_in_head());
         Poll::Ready(Ok(()))
     }
 }
@@ -93,7 +141,7 @@ impl<I: Stream> AsyncWrite for Watched<I> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = ready!(Pin::new(&mut this.io).poll_write(cx, data))?;
-        this.credit.earn(written);
+        this.left(written);
         Poll::Ready(Ok(written))
     }
 
@@ -104,7 +152,7 @@ impl<I: Stream> AsyncWrite for Watched<I> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = ready!(Pin::new(&mut this.io).poll_write_vectored(cx, slices))?;
-        this.credit.earn(written);
+        this.left(written);
         Poll::Ready(Ok(written))
     }
 
@@ -116,8 +164,24 @@ impl<I: Stream> AsyncWrite for Watched<I> {
         Pin::new(&mut self.get_mut().io).poll_flush(cx)
     }
 
+    /// Says that this was the last word, and reads on to the client's: a socket that is closed before
+    /// resets the connection when more comes, such as a window update, and what the client has not read
+    /// by then is lost. Who calls this sets the deadline.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+        let this = self.get_mut();
+        if !this.seen.is_closing() {
+            ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
+            this.seen.0.is_closing.set(true);
+        }
+        let mut space = [0; 1024];
+        while !this.seen.is_flood() {
+            let mut buffer = ReadBuf::new(&mut space);
+            ready!(Pin::new(&mut this.io).poll_read(cx, &mut buffer))?;
+            if buffer.filled().is_empty() {
+                break;
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -171,11 +235,14 @@ struct Frames {
     skip: usize,
     head: [u8; FRAME_HEAD],
     seen: usize,
+    /// Whether the frame that was seen last is of a head, and whether that goes on in another one.
+    is_of_head: bool,
+    goes_on: bool,
 }
 
 impl Default for Frames {
     fn default() -> Self {
-        Self { skip: PREFACE, head: [0; FRAME_HEAD], seen: 0 }
+        Self { skip: PREFACE, head: [0; FRAME_HEAD], seen: 0, is_of_head: false, goes_on: false }
     }
 }
 
@@ -197,9 +264,21 @@ impl Frames {
                 let length = u32::from_be_bytes([0, a, b, c]);
                 frame(is_of_use(kind, flags, length));
                 (self.skip, self.seen) = (length as usize, 0);
+                self.is_of_head = is_of_head(kind);
+                self.goes_on = self.is_of_head && flags & END_HEADERS == 0;
             }
         }
     }
+
+    /// Whether a head is on its way, or what may become one: nothing else may come before its end.
+    fn is_in_head(&self) -> bool {
+        self.seen > 0 || self.goes_on || (self.is_of_head && self.skip > 0)
+    }
+}
+
+/// HEADERS and CONTINUATION.
+fn is_of_head(kind: u8) -> bool {
+    matches!(kind, 0x1 | 0x9)
 }
 
 /// RFC 9113 §6: DATA with data or an end in it, HEADERS, and CONTINUATION, which h2 limits itself. An
@@ -210,10 +289,8 @@ fn is_of_use(kind: u8, flags: u8, length: u32) -> bool {
     match kind {
         // DATA.
         0x0 => length > 0 || is_flagged,
-        // HEADERS and CONTINUATION.
-        0x1 | 0x9 => true,
         // SETTINGS and PING: no side sends more of these than h2 asked for.
-        _ => false,
+        kind => is_of_head(kind),
     }
 }
 
@@ -240,6 +317,28 @@ mod tests {
             all.chunks(size).for_each(|chunk| frames.pass(chunk, |is_of_use| seen.push(is_of_use)));
             assert_eq!(seen, [false, true, false, true, false, true], "in pieces of {size}");
         }
+    }
+
+    #[test]
+    fn a_head_is_on_its_way_from_its_first_byte_to_its_last() {
+        let mut frames = Frames::default();
+        let mut pass = |bytes: &[u8]| {
+            frames.pass(bytes, |_| {});
+            frames.is_in_head()
+        };
+        assert!(!pass(&[0; PREFACE]));
+        let pieces = [frame(1, 0, 3), frame(9, 0, 0), frame(9, END_HEADERS, 2)];
+        let head = pieces.concat();
+        let (last, all) = head.split_last().expect("bytes");
+        for byte in all {
+            assert!(pass(&[*byte]));
+        }
+        assert!(!pass(&[*last]));
+        // A body may take its time, once it is one.
+        let data = frame(0, 0, 10);
+        assert!(pass(&data[..FRAME_HEAD - 1]));
+        assert!(!pass(&data[FRAME_HEAD - 1..FRAME_HEAD + 1]));
+        assert!(!pass(&data[FRAME_HEAD + 1..]));
     }
 
     #[tokio::test(start_paused = true)]

@@ -83,9 +83,9 @@ pub(super) enum Error {
 /// What went wrong, for machines: in the answer's `x-gateway-error`, in the access log, in metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorCode {
-    /// No HTTP/1, or one that could be read in two ways.
+    /// No HTTP, or one that could be read in two ways.
     BadRequest,
-    /// A version other than HTTP/1.0 and HTTP/1.1.
+    /// A version other than HTTP/1.0, HTTP/1.1 and HTTP/2, or HTTP/2 where it does not begin.
     BadVersion,
     /// A method longer than any that there is.
     BadMethod,

@@ -3,6 +3,7 @@
 
 use super::stream::ClientStream;
 use crate::{
+    http1::Malformed,
     http2::{Body, Call, ServerStream},
     io::Stream,
     message::{Fields, ResponseHead},
@@ -24,6 +25,11 @@ pub(super) trait Carrier: Stream {
     /// Whether the message that is read has ended, as far as can be known without reading on.
     fn is_at_end(&self) -> bool {
         false
+    }
+
+    /// What is wrong with the message that is read, where reading fails for that.
+    fn malformed(&self) -> Option<Malformed> {
+        None
     }
 
     /// The trailers of the message that was read.
@@ -74,6 +80,10 @@ impl Carrier for ServerStream {
 
     fn is_at_end(&self) -> bool {
         self.is_at_end()
+    }
+
+    fn malformed(&self) -> Option<Malformed> {
+        self.malformed()
     }
 
     fn take_trailers(&mut self) -> Option<Box<Fields>> {

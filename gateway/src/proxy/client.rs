@@ -111,15 +111,23 @@ impl<I: Downstream> Client<I> {
 
     /// Reads what has come of a body that is framed apart from its bytes, so that it leaves together
     /// with its head, and can be sent once more. Returns whether that is all of it.
-    pub(super) fn take_along(&mut self, buffers: &Buffers) -> bool {
+    ///
+    /// # Errors
+    /// Fails where it is malformed.
+    pub(super) fn take_along(&mut self, buffers: &Buffers) -> Result<bool, Malformed> {
         if !self.io.frames() {
-            return false;
+            return Ok(false);
         }
         if !self.io.is_at_end() && self.inbox.is_empty() {
-            // What fails now will fail again for who waits for it.
-            let _ = self.inbox.poll_fill(&mut Context::from_waker(Waker::noop()), &mut self.io, buffers);
+            let mut cx = Context::from_waker(Waker::noop());
+            // What else fails now will fail again for who waits for it.
+            if let Poll::Ready(Err(_)) = self.inbox.poll_fill(&mut cx, &mut self.io, buffers)
+                && let Some(malformed) = self.io.malformed()
+            {
+                return Err(malformed);
+            }
         }
-        self.io.is_at_end()
+        Ok(self.io.is_at_end())
     }
 
     /// Waits for the future while the client does.

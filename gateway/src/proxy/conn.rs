@@ -23,7 +23,7 @@ use crate::{
     relay::Side,
     snapshot::{Listener, Local, Mode},
 };
-use std::{cell::RefCell, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, io, net::SocketAddr, pin::pin, rc::Rc, sync::Arc, time::Duration};
 use tokio::{
     io::AsyncWriteExt as _,
     net::TcpStream,
@@ -63,14 +63,11 @@ pub async fn serve(
             drop(view);
             tcp::serve(stream, &arrival, route, &worker, guard).await
         }
-        Mode::Any(kinds) => {
-            let connection = Connection { worker, arrival, socket, view: RefCell::new(Rc::clone(&view)) };
+        Mode::Any(_) => {
+            let connection = Connection { worker, arrival, socket, view: RefCell::new(view) };
             // In a place of its own: it is over once somebody speaks.
-            match Box::pin(decide(stream, &connection, &view, kinds, &mut guard)).await {
-                Decided::Requests(client) => {
-                    drop(view);
-                    serve_http(client, connection, guard).await
-                }
+            match Box::pin(decide(stream, &connection, &mut guard)).await {
+                Decided::Requests(client) => serve_http(client, connection, guard).await,
                 Decided::Bytes { client, way, lease } => {
                     way.open(client, lease, &connection.arrival, &connection.worker, guard)
                 }
@@ -130,6 +127,21 @@ impl Connection {
         Rc::clone(&view)
     }
 
+    /// Waits for what has nothing to do with requests, and lets go of what they ran on whenever that is
+    /// replaced.
+    pub(super) async fn while_current<T>(&self, future: impl Future<Output = T>) -> T {
+        let mut future = pin!(future);
+        loop {
+            let replaced = self.worker.replaced();
+            drop(self.view());
+            tokio::select! {
+                biased;
+                output = &mut future => return output,
+                () = replaced => {}
+            }
+        }
+    }
+
     /// What the next request's head may have, and how long it may take.
     pub(super) fn terms(&self) -> (HeadLimits, Patience) {
         let view = self.view.borrow();
@@ -143,17 +155,17 @@ async fn serve_http(
     connection: Connection,
     mut guard: Guard,
 ) -> Option<Tunnel> {
-    if guard.is_draining() {
-        // It was accepted on the way out: its client is about to ask, or has asked already. How this
-        // ends, the connection finds out itself.
-        let _ = timeout(LAST_CALL, client.io.socket().readable()).await;
-    }
+    last_call(&client, &guard).await;
     let worker = Rc::clone(&connection.worker);
     if client.io.speaks_http2() {
         let early = client.inbox.take(&worker.buffers);
         Box::pin(h2::serve(client.io, early, &connection, guard)).await;
         return None;
     }
+    let cut = |cut| {
+        worker.count_cut(cut);
+        After::Close
+    };
     let mut is_first = true;
     let after = loop {
         let (limits, patience) = connection.terms();
@@ -173,14 +185,8 @@ async fn serve_http(
             Next::Late if is_first => {
                 Box::pin(http::reject(&connection, &mut client, Error::HeadTimeout, &guard)).await
             }
-            Next::Late => {
-                worker.count_cut(Cut::Head);
-                After::Close
-            }
-            Next::Idle => {
-                worker.count_cut(Cut::KeepAlive);
-                After::Close
-            }
+            Next::Late => cut(Cut::Head),
+            Next::Idle => cut(Cut::KeepAlive),
             Next::Nothing => After::Close,
         };
         is_first = false;
@@ -194,6 +200,7 @@ async fn serve_http(
             client.inbox.release(&worker.buffers);
             client.io.say_goodbye();
         }
+        After::BreakOff => client.inbox.release(&worker.buffers),
         After::Reset => client.io.reset(),
         After::Linger => {
             client.inbox.release(&worker.buffers);
@@ -206,6 +213,14 @@ async fn serve_http(
         }
     }
     None
+}
+
+/// Where a connection was accepted on the way out, its client is about to ask, or has asked already: waits
+/// for that. How this ends, the connection finds out itself.
+pub(super) async fn last_call(client: &Client<ClientStream>, guard: &Guard) {
+    if guard.is_draining() && client.inbox.is_empty() {
+        let _ = timeout(LAST_CALL, client.io.socket().readable()).await;
+    }
 }
 
 /// How long a client may take to ask that has come while its listener goes.

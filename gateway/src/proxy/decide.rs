@@ -6,18 +6,20 @@
 
 use super::{
     answer::Error,
+    arrival::Arrival,
     client::Client,
-    conn::{Connection, View},
+    conn::{Connection, View, last_call},
     cut::Cut,
     stream::ClientStream,
     tcp::Way,
+    worker::Worker,
 };
 use crate::{
     config::RouteProtocol,
     drain::Guard,
     relay::Side,
     route::Match,
-    snapshot::Kinds,
+    snapshot::{Kinds, Mode},
     sniff::{self, Protocol},
     tls::Hello,
     upstream::{Io, Lease},
@@ -68,58 +70,80 @@ enum First {
     Gone,
 }
 
+/// What is known of a connection before anybody has spoken. It outlives a reload; what it was made from
+/// does not.
+struct Outlook {
+    /// Where it goes, if it carries bytes.
+    way: Option<Way>,
+    /// Whether it can carry nothing else.
+    is_certain: bool,
+    may_be_requests: bool,
+    /// How long a client may take that has begun to speak.
+    head: Duration,
+    /// How long nobody may speak where there is no server to speak first.
+    idle: Duration,
+}
+
+impl Outlook {
+    fn of(connection: &Connection) -> Self {
+        let view = connection.view();
+        let (head, idle) = (view.listener.head_deadline, view.listener.idle_deadline);
+        let mut outlook = Self { way: None, is_certain: false, may_be_requests: false, head, idle };
+        let Mode::Any(kinds) = view.mode() else { return outlook };
+        outlook.may_be_requests = kinds.has_requests();
+        let host = host(connection);
+        if let Some(found) = kinds.bytes(host).filter(|_| view.is_served) {
+            outlook.is_certain = is_certain(&found, &view, kinds, host);
+            outlook.way = to(found, &view);
+        }
+        outlook
+    }
+}
+
 /// Finds out what a connection carries.
-pub(super) async fn decide(
-    stream: ClientStream,
-    connection: &Connection,
-    view: &View,
-    kinds: &Kinds,
-    guard: &mut Guard,
-) -> Decided {
+pub(super) async fn decide(stream: ClientStream, connection: &Connection, guard: &mut Guard) -> Decided {
     let (arrival, worker) = (&connection.arrival, &connection.worker);
-    let has_agreed = stream.speaks_http() && kinds.has_requests();
+    let outlook = Outlook::of(connection);
     let mut client = Client::new(stream);
-    let host = arrival.sni.as_deref().unwrap_or_default();
-    let found = kinds.bytes(host).filter(|_| view.is_served);
-    // Named together with its host: there is nothing to find out.
-    let is_certain = found.as_ref().is_some_and(|found| is_certain(found, view, kinds, host));
-    if has_agreed && !is_certain {
+    if client.io.speaks_http() && outlook.may_be_requests && !outlook.is_certain {
         return Decided::Requests(client);
     }
-    let way = found.and_then(|found| to(found, view));
-    let mut server = match &way {
+    let mut server = match &outlook.way {
         Some(way) => Server::Dialled { dialled: Box::pin(way.dial(arrival)), is_begun: false },
         None => Server::None,
     };
-    let first = match is_certain {
-        true => First::Server,
-        false => listen(&mut client, &mut server, way.as_ref(), connection, view, guard).await,
-    };
-    let protocol = match first {
-        First::Client(Protocol::Http1 | Protocol::Http2) if kinds.has_requests() => {
-            server.hand_over(way.as_ref()).await;
-            return Decided::Requests(client);
+    let protocol = if outlook.is_certain {
+        Protocol::Opaque
+    } else {
+        last_call(&client, guard).await;
+        let listening = listen(&mut client, &mut server, &outlook, worker, guard);
+        match connection.while_current(listening).await {
+            First::Client(Protocol::Http1 | Protocol::Http2) if outlook.may_be_requests => {
+                server.hand_over(&outlook, arrival).await;
+                return Decided::Requests(client);
+            }
+            First::Client(protocol) => protocol,
+            First::Server | First::End => Protocol::Opaque,
+            First::Late(cut) => {
+                worker.count_cut(cut);
+                return Decided::Nothing;
+            }
+            First::Gone => return Decided::Nothing,
         }
-        First::Client(protocol) => protocol,
-        First::Server | First::End => Protocol::Opaque,
-        First::Late(cut) => {
-            worker.count_cut(cut);
-            return Decided::Nothing;
-        }
-        First::Gone => return Decided::Nothing,
     };
-    let own = own_way(protocol, &mut client, connection, view, kinds).await;
-    let reached = match &own {
-        Some(own) => {
+    let (way, reached) = match own_way(protocol, &mut client, connection).await {
+        Own::Way(way) => {
             drop(server);
-            own.dial(arrival).await
+            let reached = way.dial(arrival).await;
+            (Some(way), reached)
         }
-        None => server.reach().await,
+        Own::None => (outlook.way.clone(), server.reach().await),
+        Own::Nowhere => (None, Err(Error::NoRoute)),
     };
-    let Some(way) = own.or(way) else {
+    let Some(way) = way else {
         worker.count_cut(Cut::Route);
-        let (listener, sni, client) = (&view.listener.name, arrival.sni.as_deref(), arrival.peer);
-        tracing::debug!(listener, %client, sni, ?protocol, "a connection has no route, and was closed");
+        let (sni, client) = (arrival.sni.as_deref(), arrival.peer);
+        tracing::debug!(%client, sni, ?protocol, "a connection has no route, and was closed");
         return Decided::Nothing;
     };
     match reached {
@@ -134,24 +158,37 @@ pub(super) async fn decide(
     }
 }
 
-/// The route of its own that a connection has by what it speaks.
-async fn own_way(
-    protocol: Protocol,
-    client: &mut Client<ClientStream>,
-    connection: &Connection,
-    view: &View,
-    kinds: &Kinds,
-) -> Option<Way> {
-    let arrival = &connection.arrival;
-    let found = match protocol {
-        Protocol::Ssh => kinds.ssh(arrival.sni.as_deref().unwrap_or_default()),
-        Protocol::Tls if arrival.scheme == "http" && kinds.names_hosts() => {
-            let name = name(client, connection, view).await?;
-            kinds.bytes(&name)
+/// The name that the client asked for, where that is known.
+fn host(connection: &Connection) -> &str {
+    connection.arrival.sni.as_deref().unwrap_or_default()
+}
+
+/// What a connection has by what it speaks, instead of what it would have anyway.
+enum Own {
+    Way(Way),
+    /// Nothing.
+    None,
+    /// A host that nothing but requests goes to.
+    Nowhere,
+}
+
+async fn own_way(protocol: Protocol, client: &mut Client<ClientStream>, connection: &Connection) -> Own {
+    let view = connection.view();
+    let Mode::Any(kinds) = view.mode() else { return Own::None };
+    if !view.is_served {
+        return Own::Nowhere;
+    }
+    let own = |found: Option<Match>| found.and_then(|found| to(found, &view)).map(Own::Way);
+    match protocol {
+        Protocol::Ssh => own(kinds.ssh(host(connection))).unwrap_or(Own::None),
+        Protocol::Tls if connection.arrival.scheme == "http" && kinds.names_hosts() => {
+            match name(client, connection, &view).await {
+                Some(name) => own(kinds.bytes(&name)).unwrap_or(Own::Nowhere),
+                None => Own::None,
+            }
         }
-        _ => None,
-    };
-    to(found.filter(|_| view.is_served)?, view)
+        _ => Own::None,
+    }
 }
 
 /// Whether all connections for this host carry bytes.
@@ -170,18 +207,16 @@ fn to(found: Match, view: &View) -> Option<Way> {
 async fn listen(
     client: &mut Client<ClientStream>,
     server: &mut Server<'_>,
-    way: Option<&Way>,
-    connection: &Connection,
-    view: &View,
+    outlook: &Outlook,
+    worker: &Worker,
     guard: &mut Guard,
 ) -> First {
-    let buffers = &connection.worker.buffers;
     let since = Instant::now();
     let mut begun = None;
     poll_fn(|cx| {
         // The client first: what is there already needs no connection.
         loop {
-            match client.inbox.poll_fill(cx, &mut client.io, buffers) {
+            match client.inbox.poll_fill(cx, &mut client.io, &worker.buffers) {
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(Ok(0)) if client.inbox.is_empty() => return Poll::Ready(First::End),
                 Poll::Ready(Ok(0)) => return Poll::Ready(First::Client(Protocol::Opaque)),
@@ -196,21 +231,23 @@ async fn listen(
             return Poll::Ready(First::Server);
         }
         if !client.inbox.is_empty() {
-            let due = *begun.get_or_insert_with(Instant::now) + view.listener.head_deadline;
-            // What it is by now is nobody's to tell, and a server may know.
-            return client.timer.poll(cx, due).map(|()| match way {
-                Some(_) => First::Client(Protocol::Opaque),
-                None => First::Late(Cut::Head),
+            let due = *begun.get_or_insert_with(Instant::now) + outlook.head;
+            // The rest of a request must not come to a server as bytes.
+            let may_pass = outlook.way.is_some()
+                && !(outlook.may_be_requests && sniff::may_become_http(client.inbox.bytes()));
+            return client.timer.poll(cx, due).map(|()| match may_pass {
+                true => First::Client(Protocol::Opaque),
+                false => First::Late(Cut::Head),
             });
         }
         if guard.poll_draining(cx).is_ready() {
             return Poll::Ready(First::Gone);
         }
-        let (due, late) = match (&*server, way) {
+        let (due, late) = match (&*server, &outlook.way) {
             // Why, the log will tell.
             (Server::Failed(_, at), _) => (*at + LAST_WORDS, First::End),
             (_, Some(way)) => (since + way.route.timeouts.tunnel, First::Late(Cut::Tunnel)),
-            (_, None) => (since + view.listener.idle_deadline, First::Late(Cut::KeepAlive)),
+            (_, None) => (since + outlook.idle, First::Late(Cut::KeepAlive)),
         };
         client.timer.poll(cx, due).map(|()| late)
     })
@@ -274,17 +311,21 @@ impl Server<'_> {
         }
     }
 
-    /// Leaves the connection to a request for the same server, which would open one itself.
-    async fn hand_over(self, way: Option<&Way>) {
+    /// Leaves the connection to a request for the same server, which would open one itself. It is waited
+    /// for where the request can be for no other one.
+    async fn hand_over(self, outlook: &Outlook, arrival: &Arrival) {
+        let is_shared = |way: &Way| way.route.route.protocol == RouteProtocol::Any;
+        if !outlook.way.as_ref().is_some_and(is_shared) {
+            return;
+        }
         let lease = match self {
             Self::There(lease) => Some(lease),
-            Self::Dialled { dialled, is_begun: true } => {
+            Self::Dialled { dialled, is_begun: true } if arrival.sni.is_some() => {
                 timeout(HAND_OVER, dialled).await.ok().and_then(Result::ok)
             }
             _ => None,
         };
-        let is_shared = way.is_some_and(|way| way.route.route.protocol == RouteProtocol::Any);
-        if let Some(lease) = lease.filter(|_| is_shared) {
+        if let Some(lease) = lease {
             lease.keep();
         }
     }

@@ -19,7 +19,9 @@ use crate::{
 };
 use http::{Method, StatusCode};
 use std::{
+    collections::VecDeque,
     future::poll_fn,
+    pin::pin,
     rc::Rc,
     task::{Context, Poll, ready},
     time::Duration,
@@ -73,6 +75,10 @@ pub(super) struct Exchange {
     inbox: Inbox,
     upload: Flow,
     progress: Upload,
+    /// What the backend said while something else was passed on.
+    ahead: VecDeque<Result<Said, Failed>>,
+    /// Interim answers so far.
+    interim: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +90,7 @@ enum Upload {
 }
 
 /// What a backend said so far.
+#[derive(Debug)]
 pub(super) enum Said {
     /// An answer before the answer; call again for more.
     Interim(ResponseHead),
@@ -105,6 +112,7 @@ impl Said {
 }
 
 /// Why there is no answer on this connection.
+#[derive(Debug)]
 enum Failed {
     /// The kept connection was closed before it answered anything.
     Stale(Cause),
@@ -139,7 +147,8 @@ impl Exchange {
         let mut lease = lease.map_err(Error::Upstream)?;
         loop {
             let progress = Upload::Running;
-            let mut exchange = Self { lease, inbox: Inbox::new(), upload, progress };
+            let (ahead, interim) = (VecDeque::new(), 0);
+            let mut exchange = Self { lease, inbox: Inbox::new(), upload, progress, ahead, interim };
             let failed = match exchange.start(order) {
                 Ok(()) => match exchange.advance(client, order).await {
                     Ok(said) => return Ok((exchange, said)),
@@ -157,13 +166,44 @@ impl Exchange {
         client: &mut Client<I>,
         order: &Order<'_>,
     ) -> Result<Said, Error> {
-        self.advance(client, order).await.map_err(|failed| match failed {
+        let said = match self.ahead.pop_front() {
+            Some(said) => said,
+            None => self.advance(client, order).await,
+        };
+        said.map_err(|failed| match failed {
             Failed::Other(error) => error,
             Failed::Stale(cause)
             | Failed::Unanswered(cause)
             | Failed::Retired(cause)
             | Failed::Refused(cause) => Error::Upstream(self.lease.error(cause)),
         })
+    }
+
+    /// Waits for an interim answer to be passed on. What the backend says meanwhile over HTTP/2 is
+    /// looked at: nothing else bounds the interim answers that nobody looks at.
+    pub(super) async fn while_passing<T>(
+        &mut self,
+        order: &Order<'_>,
+        passing: impl Future<Output = T>,
+    ) -> T {
+        let mut passing = pin!(passing);
+        poll_fn(|cx| {
+            if let Poll::Ready(passed) = passing.as_mut().poll(cx) {
+                return Poll::Ready(passed);
+            }
+            while self.frames() && self.ahead.back().is_none_or(|said| matches!(said, Ok(Said::Interim(_)))) {
+                let said = ready!(self.poll_said(cx, order, &mut 0));
+                if said.is_err()
+                    && let Io::Http2(call) = &mut self.lease.io
+                {
+                    // The client hears of it behind what is being passed on, the backend at once.
+                    call.cancel();
+                }
+                self.ahead.push_back(said);
+            }
+            Poll::Pending
+        })
+        .await
     }
 
     /// Sends the request's head, where that is not among the bytes of the upload.
@@ -321,8 +361,8 @@ impl Exchange {
             return match ready!(call.poll_head(cx, order.heads)) {
                 Ok(http2::Said::Head(head)) => {
                     let is_at_end = call.is_at_end();
-                    let said = said(&order.head.method, head).map(|said| said.framed(is_at_end));
-                    Poll::Ready(said.map_err(|error| self.broken(error)))
+                    let said = self.judge(order, head);
+                    Poll::Ready(said.map(|said| said.framed(is_at_end)))
                 }
                 Ok(http2::Said::Malformed(error)) => Poll::Ready(Err(self.broken(error))),
                 Err(error) => Poll::Ready(Err(self.refused(error))),
@@ -334,9 +374,7 @@ impl Exchange {
                 match parse_response(self.inbox.bytes(), order.heads) {
                     Ok(Some((head, length))) => {
                         self.inbox.consume(length, order.buffers);
-                        return Poll::Ready(
-                            said(&order.head.method, head).map_err(|error| self.broken(error)),
-                        );
+                        return Poll::Ready(self.judge(order, head));
                     }
                     Ok(None) => {}
                     Err(error) => return Poll::Ready(Err(self.broken(error))),
@@ -350,6 +388,12 @@ impl Exchange {
                 Err(error) => return Poll::Ready(Err(self.closed(Cause::Exchange(error)))),
             }
         }
+    }
+
+    fn judge(&mut self, order: &Order<'_>, head: ResponseHead) -> Result<Said, Failed> {
+        let said = said(&order.head.method, head).map_err(|error| self.broken(error))?;
+        self.interim += usize::from(matches!(said, Said::Interim(_)));
+        if self.interim > INTERIM { Err(Failed::Other(Error::EndlessInterim)) } else { Ok(said) }
     }
 
     /// Ready when the client is gone, or the request's time. While its body comes, whoever reads that
@@ -375,7 +419,7 @@ impl Exchange {
     /// The exchange is over; the connection is used again where that is `wanted` and safe. Returns
     /// whether the client's connection can go on as well.
     pub(super) fn finish(self, client: &mut Inbox, wanted: bool, buffers: &Buffers) -> bool {
-        let Self { lease, mut inbox, upload, progress } = self;
+        let Self { lease, mut inbox, upload, progress, .. } = self;
         let is_sent = progress == Upload::Done;
         lease.answered();
         if is_sent {
@@ -484,17 +528,6 @@ fn sender_failed(error: &FlowError) -> Error {
     match error {
         FlowError::Malformed(Malformed::Truncated) | FlowError::Source | FlowError::Sink => Error::ClientGone,
         FlowError::Malformed(error) => Error::Malformed(*error),
-    }
-}
-
-/// Says whether a backend may send one more answer before its answer.
-#[derive(Debug, Default)]
-pub(super) struct InterimBudget(usize);
-
-impl InterimBudget {
-    pub(super) fn take(&mut self) -> bool {
-        self.0 += 1;
-        self.0 <= INTERIM
     }
 }
 

@@ -185,7 +185,8 @@ impl Flow {
                     ready!(self.poll_flush(cx, to))?;
                     return Poll::Pending;
                 };
-                if read.map_err(|_| FlowError::Source)? == 0 {
+                let read = read.map_err(|_| from.malformed().map_or(FlowError::Source, FlowError::Malformed));
+                if read? == 0 {
                     self.end_of_input(from).map_err(FlowError::Malformed)?;
                 } else {
                     self.load(inbox).map_err(FlowError::Malformed)?;

@@ -8,8 +8,9 @@ use http::StatusCode;
 /// What gRPC calls an outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Status {
-    InvalidArgument = 3,
+    Unknown = 2,
     DeadlineExceeded = 4,
+    PermissionDenied = 7,
     ResourceExhausted = 8,
     Unimplemented = 12,
     Internal = 13,
@@ -44,10 +45,17 @@ fn status(code: ErrorCode) -> Status {
         ErrorCode::BodyTooLarge | ErrorCode::HeadTooLarge | ErrorCode::UriTooLong => {
             Status::ResourceExhausted
         }
-        ErrorCode::NoRoute | ErrorCode::ConnectMethod => Status::Unimplemented,
+        ErrorCode::ConnectMethod | ErrorCode::BadMethod | ErrorCode::BadVersion | ErrorCode::BadCoding => {
+            Status::Unimplemented
+        }
         ErrorCode::BadAnswer => Status::Internal,
-        code if code.status().is_client_error() => Status::InvalidArgument,
-        _ => Status::Unavailable,
+        code => match code.status() {
+            StatusCode::BAD_REQUEST => Status::Internal,
+            StatusCode::FORBIDDEN => Status::PermissionDenied,
+            StatusCode::NOT_FOUND => Status::Unimplemented,
+            status if status.is_client_error() => Status::Unknown,
+            _ => Status::Unavailable,
+        },
     }
 }
 
@@ -82,10 +90,28 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_is_no_error_of_the_client_looks_like_one() {
+    fn errors_of_clients_are_mapped_as_grpc_does() {
+        for (code, expected) in [
+            (ErrorCode::BadRequest, Status::Internal),
+            (ErrorCode::BadHost, Status::Internal),
+            (ErrorCode::NoRoute, Status::Unimplemented),
+            (ErrorCode::VmUnknown, Status::Unimplemented),
+            (ErrorCode::PortNotServed, Status::PermissionDenied),
+            (ErrorCode::Misdirected, Status::Unknown),
+            (ErrorCode::BadExpectation, Status::Unknown),
+            (ErrorCode::BodyTooLarge, Status::ResourceExhausted),
+            (ErrorCode::BodyTimeout, Status::DeadlineExceeded),
+        ] {
+            assert_eq!(status(code), expected, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_the_gateway_or_a_backend_lacks_may_be_tried_again() {
         for code in ErrorCode::ALL {
-            let blames_client = status(code) == Status::InvalidArgument;
-            assert!(!blames_client || code.status().is_client_error(), "{code:?}");
+            // What UNAVAILABLE says to a client of gRPC.
+            let is_again = status(code) == Status::Unavailable;
+            assert!(!is_again || code.status().is_server_error(), "{code:?}");
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use super::{
     answer::Error,
-    client::Client,
+    client::{Client, Patience},
     conn::Connection,
     cut::Cut,
     http::{self, After},
@@ -23,13 +23,13 @@ use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use std::{
     cell::RefCell,
     future::poll_fn,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 use tokio::time::{Instant, timeout};
 
 /// How long a connection may take to say its last words, and a client to say that it has heard that
-/// no more requests are taken.
+/// no more requests are taken; as long as one that is idle where it may be reading an answer still.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Requests that a client may give up in a row (CVE-2023-44487). Each that it does not earns one more.
@@ -56,7 +56,7 @@ pub(super) async fn serve<I: Stream>(io: I, early: Bytes, connection: &Connectio
         loop {
             // Before the connection, which then sends what they say.
             while let Poll::Ready(Some(given_up)) = streams.poll_next_unpin(cx) {
-                times.since = Instant::now();
+                times.moved();
                 left = if given_up { left.saturating_sub(1) } else { GIVEN_UP.min(left + 1) };
             }
             if left == 0 || server.is_flooded() {
@@ -72,38 +72,50 @@ pub(super) async fn serve<I: Stream>(io: I, early: Bytes, connection: &Connectio
                 }
                 Poll::Ready(None) => return Poll::Ready(Over::Closed),
                 Poll::Pending if server.is_flooded() => return Poll::Ready(Over::Calm),
+                Poll::Pending if server.is_closing() => return Poll::Ready(Over::Closing),
                 Poll::Pending => break,
             }
         }
         if !times.is_retiring && guard.poll_draining(cx).is_ready() {
             server.retire();
-            times.retire();
+            times.retire(!streams.is_empty());
             cx.waker().wake_by_ref();
         }
-        times.poll(cx, streams.is_empty(), patience.idle)
+        match ready!(times.poll(cx, &server, streams.is_empty(), patience)) {
+            // What is on its way already is still served.
+            Due::Retirement => {
+                connection.worker.count_cut(Cut::KeepAlive);
+                server.retire();
+                times.retire(false);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Due::End => Poll::Ready(Over::Retired),
+            Due::Cut(cut) => Poll::Ready(Over::Cut(cut)),
+        }
     })
     .await;
     // Whoever still waits for an answer is not told more than that there is none.
     drop(streams);
-    part(server, over, connection).await;
+    let farewell = if times.is_reading { patience.idle } else { FAREWELL.min(patience.idle) };
+    part(server, over, farewell, connection).await;
 }
 
 /// Says the last words on a connection.
-async fn part<I: Stream>(mut server: Server<I>, over: Over, connection: &Connection) {
+async fn part<I: Stream>(mut server: Server<I>, over: Over, farewell: Duration, connection: &Connection) {
     match over {
         Over::Closed => return,
+        Over::Closing => {}
+        // Its client sends no more of what it has begun, or takes nothing.
+        Over::Cut(cut) => return connection.worker.count_cut(cut),
         Over::Calm => {
             connection.worker.count_cut(Cut::Flood);
             tracing::debug!(client = %connection.arrival.peer, "a connection of HTTP/2 asked too much");
             server.calm();
         }
-        Over::Idle => {
-            connection.worker.count_cut(Cut::KeepAlive);
-            server.retire();
-        }
-        Over::Retired => {}
+        Over::Retired => server.end(),
     }
-    let _ = timeout(FAREWELL, poll_fn(|cx| server.poll_closed(cx))).await;
+    let _ = timeout(farewell, poll_fn(|cx| server.poll_closed(cx))).await;
 }
 
 /// How a connection comes to its end.
@@ -111,37 +123,87 @@ async fn part<I: Stream>(mut server: Server<I>, over: Over, connection: &Connect
 enum Over {
     /// It has.
     Closed,
-    /// It carries nothing, for all the time it had.
-    Idle,
-    /// Its listener goes, and it carries nothing any more.
+    /// All is said, but for its client's last word.
+    Closing,
+    /// It takes no more requests, has none, and its client does not say that it has heard so.
     Retired,
     /// Its client asks too much.
     Calm,
+    /// Its client does not go on.
+    Cut(Cut),
 }
 
-/// When a connection that carries nothing ends.
+/// What it is time for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Due {
+    /// To say that no more requests are taken: it had none for all the time it had.
+    Retirement,
+    /// To end it: its client has had the time to hear that.
+    End,
+    /// To end it as it is.
+    Cut(Cut),
+}
+
+/// When a connection ends, or one of its heads has taken too long.
 struct Times {
     timer: Timer,
-    /// When the last request ended.
+    /// When the last request ended, or the last byte of an answer left since.
     since: Instant,
+    /// Bytes that had left then.
+    sent: u64,
     is_retiring: bool,
+    /// Whether its client may be reading an answer still when the connection ends.
+    is_reading: bool,
 }
 
 impl Times {
     fn new() -> Self {
-        Self { timer: Timer::new(), since: Instant::now(), is_retiring: false }
+        Self { timer: Timer::new(), since: Instant::now(), sent: 0, is_retiring: false, is_reading: false }
     }
 
-    fn retire(&mut self) {
-        self.is_retiring = true;
+    fn moved(&mut self) {
         self.since = Instant::now();
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, is_empty: bool, idle: Duration) -> Poll<Over> {
-        match (is_empty, self.is_retiring) {
-            (false, _) => Poll::Pending,
-            (true, true) => self.timer.poll(cx, self.since + FAREWELL.min(idle)).map(|()| Over::Retired),
-            (true, false) => self.timer.poll(cx, self.since + idle).map(|()| Over::Idle),
+    fn retire(&mut self, has_requests: bool) {
+        self.is_retiring = true;
+        self.is_reading = has_requests || self.since.elapsed() < FAREWELL;
+        self.moved();
+    }
+
+    fn poll<I: Stream>(
+        &mut self,
+        cx: &mut Context<'_>,
+        server: &Server<I>,
+        is_empty: bool,
+        patience: Patience,
+    ) -> Poll<Due> {
+        let late = server.head_since().map(|since| (since + patience.head, Due::Cut(Cut::Head)));
+        let rest = is_empty.then(|| self.rest(server.sending(), patience.idle));
+        // The earlier one.
+        let next = late.into_iter().chain(rest).min_by_key(|(at, _)| *at);
+        match next {
+            Some((at, due)) => self.timer.poll(cx, at).map(|()| due),
+            None => Poll::Pending,
+        }
+    }
+
+    /// How it goes on with a connection that has no requests. What is left of their answers waits in
+    /// h2, and then in the kernel, for a client that reads slowly. Behind it is the question whether the
+    /// client has heard that this is the end.
+    fn rest(&mut self, sending: Option<u64>, idle: Duration) -> (Instant, Due) {
+        if let Some(sent) = sending {
+            if self.sent != sent {
+                self.sent = sent;
+                self.moved();
+            }
+            self.is_reading |= self.is_retiring;
+            return (self.since + idle, Due::Cut(Cut::Idle));
+        }
+        match (self.is_retiring, self.is_reading) {
+            (false, _) => (self.since + idle, Due::Retirement),
+            (true, false) => (self.since + FAREWELL.min(idle), Due::End),
+            (true, true) => (self.since + idle, Due::End),
         }
     }
 }
@@ -165,7 +227,9 @@ async fn request(
         let early = client.inbox.take(&worker.buffers);
         let side = Side { io: client.io, early };
         let course = Course::new(upstream, &route, line, worker, guard.another());
-        Box::pin(course.run(side)).await;
+        // It may live for days, and what it was opened by must not.
+        drop(route);
+        Box::pin(connection.while_current(course.run(side))).await;
         return false;
     }
     client.inbox.release(&worker.buffers);

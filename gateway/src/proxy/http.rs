@@ -7,7 +7,7 @@ use super::{
     client::Client,
     conn::{Connection, View},
     cut::Cut,
-    exchange::{Exchange, InterimBudget, Order, Said, is_whole},
+    exchange::{Exchange, Order, Said, is_whole},
     flow::Flow,
     grpc,
     tunnel::{self, Line},
@@ -20,8 +20,8 @@ use crate::{
     io::Buffers,
     message::{Fields, Known, RequestHead, ResponseHead},
     plugins::{self, Facts, LocalResponse, Outcome},
-    route::{Captures, Question},
-    snapshot::{Detour, Fixed, LocalRoute, LocalTarget, Target},
+    route::{Captures, Question, Table},
+    snapshot::{Detour, Fixed, Goal, LocalRoute, LocalTarget, Target},
     upstream::{Pool, Protocol},
 };
 use bytes::Bytes;
@@ -46,6 +46,8 @@ pub(super) enum After {
     Close,
     /// It is closed, and its client may not have stopped sending.
     Linger,
+    /// It is closed, and its client is not told that this is the end of anything.
+    BreakOff,
     /// Its end must not look like the end of the answer.
     Reset,
     /// It speaks another protocol from now on.
@@ -209,18 +211,13 @@ impl<'a> Session<'a> {
         }
         let question =
             Question { host: &authority.host, path: head.path(), method: &head.method, fields: &head.fields };
-        let found = table.lookup(question).ok_or(Error::NoRoute)?;
+        let found = table.lookup(question);
+        let route = found.as_ref().and_then(|found| view.local.routes.get(found.route));
+        self.route = route.cloned();
+        self.check_name(table, question)?;
+        let (Some(found), Some(route)) = (found, self.route.clone()) else { return Err(Error::NoRoute) };
         let host = connection_host(authority.full);
-        let route = Rc::clone(view.local.routes.get(found.route).ok_or(Error::NoRoute)?);
-        self.route = Some(Rc::clone(&route));
         self.captures = found.captures;
-        // RFC 9110 §7.4: whose certificate the client has seen is whom it may talk to. Other hosts of one
-        // certificate may share a connection (RFC 9113 §9.1.1), VMs of one wildcard are strangers.
-        if let (LocalTarget::Asked(_), Some(sni)) = (&route.target, &self.connection.arrival.sni)
-            && **sni != *authority.host
-        {
-            return Err(Error::Misdirected);
-        }
         if self.body.is_told_to_exceed(route.body_limit) {
             return Err(Error::Malformed(Malformed::BodyTooLarge));
         }
@@ -246,6 +243,17 @@ impl<'a> Session<'a> {
             return self.filter(client, &route, facts, head, asked).await;
         }
         self.deliver(client, &route, head, asked).await
+    }
+
+    /// RFC 9110 §7.4: whose certificate the client has seen is whom it may talk to. Other hosts of one
+    /// certificate may share a connection (RFC 9113 §9.1.1), VMs of one wildcard are strangers to all.
+    fn check_name(&self, table: &Table, question: Question<'_>) -> Result<(), Error> {
+        let Some(sni) = self.connection.arrival.sni.as_deref().filter(|sni| *sni != question.host) else {
+            return Ok(());
+        };
+        let named = || self.view.local.routes.get(table.lookup(Question { host: sni, ..question })?.route);
+        let is_of_vm = self.route.as_ref().is_some_and(is_to_vm) || named().is_some_and(is_to_vm);
+        if is_of_vm { Err(Error::Misdirected) } else { Ok(()) }
     }
 
     /// The protocol change that the request asks for, where the route has it. RFC 9110 §7.8: HTTP/1.0
@@ -359,14 +367,10 @@ impl<'a> Session<'a> {
         let began = Exchange::begin(client, &order, upload).await;
         let began = began.map_err(|error| self.explained(route, error));
         let (mut exchange, mut said) = began.inspect_err(|error| self.failed(error))?;
-        let mut interim = InterimBudget::default();
         loop {
             match said {
                 Said::Interim(head) => {
-                    if !interim.take() {
-                        return Err(Error::EndlessInterim);
-                    }
-                    self.pass_on(client, head).await?;
+                    exchange.while_passing(&order, self.pass_on(client, head)).await?;
                     said = exchange.next(client, &order).await.inspect_err(|error| self.failed(error))?;
                 }
                 Said::Answer(mut head, length) => {
@@ -456,7 +460,7 @@ impl<'a> Session<'a> {
         }
         let length = wire_length(self.body, client.io.frames());
         let mut upload = Flow::new(text, Decoder::limited(length, limit), chunked);
-        let is_whole = client.take_along(self.buffers());
+        let is_whole = client.take_along(self.buffers()).map_err(Error::Malformed)?;
         upload.load(&mut client.inbox).map_err(Error::Malformed)?;
         if is_whole && length != BodyLength::None {
             upload.end_of_input(&mut client.io).map_err(Error::Malformed)?;
@@ -580,7 +584,7 @@ impl<'a> Session<'a> {
                 if let Some(cut) = error.cut() {
                     self.connection.worker.count_cut(cut);
                 }
-                if framed == Framed::UntilClose { After::Reset } else { After::Close }
+                if framed == Framed::UntilClose { After::Reset } else { After::BreakOff }
             }
         }
     }
@@ -622,7 +626,7 @@ impl<'a> Session<'a> {
             entry.broke_off = written.is_err();
         }
         match (written, self.close) {
-            (Err(_), _) => After::Close,
+            (Err(_), _) => After::BreakOff,
             (Ok(()), false) => After::Next,
             (Ok(()), true) if is_read => After::Close,
             (Ok(()), true) => After::Linger,
@@ -872,6 +876,10 @@ fn check_expectation(head: &mut RequestHead) -> Result<(), Error> {
         head.fields.remove(Known::Expect);
     }
     Ok(())
+}
+
+fn is_to_vm(route: &Rc<LocalRoute>) -> bool {
+    matches!(route.target, LocalTarget::Asked(Goal::Vm { .. }))
 }
 
 /// Hosts are short, and each request needs its own beyond its head.

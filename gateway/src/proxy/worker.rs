@@ -14,11 +14,13 @@ use crate::{
     snapshot::{Local, Parts, Snapshot},
 };
 use std::{cell::RefCell, rc::Rc, sync::Arc};
+use tokio::sync::{Notify, futures::Notified};
 
 /// What a worker gives to its connections; one per worker, on its thread only.
 #[derive(Debug)]
 pub struct Worker {
     local: RefCell<Rc<Local>>,
+    replaced: Notify,
     errors: ErrorCounters,
     cuts: CutCounters,
     pub(super) handshakes: Handshakes,
@@ -33,6 +35,7 @@ impl Worker {
     pub fn new(snapshot: Arc<Snapshot>, parts: Parts<'_>) -> Self {
         Self {
             local: RefCell::new(Rc::new(Local::build(snapshot, None, parts))),
+            replaced: Notify::new(),
             errors: ErrorCounters::new(parts.metrics),
             cuts: CutCounters::new(parts.metrics),
             handshakes: Handshakes::new(parts.metrics),
@@ -60,6 +63,12 @@ impl Worker {
         let next = Rc::new(Local::build(snapshot, Some(&self.local()), parts));
         let previous = self.local.replace(Rc::clone(&next));
         previous.retire(&next);
+        self.replaced.notify_waiters();
+    }
+
+    /// Waits until [`Self::local`] is another one than now.
+    pub(super) fn replaced(&self) -> Notified<'_> {
+        self.replaced.notified()
     }
 
     pub(super) fn count_error(&self, code: ErrorCode) {

@@ -82,6 +82,10 @@ pub(super) fn status(snapshot: &Snapshot) -> Vec<Value> {
             "not_before": time(certificate.loaded.not_before()),
             "not_after": time(certificate.loaded.not_after()),
             "expired": certificate.left(now).is_none(),
+            "ocsp": certificate.loaded.ocsp(now).map(|is_good| match is_good {
+                Ok(()) => "shown".to_owned(),
+                Err(error) => error.to_string(),
+            }),
             "problem": certificate.problem,
         })
     };

@@ -251,6 +251,15 @@ pub(super) fn warnings(config: &Config, certificates: &[Arc<Certificate>]) -> Ve
                 Diagnostic::warning(span.clone(), message).label("what its files held before is still shown"),
             );
         }
+        if let (CertificateSource::Files(files), Some(Err(error))) =
+            (&declared.source, certificate.loaded.ocsp(now))
+            && let Some(file) = &files.ocsp
+        {
+            let message = format!("certificate `{name}`: `{}`: {error}", file.get_ref());
+            let is_shown = error == tls::OcspError::Revoked;
+            let label = if is_shown { "clients will refuse the certificate" } else { "it is not shown" };
+            warnings.push(Diagnostic::warning(file.span(), message).label(label));
+        }
         let day = |time| humantime::format_rfc3339_seconds(time).to_string();
         let message = if certificate.left(now).is_none() {
             format!("certificate `{name}` has expired on {}", day(certificate.loaded.not_after()))

@@ -177,6 +177,7 @@ impl<'a> Builder<'a> {
                 // A route that names the listener counts more than one that is on all of them.
                 let named = |protocol| self.of(protocol).any(|(_, route)| names_listeners(route));
                 match (named(RouteProtocol::Tcp), named(RouteProtocol::Http)) {
+                    (true, false) if needs_a_look => self.any(false),
                     (true, false) => self.tcp(),
                     (false, true) => self.http().map(Mode::Http),
                     _ => {
@@ -275,30 +276,32 @@ impl<'a> Builder<'a> {
             .collect()
     }
 
-    /// Keeps hosts that have a route for requests alone from routes of bytes for more hosts: what does not
-    /// look like a request would pass by that route's plugins.
+    /// Keeps a host that has a route for requests, and a port where that names one, from routes of bytes
+    /// that are for more of them: what does not look like a request would pass by that route's plugins.
     fn reserve(&mut self, bytes: &mut Vec<(usize, Conditions)>) {
         let reserved: Vec<(usize, &Conditions)> = self
             .of(RouteProtocol::Http)
             .filter_map(|(index, _)| Some((index, self.conditions.get(index)?)))
-            .filter(|(_, conditions)| conditions.host.is_some())
+            .filter(|(_, conditions)| conditions.host.is_some() || conditions.has_port)
             .collect();
         for (index, conditions) in reserved {
-            let same =
-                bytes.iter().find(|(_, known)| is_same_host(known, conditions)).map(|(route, _)| *route);
-            let known = same.and_then(|route| Some((route, self.config.routes.get(route)?)));
-            match known {
-                Some((first, route)) if route.protocol == RouteProtocol::Tcp => {
-                    self.unreachable(first, index);
-                }
-                Some(_) => {}
-                None if same.is_some() => {}
+            let is_as_narrow = |(_, known): &&(usize, Conditions)| {
+                is_same_host(known, conditions) && (known.has_port || !conditions.has_port)
+            };
+            match bytes.iter().find(is_as_narrow).map(|(route, _)| *route) {
                 None => {
-                    let host = conditions.host.clone();
-                    bytes.push((NOWHERE, Conditions { host, ..Conditions::default() }));
+                    let Conditions { host, has_port, .. } = conditions.clone();
+                    let narrow = Conditions { host, has_port, has_protocol: true, ..Conditions::default() };
+                    bytes.push((NOWHERE, narrow));
                 }
+                Some(first) if self.is_tcp(first) => self.unreachable(first, index),
+                Some(_) => {}
             }
         }
+    }
+
+    fn is_tcp(&self, route: usize) -> bool {
+        self.config.routes.get(route).is_some_and(|route| route.protocol == RouteProtocol::Tcp)
     }
 
     fn table(&mut self, routes: Vec<(usize, Conditions)>) -> Option<Table> {

@@ -6,9 +6,14 @@ use crate::{
     config::{self, Diagnostic, ProxyHeader, Resolve, Spanned},
     proxy_protocol::Version,
     upstream::{Balance, Ejection, Protocol, Settings},
-    vms::{Dns, Known, Table, Terms, Vms},
+    vms::{Dns, Known, MACHINES_SERVERS, Table, Terms, Vms},
 };
-use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 /// What is known of VMs, and how they are reached.
 #[derive(Debug)]
@@ -26,6 +31,7 @@ pub struct FleetPlan {
 #[derive(Debug, PartialEq)]
 struct Origin {
     config: config::Vms,
+    /// The hash of the file of VMs, or of the one that the machine's name servers are in.
     file: Option<[u8; 32]>,
 }
 
@@ -73,7 +79,15 @@ pub(super) fn build(
         Some(file) => Some(read(file, base, files, problems)?),
         None => None,
     };
-    let file = written.file.as_ref().and_then(|file| files.hash_of(&base.join(file.get_ref())));
+    let path = match &written.file {
+        Some(file) => Some(base.join(file.get_ref())),
+        None => asks_the_machines_servers(written).then(|| PathBuf::from(MACHINES_SERVERS)),
+    };
+    if let (None, Some(path)) = (&written.file, &path) {
+        // Resolvers read it themselves; without it there are none, until it is there.
+        let _ = files.read(path);
+    }
+    let file = path.and_then(|path| files.hash_of(&path));
     let origin = Origin { config: written.clone(), file };
     let before = previous.and_then(|previous| previous.fleet.as_ref());
     let known = before.filter(|before| before.origin == origin).map(|before| Arc::clone(&before.vms));
@@ -84,6 +98,10 @@ pub(super) fn build(
     let most_idle = written.keepalive.connections as usize;
     let settings = settings("vms", most_idle, written.keepalive.idle.get(), written.proxy_protocol);
     Some(FleetPlan { vms, settings, most_idle, origin })
+}
+
+fn asks_the_machines_servers(written: &config::Vms) -> bool {
+    written.resolution() == Resolve::Dns && written.nameservers.is_empty()
 }
 
 fn read(

@@ -54,6 +54,11 @@ pub fn look(bytes: &[u8]) -> Option<Protocol> {
     Some(Protocol::Opaque)
 }
 
+/// Whether this could still become a request.
+pub fn may_become_http(bytes: &[u8]) -> bool {
+    [probes::http1, probes::http2].iter().any(|probe| probe(bytes) == Guess::More)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,12 +94,33 @@ mod tests {
         {
             check(line.as_bytes(), Some(Protocol::Opaque));
         }
-        check(b"GET / HTTP/1.1 \r\n", Some(Protocol::Opaque));
         check(b"a1 LOGIN x y\r\n", Some(Protocol::Opaque));
         check(&[0, 0, 0, 8, 4, 210, 22, 47], Some(Protocol::Opaque)); // PostgreSQL asks for TLS
         check(b"*1\r\n$4\r\nPING\r\n", Some(Protocol::Opaque));
         check([b'a'; ENOUGH].as_slice(), Some(Protocol::Opaque));
         check(b"", None);
+    }
+
+    /// Some server takes each of these for a request, and none may get it as bytes.
+    #[test]
+    fn what_could_be_taken_for_a_request() {
+        for line in [
+            "\r\nGET / HTTP/1.1\r\n",
+            "\n\n GET / HTTP/1.1\r\n",
+            "GET  / HTTP/1.1\r\n",
+            "GET\t/\tHTTP/1.1\r\n",
+            "GET / HTTP/1.1 \r\n",
+            "GET / http/1.1\n",
+            "GET / HTTP/9.9\r\n",
+            "GET / x HTTP/1.1\r\n",
+            "get / HTTP/1.1\r\n",
+            "CONNECT\ta:1 HTTP/1.1\r\n",
+        ] {
+            check(line.as_bytes(), Some(Protocol::Http1));
+        }
+        check([b'\n'; ENOUGH].as_slice(), Some(Protocol::Http1));
+        check(b"\r\n\r\n", None);
+        check(b"\r\nQUIT\r\n", Some(Protocol::Opaque));
     }
 
     #[test]

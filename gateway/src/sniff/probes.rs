@@ -31,28 +31,44 @@ pub(super) fn tls(bytes: &[u8]) -> Guess {
 
 /// RFC 9112 §3: `method SP target SP HTTP/1.x`, as a whole line. Memcached's and Redis' commands begin
 /// with `GET` too, and only the end of the line tells.
+///
+/// What is no request line and could be taken for one counts as one (RFC 9112 §2.2, §3): whoever reads
+/// on refuses it, and a lenient server behind never sees it with fields that only a proxy may set.
 pub(super) fn http1(bytes: &[u8]) -> Guess {
+    let begin = bytes.iter().take_while(|byte| is_blank(**byte) || **byte == b'\n').count();
+    let bytes = bytes.get(begin..).unwrap_or_default();
+    let unfinished = if begin >= ENOUGH { Guess::Match } else { Guess::More };
     let method = bytes.iter().take_while(|byte| is_token(**byte)).count();
-    let (Some(b' '), 1..=LONGEST_METHOD) = (bytes.get(method), method) else {
-        return if method == bytes.len() && method <= LONGEST_METHOD { Guess::More } else { Guess::No };
+    let target = match bytes.get(method) {
+        None if method <= LONGEST_METHOD => return unfinished,
+        Some(byte) if is_blank(*byte) && *byte != b'\r' && (1..=LONGEST_METHOD).contains(&method) => {
+            let rest = bytes.get(method..).unwrap_or_default();
+            rest.get(rest.iter().take_while(|byte| is_blank(**byte)).count()..).unwrap_or_default()
+        }
+        _ => return Guess::No,
     };
-    let target = bytes.get(method + 1..).unwrap_or_default();
-    let is_connect = bytes.starts_with(b"CONNECT ");
+    let is_connect = bytes.starts_with(b"CONNECT");
     if !is_connect && !target.first().is_none_or(|first| matches!(first, b'/' | b'*' | b'h' | b'H')) {
         return Guess::No;
     }
     match target.iter().position(|byte| *byte == b'\n') {
-        Some(end) => {
-            let line = target.get(..end).unwrap_or_default();
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
-            let version = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
-            let is_version = version.strip_prefix(b"HTTP/1.").is_some_and(|minor| minor.len() == 1);
-            if is_version && version.len() < line.len() { Guess::Match } else { Guess::No }
-        }
+        Some(end) if names_a_version(target.get(..end).unwrap_or_default()) => Guess::Match,
+        Some(_) => Guess::No,
         // Whoever reads on finds out that the target is too long.
         None if bytes.len() >= ENOUGH => Guess::Match,
-        None => Guess::More,
+        None => unfinished,
     }
+}
+
+/// Whether a line has `HTTP/` at the beginning of a word.
+fn names_a_version(line: &[u8]) -> bool {
+    let mut words = line.split(|byte| is_blank(*byte));
+    words.any(|word| word.get(..5).is_some_and(|begin| begin.eq_ignore_ascii_case(b"HTTP/")))
+}
+
+/// RFC 9112 §3: what lenient recipients take for a space, and a bare CR.
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | 0x0b | 0x0c | b'\r')
 }
 
 /// As `http1` reads them.

@@ -1,6 +1,9 @@
 //! A certificate with its key, read and found to fit together.
 
-use super::provider;
+use super::{
+    ocsp::{self, OcspError, Response},
+    provider,
+};
 use rustls::{
     InconsistentKeys, SignatureAlgorithm,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
@@ -20,9 +23,17 @@ use x509_parser::{
 #[derive(Debug)]
 pub struct Certificate {
     pub(super) key: Arc<CertifiedKey>,
+    ocsp: Option<Result<Ocsp, OcspError>>,
     names: Vec<Box<str>>,
     not_before: SystemTime,
     not_after: SystemTime,
+}
+
+/// The key with an OCSP response.
+#[derive(Debug)]
+struct Ocsp {
+    key: Arc<CertifiedKey>,
+    said: Response,
 }
 
 /// What a certificate's key signs with. A client may know only one of them.
@@ -99,15 +110,43 @@ impl Certificate {
             rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => CertificateError::Mismatch,
             error => CertificateError::Key(error.to_string()),
         })?;
-        Ok(Self { key: Arc::new(key), names, not_before, not_after })
+        Ok(Self { key: Arc::new(key), ocsp: None, names, not_before, not_after })
     }
 
-    /// The same, which shows an OCSP response (RFC 6066 §8) to clients that ask for one.
+    /// The same, which shows an OCSP response (RFC 6066 §8) to clients that ask for one, where it is one
+    /// for this certificate and as long as it counts.
     #[must_use]
     pub fn with_ocsp(self, response: Vec<u8>) -> Self {
-        let mut key = CertifiedKey::clone(&self.key);
-        key.ocsp = Some(response);
-        Self { key: Arc::new(key), ..self }
+        let serial = self.key.cert.first().and_then(|own| Some(parse(own).ok()?.raw_serial().to_vec()));
+        let ocsp = ocsp::read(&response, &serial.unwrap_or_default()).map(|said| {
+            let mut key = CertifiedKey::clone(&self.key);
+            key.ocsp = Some(response);
+            Ocsp { key: Arc::new(key), said }
+        });
+        Self { ocsp: Some(ocsp), ..self }
+    }
+
+    /// What is wrong with its OCSP response, at this time; none where it has none.
+    pub fn ocsp(&self, now: SystemTime) -> Option<Result<(), OcspError>> {
+        let said = match self.ocsp.as_ref()? {
+            Ok(ocsp) => ocsp.said,
+            Err(error) => return Some(Err(error.clone())),
+        };
+        Some(match said.until {
+            Some(until) if until <= now => Err(OcspError::Expired(until)),
+            _ if said.is_revoked => Err(OcspError::Revoked),
+            _ => Ok(()),
+        })
+    }
+
+    /// What is shown to a client.
+    pub(super) fn shown(&self) -> Arc<CertifiedKey> {
+        match &self.ocsp {
+            Some(Ok(Ocsp { key, said })) if said.until.is_none_or(|until| until > SystemTime::now()) => {
+                Arc::clone(key)
+            }
+            _ => Arc::clone(&self.key),
+        }
     }
 
     /// The names in it: host names in lower case, `*.example.com`, and addresses.

@@ -18,16 +18,19 @@ impl Hello {
     /// # Errors
     /// Fails where what came is no `ClientHello`. There is nothing to read on then.
     pub fn read(&mut self, mut came: &[u8]) -> Result<Option<Box<str>>, NoHello> {
-        while !came.is_empty() {
-            match self.0.read_tls(&mut came) {
-                Ok(1..) => {}
-                _ => return Err(NoHello),
+        loop {
+            // As much as it takes at a time; what is behind a hello is nobody's here.
+            if !came.is_empty() && !matches!(self.0.read_tls(&mut came), Ok(1..)) {
+                return Err(NoHello);
+            }
+            if let Some(accepted) = self.0.accept().map_err(|_| NoHello)? {
+                let name = accepted.client_hello().server_name().unwrap_or_default().to_ascii_lowercase();
+                return Ok(Some(name.into()));
+            }
+            if came.is_empty() {
+                return Ok(None);
             }
         }
-        let accepted = self.0.accept().map_err(|_| NoHello)?;
-        Ok(accepted.map(|accepted| {
-            accepted.client_hello().server_name().unwrap_or_default().to_ascii_lowercase().into()
-        }))
     }
 }
 
@@ -45,11 +48,17 @@ mod tests {
     use std::sync::Arc;
 
     fn hello(name: &str) -> Vec<u8> {
-        let config = ClientConfig::builder_with_provider(Arc::clone(provider()))
+        long_hello(name, 0)
+    }
+
+    /// One that offers so many protocols of 250 bytes each.
+    fn long_hello(name: &str, protocols: usize) -> Vec<u8> {
+        let mut config = ClientConfig::builder_with_provider(Arc::clone(provider()))
             .with_safe_default_protocol_versions()
             .expect("versions")
             .with_root_certificates(RootCertStore::empty())
             .with_no_client_auth();
+        config.alpn_protocols = (0..protocols).map(|_| vec![b'x'; 250]).collect();
         let name = name.to_owned().try_into().expect("a name");
         let mut client = ClientConnection::new(Arc::new(config), name).expect("a client");
         let mut bytes = Vec::new();
@@ -67,6 +76,15 @@ mod tests {
             assert_eq!(last.expect("a hello").as_deref(), Some("a.example.com"));
             assert!(parts.iter().all(|early| *early == Ok(None)), "by {size}");
         }
+    }
+
+    #[test]
+    fn it_may_be_long_and_have_more_behind_it() {
+        let long = long_hello("a.test", 90);
+        assert!(long.len() > 20_000, "{}", long.len());
+        assert_eq!(Hello::default().read(&long), Ok(Some("a.test".into())));
+        let followed = [hello("a.test"), vec![23; 40_000]].concat();
+        assert_eq!(Hello::default().read(&followed), Ok(Some("a.test".into())));
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod dial;
 mod hello;
 mod issued;
 mod names;
+mod ocsp;
 mod stream;
 mod terminator;
 #[cfg(test)]
@@ -24,6 +25,7 @@ pub use dial::{DialError, DialedStream, Roots, RootsError, ServerName};
 pub use hello::{Hello, NoHello};
 pub use issued::Issued;
 pub use names::{Certificates, Entry};
+pub use ocsp::OcspError;
 pub use stream::ServerStream;
 pub use terminator::{Carries, HandshakeError, Terminator, Tickets};
 

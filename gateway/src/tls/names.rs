@@ -118,7 +118,7 @@ impl Choice {
         let is_understood =
             |known: &&Arc<Certificate>| known.key.key.choose_scheme(hello.signature_schemes()).is_some();
         let chosen = self.0.iter().find(is_understood).or(self.0.first());
-        chosen.map(|certificate| Arc::clone(&certificate.key))
+        chosen.map(|certificate| certificate.shown())
     }
 
     fn add(&mut self, certificate: &Arc<Certificate>) {

@@ -16,8 +16,9 @@ pub(super) const HTTP2: &[u8] = b"h2";
 /// HTTP/1.1, as it is agreed on.
 pub(super) const HTTP1: &[u8] = b"http/1.1";
 
-/// What else is registered for ALPN and carried by TCP, and HTTP/1.1, which every server of HTTP speaks.
-const ANYTHING: [&[u8]; 19] = [
+/// What else is registered for ALPN and carried by TCP, HTTP/1.1, which every server of HTTP speaks, and
+/// HTTP/2 for clients that have nothing else, such as those of gRPC.
+const ANYTHING: [&[u8]; 20] = [
     b"postgresql",
     b"imap",
     b"pop3",
@@ -37,6 +38,7 @@ const ANYTHING: [&[u8]; 19] = [
     b"sunrpc",
     b"radius/1.1",
     HTTP1,
+    HTTP2,
 ];
 
 /// What a listener carries: which protocols are agreed on (RFC 7301).

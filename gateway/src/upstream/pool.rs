@@ -36,6 +36,8 @@ pub struct Pool {
     /// Where unused connections of many pools are counted together.
     shelf: Option<Rc<Shelf>>,
     metrics: PoolMetrics,
+    /// The last connection of HTTP/2.
+    last_shared: Cell<u64>,
     /// Whether new requests use other pools.
     is_retired: Cell<bool>,
 }
@@ -46,7 +48,7 @@ struct Place {
     /// Connections that nobody uses; the last one was used last.
     idle: RefCell<Vec<Idle>>,
     /// Connections of HTTP/2, whoever uses them.
-    shared: RefCell<Vec<(Option<Ends>, Client)>>,
+    shared: RefCell<Vec<Shared>>,
     /// One permit: opening another of them.
     opening: Semaphore,
     /// Requests and tunnels under way.
@@ -63,6 +65,18 @@ struct Idle {
     client: Option<Ends>,
     /// By which the shelf knows it, where there is one.
     number: u64,
+}
+
+/// A connection of HTTP/2.
+#[derive(Debug)]
+struct Shared {
+    client: Client,
+    /// Whose it is, where the server was told.
+    owner: Option<Ends>,
+    /// By which its end of use is told.
+    id: u64,
+    /// By which the shelf knows it, while nobody uses it.
+    unused: Option<u64>,
 }
 
 /// A connection in use, and where it belongs. Dropped, it is closed.
@@ -89,6 +103,21 @@ pub struct Tries {
     is_replaced: bool,
     /// Where HTTP/2 is spoken: what the heads of answers may have.
     http2: Option<HeadLimits>,
+}
+
+impl Place {
+    /// How many connections nobody uses.
+    fn unused(&self) -> usize {
+        let shared = self.shared.borrow();
+        self.idle.borrow().len() + shared.iter().filter(|shared| shared.unused.is_some()).count()
+    }
+
+    /// The connection of HTTP/2 that nobody has used for longest.
+    fn oldest_shared(&self) -> Option<u64> {
+        let shared = self.shared.borrow();
+        let unused = shared.iter().filter(|shared| shared.unused.is_some());
+        unused.max_by_key(|shared| shared.client.idle()).map(|shared| shared.id)
+    }
 }
 
 impl Tries {
@@ -141,7 +170,15 @@ impl Pool {
         };
         let places = settings.servers.iter().map(place).collect();
         let balancer = Balancer::new(settings.balance, &settings.servers);
-        Self { backend, balancer, places, shelf, metrics, is_retired: Cell::new(false) }
+        Self {
+            backend,
+            balancer,
+            places,
+            shelf,
+            metrics,
+            last_shared: Cell::new(0),
+            is_retired: Cell::new(false),
+        }
     }
 
     /// What the pool connects to.
@@ -193,7 +230,7 @@ impl Pool {
     pub fn retire(&self) {
         self.is_retired.set(true);
         for Place { idle, shared, .. } in &self.places {
-            shared.take();
+            self.close(shared, |_| true);
             idle.take().iter().for_each(|_| self.taken());
         }
     }
@@ -203,10 +240,9 @@ impl Pool {
         let now = Instant::now();
         let keep_for = self.backend.settings.keep_for;
         for Place { idle, shared, .. } in &self.places {
-            let is_wanted = |(_, client): &mut (Option<Ends>, Client)| {
-                client.is_alive() && client.idle().is_none_or(|idle| idle < keep_for)
-            };
-            shared.borrow_mut().retain_mut(is_wanted);
+            self.close(shared, |Shared { client, .. }| {
+                !client.is_alive() || client.idle().is_some_and(|idle| idle >= keep_for)
+            });
             let before = idle.borrow().len();
             idle.borrow_mut().retain(|idle| now.duration_since(idle.since) < keep_for && is_quiet(&idle.io));
             (idle.borrow().len()..before).for_each(|_| self.taken());
@@ -218,20 +254,50 @@ impl Pool {
         self.places.iter().all(|place| place.idle.borrow().is_empty() && place.shared.borrow().is_empty())
     }
 
+    /// Closes connections of HTTP/2, once their requests have ended: those that are to be closed.
+    fn close(&self, shared: &RefCell<Vec<Shared>>, mut is: impl FnMut(&mut Shared) -> bool) {
+        let closed: Vec<Shared> = shared.borrow_mut().extract_if(.., |shared| is(shared)).collect();
+        closed.iter().filter(|shared| shared.unused.is_some()).for_each(|_| self.taken());
+    }
+
     /// Whether this unused connection is still there.
     pub(super) fn has(&self, number: u64) -> bool {
-        self.places.iter().any(|place| place.idle.borrow().iter().any(|idle| idle.number == number))
+        self.places.iter().any(|Place { idle, shared, .. }| {
+            idle.borrow().iter().any(|idle| idle.number == number)
+                || shared.borrow().iter().any(|shared| shared.unused == Some(number))
+        })
     }
 
     /// Closes an unused connection.
     pub(super) fn discard(&self, number: u64) {
-        for Place { idle, .. } in &self.places {
+        for Place { idle, shared, .. } in &self.places {
+            self.close(shared, |shared| shared.unused == Some(number));
             let found = idle.borrow().iter().position(|idle| idle.number == number);
             if let Some(found) = found {
                 idle.borrow_mut().remove(found);
                 self.taken();
             }
         }
+    }
+
+    /// Nobody uses this connection of HTTP/2 any more.
+    fn put_down(self: &Rc<Self>, server: usize, id: u64) {
+        let Some(place) = self.places.get(server) else { return };
+        let most = self.backend.settings.keep;
+        if self.is_retired.get() || most == 0 {
+            return self.close(&place.shared, |shared| shared.id == id);
+        }
+        let number = self.shelf.as_ref().map_or(0, |shelf| shelf.number());
+        let mut shared = place.shared.borrow_mut();
+        let Some(own) = shared.iter_mut().find(|shared| shared.id == id) else { return };
+        own.unused = Some(number);
+        self.metrics.idle.inc();
+        drop(shared);
+        let oldest = (place.unused() > most).then(|| place.oldest_shared()).flatten();
+        if let Some(shelf) = &self.shelf {
+            shelf.put(self, number);
+        }
+        self.close(&place.shared, |shared| Some(shared.id) == oldest || !shared.client.is_alive());
     }
 
     /// An unused connection is one no longer.
@@ -360,15 +426,23 @@ impl Pool {
     fn take_stream(&self, server: usize, tries: &Tries) -> Option<Io> {
         let mut shared = self.places.get(server)?.shared.borrow_mut();
         let is_everybodys = self.backend.settings.proxy_protocol.is_none();
-        let (_, client) = shared.iter_mut().find_map(|(owner, client)| {
-            ((is_everybodys || *owner == tries.client) && client.has_room()).then_some(((), client))
-        })?;
+        let own = |shared: &&mut Shared| is_everybodys || shared.owner == tries.client;
+        let found =
+            shared.iter_mut().filter(own).find_map(|shared| shared.client.has_room().then_some(shared))?;
+        if found.unused.take().is_some() {
+            self.taken();
+        }
         self.metrics.reused.inc();
-        Some(Io::Http2(Box::new(client.call())))
+        Some(Io::Http2(Box::new(found.client.call())))
     }
 
     /// A connection that is new to this request: its own, or one that is shared.
-    async fn connect(&self, server: usize, tries: &Tries, deadline: Duration) -> Result<(Io, bool), Cause> {
+    async fn connect(
+        self: &Rc<Self>,
+        server: usize,
+        tries: &Tries,
+        deadline: Duration,
+    ) -> Result<(Io, bool), Cause> {
         let Some(heads) = tries.http2 else {
             return self.dial(server, tries.client, deadline).await.map(|io| (Io::Tcp(io), false));
         };
@@ -383,10 +457,17 @@ impl Pool {
         let greeted = timeout(deadline, Client::greet(io, heads)).await.map_err(|_| Cause::ConnectTimeout)?;
         let (client, driver) = greeted.map_err(|error| Cause::Exchange(error.into()))?;
         let call = client.call();
-        let mut shared = place.shared.borrow_mut();
-        shared.retain_mut(|(_, client)| client.is_alive());
+        self.close(&place.shared, |Shared { client, .. }| !client.is_alive());
         if !self.is_retired.get() {
-            shared.push((tries.client, client));
+            let id = self.last_shared.get() + 1;
+            self.last_shared.set(id);
+            let pool = Rc::downgrade(self);
+            client.when_unused(move || {
+                if let Some(pool) = pool.upgrade() {
+                    pool.put_down(server, id);
+                }
+            });
+            place.shared.borrow_mut().push(Shared { client, owner: tries.client, id, unused: None });
         }
         // It ends with its connection, which nobody holds longer than the pool and its requests.
         spawn_local(async move {
@@ -544,7 +625,8 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        for Place { idle, .. } in &self.places {
+        for Place { idle, shared, .. } in &self.places {
+            self.close(shared, |_| true);
             idle.borrow().iter().for_each(|_| self.taken());
         }
     }
@@ -635,16 +717,16 @@ impl Lease {
         let Self { io, seat, client, pool, .. } = self;
         // A stream is over; its connection stays where it is.
         let Io::Tcp(io) = io else { return };
-        let Some(Place { idle, .. }) = pool.places.get(seat.server()) else { return };
+        let Some(place) = pool.places.get(seat.server()) else { return };
         if pool.is_retired.get() {
             return;
         }
-        let most = pool.backend.settings.keep;
-        if idle.borrow().len() >= most {
+        let (idle, most) = (&place.idle, pool.backend.settings.keep);
+        if place.unused() >= most {
             // Of connections that are all the same, one is as good as another; of clients' own, the
             // youngest is the likeliest to be asked for.
             let is_own = pool.backend.settings.proxy_protocol.is_some();
-            if !is_own || most == 0 {
+            if !is_own || idle.borrow().is_empty() {
                 return;
             }
             idle.borrow_mut().remove(0);

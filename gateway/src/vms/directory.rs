@@ -3,15 +3,9 @@
 use super::{Known, Lookup, SourceError, VmId, Vms, cache::Cache};
 use crate::metrics::Counter;
 use smallvec::{SmallVec, smallvec};
-use std::{
-    cell::{Cell, RefCell},
-    net::IpAddr,
-    rc::Rc,
-    sync::Arc,
-    time::Duration,
-};
+use std::{cell::RefCell, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 use tokio::{
-    sync::Notify,
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
     task::spawn_local,
     time::{Instant, timeout},
 };
@@ -24,6 +18,13 @@ const SHORTEST: Duration = Duration::from_secs(1);
 
 /// Questions of one worker at a time. Names of VMs are the client's words, and questions are not free.
 const ASKING: usize = 256;
+
+/// How many of them are for VMs that are known, however many strangers are asked for.
+const ASKING_KNOWN: usize = 64;
+
+/// Names that a worker remembers without knowing an address: clients make them up. Those of VMs are kept
+/// apart, and are not forgotten for them.
+const STRANGERS: usize = 4096;
 
 /// The addresses of a VM, the preferred one first; mostly one.
 pub type Addresses = SmallVec<[IpAddr; 1]>;
@@ -40,8 +41,17 @@ pub struct Directory {
 #[derive(Debug)]
 struct Asked {
     lookup: Rc<dyn Lookup>,
-    remembered: RefCell<Cache<VmId, Rc<Entry>>>,
-    asking: Rc<Cell<usize>>,
+    remembered: Rc<Remembered>,
+    /// Permits for questions about VMs that are known, and about others.
+    known: Arc<Semaphore>,
+    strangers: Arc<Semaphore>,
+}
+
+/// What is remembered of each name, by whether it has led to an address.
+#[derive(Debug)]
+struct Remembered {
+    known: RefCell<Cache<VmId, Rc<Entry>>>,
+    strangers: RefCell<Cache<VmId, Rc<Entry>>>,
 }
 
 /// What a worker counts of its lookups.
@@ -85,7 +95,7 @@ struct State {
 /// A question under way; its end, whatever it is, is the end of waiting for it.
 struct Flight {
     entry: Rc<Entry>,
-    asking: Rc<Cell<usize>>,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Directory {
@@ -95,8 +105,12 @@ impl Directory {
             Known::Table(_) => None,
             Known::Asked(source) => Some(Asked {
                 lookup: source.open().into(),
-                remembered: RefCell::new(Cache::new(vms.terms.remembered)),
-                asking: Rc::default(),
+                remembered: Rc::new(Remembered {
+                    known: RefCell::new(Cache::new(vms.terms.remembered)),
+                    strangers: RefCell::new(Cache::new(STRANGERS)),
+                }),
+                known: Arc::new(Semaphore::new(ASKING_KNOWN)),
+                strangers: Arc::new(Semaphore::new(ASKING - ASKING_KNOWN)),
             }),
         };
         Self { vms, asked, metrics }
@@ -126,46 +140,74 @@ impl Directory {
     }
 
     async fn ask(&self, asked: &Asked, vm: &VmId) -> Result<Addresses, NoVm> {
-        let entry = asked.entry(vm);
+        let entry = asked.remembered.entry(vm);
+        let mut permit = None;
         loop {
             let looked_up = entry.looked_up.notified();
             if let Some(known) = entry.fresh() {
                 return known;
             }
-            if !entry.state.borrow().is_running {
-                if asked.asking.get() >= ASKING {
-                    let too_many: Arc<str> = "too many questions are open".into();
-                    return entry.last().unwrap_or(Err(NoVm::Failed(too_many)));
-                }
-                self.start(asked, vm, &entry);
+            if entry.state.borrow().is_running {
+                drop(permit.take());
+                looked_up.await;
+                continue;
             }
-            looked_up.await;
+            let last = entry.last();
+            let permits = if last.is_some() { &asked.known } else { &asked.strangers };
+            if let Some(permit) = permit.take().or_else(|| Arc::clone(permits).try_acquire_owned().ok()) {
+                self.start(asked, vm, &entry, permit);
+                looked_up.await;
+                continue;
+            }
+            if let Some(last) = last {
+                return last;
+            }
+            permit = tokio::select! {
+                biased;
+                // Somebody who came before has got to ask for the same.
+                () = looked_up => None,
+                turn = timeout(self.vms.terms.timeout, Arc::clone(permits).acquire_owned()) => match turn {
+                    Ok(Ok(permit)) => Some(permit),
+                    Ok(Err(_)) | Err(_) => return Err(NoVm::Failed("too many questions are open".into())),
+                },
+            };
         }
     }
 
     /// Asks in a task of its own: whoever asked first may leave before the others.
-    fn start(&self, asked: &Asked, vm: &VmId, entry: &Rc<Entry>) {
+    fn start(&self, asked: &Asked, vm: &VmId, entry: &Rc<Entry>, permit: OwnedSemaphorePermit) {
         self.metrics.asked.inc();
         entry.state.borrow_mut().is_running = true;
-        asked.asking.set(asked.asking.get() + 1);
-        let flight = Flight { entry: Rc::clone(entry), asking: Rc::clone(&asked.asking) };
+        let flight = Flight { entry: Rc::clone(entry), _permit: permit };
+        let remembered = Rc::clone(&asked.remembered);
         let (lookup, vm, vms) = (Rc::clone(&asked.lookup), vm.clone(), Arc::clone(&self.vms));
         spawn_local(async move {
             let answer = timeout(vms.terms.timeout, lookup.find(&vm)).await;
             let answer = answer.unwrap_or_else(|_| Err(SourceError("no answer in time".to_owned())));
             flight.entry.learn(&vm, answer, &vms);
+            if flight.entry.last().is_some() {
+                remembered.keep(vm, &flight.entry);
+            }
         });
     }
 }
 
-impl Asked {
+impl Remembered {
     fn entry(&self, vm: &VmId) -> Rc<Entry> {
-        let mut remembered = self.remembered.borrow_mut();
-        remembered.get(vm).unwrap_or_else(|| {
+        if let Some(entry) = self.known.borrow_mut().get(vm) {
+            return entry;
+        }
+        let mut strangers = self.strangers.borrow_mut();
+        strangers.get(vm).unwrap_or_else(|| {
             let entry = Rc::<Entry>::default();
-            remembered.insert(vm.clone(), Rc::clone(&entry));
+            strangers.insert(vm.clone(), Rc::clone(&entry));
             entry
         })
+    }
+
+    /// There is such a VM.
+    fn keep(&self, vm: VmId, entry: &Rc<Entry>) {
+        self.known.borrow_mut().insert(vm, Rc::clone(entry));
     }
 }
 
@@ -210,7 +252,6 @@ impl Entry {
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        self.asking.set(self.asking.get() - 1);
         self.entry.state.borrow_mut().is_running = false;
         self.entry.looked_up.notify_waiters();
     }
@@ -364,23 +405,75 @@ mod tests {
         .await;
     }
 
+    fn names(what: &str, number: usize) -> Vec<VmId> {
+        (0..number).map(|n| format!("{what}-{n}").parse().expect("a name")).collect()
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn there_are_never_too_many_questions() {
+    async fn there_are_never_too_many_questions_and_others_wait_their_turn() {
         let source = Slow::default();
         let directory = directory(&source);
         on_a_worker(async {
-            let names: Vec<VmId> =
-                (0..ASKING + 1).map(|n| format!("vm-{n}").parse().expect("a name")).collect();
-            let mut asking: Vec<_> = names.iter().map(|vm| Box::pin(directory.find(vm))).collect();
-            let mut last = asking.pop().expect("one");
-            for one in &mut asking {
+            source.says(is_at("2001:db8::1", 10));
+            let most = ASKING - ASKING_KNOWN;
+            let names = names("vm", 7 * most);
+            let begun = Instant::now();
+            // One of them twice, which takes no turn of its own.
+            let asking = names.iter().chain([&names[most]]).map(async |vm| {
+                let answer = directory.find(vm).await;
+                (answer, begun.elapsed().as_secs())
+            });
+            let mut answers = futures_util::future::join_all(asking).await;
+            assert_eq!(answers.pop(), Some((found("2001:db8::1"), 2)));
+            let mut late = 0;
+            for (number, (answer, seconds)) in answers.into_iter().enumerate() {
+                match (number / most, answer) {
+                    (turn @ ..5, answer) => {
+                        assert_eq!((answer, seconds), (found("2001:db8::1"), turn as u64 + 1));
+                    }
+                    // Its turn came just when its time was over.
+                    (_, Ok(_)) => assert_eq!(seconds, 6),
+                    (_, Err(error)) => {
+                        assert!(error.to_string().contains("too many questions") && seconds == 5, "{error}");
+                        late += 1;
+                    }
+                }
+            }
+            assert!(late >= most, "{late}");
+            let asked = directory.asked.as_ref().expect("it asks");
+            assert!(source.asked() <= 6 * most, "{}", source.asked());
+            sleep(Duration::from_secs(1)).await;
+            assert_eq!(asked.strangers.available_permits(), most);
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn names_that_clients_make_up_do_not_get_in_the_way_of_vms() {
+        let source = Slow::default();
+        let directory = directory(&source);
+        let vm: VmId = "web".parse().expect("a name");
+        on_a_worker(async {
+            source.says(is_at("2001:db8::1", 10));
+            assert_eq!(directory.find(&vm).await, found("2001:db8::1"));
+            source.says(Ok((Vec::new(), None)));
+            let some = names("nonsense", 3 * STRANGERS / 2);
+            for some in some.chunks(ASKING / 2) {
+                let all: Vec<_> = some.iter().map(|vm| Box::pin(directory.find(vm))).collect();
+                for one in all {
+                    assert_eq!(one.await, Err(NoVm::Unknown));
+                }
+            }
+            // Nobody answers, and the line of nonsense is long.
+            source.0.lock().expect("no panic").1 = None;
+            let mut more: Vec<_> = some.iter().take(ASKING).map(|vm| Box::pin(directory.find(vm))).collect();
+            advance(Duration::from_secs(2)).await;
+            for one in &mut more {
                 assert!(futures(one.as_mut()).is_none());
             }
-            assert!(matches!(futures(last.as_mut()), Some(Err(NoVm::Failed(_)))), "not even asked");
-            for one in asking {
-                assert!(matches!(one.await, Err(NoVm::Failed(_))));
-            }
-            assert_eq!(directory.asked.as_ref().map(|asked| asked.asking.get()), Some(0));
+            let asked = source.asked();
+            assert_eq!(directory.find(&vm).await, found("2001:db8::1"), "its last address is still known");
+            assert_eq!(source.asked(), asked + 1 + (ASKING - ASKING_KNOWN), "and it was asked for again");
         })
         .await;
     }

@@ -12,14 +12,22 @@ use hickory_resolver::{
     proto::rr::{RData, RecordType},
 };
 use std::{
+    cell::{Cell, RefCell},
     future::Future,
     net::{IpAddr, SocketAddr},
     pin::Pin,
     time::Duration,
 };
+use tokio::time::Instant;
 
 /// What stands for the VM's name.
 const HOLE: &str = "{vm}";
+
+/// Where a machine has its name servers.
+pub const MACHINES_SERVERS: &str = "/etc/resolv.conf";
+
+/// How often they are looked for where there are none: a machine that boots may not know them yet.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// VMs by the names that a template makes of theirs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,14 +103,17 @@ impl Dns {
 
 impl Source for Dns {
     fn open(&self) -> Box<dyn Lookup> {
-        Box::new(Asked { dns: self.clone(), resolver: self.resolver() })
+        let (tried, resolver) = (Cell::new(Instant::now()), RefCell::new(self.resolver()));
+        Box::new(Asked { dns: self.clone(), resolver, tried })
     }
 }
 
 /// One worker's resolver: its sockets are this worker's.
 struct Asked {
     dns: Dns,
-    resolver: Result<TokioResolver, SourceError>,
+    resolver: RefCell<Result<TokioResolver, SourceError>>,
+    /// When the last one was made.
+    tried: Cell<Instant>,
 }
 
 impl std::fmt::Debug for Asked {
@@ -126,8 +137,18 @@ impl Lookup for Asked {
 }
 
 impl Asked {
+    fn resolver(&self) -> Result<TokioResolver, SourceError> {
+        let mut resolver = self.resolver.borrow_mut();
+        if resolver.is_err() && self.tried.get().elapsed() >= LOOK_AGAIN {
+            self.tried.set(Instant::now());
+            *resolver = self.dns.resolver();
+        }
+        // A clone shares everything.
+        resolver.clone()
+    }
+
     async fn ask(&self, name: &str, kind: RecordType) -> Answer {
-        let resolver = self.resolver.as_ref().map_err(SourceError::clone)?;
+        let resolver = self.resolver()?;
         let found = match resolver.lookup(name, kind).await {
             Ok(found) => found,
             Err(error) if error.is_no_records_found() => return Ok((Vec::new(), None)),

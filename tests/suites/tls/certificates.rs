@@ -114,21 +114,77 @@ async fn curl_trusts_the_authority_that_is_kept() {
     assert_eq!(mode & 0o777, 0o600, "only the gateway reads its keys");
 }
 
+/// Makes OCSP responses about a certificate, as its authority does.
+async fn responses(folder: &std::path::Path, pki: &Pki, pair: &Pair) -> std::io::Result<()> {
+    let at = |name: &str| folder.join(name).display().to_string();
+    for (name, text) in [("ca.pem", pki.certificate()), ("ca-key.pem", &pki.key()), ("own.pem", &pair.cert)] {
+        std::fs::write(folder.join(name), text)?;
+    }
+    for (name, line) in [
+        ("good", "V\t400101000000Z\t\t0342\tunknown\t/CN=a\n"),
+        ("revoked", "R\t400101000000Z\t200101000000Z\t0342\tunknown\t/CN=a\n"),
+    ] {
+        std::fs::write(folder.join("index"), line)?;
+        let [index, ca, key, own, out] =
+            ["index", "ca.pem", "ca-key.pem", "own.pem", &format!("{name}.der")].map(at);
+        let arguments = ["-index", &index, "-rsigner", &ca, "-rkey", &key, "-CA", &ca, "-issuer", &ca];
+        let more = ["-cert", &own, "-respout", &out, "-ndays", "30"];
+        run("openssl", &[&["ocsp"][..], &arguments, &more].concat()).await?;
+    }
+    // The time of the next one, which openssl does not put into the past.
+    let mut old = std::fs::read(folder.join("good.der"))?;
+    let next = old.windows(4).position(|four| four == b"\xa0\x11\x18\x0f").expect("the next one's time");
+    old.splice(next + 4..next + 19, *b"20010101000000Z");
+    std::fs::write(folder.join("old.der"), old)?;
+    Ok(())
+}
+
 #[tokio::test]
-async fn an_ocsp_response_is_shown_along() {
+async fn an_ocsp_response_is_shown_where_it_is_one() {
     let backend = Backend::hello().await;
     let pki = Pki::new();
-    let pair = pki.issue(&["app.test"]);
-    // An OCSP response that says only that it is none (RFC 6960 §4.2.1: `tryLater`).
-    let response = "\u{30}\u{3}\u{a}\u{1}\u{3}";
-    let toml = config(backend.addr(), &format!("{}ocsp = \"response.der\"\n", certificate_table("web")));
-    let files = [("web.pem", pair.cert.as_str()), ("web-key.pem", &pair.key), ("response.der", response)];
-    let gateway = TestGateway::with_files(&toml, &files);
-    let address = gateway.addr_of("tls").to_string();
-    let Ok(output) = openssl(&["-connect", &address, "-servername", "app.test", "-status"]).await else {
-        return;
+    let with_serial = |serial: u16| {
+        pki.issue_with(&["app.test"], &rcgen::PKCS_ECDSA_P256_SHA256, |params| {
+            params.serial_number = Some(rcgen::SerialNumber::from(serial.to_be_bytes().to_vec()));
+        })
     };
-    assert!(output.contains("OCSP Response Status: trylater (0x3)"), "{output}");
+    let (pair, other) = (with_serial(0x0342), with_serial(0x0343));
+    let folder = tempfile::tempdir().expect("a folder");
+    if responses(folder.path(), &pki, &pair).await.is_err() {
+        return;
+    }
+    // An answer that says only that it is none (RFC 6960 §4.2.1: `tryLater`).
+    std::fs::write(folder.path().join("later.der"), b"\x30\x03\x0a\x01\x03").expect("a file");
+    std::fs::write(folder.path().join("nonsense.der"), "-----BEGIN OCSP RESPONSE-----").expect("a file");
+    let (good, revoked) = ("Cert Status: good", "Cert Status: revoked");
+    for (pair, file, shown, told) in [
+        (&pair, "good", Some(good), "shown"),
+        (&pair, "old", None, "it has expired on 20"),
+        (&pair, "revoked", Some(revoked), "it says that the certificate is revoked"),
+        (&pair, "later", None, "it holds no answer, but the error tryLater"),
+        (&pair, "nonsense", None, "it is no OCSP response in DER"),
+        (&other, "good", None, "it is about another certificate"),
+    ] {
+        let ocsp = format!("ocsp = {:?}\n", folder.path().join(format!("{file}.der")));
+        let toml = config(backend.addr(), &format!("{}{ocsp}", certificate_table("web")));
+        let gateway =
+            TestGateway::with_files(&toml, &[("web.pem", pair.cert.as_str()), ("web-key.pem", &pair.key)]);
+        let address = gateway.addr_of("tls").to_string();
+        let Ok(output) = openssl(&["-connect", &address, "-servername", "app.test", "-status"]).await else {
+            return;
+        };
+        match shown {
+            Some(shown) => assert!(output.contains(shown), "{file}: {output}"),
+            None => assert!(output.contains("OCSP response: no response sent"), "{file}: {output}"),
+        }
+        let status = gateway.status().await;
+        let said = status["certificates"][0]["ocsp"].as_str().unwrap_or_default();
+        assert!(said.starts_with(told), "{file}: {status}");
+        let path = gateway.folder().join("gateway.toml");
+        let checking = tokio::task::spawn_blocking(move || vers_gateway::server::check(&path, false));
+        let checked = within("a check", checking).await.expect("an end").expect("no error");
+        assert_eq!(checked.warnings.contains(told), told != "shown", "{file}: {}", checked.warnings);
+    }
 }
 
 #[tokio::test]

@@ -51,6 +51,12 @@ async fn a_raw_tcp_route_speaks_whatever_is_registered() {
         let stream = pki.client("db.test").offering(&["h2", protocol]).connect(gateway.addr()).await;
         assert_eq!(stream.expect("a handshake").get_ref().1.alpn_protocol(), Some(protocol.as_bytes()));
     }
+    // As clients of gRPC do.
+    let stream = pki.client("db.test").offering(&["h2"]).connect(gateway.addr()).await.expect("a handshake");
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    let mut raw = gateway_tests::Raw::over(stream);
+    raw.send("PRI * HTTP/2.0\r\n\r\n").await;
+    assert_eq!(raw.until("\r\n\r\n").await, "PRI * HTTP/2.0\r\n\r\n", "what it is, is the backend's to say");
 }
 
 /// A client that is asked to try again (RFC 8446 §4.1.4) asks for its name twice.

@@ -6,7 +6,7 @@ mod handshakes;
 mod renewal;
 mod traffic;
 
-use gateway_tests::{Pair, Pki, TestGateway, certificate_table, eventually, within};
+use gateway_tests::{Pair, Pki, TestGateway, certificate_table, eventually, lacks, within};
 use std::net::SocketAddr;
 use tokio::process::Command;
 
@@ -41,9 +41,8 @@ async fn run(program: &str, arguments: &[&str]) -> std::io::Result<String> {
     let mut command = Command::new(program);
     command.args(arguments).stdin(std::process::Stdio::null()).kill_on_drop(true);
     let result = within(program, command.output()).await;
-    if let Err(error) = &result {
-        assert!(std::env::var_os("CI").is_none(), "{program} is needed where CI is set: {error}");
-        eprintln!("not tested: there is no {program} on this machine");
+    if result.is_err() {
+        lacks("tls", program);
     }
     let output = result?;
     let text = [output.stdout, output.stderr].concat();

@@ -63,20 +63,26 @@ async fn large_answers_wait_for_slow_readers() {
 async fn the_end_of_an_answer_is_told_and_a_broken_one_is_not() {
     let (backend, mut visitors) = Backend::by_hand().await;
     let (gateway, pki) = gateway(backend.addr());
-    for is_whole in [true, false] {
-        let mut client = pki.client("app.test").raw(gateway.addr_of("tls")).await;
-        client.send("GET / HTTP/1.0\r\nhost: app.test\r\n\r\n").await;
-        let mut visitor = visitors.next().await;
-        visitor.head().await;
-        visitor.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n").await;
-        client.until("half").await;
-        if is_whole {
-            visitor.send("0\r\n\r\n").await;
+    let (chunked, exact) =
+        ("transfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n", "content-length: 8\r\n\r\nhalf");
+    for (version, begin, end) in
+        [("1.0", chunked, "0\r\n\r\n"), ("1.1", chunked, "0\r\n\r\n"), ("1.1", exact, "half")]
+    {
+        for is_whole in [true, false] {
+            let mut client = pki.client("app.test").raw(gateway.addr_of("tls")).await;
+            client.send(format!("GET / HTTP/{version}\r\nhost: app.test\r\nconnection: close\r\n\r\n")).await;
+            let mut visitor = visitors.next().await;
+            visitor.head().await;
+            visitor.send(format!("HTTP/1.1 200 OK\r\n{begin}")).await;
+            client.until("half").await;
+            if is_whole {
+                visitor.send(end).await;
+            }
+            drop(visitor);
+            let mut rest = Vec::new();
+            let end = within("the end", client.stream.read_to_end(&mut rest)).await;
+            assert_eq!(end.is_ok(), is_whole, "{begin:?} over {version}: {end:?}");
         }
-        drop(visitor);
-        let mut rest = Vec::new();
-        let end = within("the end", client.stream.read_to_end(&mut rest)).await;
-        assert_eq!(end.is_ok(), is_whole, "{end:?}");
     }
 }
 

@@ -165,15 +165,24 @@ fn passed_by(route: &Route, config: &Config, report: &mut Report) {
         let mut listeners = config.listeners.iter().filter(carries_bytes);
         let meet = listeners.any(|listener| is_on(route, listener) && is_on(other, listener));
         let ports = (&route.listener_port, &other.listener_port);
-        let same_port = !matches!(ports, (Some(own), Some(other)) if own != other);
-        other.protocol == RouteProtocol::Any && other.host == route.host && meet && same_port
+        let is_same_host = other.host == route.host
+            && match ports {
+                (Some(own), Some(other)) => own == other,
+                // A port that is named is kept from routes of all of them.
+                (own, _) => own.is_none(),
+            };
+        let is_same_server = other.host != route.host
+            && other.to.get_ref() == route.to.get_ref()
+            && !matches!(ports, (Some(own), Some(other)) if own != other);
+        let carries_anything = matches!(other.protocol, RouteProtocol::Any | RouteProtocol::Tcp);
+        carries_anything && meet && (is_same_host || is_same_server)
     };
     if let Some(other) = config.routes.iter().find(shares) {
         report.add(
             Diagnostic::warning(plugin.span(), "what does not look like a request passes by this plugin")
                 .label("only requests meet it")
-                .also(other.to.span(), "carries everything else for the same host")
-                .help("where nobody may pass, set `protocol = \"http\"` on that route, or on a listener"),
+                .also(other.to.span(), "carries everything else to the same place")
+                .help("where nobody may pass, name the port (`listener_port`), or set `protocol = \"http\"` on that route"),
         );
     }
 }
