@@ -100,7 +100,7 @@ pub mod identity {
 pub mod clock {
     use std::time::{Duration, SystemTime};
 
-    /// Since the gateway started; it only goes forward.
+    /// Since a moment after the gateway started; it only goes forward.
     pub fn monotonic() -> Duration {
         Duration::from_nanos(crate::host::clock::monotonic_ns())
     }

@@ -213,6 +213,10 @@ expect = {}
     ]);
     let typo = author.write("typo.toml", "[[case]]\nname = \"a\"\nexpect = { verdikt = \"next\" }\n");
     author.plugin(&["test", text(&component), "--cases", text(&typo)]).no(&["typo.toml:3:12", "verdikt"]);
+    let origin = author.write("origin.toml", "http = [\"a.example\"]\n[[case]]\nname = \"a\"\nexpect = {}\n");
+    author
+        .plugin(&["test", text(&component), "--cases", text(&origin)])
+        .no(&["origin.toml:1:9", "not an origin"]);
     let none = author.write("none.toml", "");
     author.plugin(&["test", text(&component), "--cases", text(&none)]).no(&["there is no [[case]]"]);
 }

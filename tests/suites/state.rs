@@ -40,6 +40,9 @@ async fn all_workers_count_together_and_a_reload_forgets_nothing() {
     let gateway = TestGateway::start(&good);
     assert_eq!(passed(&gateway, "ann").await, 3);
     assert_eq!(passed(&gateway, "bob").await, 3);
+    let kept = &gateway.operator().plugin("limit").await["kv"];
+    assert_eq!(kept["granted"], 65536);
+    assert!((100..400).contains(&kept["bytes"].as_u64().expect("bytes")), "two clients: {kept}");
     assert_eq!(backend.heard().len(), 6, "what is over the limit reaches no backend");
     // Another configuration of it, and so other instances.
     gateway.write(&good.replace("burst = 3", "burst = 4"));

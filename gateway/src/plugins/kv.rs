@@ -97,6 +97,12 @@ impl Space {
         self.lock().most = most;
     }
 
+    /// Bytes that are there, and for how many there is room.
+    pub(super) fn size(&self) -> (usize, usize) {
+        let kept = self.lock();
+        (kept.size, kept.most)
+    }
+
     pub(super) fn read(&self, key: &str) -> Option<Entry> {
         self.lock().live(key, Instant::now())?.entry()
     }

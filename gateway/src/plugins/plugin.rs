@@ -87,6 +87,11 @@ impl Plugin {
         &self.grants.backends
     }
 
+    /// Bytes that it keeps from call to call, and that it may keep; none where it may keep nothing.
+    pub fn kept(&self) -> Option<(usize, usize)> {
+        self.space.as_ref().map(|space| space.size())
+    }
+
     /// The hooks that it has.
     pub fn hooks(&self) -> Hooks {
         self.component.hooks()

@@ -5,8 +5,9 @@ use super::{
     stage::{Became, Stage, words},
 };
 use crate::{
-    config::{self, CaseVerdict, ExpectedValues, PluginCase, PluginCases, PluginConfig, Source},
+    config::{self, CaseVerdict, Diagnostic, ExpectedValues, PluginCase, PluginCases, PluginConfig, Source},
     message::Fields,
+    plugins::Origin,
 };
 use clap::Args;
 use std::{
@@ -62,9 +63,15 @@ impl Test {
 /// Reads a file of cases.
 pub(super) fn cases(path: &Path) -> Result<(Source, PluginCases), String> {
     let source = Source::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    let cases = config::plugin_cases(&source).map_err(|error| {
-        format!("the cases cannot be read\n{}", config::render(&source, &[*error], false).trim_end())
-    })?;
+    let shown = |error: Diagnostic| {
+        format!("the cases cannot be read\n{}", config::render(&source, &[error], false).trim_end())
+    };
+    let cases = config::plugin_cases(&source).map_err(|error| shown(*error))?;
+    for origin in &cases.http {
+        origin.get_ref().parse::<Origin>().map_err(|error| {
+            shown(Diagnostic::error(origin.span(), error.to_string()).label("not an origin"))
+        })?;
+    }
     if cases.cases.is_empty() {
         return Err(format!("there is no [[case]] in {}", path.display()));
     }
