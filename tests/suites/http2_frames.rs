@@ -22,10 +22,8 @@ enum Verdict {
 async fn verdict(gateway: SocketAddr, fields: &[(&str, &[u8])], body: &[Vec<u8>]) -> Verdict {
     let mut frames = Frames::connect(gateway).await;
     let flags = if body.is_empty() { END_HEADERS | END_STREAM } else { END_HEADERS };
-    frames.send(kind::HEADERS, flags, 1, &block(fields)).await;
-    for part in body {
-        frames.write(part).await;
-    }
+    // All at once: what comes later may come behind the answer.
+    frames.write(&[frame(kind::HEADERS, flags, 1, &block(fields)), body.concat()].concat()).await;
     loop {
         match frames.next().await {
             Some(frame) if frame.kind == kind::HEADERS => return Verdict::Status(status(&frame.payload)),

@@ -244,8 +244,8 @@ async fn who_says_nothing_to_nobody_is_not_waited_for() {
     let vm = greeting("").await;
     let edge = Edge::before(&vm, "timeouts = { head = \"100ms\" }", "");
     let mut client = edge.raw("web.vm.test").await;
-    client.send("SS").await;
-    assert_eq!(client.exactly(2).await, b"SS");
+    client.send([22, 3]).await;
+    assert_eq!(client.exactly(2).await, [22, 3]);
     // What could still become a request is not.
     let mut client = edge.raw("web.vm.test").await;
     client.send("GE").await;
@@ -296,7 +296,7 @@ async fn a_tcp_route_with_a_host_is_for_no_other_host() {
     let toml = format!(
         "[[listener]]\nname = \"tls\"\naddress = \"[::]:0\"\ntls = true\n\
          [[route]]\nlisteners = [\"tls\"]\nhost = \"db.test\"\nprotocol = \"tcp\"\nto = \"{}\"\n\
-         [[route]]\nto = \"{}\"\n[[listener]]\nname = \"plain\"\naddress = \"[::]:0\"\n{}",
+         [[route]]\nto = \"{}\"\n[[listener]]\nname = \"plain\"\naddress = \"127.0.0.1:0\"\n{}",
         database.addr(),
         web.addr(),
         certificate_table("web")
@@ -404,7 +404,6 @@ async fn tls_that_passes_through_is_told_by_its_name_and_stays_closed_to_us() {
     assert!(stream.is_ok(), "{stream:?}");
     // A host that only requests have is nobody else's, even by its name in TLS.
     assert!(pki.client("web.example").connect(gateway.addr()).await.is_err());
-    assert_eq!(other.connections(), 0);
     // What is no TLS has the route without a host, and requests have theirs.
     let mut client = Raw::connect(gateway.addr()).await;
     client.send("PING\r\n").await;

@@ -28,6 +28,9 @@ const CREDIT_PER_FRAME: u32 = 4;
 /// Bytes to the other side that earn one: it gives windows back for them.
 const BYTES_PER_CREDIT: usize = 1024;
 
+/// Bytes that are read behind the last word.
+const MOST_DISCARDED: usize = 64 * 1024 * 1024;
+
 /// Bytes of the preface (RFC 9113 §3.4).
 const PREFACE: usize = 24;
 
@@ -43,7 +46,8 @@ pub(super) struct Seen(Rc<State>);
 #[derive(Debug, Default)]
 struct State {
     is_flooded: Cell<bool>,
-    head_since: Cell<Option<Instant>>,
+    /// The head that is on its way, and since when.
+    head: Cell<Option<(u64, Instant)>>,
     written: Cell<u64>,
     is_closing: Cell<bool>,
 }
@@ -56,7 +60,7 @@ impl Seen {
 
     /// Since when a head, or the beginning of some frame, has been waiting for the rest of it.
     pub(super) fn head_since(&self) -> Option<Instant> {
-        self.0.head_since.get()
+        self.0.head.get().map(|(_, since)| since)
     }
 
     /// Bytes that have left so far.
@@ -73,13 +77,11 @@ impl Seen {
         self.0.written.set(self.0.written.get() + bytes as u64);
     }
 
-    fn set_head(&self, is_open: bool) {
-        let since = &self.0.head_since;
-        // Time is looked at only where a head has not come in one piece.
-        match (is_open, since.get()) {
-            (true, None) => since.set(Some(Instant::now())),
-            (false, Some(_)) => since.set(None),
-            _ => {}
+    fn set_head(&self, open: Option<u64>) {
+        let head = &self.0.head;
+        if open != head.get().map(|(known, _)| known) {
+            // Time is looked at only where a head has not come in one piece.
+            head.set(open.map(|head| (head, Instant::now())));
         }
     }
 }
@@ -92,11 +94,12 @@ pub(super) struct Watched<I> {
     frames: Frames,
     credit: Credit,
     seen: Seen,
+    discarded: usize,
 }
 
 impl<I> Watched<I> {
     pub(super) fn new(io: I, early: Bytes, seen: Seen) -> Self {
-        Self { early, io, frames: Frames::default(), credit: Credit::default(), seen }
+        Self { early, io, frames: Frames::default(), credit: Credit::default(), seen, discarded: 0 }
     }
 
     fn left(&mut self, bytes: usize) {
@@ -132,7 +135,7 @@ impl<I: Stream> AsyncRead for Watched<I> {
         if is_flood {
             this.seen.0.is_flooded.set(true);
         }
-        this.seen.set_head(this.frames.is_in_head());
+        this.seen.set_head(this.frames.open_head());
         Poll::Ready(Ok(()))
     }
 }
@@ -173,12 +176,13 @@ impl<I: Stream> AsyncWrite for Watched<I> {
             ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
             this.seen.0.is_closing.set(true);
         }
-        let mut space = [0; 1024];
-        while !this.seen.is_flood() {
+        let mut space = [0; 4096];
+        while this.discarded < MOST_DISCARDED {
             let mut buffer = ReadBuf::new(&mut space);
             ready!(Pin::new(&mut this.io).poll_read(cx, &mut buffer))?;
-            if buffer.filled().is_empty() {
-                break;
+            match buffer.filled().len() {
+                0 => break,
+                read => this.discarded += read,
             }
         }
         Poll::Ready(Ok(()))
@@ -238,11 +242,14 @@ struct Frames {
     /// Whether the frame that was seen last is of a head, and whether that goes on in another one.
     is_of_head: bool,
     goes_on: bool,
+    /// Frames so far, those that belong to one head as one.
+    number: u64,
 }
 
 impl Default for Frames {
     fn default() -> Self {
-        Self { skip: PREFACE, head: [0; FRAME_HEAD], seen: 0, is_of_head: false, goes_on: false }
+        let (is_of_head, goes_on) = (false, false);
+        Self { skip: PREFACE, head: [0; FRAME_HEAD], seen: 0, is_of_head, goes_on, number: 0 }
     }
 }
 
@@ -264,15 +271,21 @@ impl Frames {
                 let length = u32::from_be_bytes([0, a, b, c]);
                 frame(is_of_use(kind, flags, length));
                 (self.skip, self.seen) = (length as usize, 0);
+                self.number += u64::from(!self.goes_on);
                 self.is_of_head = is_of_head(kind);
                 self.goes_on = self.is_of_head && flags & END_HEADERS == 0;
             }
         }
     }
 
-    /// Whether a head is on its way, or what may become one: nothing else may come before its end.
-    fn is_in_head(&self) -> bool {
-        self.seen > 0 || self.goes_on || (self.is_of_head && self.skip > 0)
+    /// The number of the head that is on its way, or of the frame that may become one: nothing else may
+    /// come before its end.
+    fn open_head(&self) -> Option<u64> {
+        match (self.goes_on || (self.is_of_head && self.skip > 0), self.seen > 0) {
+            (true, _) => Some(self.number),
+            (false, true) => Some(self.number + 1),
+            (false, false) => None,
+        }
     }
 }
 
@@ -324,21 +337,23 @@ mod tests {
         let mut frames = Frames::default();
         let mut pass = |bytes: &[u8]| {
             frames.pass(bytes, |_| {});
-            frames.is_in_head()
+            frames.open_head()
         };
-        assert!(!pass(&[0; PREFACE]));
+        assert_eq!(pass(&[0; PREFACE]), None);
         let pieces = [frame(1, 0, 3), frame(9, 0, 0), frame(9, END_HEADERS, 2)];
         let head = pieces.concat();
         let (last, all) = head.split_last().expect("bytes");
         for byte in all {
-            assert!(pass(&[*byte]));
+            assert_eq!(pass(&[*byte]), Some(1));
         }
-        assert!(!pass(&[*last]));
+        assert_eq!(pass(&[*last]), None);
         // A body may take its time, once it is one.
         let data = frame(0, 0, 10);
-        assert!(pass(&data[..FRAME_HEAD - 1]));
-        assert!(!pass(&data[FRAME_HEAD - 1..FRAME_HEAD + 1]));
-        assert!(!pass(&data[FRAME_HEAD + 1..]));
+        assert_eq!(pass(&data[..FRAME_HEAD - 1]), Some(2));
+        assert_eq!(pass(&data[FRAME_HEAD - 1..FRAME_HEAD + 1]), None);
+        // Pieces that end in the middle of one head after the other are no head that takes long.
+        assert_eq!(pass(&[&data[FRAME_HEAD + 1..], &head[..4]].concat()), Some(3));
+        assert_eq!(pass(&[&head[4..], &head[..4]].concat()), Some(4));
     }
 
     #[tokio::test(start_paused = true)]

@@ -126,9 +126,9 @@ pub(super) async fn decide(stream: ClientStream, connection: &Connection, guard:
             First::Server | First::End => Protocol::Opaque,
             First::Late(cut) => {
                 worker.count_cut(cut);
-                return Decided::Nothing;
+                return nothing(client);
             }
-            First::Gone => return Decided::Nothing,
+            First::Gone => return nothing(client),
         }
     };
     let (way, reached) = match own_way(protocol, &mut client, connection).await {
@@ -142,9 +142,9 @@ pub(super) async fn decide(stream: ClientStream, connection: &Connection, guard:
     };
     let Some(way) = way else {
         worker.count_cut(Cut::Route);
-        let (sni, client) = (arrival.sni.as_deref(), arrival.peer);
-        tracing::debug!(%client, sni, ?protocol, "a connection has no route, and was closed");
-        return Decided::Nothing;
+        let (sni, peer) = (arrival.sni.as_deref(), arrival.peer);
+        tracing::debug!(client = %peer, sni, ?protocol, "a connection has no route, and was closed");
+        return nothing(client);
     };
     match reached {
         Ok(lease) => {
@@ -153,9 +153,15 @@ pub(super) async fn decide(stream: ClientStream, connection: &Connection, guard:
         }
         Err(error) => {
             way.report(&error, arrival);
-            Decided::Nothing
+            nothing(client)
         }
     }
+}
+
+/// The end of a connection that goes nowhere.
+fn nothing(mut client: Client<ClientStream>) -> Decided {
+    client.io.say_goodbye();
+    Decided::Nothing
 }
 
 /// The name that the client asked for, where that is known.
