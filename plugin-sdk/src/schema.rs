@@ -431,17 +431,11 @@ mod tests {
     }
 
     /// One of them.
-    #[derive(Deserialize, ConfigSchema)]
+    #[derive(Default, Deserialize, ConfigSchema)]
     #[serde(default)]
     struct Inner {
         offset: i64,
         more: BTreeMap<String, u16>,
-    }
-
-    impl Default for Inner {
-        fn default() -> Self {
-            Self { offset: 0, more: BTreeMap::new() }
-        }
     }
 
     #[test]
