@@ -52,6 +52,20 @@ macro_rules! export {
                 }
             }
 
+            // What the component says of itself to those who do not run it.
+            const MANIFEST: $crate::schema::Manifest = {
+                use $crate::schema::Unknown as _;
+                $crate::schema::Manifest {
+                    name: ::std::env!("CARGO_PKG_NAME"),
+                    version: ::std::env!("CARGO_PKG_VERSION"),
+                    description: ::std::env!("CARGO_PKG_DESCRIPTION"),
+                    config: $crate::schema::Probe::<$plugin>::SHAPE,
+                    config_description: $crate::schema::Probe::<$plugin>::DESCRIPTION,
+                }
+            };
+            #[unsafe(link_section = "vers:plugin")]
+            static SECTION: [u8; MANIFEST.length()] = MANIFEST.json();
+
             $crate::bindings::base::export_base!(Component with_types_in $crate::bindings::base);
             $( $crate::__export!($hook, Component); )+
         };

@@ -68,6 +68,7 @@ mod exports {
             match plugin::<C>().on_request(&mut req) {
                 Verdict::Next => request_hook::Verdict::Next,
                 Verdict::Respond(reply) => request_hook::Verdict::Respond(reply.into()),
+                Verdict::RouteTo(backend) => request_hook::Verdict::RouteTo(backend),
             }
         }
     }

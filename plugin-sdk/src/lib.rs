@@ -42,7 +42,7 @@
 //!   append, and lists of headers to remove.
 //! - [`url`]: where a service answers; [`duration`]: `"15s"`.
 //!
-//! And for work that may fail, [`back_off`].
+//! And for work that may fail, [`back_off`]. [`schema`] tells others what a configuration consists of.
 //!
 //! # What the gateway promises
 //!
@@ -60,10 +60,14 @@
 //!   fresh instance.
 //! - **Trust.** Hop-by-hop and forwarding headers are settled before the first plugin runs.
 //!   [`Exchange::client_address`] cannot be forged by a client, and `x-forwarded-for` agrees with it.
-//! - **Grants.** [`secrets`] and [`http`] work where the TOML grants them. A component that imports
+//! - **Grants.** [`secrets`], [`http`] and [`kv`] work where the TOML grants them. A component that imports
 //!   more than it was granted is not loaded; what a plugin never calls, it does not import.
 
 #![deny(missing_docs)]
+
+// The derive macro names the crate as its users do.
+#[cfg(test)]
+extern crate self as vers_plugin;
 
 pub mod back_off;
 #[doc(hidden)]
@@ -78,12 +82,14 @@ mod export;
 pub mod guest;
 pub mod headers;
 pub mod http;
+pub mod kv;
 mod message;
 pub mod path;
 mod plugin;
 mod reply;
 mod request;
 mod response;
+pub mod schema;
 mod services;
 #[cfg(not(target_family = "wasm"))]
 mod simulation;
@@ -106,7 +112,7 @@ pub use plugin::{Background, HttpFilter, Next, Plugin, Reason};
 pub use reply::{Reply, ResponseVerdict, Verdict};
 pub use request::Request;
 pub use response::Response;
-pub use services::{identity, log, random, secrets};
+pub use services::{clock, identity, log, random, secrets};
 
 /// What a plugin's `lib.rs` needs.
 ///
@@ -118,11 +124,13 @@ pub mod prelude {
         Background, ConfigProblem, EditError, Exchange, Headers, HttpFilter, Message, Next, Problems, Reason,
         Reply, Request, Response, ResponseVerdict, Verdict,
         back_off::BackOff,
-        duration,
+        clock, duration,
         edits::{HeaderNames, HeaderValues},
-        http, identity, log,
+        http, identity, kv, log,
         path::{PathPattern, PathSegment},
-        random, secrets,
+        random,
+        schema::ConfigSchema,
+        secrets,
         template::Template,
         url::BaseUrl,
     };

@@ -22,6 +22,10 @@ pub enum Verdict {
     Next,
     /// Answer now. Later plugins and the backend do not see the request.
     Respond(Reply),
+    /// Go on to the next plugin, and then to this backend instead of the route's own: its name, or
+    /// `host:port`, as the TOML has it in `grants = { backends = ["name", "host:port"] }`. Of several
+    /// plugins that say so, the last one counts. Any other name is a fault of the plugin.
+    RouteTo(String),
 }
 
 impl Verdict {
@@ -46,10 +50,23 @@ impl Verdict {
         Reply::new(status).reason(reason).into()
     }
 
+    /// To this backend instead of the route's own; see [`RouteTo`](Self::RouteTo).
+    ///
+    /// ```
+    /// use vers_plugin::prelude::*;
+    ///
+    /// fn decide(req: &Request) -> Verdict {
+    ///     if req.header("x-beta").is_some() { Verdict::route_to("beta") } else { Verdict::Next }
+    /// }
+    /// ```
+    pub fn route_to(backend: impl Into<String>) -> Self {
+        Self::RouteTo(backend.into())
+    }
+
     /// The answer, if there is one.
     pub fn reply(&self) -> Option<&Reply> {
         match self {
-            Self::Next => None,
+            Self::Next | Self::RouteTo(_) => None,
             Self::Respond(reply) => Some(reply),
         }
     }

@@ -77,6 +77,27 @@ impl Request {
         Ok(())
     }
 
+    /// Replaces the authority, `host[:port]`, that the backend is asked for. The client's own stays in
+    /// `x-forwarded-host` and `forwarded`.
+    ///
+    /// ```
+    /// use vers_plugin::testing;
+    ///
+    /// let mut req = testing::request("GET", "/").build();
+    /// req.set_authority("app.internal:8080")?;
+    /// assert_eq!(req.authority(), "app.internal:8080");
+    /// assert!(req.set_authority("two words").is_err());
+    /// # Ok::<(), vers_plugin::EditError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// See [`EditError`].
+    pub fn set_authority(&mut self, value: &str) -> Result<(), EditError> {
+        self.handle.set_authority(value)?;
+        self.authority = OnceCell::new();
+        Ok(())
+    }
+
     /// Whether the request asks for another protocol, as WebSocket does.
     pub fn is_upgrade(&self) -> bool {
         self.handle.is_upgrade()

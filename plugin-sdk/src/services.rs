@@ -1,4 +1,4 @@
-//! What the gateway does for plugins: log, secrets, identity, random numbers.
+//! What the gateway does for plugins: log, secrets, identity, clock, random numbers.
 
 /// Lines in the gateway's log, under the plugin's name. Cut at 4 KiB, rate-limited.
 ///
@@ -83,6 +83,31 @@ pub mod identity {
     /// Id of the VM that this gateway runs on, where the environment tells.
     pub fn vm_id() -> Option<String> {
         crate::host::identity::vm_id()
+    }
+}
+
+/// The gateway's clock, the same for all instances.
+///
+/// ```
+/// use std::time::Duration;
+/// use vers_plugin::{clock, testing::MockHost};
+///
+/// let host = MockHost::new();
+/// let before = clock::monotonic();
+/// host.advance(Duration::from_secs(2));
+/// assert_eq!(clock::monotonic() - before, Duration::from_secs(2));
+/// ```
+pub mod clock {
+    use std::time::{Duration, SystemTime};
+
+    /// Since a moment after the gateway started; it only goes forward.
+    pub fn monotonic() -> Duration {
+        Duration::from_nanos(crate::host::clock::monotonic_ns())
+    }
+
+    /// The time of day. It may be set back.
+    pub fn now() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_millis(crate::host::clock::now_ms())
     }
 }
 

@@ -13,6 +13,17 @@ pub(crate) struct State {
     pub(crate) sent: Vec<outbound_http::Request>,
     pub(crate) lines: Vec<(log::Level, String)>,
     random: u64,
+    /// Nanoseconds since the test began.
+    pub(crate) clock: u64,
+    pub(crate) kept: BTreeMap<String, Kept>,
+    version: u64,
+}
+
+/// What a plugin keeps.
+pub(crate) struct Kept {
+    value: Vec<u8>,
+    version: u64,
+    expires: Option<u64>,
 }
 
 thread_local! {
@@ -79,6 +90,99 @@ pub(crate) mod random {
             let z = (state.random ^ (state.random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
             let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
             z ^ (z >> 31)
+        })
+    }
+}
+
+pub(crate) mod clock {
+    /// 2026-01-01 in milliseconds: where every test begins.
+    const BEGIN: u64 = 1_767_225_600_000;
+
+    pub(crate) fn now_ms() -> u64 {
+        BEGIN + monotonic_ns() / 1_000_000
+    }
+
+    pub(crate) fn monotonic_ns() -> u64 {
+        super::with(|state| state.clock)
+    }
+}
+
+pub(crate) mod kv {
+    use super::{Kept, State, with};
+
+    pub(crate) use crate::bindings::base::vers::gateway::kv::{Entry, Error, Lookup};
+
+    fn live<'a>(state: &'a State, key: &str) -> Option<&'a Kept> {
+        state.kept.get(key).filter(|kept| kept.expires.is_none_or(|expires| state.clock < expires))
+    }
+
+    fn entry(kept: &Kept) -> Entry {
+        Entry { value: kept.value.clone(), version: kept.version }
+    }
+
+    fn put(state: &mut State, key: &str, value: Vec<u8>, expires: Option<u64>) -> u64 {
+        state.version += 1;
+        let version = state.version;
+        state.kept.insert(key.into(), Kept { value, version, expires });
+        version
+    }
+
+    fn expiry(state: &State, ttl_ms: Option<u64>) -> Option<u64> {
+        ttl_ms.map(|ttl| state.clock.saturating_add(ttl.saturating_mul(1_000_000)))
+    }
+
+    pub(crate) fn get(key: &str) -> Result<Option<Entry>, Error> {
+        Ok(with(|state| live(state, key).map(entry)))
+    }
+
+    pub(crate) fn set(key: &str, value: &[u8], ttl_ms: Option<u64>) -> Result<u64, Error> {
+        Ok(with(|state| {
+            let expires = expiry(state, ttl_ms);
+            put(state, key, value.into(), expires)
+        }))
+    }
+
+    pub(crate) fn compare_and_set(
+        key: &str,
+        expected: Option<u64>,
+        value: &[u8],
+        ttl_ms: Option<u64>,
+    ) -> Result<u64, Error> {
+        let there = with(|state| live(state, key).map(entry));
+        let version = there.as_ref().map(|entry| entry.version);
+        // What nobody else can make in the meantime is reserved under the next version.
+        if version == expected
+            || there.is_none() && expected.is_some_and(|it| it > with(|state| state.version))
+        {
+            return set(key, value, ttl_ms);
+        }
+        Err(Error::Conflict(there))
+    }
+
+    pub(crate) fn increment(key: &str, by: i64, ttl_ms: Option<u64>) -> Result<i64, Error> {
+        with(|state| {
+            let (sum, expires) = match live(state, key) {
+                Some(kept) => {
+                    let number =
+                        std::str::from_utf8(&kept.value).ok().and_then(|text| text.parse::<i64>().ok());
+                    (number.ok_or(Error::NotANumber)?.saturating_add(by), kept.expires)
+                }
+                None => (by, expiry(state, ttl_ms)),
+            };
+            put(state, key, sum.to_string().into_bytes(), expires);
+            Ok(sum)
+        })
+    }
+
+    pub(crate) fn remove(key: &str) -> Result<(), Error> {
+        with(|state| state.kept.remove(key));
+        Ok(())
+    }
+
+    pub(crate) fn get_or_reserve(key: &str, _hold_ms: u32) -> Result<Lookup, Error> {
+        Ok(match get(key)? {
+            Some(entry) => Lookup::Found(entry),
+            None => Lookup::Reserved(with(|state| state.version) + 1),
         })
     }
 }
@@ -219,7 +323,7 @@ pub(crate) mod types {
         pub(crate) headers: Headers,
         pub(crate) exchange: Exchange,
         pub(crate) method: String,
-        pub(crate) authority: String,
+        pub(crate) authority: RefCell<String>,
         pub(crate) path_and_query: RefCell<String>,
         pub(crate) is_upgrade: bool,
     }
@@ -247,7 +351,16 @@ pub(crate) mod types {
         }
 
         pub(crate) fn authority(&self) -> String {
-            self.authority.clone()
+            self.authority.borrow().clone()
+        }
+
+        pub(crate) fn set_authority(&self, value: &str) -> Result<(), EditError> {
+            let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~[]:".contains(&byte);
+            if value.is_empty() || !value.bytes().all(is_part) {
+                return Err(EditError::InvalidValue);
+            }
+            *self.authority.borrow_mut() = value.into();
+            Ok(())
         }
 
         pub(crate) fn path(&self) -> String {

@@ -124,6 +124,12 @@ impl MockHost {
         self
     }
 
+    /// Lets time pass: for [`clock`](crate::clock) and for what expires in [`kv`](crate::kv).
+    pub fn advance(&self, time: std::time::Duration) {
+        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        simulation::with(|state| state.clock = state.clock.saturating_add(nanoseconds));
+    }
+
     /// Takes the requests that went out since the last call.
     pub fn sent(&self) -> Vec<Sent> {
         let sent = simulation::with(|state| std::mem::take(&mut state.sent));
@@ -181,7 +187,7 @@ impl Sent {
 pub fn request(method: &str, path_and_query: &str) -> RequestBuilder {
     let request = types::Request {
         method: method.into(),
-        authority: "test.example".into(),
+        authority: String::from("test.example").into(),
         path_and_query: String::from(path_and_query).into(),
         ..types::Request::default()
     };
@@ -205,7 +211,7 @@ impl RequestBuilder {
 
     /// Sets `host[:port]`.
     pub fn authority(mut self, authority: &str) -> Self {
-        self.request.authority = authority.into();
+        self.request.authority = String::from(authority).into();
         self
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// A first-party plugin: `auth_token`, `header_inject`, `registry_register`.
+/// A first-party plugin, a folder of `plugins`: `auth_token`.
 pub fn plugin(name: &str) -> PathBuf {
     component(&format!("{name}.wasm"))
 }

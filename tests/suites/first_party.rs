@@ -312,3 +312,74 @@ async fn a_plugin_sees_what_is_no_get() {
     assert_eq!(answer.body, body, "bodies pass beside the plugins");
     assert_eq!(backend.last().header("x-seen").len(), 16);
 }
+
+#[tokio::test]
+async fn addresses_decide_who_passes() {
+    let backend = Backend::hello().await;
+    let with = |config: &str| {
+        let table = plugin_table("office", &plugin("ip_allow"), &format!("config = {{ {config} }}\n"));
+        TestGateway::start(&one_route(backend.addr(), &format!("plugins = [\"office\"]\n{table}")))
+    };
+    // Over IPv4 to a dual-stack socket, and over IPv6.
+    let gateway = with(r#"allow = ["127.0.0.0/8"]"#);
+    assert_eq!(gateway_tests::Client::new(gateway.addr_v4()).get("/").await.status, 200);
+    assert_eq!(gateway.client().get("/").await.status, 403);
+    let gateway = with(r#"deny = ["::1"]"#);
+    assert_eq!(gateway_tests::Client::new(gateway.addr_v4()).get("/").await.status, 200);
+    assert_eq!(gateway.client().get("/").await.status, 403);
+    assert_eq!(backend.heard().len(), 2);
+}
+
+#[tokio::test]
+async fn pages_of_allowed_origins_may_read_answers() {
+    let backend = Backend::http(|_| {
+        let answer = Response::builder().header("access-control-allow-origin", "*").header("vary", "accept");
+        answer.body(Full::new(Bytes::from_static(b"hello"))).expect("an answer")
+    })
+    .await;
+    let config = "config = { origins = [\"https://a.example\"], credentials = true, expose = [\"x-id\"] }\n";
+    let table = plugin_table("cors", &plugin("cors"), config);
+    let gateway = TestGateway::start(&one_route(backend.addr(), &format!("plugins = [\"cors\"]\n{table}")));
+    let from = |origin: &str| gateway.client().with("origin", origin);
+    let answer = from("https://a.example").get("/").await;
+    assert_eq!(values(&answer.headers, "access-control-allow-origin"), ["https://a.example"]);
+    assert_eq!(values(&answer.headers, "vary"), ["accept", "origin"]);
+    assert_eq!(answer.header("access-control-allow-credentials"), "true");
+    assert_eq!(answer.header("access-control-expose-headers"), "x-id");
+    for other in ["https://b.example", "null"] {
+        let answer = from(other).get("/").await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.header("access-control-allow-origin")),
+            (200, ""),
+            "{other}"
+        );
+    }
+    assert_eq!(backend.heard().len(), 3);
+    let preflight = from("https://a.example").with("access-control-request-method", "POST");
+    let answer = preflight.send(Method::OPTIONS, "/", Bytes::new()).await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.header("access-control-allow-methods")),
+        (204, "GET, HEAD, POST")
+    );
+    assert_eq!(answer.header("access-control-allow-origin"), "https://a.example");
+    assert_eq!(backend.heard().len(), 3, "the backend is not asked");
+}
+
+#[tokio::test]
+async fn a_password_is_asked_for_and_the_backend_told_whose_it_was() {
+    let backend = Backend::hello().await;
+    let more = "grants = { secrets = [\"ann\"] }\nconfig = { users = { ann = \"ann\" }, user_header = \"x-user\" }\n\
+                [secret.ann]\nfile = \"ann.txt\"\n";
+    let table = plugin_table("login", &plugin("basic_auth"), more);
+    let toml = one_route(backend.addr(), &format!("plugins = [\"login\"]\n{table}"));
+    let gateway = TestGateway::with_files(&toml, &[("ann.txt", "s3cret\n")]);
+    let answer = gateway.client().with("x-user", "ann").get("/").await;
+    assert_eq!(answer.status, 401);
+    assert_eq!(answer.header("www-authenticate"), "Basic realm=\"gateway\", charset=\"UTF-8\"");
+    // `ann:wrong` and `ann:s3cret`
+    assert_eq!(gateway.client().with("authorization", "Basic YW5uOndyb25n").get("/").await.status, 401);
+    assert_eq!(backend.heard().len(), 0);
+    let right = gateway.client().with("authorization", "Basic YW5uOnMzY3JldA==").with("x-user", "root");
+    assert_eq!(right.get("/").await.status, 200);
+    assert_eq!(values(&backend.last().headers, "x-user"), ["ann"]);
+}

@@ -87,7 +87,7 @@ impl Crate {
 }
 
 /// What `cargo xtask wasm` does: none, if the usual compiler can build plugins.
-fn wasm_compiler() -> Option<String> {
+pub(crate) fn wasm_compiler() -> Option<String> {
     let output =
         Command::new("bash").arg(checkout().join("xtask/ensure-wasm.sh")).output().expect("bash starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -96,7 +96,7 @@ fn wasm_compiler() -> Option<String> {
 }
 
 /// Shared with the checkout, so that nothing heavy is built again.
-fn target() -> PathBuf {
+pub(crate) fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| checkout().join("target"), PathBuf::from)
 }
 
@@ -245,7 +245,16 @@ async fn the_readme_asks_for_a_token() {
 
 #[test]
 fn tables_in_the_readmes_of_plugins_are_accepted() {
-    for name in ["auth-token", "header-inject", "registry-register"] {
+    for name in [
+        "auth-token",
+        "basic-auth",
+        "canary",
+        "cors",
+        "header-inject",
+        "ip-allow",
+        "rate-limit",
+        "registry-register",
+    ] {
         let page = format!("plugins/{name}/README.md");
         let shown: Vec<_> = blocks(&page).into_iter().filter(|block| block.language == "toml").collect();
         assert_eq!(shown.len(), 1, "{page} shows one table");

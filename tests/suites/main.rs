@@ -2,6 +2,7 @@
 
 mod acme; // certificates ordered from a real ACME server
 mod admin; // what operators ask the gateway itself
+mod authoring; // what plugin authors type
 mod backend_limits; // how much a server takes at a time, and who waits
 mod background; // plugins that work beside the traffic, by the example of the registry
 mod balance; // which server is next
@@ -36,8 +37,10 @@ mod reload; // what a reload changes, and what it leaves alone
 mod reload_under_load; // the promise: a hundred of them, and no client notices
 mod request_bounds; // how large a request may be, and how long it may take
 mod retries; // what is sent once more, and what never
+mod routing; // plugins that choose where a request goes
 mod scale; // much of everything, in flat memory
 mod ssh; // the commands that lead to a VM: keys, options, refusals
+mod state; // what plugins keep from request to request
 mod tcp; // raw TCP routes
 mod tidy; // habits that a machine can check
 mod tls; // certificates and handshakes, and what goes over them

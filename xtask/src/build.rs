@@ -10,7 +10,16 @@ use std::{
 
 use crate::{Result, tree};
 
-const PLUGINS: [&str; 3] = ["auth-token", "header-inject", "registry-register"];
+const PLUGINS: [&str; 8] = [
+    "auth-token",
+    "basic-auth",
+    "canary",
+    "cors",
+    "header-inject",
+    "ip-allow",
+    "rate-limit",
+    "registry-register",
+];
 const COMPONENTS: [&str; 4] = ["build", "--release", "--target", "wasm32-wasip2"];
 /// Components travel: line numbers would be two thirds of them. Function names stay.
 const SMALL: [(&str, &str); 2] =

@@ -3,6 +3,7 @@
 mod check;
 mod connect;
 mod logging;
+mod plugin;
 mod registry;
 mod run;
 mod schema;
@@ -28,6 +29,9 @@ enum Command {
     Check(check::Check),
     /// Print the JSON Schema of the configuration; editors complete and validate with it
     Schema,
+    /// What plugin authors do: begin, build, look at, test and measure one
+    #[command(subcommand)]
+    Plugin(plugin::Plugin),
     /// Run a shell or a command on a VM: OpenSSH inside verified TLS
     Ssh(ssh::Ssh),
     /// Print what OpenSSH's configuration needs, for ssh, scp, rsync, git and ansible to reach VMs
@@ -74,6 +78,7 @@ pub fn main() -> ExitCode {
         Command::Run(run) => run.run(),
         Command::Check(check) => check.run(),
         Command::Schema => schema::print(),
+        Command::Plugin(plugin) => plugin.run(),
         Command::Ssh(ssh) => ssh.run(),
         Command::SshConfig(config) => config.print(),
         Command::Connect(connect) => connect.run(),

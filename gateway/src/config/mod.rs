@@ -18,6 +18,7 @@ mod listener;
 mod log;
 mod nearest;
 mod plugin;
+mod plugin_cases;
 mod plugin_config;
 mod read;
 mod recover;
@@ -60,6 +61,10 @@ pub use self::{
     log::{Log, LogFormat, LogLevel},
     nearest::nearest,
     plugin::{Grants, OnError, Plugin, PluginLimits},
+    plugin_cases::{
+        CaseReply, CaseRequest, CaseResponse, CaseValues, CaseVerdict, ExpectedValues, PluginCase,
+        PluginCases, plugin_cases, plugin_table,
+    },
     plugin_config::PluginConfig,
     registry::{Registry, RegistryStore},
     route::{PluginUse, Retries, Route, RouteProtocol, RouteTimeouts},

@@ -47,6 +47,13 @@ pub struct Grants {
     /// Names of the secrets it may read. By default none.
     #[schemars(with = "Vec<String>")]
     pub secrets: Vec<Spanned<String>>,
+    /// Backends, by name or as `"host:port"`, that it may send requests to instead of their route's
+    /// own. By default none.
+    #[schemars(with = "Vec<String>")]
+    pub backends: Vec<Spanned<String>>,
+    /// How much it may keep in memory from request to request, up to 1GiB. By default nothing.
+    #[serde(deserialize_with = "size::<_, 0, 1073741824>")]
+    pub kv: ByteSize,
 }
 
 /// What a plugin may use up.

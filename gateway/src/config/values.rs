@@ -32,7 +32,7 @@ impl Duration {
 }
 
 /// An amount of memory: `"512B"`, `"64KiB"`, `"16MiB"`.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ByteSize(u64);
 
 impl ByteSize {

@@ -5,7 +5,7 @@ const LATER: &[(&str, &[&str])] = &[
     ("", &["telemetry"]),
     ("route.protocol", &["ssh", "any"]),
     ("backend", &["discover", "dns", "tls"]),
-    ("plugin.grants", &["kv", "registry", "env", "wasi"]),
+    ("plugin.grants", &["registry", "env", "wasi"]),
 ];
 
 /// What other gateways call it, and what it is called here.

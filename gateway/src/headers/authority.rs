@@ -1,6 +1,6 @@
 //! Which host a request is for (RFC 9112 §3.2, RFC 9110 §7.2).
 
-use crate::message::{Known, RequestHead};
+use crate::message::{Known, RequestHead, host_of};
 use http::Version;
 use std::borrow::Cow;
 
@@ -50,40 +50,14 @@ pub fn authority(head: &RequestHead) -> Result<Authority<'_>, AuthorityError> {
 }
 
 fn parse(full: &[u8]) -> Result<Authority<'_>, AuthorityError> {
+    let host = host_of(full).ok_or(AuthorityError::Malformed)?;
     let full = std::str::from_utf8(full).map_err(|_| AuthorityError::Malformed)?;
-    let (host, port) = match full.strip_prefix('[') {
-        Some(rest) => {
-            let (v6, after) = rest.split_once(']').ok_or(AuthorityError::Malformed)?;
-            v6.parse::<std::net::Ipv6Addr>().map_err(|_| AuthorityError::Malformed)?;
-            // The brackets are ASCII: the name in them and around them is a slice of `full`.
-            (
-                full.get(..v6.len() + 2).unwrap_or(full),
-                after.strip_prefix(':').or(after.is_empty().then_some("")),
-            )
-        }
-        None => match full.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (full, Some("")),
-        },
-    };
-    let port_is_valid = port.is_some_and(|port| {
-        port.is_empty() || port.parse::<u16>().is_ok() && port.bytes().all(|b| b.is_ascii_digit())
-    });
-    let host = host.strip_suffix('.').unwrap_or(host);
-    if !port_is_valid || host.is_empty() || !(host.starts_with('[') || host.bytes().all(is_host_byte)) {
-        return Err(AuthorityError::Malformed);
-    }
     let host = if host.bytes().any(|b| b.is_ascii_uppercase()) {
         Cow::Owned(host.to_ascii_lowercase())
     } else {
         Cow::Borrowed(host)
     };
     Ok(Authority { full, host })
-}
-
-/// reg-name of RFC 3986 §3.2.2, less the percent-encoding and sub-delimiters that no host name has.
-fn is_host_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
 #[cfg(test)]

@@ -40,6 +40,31 @@ pub fn is_target(bytes: &[u8]) -> bool {
         && bytes.iter().fold(true, |valid, byte| valid & (*byte > b' ') & (*byte < 0x7f) & (*byte != b'#'))
 }
 
+/// The host of `host[:port]` as a Host header has it (RFC 9112 §3.2), without a final dot; an IPv6 address
+/// keeps its brackets. None where it is something else.
+pub fn host_of(authority: &[u8]) -> Option<&str> {
+    let full = std::str::from_utf8(authority).ok()?;
+    let (host, port) = match full.strip_prefix('[') {
+        Some(rest) => {
+            let (v6, after) = rest.split_once(']')?;
+            v6.parse::<std::net::Ipv6Addr>().ok()?;
+            // The brackets are ASCII: the name in them and around them is a slice of `full`.
+            (full.get(..v6.len() + 2)?, after.strip_prefix(':').or(after.is_empty().then_some(""))?)
+        }
+        None => full.split_once(':').unwrap_or((full, "")),
+    };
+    let port_is_valid =
+        port.is_empty() || port.parse::<u16>().is_ok() && port.bytes().all(|b| b.is_ascii_digit());
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let is_host = !host.is_empty() && (host.starts_with('[') || host.bytes().all(is_host_byte));
+    (port_is_valid && is_host).then_some(host)
+}
+
+/// reg-name of RFC 3986 §3.2.2, less the percent-encoding and sub-delimiters that no host name has.
+fn is_host_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
+
 /// Without the optional whitespace around it (RFC 9110 §5.6.3): spaces and tabs, nothing else.
 pub fn trim(bytes: &[u8]) -> &[u8] {
     let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');

@@ -12,7 +12,7 @@ mod response;
 mod span;
 
 pub use fields::Fields;
-pub use grammar::{is_field_value, is_target, is_token, trim};
+pub use grammar::{host_of, is_field_value, is_target, is_token, trim};
 pub use names::Known;
 pub use request::RequestHead;
 pub use response::ResponseHead;

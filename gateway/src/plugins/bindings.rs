@@ -17,7 +17,10 @@ wasmtime::component::bindgen!({
         }
     ",
     world: "vers:host/every-hook",
-    imports: { "vers:gateway/outbound-http.send": async },
+    imports: {
+        "vers:gateway/outbound-http.send": async,
+        "vers:gateway/kv.get-or-reserve": async,
+    },
     exports: { default: async },
     with: {
         "vers:gateway/types.exchange": super::handles::ExchangeHandle,

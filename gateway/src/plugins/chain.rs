@@ -10,6 +10,8 @@ pub enum Verdict {
     Next,
     /// Answer with this.
     Respond(LocalResponse),
+    /// Go on to the backend of this number in [`Plugin::backends`](super::Plugin::backends).
+    RouteTo(usize),
 }
 
 /// What happens to a request whose plugin failed.
@@ -39,7 +41,10 @@ struct Link {
 #[derive(Debug)]
 pub enum Outcome {
     /// Every plugin lets it pass.
-    Next,
+    Next {
+        /// Where to, if not to the route's own backend.
+        to: Option<Destination>,
+    },
     /// A plugin answers it.
     Respond {
         /// The answer.
@@ -54,6 +59,15 @@ pub enum Outcome {
         /// Name of the plugin.
         plugin: String,
     },
+}
+
+/// A backend that a plugin sends a request to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Destination {
+    /// The plugin's number in its chain.
+    pub link: usize,
+    /// The backend's number in [`Plugin::backends`](super::Plugin::backends).
+    pub backend: usize,
 }
 
 impl Chain {
@@ -71,6 +85,11 @@ impl Chain {
         Self { links, hooks }
     }
 
+    /// Where the plugins may send requests, in the order of the links.
+    pub fn backends(&self) -> impl Iterator<Item = &[String]> {
+        self.links.iter().map(|link| link.instances.plugin().backends())
+    }
+
     /// Whether any plugin looks at requests or answers.
     pub fn has_filters(&self) -> bool {
         self.hooks.request || self.hooks.response
@@ -84,6 +103,7 @@ impl Chain {
     /// Shows a request to each plugin in turn, until one answers. Returns how many have seen it:
     /// those see the answer too.
     pub async fn on_request(&self, exchange: &mut Box<Exchange>) -> (Outcome, usize) {
+        let mut to = None;
         for (position, link) in self.links.iter().enumerate() {
             if !link.hooks.request {
                 continue;
@@ -92,6 +112,7 @@ impl Chain {
             let untouched = link.may_be_skipped().then(|| exchange.request.clone());
             match link.instances.on_request(exchange).await {
                 Ok(Verdict::Next) => {}
+                Ok(Verdict::RouteTo(backend)) => to = Some(Destination { link: position, backend }),
                 Ok(Verdict::Respond(response)) => {
                     return (Outcome::Respond { response, plugin: link.name() }, position + 1);
                 }
@@ -101,7 +122,7 @@ impl Chain {
                 },
             }
         }
-        (Outcome::Next, self.links.len())
+        (Outcome::Next { to }, self.links.len())
     }
 
     /// Shows an answer to the first `seen` plugins, in reverse order. Those before one that replaces
@@ -122,7 +143,8 @@ impl Chain {
             exchange.caller = position;
             let untouched = link.may_be_skipped().then(|| exchange.response.clone());
             match link.instances.on_response(exchange).await {
-                Ok(Verdict::Next) => {}
+                // An answer goes where its request came from.
+                Ok(Verdict::Next | Verdict::RouteTo(_)) => {}
                 Ok(Verdict::Respond(response)) => replace(exchange, response, link.name()),
                 Err(fault) => match untouched {
                     Some(head) => exchange.response = head,

@@ -1,13 +1,13 @@
 //! From bytes to a compiled component, and from that to a plugin: which hooks does it have, does
 //! the gateway offer what it imports?
 
-use super::{Host, LoadError, Plugin, PluginSpec, bindings, plugin::Exports};
+use super::{Grants, Host, LoadError, Plugin, PluginSpec, bindings, plugin::Exports};
 use sha2::{Digest as _, Sha256};
 use std::fmt;
 use wasmtime::component::types::ComponentItem;
 
 /// The package of our interface.
-const PACKAGE: &str = "vers:gateway/";
+pub(super) const PACKAGE: &str = "vers:gateway/";
 
 /// A compiled component, shared by all plugins that run it.
 pub struct Component {
@@ -149,40 +149,80 @@ impl Host {
                 .map_err(mismatch)?,
         };
         let PluginSpec { name, component, config, grants, limits, vm_id } = spec;
-        Ok(Plugin { name, component, config, grants, limits, vm_id, pre, exports })
+        let space = (grants.kv > 0).then(|| self.space(&name, grants.kv));
+        Ok(Plugin { name, component, config, grants, limits, vm_id, space, pre, exports })
     }
 
     /// The linker's own words for a missing import name the interface, but not what to do.
     fn check_imports(&self, spec: &PluginSpec) -> Result<(), LoadError> {
         for import in &spec.component.imports {
-            let granted = match interface(import) {
-                Some("types" | "log" | "identity" | "random") => Ok(()),
-                Some("secrets") if !spec.grants.secrets.is_empty() => Ok(()),
-                Some("outbound-http") if !spec.grants.http.is_empty() => Ok(()),
-                Some("secrets") => Err(Some(r#"grants = { secrets = ["name"] }"#)),
-                Some("outbound-http") => Err(Some(r#"grants = { http = ["https://host:port"] }"#)),
-                Some(_) => Err(None),
-                None if import.starts_with("wasi:") => Ok(()),
-                None => Err(None),
+            let Some(offer) = offer(import) else {
+                return Err(LoadError::UnknownImport { import: import.clone() });
             };
-            match granted {
-                Ok(()) => {}
-                Err(Some(grant)) => return Err(LoadError::NotGranted { import: import.clone(), grant }),
-                Err(None) => return Err(LoadError::UnknownImport { import: import.clone() }),
+            if let Offer::Granted(grant) = offer
+                && !grant.is_given(&spec.grants)
+            {
+                return Err(LoadError::NotGranted { import: import.clone(), grant: grant.example() });
             }
         }
         Ok(())
     }
 }
 
+/// What it takes to import an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Offer {
+    Always,
+    Granted(Grant),
+}
+
+/// What the configuration has to say before an interface can be imported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Grant {
+    Http,
+    Secrets,
+    Kv,
+}
+
+impl Grant {
+    fn is_given(self, grants: &Grants) -> bool {
+        match self {
+            Self::Http => !grants.http.is_empty(),
+            Self::Secrets => !grants.secrets.is_empty(),
+            Self::Kv => grants.kv > 0,
+        }
+    }
+
+    /// The TOML that would give it.
+    pub(super) fn example(self) -> &'static str {
+        match self {
+            Self::Http => r#"grants = { http = ["https://host:port"] }"#,
+            Self::Secrets => r#"grants = { secrets = ["name"] }"#,
+            Self::Kv => r#"grants = { kv = "64KiB" }"#,
+        }
+    }
+}
+
+/// What it takes to import this; none where this gateway does not have it.
+pub(super) fn offer(import: &str) -> Option<Offer> {
+    match interface(import) {
+        Some("types" | "log" | "identity" | "random" | "clock") => Some(Offer::Always),
+        Some("secrets") => Some(Offer::Granted(Grant::Secrets)),
+        Some("kv") => Some(Offer::Granted(Grant::Kv)),
+        Some("outbound-http") => Some(Offer::Granted(Grant::Http)),
+        Some(_) => None,
+        None => import.starts_with("wasi:").then_some(Offer::Always),
+    }
+}
+
 /// `vers:gateway/log@0.1.0` → `log`.
-fn interface(name: &str) -> Option<&str> {
+pub(super) fn interface(name: &str) -> Option<&str> {
     let name = name.strip_prefix(PACKAGE)?;
     Some(name.split_once('@').map_or(name, |(interface, _)| interface))
 }
 
 /// A core module is what people build by mistake; the compiler's words do not say so.
-fn compile_reason(bytes: &[u8], error: &wasmtime::Error) -> String {
+pub(super) fn compile_reason(bytes: &[u8], error: &dyn std::fmt::Display) -> String {
     const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
     if bytes.starts_with(CORE_MODULE) {
         "it is a core module; build it with `--target wasm32-wasip2`".to_owned()

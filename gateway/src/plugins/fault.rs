@@ -26,11 +26,14 @@ pub enum FaultKind {
     Busy,
     /// No instance could be made.
     Start,
+    /// It sent a request to a backend that it may not send requests to.
+    Route,
 }
 
 impl FaultKind {
     /// All kinds.
-    pub const ALL: [Self; 6] = [Self::Trap, Self::Cpu, Self::Wall, Self::Memory, Self::Busy, Self::Start];
+    pub const ALL: [Self; 7] =
+        [Self::Trap, Self::Cpu, Self::Wall, Self::Memory, Self::Busy, Self::Start, Self::Route];
 
     /// The name in metrics, status and reason codes.
     pub fn as_str(self) -> &'static str {
@@ -41,6 +44,7 @@ impl FaultKind {
             Self::Memory => "memory",
             Self::Busy => "busy",
             Self::Start => "start",
+            Self::Route => "route",
         }
     }
 }
@@ -54,6 +58,7 @@ impl fmt::Display for FaultKind {
             Self::Memory => "it wanted more memory than `limits.memory`",
             Self::Busy => "all its instances are in use (`limits.instances`)",
             Self::Start => "no instance of it could be made",
+            Self::Route => "it chose a backend that it is not granted (`grants.backends`)",
         })
     }
 }

@@ -3,14 +3,17 @@
 use super::{
     FetchError,
     bindings::vers::gateway::{
-        identity, log, outbound_http, random, secrets,
+        clock, identity, kv, log, outbound_http, random, secrets,
         types::{self, EditError, Header},
     },
     exchange::Exchange,
     handles::{ExchangeHandle, HeadersHandle, REQUEST, RESPONSE, RequestHandle, ResponseHandle},
+    kv::{Condition, Entry, KvError, Lookup, Space},
     state::{LogVerdict, State},
 };
-use crate::message::{Fields, Known, RequestHead, ResponseHead, is_field_value, is_target, is_token, trim};
+use crate::message::{
+    Fields, Known, RequestHead, ResponseHead, host_of, is_field_value, is_target, is_token, trim,
+};
 use http::{HeaderName, StatusCode};
 use std::time::Duration;
 use subtle::ConstantTimeEq as _;
@@ -150,6 +153,18 @@ impl types::HostRequest for State {
         Ok(())
     }
 
+    fn set_authority(&mut self, _: Resource<RequestHandle>, value: String) -> Result<(), EditError> {
+        if host_of(value.as_bytes()).is_none() {
+            return Err(EditError::InvalidValue);
+        }
+        let head = self.exchange.request.as_mut().ok_or(EditError::Gone)?;
+        if head.fields.text_len() + value.len() > MOST_TEXT {
+            return Err(EditError::TooLarge);
+        }
+        head.fields.set_known(Known::Host, value.as_bytes());
+        Ok(())
+    }
+
     fn is_upgrade(&mut self, _: Resource<RequestHandle>) -> bool {
         self.exchange.facts.as_ref().is_some_and(|facts| facts.is_upgrade)
     }
@@ -232,6 +247,71 @@ impl random::Host for State {
     }
 }
 
+impl clock::Host for State {
+    fn now_ms(&mut self) -> u64 {
+        let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn monotonic_ns(&mut self) -> u64 {
+        super::kv::monotonic_ns()
+    }
+}
+
+impl kv::Host for State {
+    fn get(&mut self, key: String) -> Result<Option<kv::Entry>, kv::Error> {
+        Ok(self.space()?.read(&key).map(kv::Entry::from))
+    }
+
+    fn set(&mut self, key: String, value: Vec<u8>, ttl_ms: Option<u64>) -> Result<u64, kv::Error> {
+        Ok(self.space()?.write(&key, Condition::Any, value, ttl_ms.map(Duration::from_millis))?)
+    }
+
+    fn compare_and_set(
+        &mut self,
+        key: String,
+        expected: Option<u64>,
+        value: Vec<u8>,
+        ttl_ms: Option<u64>,
+    ) -> Result<u64, kv::Error> {
+        let condition = Condition::Version(expected);
+        Ok(self.space()?.write(&key, condition, value, ttl_ms.map(Duration::from_millis))?)
+    }
+
+    fn increment(&mut self, key: String, by: i64, ttl_ms: Option<u64>) -> Result<i64, kv::Error> {
+        Ok(self.space()?.increment(&key, by, ttl_ms.map(Duration::from_millis))?)
+    }
+
+    fn remove(&mut self, key: String) -> Result<(), kv::Error> {
+        self.space()?.remove(&key);
+        Ok(())
+    }
+
+    async fn get_or_reserve(&mut self, key: String, hold_ms: u32) -> Result<kv::Lookup, kv::Error> {
+        let space = self.plugin.space.clone().ok_or(kv::Error::Unavailable)?;
+        Ok(match space.get_or_reserve(&key, Duration::from_millis(hold_ms.into())).await? {
+            Lookup::Found(entry) => kv::Lookup::Found(entry.into()),
+            Lookup::Reserved(version) => kv::Lookup::Reserved(version),
+        })
+    }
+}
+
+impl From<Entry> for kv::Entry {
+    fn from(entry: Entry) -> Self {
+        Self { value: entry.value, version: entry.version }
+    }
+}
+
+impl From<KvError> for kv::Error {
+    fn from(error: KvError) -> Self {
+        match error {
+            KvError::Conflict(entry) => Self::Conflict(entry.map(Into::into)),
+            KvError::Full => Self::Full,
+            KvError::NotANumber => Self::NotANumber,
+        }
+    }
+}
+
 impl secrets::Host for State {
     fn get(&mut self, name: String) -> Option<String> {
         self.plugin.grants.secrets.get(&name)?.reveal().map(str::to_owned)
@@ -281,6 +361,11 @@ impl outbound_http::Host for State {
 }
 
 impl State {
+    fn space(&self) -> Result<&Space, kv::Error> {
+        // Where it is not granted, it is not linked.
+        self.plugin.space.as_deref().ok_or(kv::Error::Unavailable)
+    }
+
     fn request(&self) -> Option<&RequestHead> {
         self.exchange.request.as_ref()
     }

@@ -139,6 +139,10 @@ impl Instances {
             request_filter::Verdict::Respond(response) => {
                 Verdict::Respond(LocalResponse::from_guest(response))
             }
+            request_filter::Verdict::RouteTo(name) => {
+                let granted = self.plugin.backends().iter().position(|backend| *backend == name);
+                Verdict::RouteTo(granted.ok_or_else(|| self.not_granted(&name))?)
+            }
         })
     }
 
@@ -203,6 +207,13 @@ impl Instances {
         if borrowed.calls < CALLS_PER_INSTANCE && !self.is_retired.get() {
             self.idle.borrow_mut().push(borrowed);
         }
+    }
+
+    fn not_granted(&self, backend: &str) -> Fault {
+        let detail = format!("`{}` is not in its `grants.backends`", backend.escape_debug());
+        let fault = Fault { kind: FaultKind::Route, detail };
+        self.report(&fault);
+        fault
     }
 
     fn report(&self, fault: &Fault) {

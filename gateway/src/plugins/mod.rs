@@ -19,24 +19,28 @@ mod grant;
 mod guest_text;
 mod handles;
 mod host;
+mod inspect;
 mod instance;
 mod instances;
+mod kv;
 mod plugin;
 mod response;
 mod state;
 
 pub use background::{Background, Ran};
-pub use chain::{Chain, OnError, Outcome, Verdict};
+pub use chain::{Chain, Destination, OnError, Outcome, Verdict};
 pub use component::{Component, Hash, Hooks};
 pub use exchange::{Exchange, Facts};
 pub use fault::{ConfigProblem, Fault, FaultKind, LoadError};
 pub use grant::{Origin, OriginError, Secret};
+pub use inspect::{Import, Inspection, Manifest, inspect};
 pub use instances::{Instances, PluginMetrics};
 pub use plugin::{Grants, Limits, Plugin, PluginSpec};
 pub use response::LocalResponse;
 
 use bytes::Bytes;
 use engine::{Caller, Ticker};
+use kv::Space;
 use state::State;
 use std::{
     collections::HashMap,
@@ -76,6 +80,9 @@ pub struct Host {
     /// By content: the same file under two names, or after a reload, is compiled once. A component
     /// that nobody uses any more is freed.
     components: Mutex<HashMap<Hash, Weak<Component>>>,
+    /// What plugins keep, by their names: a plugin that a reload makes anew finds what the one before it
+    /// has kept, and what no plugin has any more is freed.
+    spaces: Mutex<HashMap<String, Weak<Space>>>,
 }
 
 /// The sandbox could not be set up.
@@ -93,7 +100,7 @@ impl Host {
         let engine = engine::engine().map_err(|error| failed(&error))?;
         let ticker = Ticker::start(engine.clone()).map_err(|error| failed(&error))?;
         let linker = base_linker(&engine).map_err(|error| failed(&error))?;
-        Ok(Self { engine, ticker, linker, components: Mutex::default() })
+        Ok(Self { engine, ticker, linker, components: Mutex::default(), spaces: Mutex::default() })
     }
 
     /// Compiles a component, or finds it compiled. Takes milliseconds to seconds: not for a worker.
@@ -124,16 +131,32 @@ impl Host {
         Instances::new(plugin, services, self.caller(), metrics)
     }
 
+    /// What a plugin of this name keeps.
+    fn space(&self, plugin: &str, most: usize) -> Arc<Space> {
+        let mut spaces = self.spaces.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(space) = spaces.get(plugin).and_then(Weak::upgrade) {
+            space.limit(most);
+            return space;
+        }
+        let space = Arc::new(Space::new(most));
+        spaces.retain(|_, space| space.strong_count() > 0);
+        spaces.insert(plugin.to_owned(), Arc::downgrade(&space));
+        space
+    }
+
     fn caller(&self) -> Caller {
         self.ticker.caller()
     }
 
     /// What a plugin with these grants can import.
     fn linker(&self, grants: &Grants) -> wasmtime::Result<Linker<State>> {
-        use bindings::vers::gateway::{outbound_http, secrets};
+        use bindings::vers::gateway::{kv, outbound_http, secrets};
         let mut linker = self.linker.clone();
         if !grants.secrets.is_empty() {
             secrets::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
+        }
+        if grants.kv > 0 {
+            kv::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
         }
         if !grants.http.is_empty() {
             outbound_http::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
@@ -150,12 +173,13 @@ impl std::fmt::Debug for Host {
 
 /// What every plugin can import. WASI is an empty sandbox: standard libraries expect it to be there.
 fn base_linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
-    use bindings::vers::gateway::{identity, log, random, types};
+    use bindings::vers::gateway::{clock, identity, log, random, types};
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     types::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
     log::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
     identity::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
     random::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
+    clock::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
     Ok(linker)
 }

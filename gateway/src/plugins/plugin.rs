@@ -30,6 +30,10 @@ pub struct Grants {
     pub http: Vec<Origin>,
     /// The secrets it may use, by name.
     pub secrets: BTreeMap<String, Secret>,
+    /// Where it may send requests of clients instead of their route's own backend.
+    pub backends: Vec<String>,
+    /// Bytes that it may keep from call to call; 0 where it may keep nothing.
+    pub kv: usize,
 }
 
 /// What a plugin may use.
@@ -53,6 +57,8 @@ pub struct Plugin {
     pub(super) grants: Grants,
     pub(super) limits: Limits,
     pub(super) vm_id: Option<String>,
+    /// What it keeps, where it may.
+    pub(super) space: Option<Arc<super::kv::Space>>,
     pub(super) pre: InstancePre<State>,
     pub(super) exports: Exports,
 }
@@ -74,6 +80,16 @@ impl Plugin {
     /// The component that it runs.
     pub fn component(&self) -> &Arc<Component> {
         &self.component
+    }
+
+    /// Where it may send requests of clients, in the order of the configuration.
+    pub fn backends(&self) -> &[String] {
+        &self.grants.backends
+    }
+
+    /// Bytes that it keeps from call to call, and that it may keep; none where it may keep nothing.
+    pub fn kept(&self) -> Option<(usize, usize)> {
+        self.space.as_ref().map(|space| space.size())
     }
 
     /// The hooks that it has.
@@ -101,7 +117,20 @@ impl Plugin {
         host: &super::Host,
         services: Arc<dyn Services>,
     ) -> Result<(), super::LoadError> {
-        super::instance::Instance::start(Arc::clone(self), services, host.caller()).await.map(drop)
+        self.footprint(host, services).await.map(drop)
+    }
+
+    /// As [`Self::try_out`]; returns the bytes of memory that the instance has, once it is configured.
+    ///
+    /// # Errors
+    /// As [`Self::try_out`].
+    pub async fn footprint(
+        self: &Arc<Self>,
+        host: &super::Host,
+        services: Arc<dyn Services>,
+    ) -> Result<usize, super::LoadError> {
+        let instance = super::instance::Instance::start(Arc::clone(self), services, host.caller()).await?;
+        Ok(instance.store.data().memory.held)
     }
 }
 

@@ -22,7 +22,7 @@ impl State {
     pub(super) fn new(plugin: Arc<Plugin>, services: Arc<dyn super::Services>) -> Self {
         let text = GuestText::default();
         Self {
-            memory: MemoryLimit { most: plugin.limits.memory, denied: false },
+            memory: MemoryLimit { most: plugin.limits.memory, held: 0, denied: false },
             clock: CpuClock::new(plugin.limits.cpu),
             // An empty sandbox: no files, no sockets, no environment, no arguments.
             wasi: WasiCtx::builder().stdout(text.clone()).stderr(text.clone()).build(),
@@ -56,6 +56,8 @@ const HANDLES: usize = 1024;
 /// only that the guest gave up.
 pub(super) struct MemoryLimit {
     most: usize,
+    /// What it has.
+    pub(super) held: usize,
     pub(super) denied: bool,
 }
 
@@ -66,6 +68,9 @@ impl wasmtime::ResourceLimiter for MemoryLimit {
     fn memory_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         let granted = desired <= self.most;
         self.denied |= !granted;
+        if granted {
+            self.held = desired;
+        }
         Ok(granted)
     }
 

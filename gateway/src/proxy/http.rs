@@ -25,7 +25,7 @@ use crate::{
     message::{Fields, Known, RequestHead, ResponseHead},
     plugins::{self, Facts, LocalResponse, Outcome},
     route::{Captures, Question, Table},
-    snapshot::{Fixed, Goal, LocalRoute, LocalTarget, RegistryPlan, Target},
+    snapshot::{Detour, Fixed, Goal, LocalRoute, LocalTarget, RegistryPlan, Target},
     upstream::{Pool, Protocol},
 };
 use bytes::Bytes;
@@ -116,6 +116,8 @@ struct Session<'a> {
     route: Option<Rc<LocalRoute>>,
     /// What its patterns captured.
     captures: Captures,
+    /// Where a plugin sends it instead.
+    detour: Option<Detour>,
     /// The line in the access log, where that is on.
     entry: Option<Box<Entry>>,
 }
@@ -175,6 +177,7 @@ impl<'a> Session<'a> {
             counted: None,
             route: None,
             captures: Captures::default(),
+            detour: None,
             entry,
         }
     }
@@ -298,7 +301,8 @@ impl<'a> Session<'a> {
         let (outcome, seen) =
             client.while_waiting(self.buffers(), route.chain.on_request(&mut exchange)).await?;
         let Answer { head, mut content } = match outcome {
-            Outcome::Next => {
+            Outcome::Next { to } => {
+                self.detour = to.and_then(|to| route.detours.get(to.link)?.get(to.backend).cloned());
                 let head = exchange.request.take().ok_or(Error::NoRoute)?;
                 match self.deliver(client, route, head, asked).await? {
                     Outgoing::Answer(answer) => answer,
@@ -346,7 +350,8 @@ impl<'a> Session<'a> {
         if over_http2 && asked.take().is_some() && client.io.opens_tunnel() {
             return Err(Error::Connect);
         }
-        let key = route.sticky.as_ref().and_then(|sticky| sticky.key(&head.fields));
+        let sticky = self.detour.as_ref().map_or(&route.sticky, |detour| &detour.sticky);
+        let key = sticky.as_ref().and_then(|sticky| sticky.key(&head.fields));
         let upload = self.compose(&mut head, asked.as_ref(), client, route.body_limit, over_http2)?;
         let timeouts = &route.timeouts;
         let order = Order {
@@ -406,6 +411,9 @@ impl<'a> Session<'a> {
         client: &mut Client<I>,
         route: &LocalRoute,
     ) -> Result<Option<Rc<Pool>>, Error> {
+        if let Some(detour) = &self.detour {
+            return Ok(Some(Rc::clone(&detour.pool)));
+        }
         let goal = match &route.target {
             LocalTarget::Pool(pool) => return Ok(Some(Rc::clone(pool))),
             LocalTarget::Registry(_) | LocalTarget::Respond => return Ok(None),
@@ -451,8 +459,13 @@ impl<'a> Session<'a> {
     /// What an error is to whoever runs what the route leads to.
     fn explained(&self, route: &LocalRoute, error: Error) -> Error {
         match &route.target {
-            LocalTarget::Asked(goal) => goal.explain(error, &self.connection.arrival),
-            LocalTarget::Pool(_) | LocalTarget::Registry(_) | LocalTarget::Respond => error,
+            LocalTarget::Asked(goal) if self.detour.is_none() => {
+                goal.explain(error, &self.connection.arrival)
+            }
+            LocalTarget::Asked(_)
+            | LocalTarget::Pool(_)
+            | LocalTarget::Registry(_)
+            | LocalTarget::Respond => error,
         }
     }
 

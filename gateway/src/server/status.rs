@@ -170,6 +170,7 @@ fn of_plugin(plugin: &Plugin, states: &States, metrics: &Metrics) -> Value {
         "calls": calls("request") + calls("response"),
         "faults": faults,
         "instances": metrics.value(&names::PLUGIN_INSTANCES, &[("plugin", name)]),
+        "kv": plugin.kept().map(|(kept, granted)| json!({ "bytes": kept, "granted": granted })),
         "background": states.borrow().get(name),
     })
 }

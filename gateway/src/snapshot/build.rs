@@ -2,9 +2,9 @@
 //! once, with its place; what did not change is taken over from the previous snapshot.
 
 use super::{
-    Files, Fixed, HealthCheck, Listener, PortRules, Retries, Route, Snapshot, Sticky, Target, Timeouts,
-    VmName, modes, plugins::Plugins, registry, registry::RegistryPlan, terminators::Terminators, tls::Draft,
-    vms,
+    Destination, Files, Fixed, HealthCheck, Listener, PortRules, Retries, Route, Snapshot, Sticky, Target,
+    Timeouts, VmName, modes, plugins::Plugins, registry, registry::RegistryPlan, terminators::Terminators,
+    tls::Draft, vms,
 };
 use crate::{
     config::{
@@ -81,6 +81,14 @@ pub async fn build(
     let listeners = build_listeners(config, &conditions, &mut tls.terminators, &mut files, &mut problems);
     let admin_token = config.admin.token.as_ref().map(|name| plugins.secret(name.get_ref()));
     let (plugins, of_plugins) = plugins.finish();
+    let destinations = plugins.iter().map(|plugin| {
+        plugin
+            .backends()
+            .iter()
+            .map(|name| Destination { backend: backends.of_name(name), sticky: backends.sticky(name) })
+            .collect()
+    });
+    let destinations = destinations.collect();
     problems.extend(of_plugins);
     if !problems.is_empty() {
         problems.sort_by_key(|problem| problem.span.start);
@@ -95,6 +103,7 @@ pub async fn build(
         registry,
         checks,
         plugins,
+        destinations,
         warnings: tls.warnings(config),
         tls: tls.finish(config),
         heads: head_limits(config),

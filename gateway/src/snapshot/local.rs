@@ -1,7 +1,10 @@
 //! What one worker runs on: the shared snapshot, and what belongs to this worker alone: connections
 //! to backends, plugin instances, shards of metrics. Nothing in it is ever touched by another thread.
 
-use super::{FleetPlan, RegistryPlan, Route, Snapshot, Sticky, Target, Timeouts, VmName, services::Outbound};
+use super::{
+    Destination, FleetPlan, RegistryPlan, Route, Snapshot, Sticky, Target, Timeouts, VmName,
+    services::Outbound,
+};
 use crate::{
     metrics::{Counter, Gauge, Histogram, Metrics, names},
     plugins::{Chain, FaultKind, Host, Instances, Plugin, PluginMetrics},
@@ -47,6 +50,8 @@ pub struct LocalRoute {
     pub budget: Budget,
     /// Its plugins.
     pub chain: Chain,
+    /// Where each of them may send requests instead.
+    pub detours: Box<[Rc<[Detour]>]>,
     /// What is counted.
     pub metrics: RouteMetrics,
 }
@@ -62,6 +67,15 @@ pub enum LocalTarget {
     Registry(Arc<RegistryPlan>),
     /// Nowhere: the route's own answer is sent.
     Respond,
+}
+
+/// A backend that a plugin may send requests to instead of their route's own.
+#[derive(Debug, Clone)]
+pub struct Detour {
+    /// Connections to it.
+    pub pool: Rc<Pool>,
+    /// What requests for the same server have in common.
+    pub sticky: Option<Sticky>,
 }
 
 /// A server that is known only when it is asked for.
@@ -137,6 +151,7 @@ impl Local {
                 kept.cloned().unwrap_or_else(|| Rc::new(new_instances(plugin, parts)))
             })
             .collect();
+        let detours = detours(&shared, &pools);
         // Names are unique, and there may be tens of thousands of them.
         let kept: HashMap<&str, &RouteMetrics> = previous
             .iter()
@@ -167,7 +182,7 @@ impl Local {
                 Target::Registry(plan) => LocalTarget::Registry(Arc::clone(plan)),
                 Target::Respond(_) => LocalTarget::Respond,
             };
-            Rc::new(local_route(route, target, &instances, metrics))
+            Rc::new(local_route(route, target, (&instances, &detours), metrics))
         };
         let routes = shared.routes.iter().map(&mut local).collect();
         Self { shared, routes, pools, vms, fleets, instances }
@@ -231,16 +246,26 @@ impl RouteMetrics {
     }
 }
 
+/// Where each plugin may send requests, in the order of its grants.
+fn detours(shared: &Snapshot, pools: &[Rc<Pool>]) -> Vec<Rc<[Detour]>> {
+    let detour = |destination: &Destination| {
+        let pool = pools.get(destination.backend).map(Rc::clone)?;
+        Some(Detour { pool, sticky: destination.sticky.clone() })
+    };
+    shared.destinations.iter().map(|of_plugin| of_plugin.iter().filter_map(detour).collect()).collect()
+}
+
 fn local_route(
     route: &Arc<Route>,
     target: LocalTarget,
-    instances: &[Rc<Instances>],
+    (instances, detours): (&[Rc<Instances>], &[Rc<[Detour]>]),
     metrics: RouteMetrics,
 ) -> LocalRoute {
     let links = route
         .plugins
         .iter()
         .filter_map(|(plugin, on_error)| Some((Rc::clone(instances.get(*plugin)?), *on_error)));
+    let detours = route.plugins.iter().filter_map(|(plugin, _)| detours.get(*plugin).cloned());
     LocalRoute {
         name: Arc::from(&*route.name),
         route: Arc::clone(route),
@@ -251,6 +276,7 @@ fn local_route(
         target,
         budget: Budget::new(route.retries.budget),
         chain: Chain::new(links),
+        detours: detours.collect(),
         metrics,
     }
 }

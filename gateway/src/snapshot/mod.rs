@@ -25,7 +25,7 @@ pub use build::{Inputs, Problems, build};
 pub use certificates::{Certificate, Source};
 pub use files::Files;
 pub use health::{HealthCheck, Question};
-pub use local::{Goal, Local, LocalRoute, LocalTarget, Parts, RouteMetrics, plugin_metrics};
+pub use local::{Detour, Goal, Local, LocalRoute, LocalTarget, Parts, RouteMetrics, plugin_metrics};
 pub use modes::{Kinds, Mode, Modes};
 pub use ordered::Ordered;
 pub use private::write_private;
@@ -72,6 +72,8 @@ pub struct Snapshot {
     pub checks: Vec<HealthCheck>,
     /// Plugins as the routes use them: one for each component and configuration.
     pub plugins: Vec<Arc<Plugin>>,
+    /// Where each of them may send requests, in the order of its grants.
+    pub destinations: Vec<Vec<Destination>>,
     /// What TLS listeners show.
     pub tls: Tls,
     /// Limits of the heads of requests.
@@ -176,6 +178,15 @@ pub struct Route {
     pub body_limit: u64,
     /// How often a request may be sent to another server.
     pub retries: Retries,
+    /// What requests for the same server have in common, where the backend has it so.
+    pub sticky: Option<Sticky>,
+}
+
+/// A backend that a plugin may send requests to.
+#[derive(Debug)]
+pub struct Destination {
+    /// Number of the backend.
+    pub backend: usize,
     /// What requests for the same server have in common, where the backend has it so.
     pub sticky: Option<Sticky>,
 }

@@ -163,7 +163,12 @@ impl<'a> Plugins<'a> {
             name: plugin.name.get_ref().clone(),
             component,
             config: table.map_or_else(|| "{}".to_owned(), Table::to_json),
-            grants: Grants { http, secrets },
+            grants: Grants {
+                http,
+                secrets,
+                kv: usize::try_from(plugin.grants.kv.get()).unwrap_or(usize::MAX),
+                backends: plugin.grants.backends.iter().map(|backend| backend.get_ref().clone()).collect(),
+            },
             limits: Limits {
                 memory: usize::try_from(plugin.limits.memory.get()).unwrap_or(usize::MAX),
                 cpu: plugin.limits.cpu.get(),

@@ -2,7 +2,7 @@
 
 use vers_plugin::prelude::*;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ConfigSchema)]
 #[serde(deny_unknown_fields)]
 struct AuthToken {
     /// Name of the secret that a request must carry as its bearer token.
@@ -17,7 +17,7 @@ struct AuthToken {
     realm: Option<String>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ConfigSchema)]
 #[serde(rename_all = "lowercase")]
 enum WhenUnset {
     #[default]

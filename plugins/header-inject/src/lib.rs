@@ -2,7 +2,7 @@
 
 use vers_plugin::prelude::*;
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ConfigSchema)]
 #[serde(deny_unknown_fields, default)]
 struct HeaderInject {
     /// Headers that a request has with these values and no others.

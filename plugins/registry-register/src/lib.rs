@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 use std::{cell::Cell, num::NonZeroU16, time::Duration};
 use vers_plugin::prelude::*;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ConfigSchema)]
 #[serde(deny_unknown_fields)]
 struct RegistryRegister {
     /// Where the registry is, such as `https://infra.vm.example.com:3000`.
@@ -32,7 +32,7 @@ struct RegistryRegister {
     back_off: BackOff,
 }
 
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Deserialize, Serialize, ConfigSchema)]
 #[serde(deny_unknown_fields, rename_all(serialize = "camelCase"))]
 struct Service {
     name: String,

@@ -89,7 +89,8 @@ fn unused(config: &Config, report: &mut Report) {
     let routes = || config.routes.iter();
     for (name, backend) in &config.backends {
         let uses = |route: &super::Route| *route.to.get_ref() == Target::Backend(name.clone());
-        if !routes().any(uses) {
+        let granted = config.plugins.values().flat_map(|plugin| &plugin.grants.backends);
+        if !routes().any(uses) && !granted.into_iter().any(|granted| granted.get_ref() == name) {
             report.add(never_used(&backend.name, "no route goes to this backend"));
         }
     }

@@ -1,4 +1,4 @@
-//! Plugins and secrets: digests, origins and the names of secrets.
+//! Plugins and secrets: digests, origins, and the names of secrets and backends.
 
 use http::Uri;
 use toml::Spanned;
@@ -16,6 +16,11 @@ pub(super) fn check(config: &Config, names: &Names, report: &mut Report) {
         none: "this file has none; define one with `[secret.NAME]`",
         names: names.secrets.as_deref(),
     };
+    let backends = Known {
+        kind: "backend",
+        none: "this file has none; define one with `[backend.NAME]`, or write \"host:port\"",
+        names: names.backends.as_deref(),
+    };
     for plugin in config.plugins.values() {
         if let Some(digest) = &plugin.sha256 {
             sha256(digest, report);
@@ -25,6 +30,11 @@ pub(super) fn check(config: &Config, names: &Names, report: &mut Report) {
         }
         for secret in &plugin.grants.secrets {
             secrets.check(secret, report);
+        }
+        for backend in &plugin.grants.backends {
+            if host_port(backend.get_ref()).is_none() {
+                backends.check(backend, report);
+            }
         }
     }
     if let Some(token) = &config.admin.token {

@@ -1,0 +1,101 @@
+//! `plugin bench`: what calls and instances of a component cost on this machine.
+
+use super::{
+    Exit, no, print,
+    stage::{Stage, words},
+    tell, test,
+};
+use crate::config::{CaseRequest, CaseResponse, PluginCase, PluginCases, Spanned};
+use clap::Args;
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+/// Rounds, of which the fastest counts: whatever else the machine does only adds.
+const ROUNDS: usize = 5;
+
+/// Instances made to tell what one takes.
+const INSTANCES: usize = 50;
+
+/// `plugin bench [FILE] [--cases CASES]`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Bench {
+    /// The component; by default the crate in this folder is built
+    #[arg(value_name = "FILE")]
+    component: Option<PathBuf>,
+    /// The cases whose requests are measured
+    #[arg(long, value_name = "CASES", default_value = test::CASES)]
+    cases: PathBuf,
+    /// Calls in each of five rounds
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    calls: u32,
+}
+
+impl Bench {
+    pub(super) fn run(&self) -> Exit {
+        match self.measure() {
+            Ok(()) => Exit::Fine,
+            Err(why) => no(&why),
+        }
+    }
+
+    fn measure(&self) -> Result<(), String> {
+        let (_, cases) = test::cases(&self.cases)?;
+        let file = super::component(self.component.as_deref())?;
+        let stage = Stage::open(&file)?;
+        let first = cases.cases.first().map(Spanned::get_ref).ok_or("there is no case")?;
+        let (took, memory) = instances(&stage, &cases, first)?;
+        if cfg!(debug_assertions) {
+            tell(&"warning: this gateway is no optimised build; calls cost several times as much in it");
+        }
+        let line = |what: &str, value: String| print(&format!("{what:<46} {value}\n"));
+        line("compile", format!("{:.1} ms", stage.compiled_in.as_secs_f64() * 1e3));
+        line("make an instance and configure it", format!("{:.1} µs", took.as_secs_f64() * 1e6));
+        line("memory of an instance", format!("{} KiB", memory.div_ceil(1024)));
+        let has = |hook: &str| stage.inspection().hooks.iter().any(|known| known == hook);
+        for case in cases.cases.iter().map(Spanned::get_ref) {
+            if has("request-filter") {
+                let each = self.each(&stage, &cases, case, (&case.request, None))?;
+                line(&format!("on-request   {}", case.name), each);
+            }
+            if has("response-filter") {
+                let each = self.each(&stage, &cases, case, (&case.request, Some(&case.response)))?;
+                line(&format!("on-response  {}", case.name), each);
+            }
+        }
+        Ok(())
+    }
+
+    /// Nanoseconds of a call, less what is done around it.
+    fn each(
+        &self,
+        stage: &Stage,
+        cases: &PluginCases,
+        case: &PluginCase,
+        what: (&CaseRequest, Option<&CaseResponse>),
+    ) -> Result<String, String> {
+        let ready =
+            stage.start(&test::settings(cases, case), cases, &case.replies).map_err(|error| words(&error))?;
+        let fastest = |ready| {
+            let rounds = (0..ROUNDS).map(|_| stage.measure(ready, what, self.calls));
+            rounds.collect::<Result<Vec<_>, _>>().map(|rounds| rounds.into_iter().min().unwrap_or_default())
+        };
+        let (without, with) = (fastest(None)?, fastest(Some(&ready))?);
+        let nanoseconds = with.saturating_sub(without).as_nanos() / u128::from(self.calls);
+        Ok(format!("{nanoseconds} ns"))
+    }
+}
+
+/// What an instance takes, the fastest of many; and its memory.
+fn instances(stage: &Stage, cases: &PluginCases, case: &PluginCase) -> Result<(Duration, usize), String> {
+    let ready =
+        stage.start(&test::settings(cases, case), cases, &case.replies).map_err(|error| words(&error))?;
+    let (mut fastest, mut memory) = (Duration::MAX, 0);
+    for _ in 0..INSTANCES {
+        let began = Instant::now();
+        memory = stage.footprint(&ready).map_err(|error| words(&error))?;
+        fastest = fastest.min(began.elapsed());
+    }
+    Ok((fastest, memory))
+}

@@ -1,0 +1,355 @@
+//! A component on the gateway's own sandbox, without a gateway: requests go in, and what becomes of them
+//! comes out.
+
+use crate::{
+    config::{CaseReply, CaseRequest, CaseResponse, CaseValues, PluginCases},
+    http1::{HeadLimits, parse_request},
+    ids::{ClientAddr, RequestIds},
+    message::{Fields, Known, RequestHead, ResponseHead, is_field_value, is_target, is_token},
+    metrics::Metrics,
+    plugins::{
+        self, Chain, Component, Destination, Exchange, Facts, Fault, FetchError, Fetching, Grants, Host,
+        Inspection, Limits, LoadError, LocalResponse, OnError, Outcome, Plugin, PluginSpec, Secret, Services,
+    },
+    snapshot::plugin_metrics,
+};
+use bytes::Bytes;
+use http::StatusCode;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    path::Path,
+    rc::Rc,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+/// As `[plugin.NAME]` has them where it says nothing.
+const LIMITS: Limits = Limits {
+    memory: 64 * 1024 * 1024,
+    cpu: Duration::from_millis(50),
+    wall: Duration::from_secs(5),
+    instances: 64,
+};
+
+/// A compiled component, and what it runs on.
+pub(super) struct Stage {
+    host: Host,
+    component: Arc<Component>,
+    inspection: Inspection,
+    metrics: Metrics,
+    runtime: tokio::runtime::Runtime,
+    ids: RequestIds,
+    /// How long compiling took.
+    pub(super) compiled_in: Duration,
+}
+
+/// A plugin that is ready to be called.
+pub(super) struct Ready {
+    chain: Chain,
+    plugin: Arc<Plugin>,
+    services: Arc<Script>,
+}
+
+/// What became of a request.
+#[derive(Debug)]
+pub(super) struct Became {
+    /// The request's head, where it goes on.
+    pub(super) request: Option<RequestHead>,
+    /// The answer's head.
+    pub(super) response: Option<ResponseHead>,
+    /// The backend that it goes to instead of the route's own.
+    pub(super) to: Option<String>,
+    /// What the plugin answered itself: body and reason.
+    pub(super) said: Option<(Bytes, String)>,
+    /// Why the call failed.
+    pub(super) fault: Option<Fault>,
+    /// What the plugin sent elsewhere.
+    pub(super) sent: Vec<String>,
+}
+
+impl Stage {
+    /// Reads and compiles a component.
+    pub(super) fn open(file: &Path) -> Result<Self, String> {
+        let bytes = super::read(file)?;
+        let name = file.display().to_string();
+        let host = Host::new().map_err(|error| error.to_string())?;
+        let began = std::time::Instant::now();
+        let component = host.component(&name, &bytes).map_err(|error| words(&error))?;
+        let compiled_in = began.elapsed();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        Ok(Self {
+            inspection: plugins::inspect(&name, &bytes).map_err(|error| words(&error))?,
+            host,
+            component,
+            metrics: Metrics::new(),
+            runtime: runtime.map_err(|error| error.to_string())?,
+            ids: RequestIds::new(0),
+            compiled_in,
+        })
+    }
+
+    pub(super) fn inspection(&self) -> &Inspection {
+        &self.inspection
+    }
+
+    /// Links the component with all that it asks for.
+    pub(super) fn link(
+        &self,
+        config: &str,
+        cases: &PluginCases,
+        replies: &[CaseReply],
+    ) -> Result<Ready, LoadError> {
+        // Without a value, as one that nobody has set.
+        let nothing = [("none".to_owned(), Secret::new(None))];
+        let secrets: BTreeMap<_, _> = cases
+            .secrets
+            .iter()
+            .map(|(name, value)| (name.clone(), Secret::new(Some(value.clone()))))
+            .collect();
+        let origins = cases.http.iter().filter_map(|origin| origin.get_ref().parse().ok());
+        let mut http: Vec<plugins::Origin> = origins.collect();
+        if http.is_empty() {
+            http.extend("http://localhost:1".parse().ok());
+        }
+        let plugin = Arc::new(self.host.link(PluginSpec {
+            name: "plugin".to_owned(),
+            component: Arc::clone(&self.component),
+            config: config.to_owned(),
+            grants: Grants {
+                http,
+                secrets: if secrets.is_empty() { nothing.into() } else { secrets },
+                backends: cases.backends.clone(),
+                kv: 1024 * 1024,
+            },
+            limits: LIMITS,
+            vm_id: cases.vm_id.clone(),
+        })?);
+        let services = Arc::new(Script::of(replies));
+        let instances = self.host.instances(
+            Arc::clone(&plugin),
+            Arc::clone(&services) as Arc<dyn Services>,
+            plugin_metrics(&self.metrics, "plugin"),
+        );
+        let chain = Chain::new([(Rc::new(instances), OnError::Deny)]);
+        Ok(Ready { chain, plugin, services })
+    }
+
+    /// Links the component, and lets it read its settings.
+    pub(super) fn start(
+        &self,
+        config: &str,
+        cases: &PluginCases,
+        replies: &[CaseReply],
+    ) -> Result<Ready, LoadError> {
+        let ready = self.link(config, cases, replies)?;
+        self.footprint(&ready)?;
+        Ok(ready)
+    }
+
+    /// Makes an instance: the bytes of memory that it has.
+    pub(super) fn footprint(&self, ready: &Ready) -> Result<usize, LoadError> {
+        let services = Arc::clone(&ready.services) as Arc<dyn Services>;
+        self.runtime.block_on(ready.plugin.footprint(&self.host, services))
+    }
+
+    /// Shows the plugin a request, and the answer to it: its own, or the backend's.
+    pub(super) fn ask(
+        &self,
+        ready: &Ready,
+        request: &CaseRequest,
+        answer: &CaseResponse,
+    ) -> Result<Became, String> {
+        let exchange = Exchange::new(self.facts(request), request_head(request)?);
+        Ok(self.runtime.block_on(exchanged(ready, Box::new(exchange), response_head(answer)?)))
+    }
+
+    /// Calls one hook so many times: what all of it took. Without a plugin, what the rest takes.
+    pub(super) fn measure(
+        &self,
+        ready: Option<&Ready>,
+        (request, answer): (&CaseRequest, Option<&CaseResponse>),
+        calls: u32,
+    ) -> Result<Duration, String> {
+        let head = request_head(request)?;
+        let response = answer.map(response_head).transpose()?;
+        let mut exchange = Box::new(Exchange::new(self.facts(request), head.clone()));
+        self.runtime.block_on(async {
+            let began = std::time::Instant::now();
+            for _ in 0..calls {
+                exchange.request = Some(head.clone());
+                exchange.response.clone_from(&response);
+                let failed = match (ready, &response) {
+                    (None, _) => None,
+                    (Some(ready), None) => match ready.chain.on_request(&mut exchange).await {
+                        (Outcome::Denied { fault, .. }, _) => Some(fault),
+                        _ => None,
+                    },
+                    (Some(ready), Some(_)) => {
+                        let filtered = ready.chain.on_response(&mut exchange, 1, |_, _, _| {}).await;
+                        filtered.err().map(|(fault, _)| fault)
+                    }
+                };
+                if let Some(fault) = failed {
+                    return Err(format!("a call failed: {}\n{}", fault.kind, fault.detail));
+                }
+            }
+            Ok(began.elapsed())
+        })
+    }
+
+    fn facts(&self, request: &CaseRequest) -> Facts {
+        Facts {
+            id: self.ids.next(),
+            route: "test".into(),
+            client: ClientAddr::from(request.client),
+            peer: ClientAddr::from(request.client),
+            local_port: request.port,
+            captures: request
+                .captures
+                .iter()
+                .map(|(name, value)| (name.as_str().into(), value.as_str().into()))
+                .collect(),
+            is_upgrade: request.headers.keys().any(|name| name.eq_ignore_ascii_case("upgrade")),
+        }
+    }
+}
+
+async fn exchanged(ready: &Ready, mut exchange: Box<Exchange>, answer: ResponseHead) -> Became {
+    let chain = &ready.chain;
+    let (outcome, seen) = chain.on_request(&mut exchange).await;
+    let mut became = Became {
+        request: exchange.request.take(),
+        response: Some(answer),
+        to: None,
+        said: None,
+        fault: None,
+        sent: Vec::new(),
+    };
+    match outcome {
+        Outcome::Next { to } => became.to = to.map(|to| backend(ready, to)),
+        Outcome::Respond { response, .. } => became.answered(response),
+        Outcome::Denied { fault, .. } => became.fault = Some(fault),
+    }
+    if became.fault.is_none() && chain.has_response_filters() {
+        exchange.response = became.response.take();
+        let mut replaced = None;
+        let filtered = chain.on_response(&mut exchange, seen, |exchange, response, _| {
+            let LocalResponse { status, fields, body, reason } = response;
+            exchange.response = Some(ResponseHead::new(status, fields));
+            replaced = Some((body, reason));
+        });
+        if let Err((fault, _)) = filtered.await {
+            became.fault = Some(fault);
+        }
+        became.response = exchange.response.take();
+        became.said = replaced.or(became.said);
+    }
+    became.sent = ready.services.take_sent();
+    became
+}
+
+fn backend(ready: &Ready, to: Destination) -> String {
+    ready.plugin.backends().get(to.backend).cloned().unwrap_or_default()
+}
+
+impl Became {
+    fn answered(&mut self, response: LocalResponse) {
+        let LocalResponse { status, fields, body, reason } = response;
+        self.request = None;
+        self.response = Some(ResponseHead::new(status, fields));
+        self.said = Some((body, reason));
+    }
+}
+
+/// The head of a request, read as one from a client is.
+fn request_head(request: &CaseRequest) -> Result<RequestHead, String> {
+    let mut text = Vec::new();
+    if !is_token(request.method.as_bytes()) || !is_target(request.path.as_bytes()) {
+        return Err(format!("no client sends `{} {}`", request.method, request.path));
+    }
+    text.extend_from_slice(
+        format!("{} {} HTTP/1.1\r\nhost: {}\r\n", request.method, request.path, request.host).as_bytes(),
+    );
+    fields(&request.headers)?.write(&mut text);
+    text.extend_from_slice(b"\r\n");
+    let limits = HeadLimits { size: 1024 * 1024, headers: 1000 };
+    match parse_request(&text, limits) {
+        Ok(Some((head, length))) if length == text.len() => Ok(head),
+        Ok(_) => Err("the request does not end where it should".to_owned()),
+        Err(error) => Err(format!("no request: {error}")),
+    }
+}
+
+fn response_head(answer: &CaseResponse) -> Result<ResponseHead, String> {
+    let status =
+        StatusCode::from_u16(answer.status).map_err(|_| format!("{} is no status", answer.status))?;
+    Ok(ResponseHead::new(status, fields(&answer.headers)?))
+}
+
+fn fields(headers: &BTreeMap<String, CaseValues>) -> Result<Fields, String> {
+    let mut fields = Fields::new();
+    for (name, values) in headers {
+        for value in values.list() {
+            if !is_token(name.as_bytes()) || !is_field_value(value.as_bytes()) {
+                return Err(format!("`{name}: {value}` is no header"));
+            }
+            if Known::of(name.as_bytes()) == Some(Known::Host) {
+                return Err("the host stands in `host`".to_owned());
+            }
+            fields.append(name.as_bytes(), value.as_bytes());
+        }
+    }
+    Ok(fields)
+}
+
+/// What a failure says to whoever writes the plugin.
+pub(super) fn words(error: &LoadError) -> String {
+    match error {
+        LoadError::Config(problems) => {
+            let lines = problems.iter().map(|problem| format!("\n  {}: {}", problem.path, problem.message));
+            format!("{error}{}", lines.collect::<String>())
+        }
+        LoadError::NotGranted { grant, .. } => format!("{error}; it needs {grant}"),
+        LoadError::Fault(fault) => format!("{error}\n{}", fault.detail),
+        _ => error.to_string(),
+    }
+}
+
+/// Answers a plugin's requests by a script, and remembers them.
+struct Script(Mutex<Scripted>);
+
+#[derive(Default)]
+struct Scripted {
+    replies: VecDeque<CaseReply>,
+    sent: Vec<String>,
+}
+
+impl Script {
+    fn of(replies: &[CaseReply]) -> Self {
+        Self(Mutex::new(Scripted { replies: replies.to_vec().into(), sent: Vec::new() }))
+    }
+
+    fn take_sent(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner).sent)
+    }
+}
+
+impl Services for Script {
+    fn fetch(&self, request: http::Request<Bytes>) -> Fetching {
+        let mut script = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        script.sent.push(format!("{} {}", request.method(), request.uri()));
+        let reply = script.replies.pop_front();
+        let answer =
+            reply.ok_or_else(|| FetchError::Connect("the case has no reply for this request".to_owned()));
+        let answer = answer.and_then(|reply| {
+            let mut response = http::Response::builder().status(reply.status);
+            for (name, values) in &reply.headers {
+                for value in values.list() {
+                    response = response.header(name, value);
+                }
+            }
+            response.body(Bytes::from(reply.body)).map_err(|error| FetchError::Protocol(error.to_string()))
+        });
+        Box::pin(std::future::ready(answer))
+    }
+}

@@ -1,0 +1,166 @@
+//! What a component is, read from its bytes: nothing of it is compiled, and nothing runs.
+
+use super::{
+    LoadError,
+    component::{Hash, Offer, PACKAGE, compile_reason, interface, offer},
+};
+use serde::{Deserialize, Serialize};
+use wasmparser::{ComponentExternalKind, ComponentTypeRef, Encoding, Parser, Payload};
+
+/// The custom section in which the SDK says what a plugin is.
+const SECTION: &str = "vers:plugin";
+
+/// What a component is.
+#[derive(Debug, Serialize)]
+pub struct Inspection {
+    /// Bytes of the file.
+    pub size: usize,
+    /// SHA-256 of the file, as `sha256` pins it.
+    pub sha256: String,
+    /// The version of `vers:gateway` that it was built against; none where it has nothing of it.
+    pub interface: Option<String>,
+    /// The hooks that it exports.
+    pub hooks: Vec<String>,
+    /// What it imports, but for WASI, which is an empty sandbox.
+    pub imports: Vec<Import>,
+    /// What it says of itself, where it was built with an SDK that says it.
+    pub manifest: Option<Manifest>,
+}
+
+/// An interface that a component imports.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Import {
+    /// Its name and version.
+    pub name: String,
+    /// Whether this gateway has it.
+    pub is_offered: bool,
+    /// The TOML that grants it, where it must be granted.
+    pub grant: Option<&'static str>,
+}
+
+/// What a component says of itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
+#[derive(Default)]
+pub struct Manifest {
+    /// The name of its package.
+    pub name: String,
+    /// The version of its package.
+    pub version: String,
+    /// What its package is for.
+    pub description: String,
+    /// What it was built with.
+    pub sdk: String,
+    /// JSON Schema of its `config` table; `{}` where it does not say.
+    pub config: serde_json::Value,
+}
+
+/// Reads what a component is.
+///
+/// # Errors
+/// Fails where the bytes are no component, or no plugin.
+pub fn inspect(file: &str, bytes: &[u8]) -> Result<Inspection, LoadError> {
+    let broken = |error: &dyn std::fmt::Display| LoadError::Compile {
+        component: file.to_owned(),
+        reason: compile_reason(bytes, error),
+    };
+    let mut found = Inspection {
+        size: bytes.len(),
+        sha256: Hash::of(bytes).to_string(),
+        interface: None,
+        hooks: Vec::new(),
+        imports: Vec::new(),
+        manifest: None,
+    };
+    let mut is_plugin = false;
+    // What is inside of the component has sections of its own.
+    let mut depth = 0_usize;
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload.map_err(|error| broken(&error))? {
+            Payload::Version { encoding: Encoding::Module, .. } if depth == 0 => {
+                return Err(broken(&"a core module"));
+            }
+            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::ComponentImportSection(section) if depth == 0 => {
+                for import in section {
+                    let import = import.map_err(|error| broken(&error))?;
+                    if matches!(import.ty, ComponentTypeRef::Instance(_) | ComponentTypeRef::Func(_)) {
+                        found.note_import(import.name.name);
+                    }
+                }
+            }
+            Payload::ComponentExportSection(section) if depth == 0 => {
+                for export in section {
+                    let export = export.map_err(|error| broken(&error))?;
+                    if export.kind == ComponentExternalKind::Instance {
+                        is_plugin |= found.note_export(export.name.name);
+                    }
+                }
+            }
+            Payload::CustomSection(section) if section.name() == SECTION && found.manifest.is_none() => {
+                // What no SDK of ours has written says nothing.
+                found.manifest = serde_json::from_slice(section.data()).ok();
+            }
+            _ => {}
+        }
+    }
+    if is_plugin {
+        return Ok(found);
+    }
+    Err(LoadError::NotAPlugin { component: file.to_owned(), missing: format!("{PACKAGE}lifecycle") })
+}
+
+impl Inspection {
+    fn note_import(&mut self, name: &str) {
+        self.note_version(name);
+        if name.starts_with("wasi:") {
+            return;
+        }
+        let offer = offer(name);
+        let grant = match offer {
+            Some(Offer::Granted(grant)) => Some(grant.example()),
+            Some(Offer::Always) | None => None,
+        };
+        self.imports.push(Import { name: name.to_owned(), is_offered: offer.is_some(), grant });
+    }
+
+    /// Whether it is what every plugin exports.
+    fn note_export(&mut self, name: &str) -> bool {
+        self.note_version(name);
+        match interface(name) {
+            Some("lifecycle") => return true,
+            Some(hook) => self.hooks.push(hook.to_owned()),
+            None => {}
+        }
+        false
+    }
+
+    fn note_version(&mut self, name: &str) {
+        if interface(name).is_some()
+            && let Some((_, version)) = name.rsplit_once('@')
+        {
+            self.interface.get_or_insert_with(|| version.to_owned());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_component_is_told_so() {
+        for (bytes, words) in [
+            (&b"\0asm\x01\0\0\0"[..], "it is a core module"),
+            (b"hello", "it does not start like one"),
+            (b"\0asm\x0d\0\x01\0\xff", "malformed section"),
+        ] {
+            let error = inspect("a.wasm", bytes).expect_err("no component").to_string();
+            assert!(error.contains(words), "{error}");
+        }
+        // A component with nothing in it.
+        let error = inspect("a.wasm", b"\0asm\x0d\0\x01\0").expect_err("no plugin").to_string();
+        assert!(error.contains("does not export `vers:gateway/lifecycle`"), "{error}");
+    }
+}
