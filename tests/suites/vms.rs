@@ -246,6 +246,12 @@ fn the_machines_name_servers_may_come_late_and_change() {
         assert_eq!(gateway.reload().await.expect("a reload"), Reloaded::Swapped(3));
         assert_eq!(ask(&gateway, "db").await.text(), "the VM");
         assert_eq!((first.asked().len(), second.asked().len()), (1, 1));
+        // A machine that has lost its name servers has not lost its VMs.
+        std::fs::write("/etc/resolv.conf", "nameserver 127.0.0.9\n").expect("a file");
+        assert_eq!(gateway.reload().await.expect("a reload"), Reloaded::Swapped(4));
+        for known in ["web", "db"] {
+            assert_eq!(ask(&gateway, known).await.text(), "the VM", "{known}");
+        }
     });
 }
 

@@ -278,17 +278,21 @@ fn local_route(
 /// Where VMs are, and connections to them, as far as they stayed the same.
 fn vms(plan: &FleetPlan, previous: Option<&Local>, metrics: &Metrics) -> (Rc<Directory>, Rc<Fleet>) {
     let kept = previous.and_then(|previous| previous.vms.as_ref());
-    let directory = kept.filter(|(directory, _)| Arc::ptr_eq(directory.vms(), &plan.vms));
-    let directory = directory.map(|(directory, _)| Rc::clone(directory));
+    let same = kept.filter(|(directory, _)| Arc::ptr_eq(directory.vms(), &plan.vms));
+    let directory = same.map(|(directory, _)| Rc::clone(directory));
+    // Other servers know the same VMs, and may not answer just now.
+    let before = previous.and_then(|previous| previous.shared.fleet.as_ref());
+    let asks_the_same = before.is_some_and(|before| before.asks_the_same(plan));
+    let remembers = kept.filter(|_| asks_the_same).map(|(directory, _)| &**directory);
     let fleet = kept.filter(|(_, fleet)| fleet.is_like(&plan.settings, plan.most_idle));
     let fleet = fleet.map(|(_, fleet)| Rc::clone(fleet));
     (
-        directory.unwrap_or_else(|| Rc::new(new_directory(plan, metrics))),
+        directory.unwrap_or_else(|| Rc::new(new_directory(plan, remembers, metrics))),
         fleet.unwrap_or_else(|| new_fleet(&plan.settings, plan.most_idle, metrics)),
     )
 }
 
-fn new_directory(plan: &FleetPlan, metrics: &Metrics) -> Directory {
+fn new_directory(plan: &FleetPlan, previous: Option<&Directory>, metrics: &Metrics) -> Directory {
     let found = |outcome| metrics.counter(&names::VM_LOOKUPS, &[("outcome", outcome)]);
     let metrics = DirectoryMetrics {
         found: found("found"),
@@ -296,7 +300,7 @@ fn new_directory(plan: &FleetPlan, metrics: &Metrics) -> Directory {
         failed: found("failed"),
         asked: metrics.counter(&names::VM_QUERIES, &[]),
     };
-    Directory::new(Arc::clone(&plan.vms), metrics)
+    Directory::new(Arc::clone(&plan.vms), previous, metrics)
 }
 
 fn new_fleet(settings: &Settings, most_idle: usize, metrics: &Metrics) -> Rc<Fleet> {

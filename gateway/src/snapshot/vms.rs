@@ -28,6 +28,13 @@ pub struct FleetPlan {
     origin: Origin,
 }
 
+impl FleetPlan {
+    /// Whether both ask for the same, perhaps of other servers.
+    pub(super) fn asks_the_same(&self, other: &Self) -> bool {
+        self.origin.config == other.origin.config && self.origin.config.file.is_none()
+    }
+}
+
 #[derive(Debug, PartialEq)]
 struct Origin {
     config: config::Vms,

@@ -57,10 +57,15 @@ impl Issued {
         self.questions.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Shows a certificate from now on, for these names and perhaps for all that nothing else is for.
+    /// Shows a certificate from now on, for these names and perhaps for all that nothing else is for. The
+    /// same one counts as used where it was.
     pub fn put(&self, certificate: &Arc<Certificate>, names: &[Box<str>], is_default: bool) {
-        let held = Arc::new(Held { certificate: Arc::clone(certificate), used: AtomicBool::new(false) });
         self.write(|state| {
+            let shown = names.iter().filter_map(|name| state.by_name.get(&*name.to_ascii_lowercase()));
+            let used = shown
+                .filter(|held| held.certificate.not_after() == certificate.not_after())
+                .any(|held| held.used.load(Ordering::Relaxed));
+            let held = Arc::new(Held { certificate: Arc::clone(certificate), used: AtomicBool::new(used) });
             for name in names {
                 state.by_name.insert(name.to_ascii_lowercase().into(), Arc::clone(&held));
             }

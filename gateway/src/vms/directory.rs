@@ -99,15 +99,18 @@ struct Flight {
 }
 
 impl Directory {
-    /// Remembers nothing yet.
-    pub fn new(vms: Arc<Vms>, metrics: DirectoryMetrics) -> Self {
+    /// Remembers nothing yet, or what the one did that asked the same, of other servers.
+    pub fn new(vms: Arc<Vms>, previous: Option<&Self>, metrics: DirectoryMetrics) -> Self {
+        let before = previous.and_then(|previous| previous.asked.as_ref());
         let asked = match &vms.known {
             Known::Table(_) => None,
             Known::Asked(source) => Some(Asked {
                 lookup: source.open().into(),
-                remembered: Rc::new(Remembered {
-                    known: RefCell::new(Cache::new(vms.terms.remembered)),
-                    strangers: RefCell::new(Cache::new(STRANGERS)),
+                remembered: before.map(|before| Rc::clone(&before.remembered)).unwrap_or_else(|| {
+                    Rc::new(Remembered {
+                        known: RefCell::new(Cache::new(vms.terms.remembered)),
+                        strangers: RefCell::new(Cache::new(STRANGERS)),
+                    })
                 }),
                 known: Arc::new(Semaphore::new(ASKING_KNOWN)),
                 strangers: Arc::new(Semaphore::new(ASKING - ASKING_KNOWN)),
@@ -314,7 +317,7 @@ mod tests {
         let counter = || metrics.counter(&names::VM_LOOKUPS, &[]);
         let metrics =
             DirectoryMetrics { found: counter(), unknown: counter(), failed: counter(), asked: counter() };
-        Directory::new(Arc::new(Vms { known: Known::Asked(Box::new(source.clone())), terms }), metrics)
+        Directory::new(Arc::new(Vms { known: Known::Asked(Box::new(source.clone())), terms }), None, metrics)
     }
 
     fn at(text: &str) -> IpAddr {

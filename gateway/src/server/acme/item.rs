@@ -7,8 +7,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// How long an order that nobody needs now is put off.
+/// How long an order that nobody needs now is put off: at most this, at least the other, and in between a
+/// part of what its certificate has left.
 const LATER: Duration = Duration::from_secs(24 * 3600);
+const SOON: Duration = Duration::from_secs(60);
 
 /// Failures in a row after which a name that somebody asked for is forgotten, until somebody does again.
 /// The last of their pauses is of two hours.
@@ -108,9 +110,12 @@ impl Item {
         }
     }
 
-    /// Puts the next order off.
+    /// Puts the next order off, and not until the certificate has expired in somebody's hands: whether it
+    /// is used may not be known yet, nor whether its name is allowed.
     pub(super) fn postpone(&mut self, now: SystemTime) {
-        self.due = now + LATER;
+        let end = self.certificate.as_ref().map(|certificate| certificate.not_after());
+        let left = end.and_then(|end| end.duration_since(now).ok()).unwrap_or_default();
+        self.due = now + (left / 4).clamp(SOON, LATER);
     }
 }
 
@@ -153,6 +158,20 @@ mod tests {
         ] {
             assert_eq!(item.fate(is_allowed, was_used, at), fate, "{is_allowed} {was_used}");
         }
+    }
+
+    #[test]
+    fn what_is_put_off_is_looked_at_again_before_it_expires() {
+        let now = SystemTime::now();
+        let mut item = Item::on_demand(0, "a.test", now).kept(certificate("a.test"));
+        let end = item.certificate.as_ref().expect("a certificate").not_after();
+        let hours = |hours: u32| Duration::from_secs(3600) * hours;
+        for (left, expected) in [(hours(8), hours(2)), (hours(1000), LATER), (SOON, SOON)] {
+            item.postpone(end - left);
+            assert_eq!(item.due, end - left + expected, "with {left:?} left");
+        }
+        item.postpone(end + SOON);
+        assert_eq!(item.due, end + SOON + SOON, "when it has expired");
     }
 
     #[test]

@@ -282,6 +282,7 @@ impl Clerk {
             .and_then(|obtained| Store::of(&ordered).keep(item, &obtained));
         let (index_of_desk, names) = (item.desk, item.names.join(", "));
         let Some(item) = self.items.get_mut(index) else { return };
+        let is_new = result.is_ok();
         match result {
             Ok(certificate) => {
                 item.renewed(certificate);
@@ -299,7 +300,8 @@ impl Clerk {
                 desk.problem = Some(problem);
             }
         }
-        if let Some(item) = self.items.get(index) {
+        // What is shown already stays as it is, and whether it was used with it.
+        if let Some(item) = self.items.get(index).filter(|_| is_new) {
             self.show(item);
         }
         self.report(index_of_desk);
