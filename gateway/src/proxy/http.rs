@@ -116,8 +116,6 @@ struct Session<'a> {
     route: Option<Rc<LocalRoute>>,
     /// What its patterns captured.
     captures: Captures,
-    /// Where a plugin sends it instead.
-    detour: Option<Detour>,
     /// The line in the access log, where that is on.
     entry: Option<Box<Entry>>,
 }
@@ -177,7 +175,6 @@ impl<'a> Session<'a> {
             counted: None,
             route: None,
             captures: Captures::default(),
-            detour: None,
             entry,
         }
     }
@@ -248,7 +245,7 @@ impl<'a> Session<'a> {
             let facts = self.facts(&route, client_address, asked.is_some());
             return self.filter(client, &route, facts, head, asked).await;
         }
-        self.deliver(client, &route, head, asked).await
+        self.deliver(client, (&route, None), head, asked).await
     }
 
     /// RFC 9110 §7.4: whose certificate the client has seen is whom it may talk to. Other hosts of one
@@ -302,9 +299,9 @@ impl<'a> Session<'a> {
             client.while_waiting(self.buffers(), route.chain.on_request(&mut exchange)).await?;
         let Answer { head, mut content } = match outcome {
             Outcome::Next { to } => {
-                self.detour = to.and_then(|to| route.detours.get(to.link)?.get(to.backend).cloned());
+                let detour = to.and_then(|to| route.detours.get(to.link)?.get(to.backend));
                 let head = exchange.request.take().ok_or(Error::NoRoute)?;
-                match self.deliver(client, route, head, asked).await? {
+                match self.deliver(client, (route, detour), head, asked).await? {
                     Outgoing::Answer(answer) => answer,
                     switching @ Outgoing::Switching(..) => return Ok(switching),
                 }
@@ -331,26 +328,30 @@ impl<'a> Session<'a> {
         Ok(Outgoing::Answer(Answer { head, content }))
     }
 
-    /// To the route's target, and the head of its answer back.
+    /// To the route's target, or where a plugin sends it instead, and the head of its answer back.
     async fn deliver<I: Downstream>(
         &mut self,
         client: &mut Client<I>,
-        route: &Rc<LocalRoute>,
+        (route, detour): (&Rc<LocalRoute>, Option<&Detour>),
         mut head: RequestHead,
         mut asked: Option<Asked>,
     ) -> Result<Outgoing, Error> {
-        if let LocalTarget::Registry(plan) = &route.target {
-            return self.consult(client, route, plan, &head).await.map(Outgoing::Answer);
-        }
-        let Some(pool) = self.pool(client, route).await? else {
-            return Ok(Outgoing::Answer(fixed(route)));
+        let pool = match (detour, &route.target) {
+            (Some(detour), _) => Rc::clone(&detour.pool),
+            (None, LocalTarget::Registry(plan)) => {
+                return self.consult(client, route, plan, &head).await.map(Outgoing::Answer);
+            }
+            (None, _) => match self.pool(client, route).await? {
+                Some(pool) => pool,
+                None => return Ok(Outgoing::Answer(fixed(route))),
+            },
         };
         let over_http2 = self.goes_over_http2(pool.backend().settings.protocol);
         // What is spoken there has no Upgrade, and a request may be taken without one.
         if over_http2 && asked.take().is_some() && client.io.opens_tunnel() {
             return Err(Error::Connect);
         }
-        let sticky = self.detour.as_ref().map_or(&route.sticky, |detour| &detour.sticky);
+        let sticky = detour.map_or(&route.sticky, |detour| &detour.sticky);
         let key = sticky.as_ref().and_then(|sticky| sticky.key(&head.fields));
         let upload = self.compose(&mut head, asked.as_ref(), client, route.body_limit, over_http2)?;
         let timeouts = &route.timeouts;
@@ -374,7 +375,10 @@ impl<'a> Session<'a> {
             self.body = BodyLength::UntilClose;
         }
         let began = Exchange::begin(client, &order, upload).await;
-        let began = began.map_err(|error| self.explained(route, error));
+        let began = began.map_err(|error| match detour {
+            Some(_) => error,
+            None => self.explained(route, error),
+        });
         let (mut exchange, mut said) = began.inspect_err(|error| self.failed(error))?;
         loop {
             match said {
@@ -411,9 +415,6 @@ impl<'a> Session<'a> {
         client: &mut Client<I>,
         route: &LocalRoute,
     ) -> Result<Option<Rc<Pool>>, Error> {
-        if let Some(detour) = &self.detour {
-            return Ok(Some(Rc::clone(&detour.pool)));
-        }
         let goal = match &route.target {
             LocalTarget::Pool(pool) => return Ok(Some(Rc::clone(pool))),
             LocalTarget::Registry(_) | LocalTarget::Respond => return Ok(None),
@@ -459,13 +460,8 @@ impl<'a> Session<'a> {
     /// What an error is to whoever runs what the route leads to.
     fn explained(&self, route: &LocalRoute, error: Error) -> Error {
         match &route.target {
-            LocalTarget::Asked(goal) if self.detour.is_none() => {
-                goal.explain(error, &self.connection.arrival)
-            }
-            LocalTarget::Asked(_)
-            | LocalTarget::Pool(_)
-            | LocalTarget::Registry(_)
-            | LocalTarget::Respond => error,
+            LocalTarget::Asked(goal) => goal.explain(error, &self.connection.arrival),
+            LocalTarget::Pool(_) | LocalTarget::Registry(_) | LocalTarget::Respond => error,
         }
     }
 

@@ -39,7 +39,7 @@ enum Decision {
 
 impl HttpFilter for RateLimit {
     fn on_request(&self, req: &mut Request) -> Verdict {
-        match self.count(&self.key(req), clock::monotonic()) {
+        match self.count(&self.key(req)) {
             Ok(Decision::Pass) => Verdict::Next,
             Ok(Decision::Wait(time)) => refused("rate-limit", time),
             Err(_) if matches!(self.when_full, WhenFull::Allow) => Verdict::Next,
@@ -90,8 +90,10 @@ impl RateLimit {
 
     /// Counts a request, by one number for each client: the time at which its bucket is full again (GCRA).
     /// It is kept just as long.
-    fn count(&self, key: &str, now: Duration) -> Result<Decision, kv::Error> {
+    fn count(&self, key: &str) -> Result<Decision, kv::Error> {
         kv::update(key, |kept| {
+            // Not before: a time older than what another worker has counted would cost this client a token.
+            let now = clock::monotonic();
             let kept = kept.and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes);
             let full_at = kept.map_or(now, Duration::from_nanos).max(now) + self.step();
             let ahead = full_at - now;
