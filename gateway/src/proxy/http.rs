@@ -375,10 +375,8 @@ impl<'a> Session<'a> {
             self.body = BodyLength::UntilClose;
         }
         let began = Exchange::begin(client, &order, upload).await;
-        let began = began.map_err(|error| match detour {
-            Some(_) => error,
-            None => self.explained(route, error),
-        });
+        let began =
+            began.map_err(|error| if detour.is_some() { error } else { self.explained(route, error) });
         let (mut exchange, mut said) = began.inspect_err(|error| self.failed(error))?;
         loop {
             match said {

@@ -81,14 +81,7 @@ pub async fn build(
     let listeners = build_listeners(config, &conditions, &mut tls.terminators, &mut files, &mut problems);
     let admin_token = config.admin.token.as_ref().map(|name| plugins.secret(name.get_ref()));
     let (plugins, of_plugins) = plugins.finish();
-    let destinations = plugins.iter().map(|plugin| {
-        plugin
-            .backends()
-            .iter()
-            .map(|name| Destination { backend: backends.of_name(name), sticky: backends.sticky(name) })
-            .collect()
-    });
-    let destinations = destinations.collect();
+    let destinations = plugins.iter().map(|plugin| backends.destinations(plugin.backends())).collect();
     problems.extend(of_plugins);
     if !problems.is_empty() {
         problems.sort_by_key(|problem| problem.span.start);
@@ -272,6 +265,13 @@ impl Backends<'_> {
             config::Balance::Cookie(name) => Some(Sticky::Cookie(name.get_ref().as_str().into())),
             _ => None,
         }
+    }
+
+    /// Where a plugin may send requests.
+    fn destinations(&mut self, granted: &[String]) -> Vec<Destination> {
+        let destination =
+            |name: &String| Destination { backend: self.of_name(name), sticky: self.sticky(name) };
+        granted.iter().map(destination).collect()
     }
 
     fn add(&mut self, settings: Settings) -> usize {
