@@ -1,7 +1,7 @@
 //! The registry: which VMs there are, what they serve, and for how long that is believed.
 //!
 //! [`Book`] decides what becomes of entries and leases, and is pure; [`Registry`] shares one among
-//! threads: writers take its lock for microseconds, readers look at the [`Shelf`] and never wait for
+//! threads: writers take its lock for microseconds, readers look at the shelf and never wait for
 //! writers' disks. What is kept goes through a [`Store`] on a thread of its own, and who writes is told
 //! once it is there. [`api`] says all of it in the words of HTTP, and knows nothing of connections.
 
