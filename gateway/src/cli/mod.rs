@@ -86,3 +86,14 @@ pub fn main() -> ExitCode {
     };
     exit.into()
 }
+
+/// An error and what caused it: the outermost one often says nothing.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}

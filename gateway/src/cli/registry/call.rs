@@ -1,6 +1,6 @@
 //! One request to a registry.
 
-use super::super::trust::Trust;
+use super::super::{chain, trust::Trust};
 use crate::tls::Connector;
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, Uri, header};
@@ -85,15 +85,4 @@ impl Place {
         }
         Ok(value)
     }
-}
-
-/// An error and what caused it: the outermost one often says nothing.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }

@@ -1,7 +1,8 @@
 //! A VM's key: from the platform, kept in a file that nobody else can read.
 
-use super::super::trust::Trust;
+use super::super::{chain, trust::Trust};
 use super::place::{Folder, Vm};
+use crate::snapshot::write_private;
 use bytes::Bytes;
 use clap::Args;
 use http::{Request, StatusCode, Uri, header, uri::Scheme};
@@ -10,9 +11,7 @@ use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde::Deserialize;
 use std::{
     fs,
-    io::{self, Write as _},
     net::IpAddr,
-    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -150,30 +149,6 @@ const DEADLINE: Duration = Duration::from_secs(20);
 /// A key has a few kilobytes.
 const MOST_BYTES: usize = 64 * 1024;
 
-/// Writes a key where only its owner can read it; whoever reads at the same time gets the old one or the
-/// new one.
 fn keep(file: &Path, key: &str) -> Result<(), String> {
-    let new = file.with_extension(format!("new-{}", std::process::id()));
-    let written = || -> io::Result<()> {
-        let mut out = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-        out.write_all(key.as_bytes())?;
-        out.sync_all()?;
-        fs::rename(&new, file)
-    };
-    written().map_err(|error| {
-        // What is left of it is of no use to anybody.
-        let _ = fs::remove_file(&new);
-        format!("{}: {error}", file.display())
-    })
-}
-
-/// An error and what caused it: the outermost one often says nothing.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
+    write_private(file, key).map_err(|error| format!("{}: {error}", file.display()))
 }
