@@ -209,23 +209,6 @@ impl Pool {
         Box::pin(self.open(seat, tries, deadline)).await
     }
 
-    /// Opens a connection of its own, for a tunnel.
-    ///
-    /// # Errors
-    /// Fails as [`Self::lease`] does.
-    pub async fn tunnel(
-        self: &Rc<Self>,
-        tries: &mut Tries,
-        deadline: Duration,
-    ) -> Result<(TcpStream, Seat), UpstreamError> {
-        let lease = self.lease(tries, deadline).await?;
-        match lease.into_parts() {
-            (Io::Tcp(io), seat) => Ok((io, seat)),
-            // A tunnel asks for no stream.
-            (Io::Http2(_), _) => Err(self.error(None, Cause::Closed)),
-        }
-    }
-
     /// Closes what is kept, and keeps nothing from now on: no new request will come.
     pub fn retire(&self) {
         self.is_retired.set(true);
