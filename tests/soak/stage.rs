@@ -44,7 +44,7 @@ impl Stage {
         let unguarded = Arc::new(AtomicUsize::new(0));
         let backends = [
             application(Arc::clone(&unguarded)).await,
-            sockets().await,
+            Backend::websocket().await,
             Backend::tcp_echo().await,
             Backend::tcp(rude).await,
         ];
@@ -143,19 +143,6 @@ fn made(seed: &str, length: &str) -> Answer {
         (0..bytes.len()).step_by(5000).map(|at| bytes.slice(at..length.min(at + 5000))).collect();
     let frames = futures_util::stream::iter(pieces.into_iter().map(|piece| Ok(Frame::data(piece))));
     Response::new(BoxBody::new(StreamBody::new(frames)))
-}
-
-async fn sockets() -> Backend {
-    Backend::tcp(|stream| async move {
-        let Ok(mut socket) = tokio_tungstenite::accept_async(stream).await else { return };
-        while let Some(Ok(message)) = socket.next().await {
-            let is_data = message.is_text() || message.is_binary();
-            if is_data && socket.send(message).await.is_err() {
-                return;
-            }
-        }
-    })
-    .await
 }
 
 /// Answers `GET /rude/KIND` as no server should.

@@ -3,6 +3,7 @@
 //! Every socket is on port 0, every wait is for a state and has a deadline, and everything that a
 //! test starts ends with it.
 
+mod address;
 mod admin;
 mod backend;
 mod client;
@@ -21,8 +22,10 @@ mod process;
 mod skip;
 pub mod tls;
 mod wait;
+mod websocket;
 pub mod wire;
 
+pub use address::own_ip;
 pub use admin::Admin;
 pub use backend::{Asleep, Backend, Heard, Visitors};
 pub use client::{Answer, Client, Kept, Raw, dribbling, values};
@@ -37,3 +40,4 @@ pub use process::GatewayProcess;
 pub use skip::{has, lacks, skipped};
 pub use tls::{Pair, Pki, TlsClient, certificate_table};
 pub use wait::{PATIENCE, eventually, settled, within};
+pub use websocket::send_messages_back;

@@ -29,16 +29,7 @@ async fn daemon() -> (GatewayProcess, Vec<Backend>) {
         }
     })
     .await;
-    let websocket = Backend::tcp(|stream| async move {
-        let Ok(socket) = tokio_tungstenite::accept_async(stream).await else { return };
-        let (write, read) = futures_util::StreamExt::split(socket);
-        let messages = futures_util::TryStreamExt::try_filter(read, |message| {
-            std::future::ready(message.is_text() || message.is_binary())
-        });
-        // The client ends it.
-        let _ = futures_util::StreamExt::forward(messages, write).await;
-    })
-    .await;
+    let websocket = Backend::websocket().await;
     let toml = format!(
         "[[listener]]\nname = \"web\"\naddress = \"[::]:0\"\n\
          [[route]]\nname = \"app\"\nto = \"{}\"\n[[route]]\nname = \"ws\"\npath = \"/ws\"\nto = \"{}\"\n",

@@ -175,16 +175,7 @@ async fn a_route_may_configure_a_plugin_for_itself() {
 
 #[tokio::test]
 async fn a_websocket_needs_the_token_like_any_request() {
-    let backend = Backend::tcp(|stream| async move {
-        // A client that is turned away does not get here; one that goes away is part of the test.
-        let Ok(mut socket) = tokio_tungstenite::accept_async(stream).await else { return };
-        while let Some(Ok(message)) = socket.next().await {
-            if message.is_text() && socket.send(message).await.is_err() {
-                return;
-            }
-        }
-    })
-    .await;
+    let backend = Backend::websocket().await;
     let gateway = with_token(&backend, "").await;
     let url = format!("ws://{}/live", gateway.addr());
 

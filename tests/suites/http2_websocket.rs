@@ -19,19 +19,6 @@ fn connect(client: &Http2, protocol: &'static str) -> Request<()> {
     request
 }
 
-/// Sends every message back.
-async fn echo() -> Backend {
-    Backend::tcp(|stream| async {
-        let Ok(mut socket) = accept_async(stream).await else { return };
-        while let Some(Ok(message)) = socket.next().await {
-            if (message.is_text() || message.is_binary()) && socket.send(message).await.is_err() {
-                return;
-            }
-        }
-    })
-    .await
-}
-
 /// Opens a tunnel, which the gateway must grant.
 async fn open(client: &mut Http2) -> H2Io {
     let (answer, send) = client.open(connect(client, "websocket"), false).await;
@@ -45,7 +32,7 @@ async fn open(client: &mut Http2) -> H2Io {
 
 #[tokio::test]
 async fn messages_go_both_ways_beside_requests() {
-    let backend = echo().await;
+    let backend = Backend::websocket().await;
     let gateway = TestGateway::to(backend.addr());
     let mut client = Http2::connect(gateway.addr()).await;
     eventually("the server's settings", async || {
@@ -79,7 +66,7 @@ async fn messages_go_both_ways_beside_requests() {
 /// A tunnel may live for days, and what its configuration had for requests must not live as long.
 #[tokio::test]
 async fn a_tunnel_holds_nothing_of_a_configuration_that_was_replaced() {
-    let backend = echo().await;
+    let backend = Backend::websocket().await;
     let with = |name: &str| {
         format!(
             "[[listener]]\naddress = \"[::]:0\"\n[[route]]\nto = \"{name}\"\n[backend.{name}]\nservers = [\"{}\"]\n",
@@ -189,7 +176,7 @@ async fn refused(answer: ResponseFuture) -> (u16, String) {
 
 #[tokio::test]
 async fn what_a_route_does_not_grant_is_refused() {
-    let backend = echo().await;
+    let backend = Backend::websocket().await;
     let gateway = TestGateway::start(&one_route(backend.addr(), "upgrades = []"));
     let mut client = Http2::connect(gateway.addr()).await;
     let (answer, _send) = client.open(connect(&client, "websocket"), false).await;

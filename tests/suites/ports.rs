@@ -1,14 +1,8 @@
 //! Listeners with many ports: which are served, what each carries, and what a reload does to them.
 
-use gateway_tests::{Answer, Backend, Client, Raw, TestGateway, eventually, in_namespace, must_run};
+use gateway_tests::{Answer, Backend, Client, Raw, TestGateway, eventually, in_namespace, must_run, own_ip};
 use std::net::SocketAddr;
 use tokio::net::TcpStream;
-
-/// A loopback address of this test alone, where no port is anybody else's.
-fn own_ip(test: u8) -> String {
-    let [.., high, low] = std::process::id().to_be_bytes();
-    format!("127.{}.{high}.{low}", 64 + test)
-}
 
 async fn get(ip: &str, port: u16) -> Answer {
     Client::new(format!("{ip}:{port}").parse().expect("an address")).get("/").await
@@ -32,7 +26,7 @@ async fn few_ports_and_many_are_one_listener() {
     for (test, ports, count, inside, outside) in
         [(0, "20001,20005-20007", 4, [20001, 20007], 20004), (1, "20000-20199", 200, [20000, 20199], 20200)]
     {
-        let ip = own_ip(test);
+        let ip = own_ip(64 + test);
         let gateway = TestGateway::start(&listening(&format!("{ip}:{ports}"), backend.addr(), ""));
         for port in inside {
             for _ in 0..4 {
@@ -57,7 +51,7 @@ async fn few_ports_and_many_are_one_listener() {
 async fn a_reload_changes_the_ports_that_changed_and_no_others() {
     let backend = Backend::hello().await;
     for (test, before, after) in [(2, "20001-20003", "20002-20004"), (3, "20001-20100", "20002-20101")] {
-        let ip = own_ip(test);
+        let ip = own_ip(64 + test);
         let (gone, kept, new) = (20001, 20002, if test == 2 { 20004 } else { 20101 });
         let text = |ports: &str| listening(&format!("{ip}:{ports}"), backend.addr(), "");
         let gateway = TestGateway::start(&text(before));
@@ -84,7 +78,7 @@ async fn a_reload_changes_the_ports_that_changed_and_no_others() {
 
 #[tokio::test]
 async fn a_port_that_somebody_has_is_named() {
-    let ip = own_ip(4);
+    let ip = own_ip(68);
     let _first = TestGateway::start(&listening(&format!("{ip}:20050"), Backend::nobody().await, ""));
     for ports in ["20049-20051", "20001-20100"] {
         let error = TestGateway::try_start(&listening(&format!("{ip}:{ports}"), Backend::nobody().await, ""));
@@ -95,7 +89,7 @@ async fn a_port_that_somebody_has_is_named() {
 
 #[tokio::test]
 async fn ports_that_are_not_served_are_refused_clearly() {
-    let (backend, ip) = (Backend::hello().await, own_ip(5));
+    let (backend, ip) = (Backend::hello().await, own_ip(69));
     let address = format!("{ip}:20000-20009");
     let rules = "ports = { allow = [20000, \"20003-20009\"], deny = [20005] }";
     let gateway = TestGateway::start(&listening(&address, backend.addr(), rules));
@@ -123,7 +117,7 @@ async fn ports_that_are_not_served_are_refused_clearly() {
 
 #[tokio::test]
 async fn a_raw_connection_to_a_port_that_is_not_served_is_closed() {
-    let (backend, ip) = (Backend::tcp_echo().await, own_ip(6));
+    let (backend, ip) = (Backend::tcp_echo().await, own_ip(70));
     let gateway = TestGateway::start(&format!(
         "[[listener]]\naddress = \"{ip}:20000-20009\"\nports = {{ deny = [20001] }}\n\
          [[route]]\nprotocol = \"tcp\"\nto = \"{}\"\n",
@@ -141,7 +135,7 @@ async fn a_raw_connection_to_a_port_that_is_not_served_is_closed() {
 #[tokio::test]
 async fn routes_tell_the_ports_of_a_listener_apart() {
     let (any, named) = (Backend::named("any").await, Backend::named("named").await);
-    let (raw, ip) = (Backend::tcp_echo().await, own_ip(7));
+    let (raw, ip) = (Backend::tcp_echo().await, own_ip(71));
     let gateway = TestGateway::start(&format!(
         r#"
         [[listener]]

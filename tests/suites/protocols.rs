@@ -2,7 +2,7 @@
 
 use gateway_tests::{
     Backend, Client, Http2, Pki, Raw, TestGateway, TlsClient, certificate_table, dribbling, eventually,
-    within,
+    own_ip, within,
 };
 use std::{net::SocketAddr, time::Instant};
 use tokio::{
@@ -193,8 +193,7 @@ async fn a_host_with_routes_for_requests_only_gets_nothing_else() {
 #[tokio::test]
 async fn a_port_with_routes_for_requests_only_gets_nothing_else() {
     let vm = greeting("220 ready\r\n").await;
-    let [.., high, low] = std::process::id().to_be_bytes();
-    let ip = format!("127.77.{high}.{low}");
+    let ip = own_ip(77);
     let _gateway = TestGateway::start(&format!(
         "[[listener]]\naddress = \"{ip}:20300-20301\"\n\
          [[route]]\nprotocol = \"any\"\nto = \"{}\"\n\

@@ -204,18 +204,6 @@ async fn application() -> Backend {
     .await
 }
 
-async fn websocket_echo() -> Backend {
-    Backend::tcp(|stream| async move {
-        let mut socket = tokio_tungstenite::accept_async(stream).await.expect("a WebSocket");
-        while let Some(Ok(message)) = socket.next().await {
-            if message.is_text() && socket.send(message).await.is_err() {
-                return;
-            }
-        }
-    })
-    .await
-}
-
 /// The two files that change, and how.
 struct Files {
     gateway: GatewayProcess,
@@ -297,7 +285,7 @@ async fn a_hundred_reloads_under_load_are_noticed_by_nobody() {
     LocalSet::new()
         .run_until(async {
             let (app, sockets, lines) =
-                (application().await, websocket_echo().await, Backend::tcp_echo().await);
+                (application().await, Backend::websocket().await, Backend::tcp_echo().await);
             let folder = tempfile::tempdir().expect("a temporary folder");
             let component = folder.path().join("mark.wasm");
             std::fs::copy(plugin("header_inject"), &component).expect("a component");

@@ -1,7 +1,7 @@
 //! VMs by name: where one is, which port of it, and what is said where it cannot be reached.
 
 use gateway_tests::{
-    Answer, Backend, Client, NameServer, Raw, Says, TestGateway, eventually, in_namespace, must_run,
+    Answer, Backend, Client, NameServer, Raw, Says, TestGateway, eventually, in_namespace, must_run, own_ip,
 };
 use tokio::net::TcpListener;
 use vers_gateway::server::Reloaded;
@@ -55,8 +55,7 @@ async fn a_vm_in_the_table_gets_the_request_as_it_was_asked() {
 async fn the_port_is_the_one_that_was_asked_for() {
     let vm = Backend::named_v6("the VM").await;
     let port = vm.addr().port();
-    let [.., high, low] = std::process::id().to_be_bytes();
-    let ip = format!("127.90.{high}.{low}");
+    let ip = own_ip(90);
     let _gateway = TestGateway::start(&format!(
         r#"
         [[listener]]

@@ -28,19 +28,6 @@ fn agree(protocol: &str) -> String {
     )
 }
 
-/// Sends every message back.
-async fn echo_server() -> Backend {
-    Backend::tcp(|stream| async {
-        let Ok(mut socket) = accept_async(stream).await else { return };
-        while let Some(Ok(message)) = socket.next().await {
-            if (message.is_text() || message.is_binary()) && socket.send(message).await.is_err() {
-                return;
-            }
-        }
-    })
-    .await
-}
-
 async fn open(address: SocketAddr) -> WebSocketStream<TcpStream> {
     let stream = within("a connection", TcpStream::connect(address)).await.expect("a connection");
     let url = format!("ws://{address}/chat");
@@ -53,7 +40,7 @@ async fn said(socket: &mut WebSocketStream<TcpStream>) -> Message {
 
 #[tokio::test]
 async fn messages_go_both_ways_over_ipv6_and_ipv4() {
-    let backend = echo_server().await;
+    let backend = Backend::websocket().await;
     let gateway = TestGateway::to(backend.addr());
     for address in [gateway.addr(), gateway.addr_v4()] {
         let mut socket = open(address).await;
@@ -67,7 +54,7 @@ async fn messages_go_both_ways_over_ipv6_and_ipv4() {
 
 #[tokio::test]
 async fn pings_are_answered_by_the_other_end_itself() {
-    let backend = echo_server().await;
+    let backend = Backend::websocket().await;
     let gateway = TestGateway::to(backend.addr());
     let mut socket = open(gateway.addr()).await;
     socket.send(Message::Ping("are you there".into())).await.expect("a send");

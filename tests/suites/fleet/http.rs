@@ -8,7 +8,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use gateway_tests::{
     Backend, GatewayProcess, eventually,
     fleet::{CLIENT, EDGE, Fleet, IPV4, Vm},
-    pages, plugin, within,
+    pages, plugin, send_messages_back, within,
 };
 use hyper_util::rt::TokioIo;
 use std::process::Stdio;
@@ -217,16 +217,8 @@ fn websockets_reach_a_vm_and_a_service_behind_its_gateway() {
     fleet(test, &[], async |fleet| {
         let _edge = edge(&fleet).await;
         let _gateway = vm_gateway(&fleet.b, "# vm.toml").await;
-        let serve = |stream: TcpStream| async move {
-            let Ok(mut socket) = tokio_tungstenite::accept_async(stream).await else { return };
-            while let Some(Ok(message)) = socket.next().await {
-                if (message.is_text() || message.is_binary()) && socket.send(message).await.is_err() {
-                    return;
-                }
-            }
-        };
-        let _a = Backend::on(fleet.a.namespace.listen("[::]:8080").expect("a port"), serve);
-        let _b = Backend::on(fleet.b.namespace.listen("127.0.0.1:3000").expect("a port"), serve);
+        let _a = Backend::on(fleet.a.namespace.listen("[::]:8080").expect("a port"), send_messages_back);
+        let _b = Backend::on(fleet.b.namespace.listen("127.0.0.1:3000").expect("a port"), send_messages_back);
         for vm in [&fleet.a, &fleet.b] {
             let stream = fleet.client(vm).connect(vm.at(8080)).await.expect("TLS");
             let url = vm.url(8080, "/chat").replace("https:", "wss:");
