@@ -79,6 +79,17 @@ impl Metrics {
             .unwrap_or(0)
     }
 
+    /// Every series of a name that is not 0: its labels and the sum over its shards.
+    pub fn series(&self, name: &'static Name) -> Vec<(Vec<(&'static str, String)>, u64)> {
+        let families = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        let series = families.get(name.name).into_iter().flat_map(|family| &family.series);
+        let first = |series: &Series| series.total().first().copied().unwrap_or(0);
+        series
+            .map(|(labels, series)| (labels.clone(), first(series)))
+            .filter(|(_, value)| *value != 0)
+            .collect()
+    }
+
     /// Makes the cells of a strip, in their order, shards of these series.
     pub fn register(&self, strip: &Strip, wanted: &[Wanted<'_>]) {
         let mut families = self.series.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,7 +1,10 @@
 //! The plugins of a route, in order.
 
-use super::{Exchange, Fault, Hooks, Instances, LocalResponse};
-use std::rc::Rc;
+use super::{
+    Exchange, Fault, Hooks, Instances, LocalResponse,
+    breaker::{Breakers, Whose},
+};
+use std::{rc::Rc, sync::Arc};
 
 /// What a plugin decided about a request or an answer.
 #[derive(Debug)]
@@ -24,8 +27,9 @@ pub enum OnError {
 }
 
 /// The plugins of one route on one worker.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Chain {
+    route: Arc<str>,
     links: Vec<Link>,
     hooks: Hooks,
 }
@@ -35,6 +39,7 @@ struct Link {
     instances: Rc<Instances>,
     hooks: Hooks,
     on_error: OnError,
+    breakers: Rc<Breakers>,
 }
 
 /// What a chain decided about a request.
@@ -72,17 +77,20 @@ pub struct Destination {
 
 impl Chain {
     /// A chain of plugins, in the order of the configuration.
-    pub fn new(links: impl IntoIterator<Item = (Rc<Instances>, OnError)>) -> Self {
+    pub fn new(route: &Arc<str>, links: impl IntoIterator<Item = (Rc<Instances>, OnError)>) -> Self {
         let links: Vec<Link> = links
             .into_iter()
-            .map(|(instances, on_error)| Link { hooks: instances.plugin().hooks(), instances, on_error })
+            .map(|(instances, on_error)| {
+                let breakers = instances.breakers(route);
+                Link { hooks: instances.plugin().hooks(), instances, on_error, breakers }
+            })
             .collect();
         let hooks = Hooks {
             request: links.iter().any(|link| link.hooks.request),
             response: links.iter().any(|link| link.hooks.response),
             background: false,
         };
-        Self { links, hooks }
+        Self { route: Arc::clone(route), links, hooks }
     }
 
     /// Where the plugins may send requests, in the order of the links.
@@ -110,7 +118,7 @@ impl Chain {
             }
             exchange.caller = position;
             let untouched = link.may_be_skipped().then(|| exchange.request.clone());
-            match link.instances.on_request(exchange).await {
+            match link.on_request(&self.route, exchange).await {
                 Ok(Verdict::Next) => {}
                 Ok(Verdict::RouteTo(backend)) => to = Some(Destination { link: position, backend }),
                 Ok(Verdict::Respond(response)) => {
@@ -142,7 +150,7 @@ impl Chain {
             }
             exchange.caller = position;
             let untouched = link.may_be_skipped().then(|| exchange.response.clone());
-            match link.instances.on_response(exchange).await {
+            match link.on_response(&self.route, exchange).await {
                 // An answer goes where its request came from.
                 Ok(Verdict::Next | Verdict::RouteTo(_)) => {}
                 Ok(Verdict::Respond(response)) => replace(exchange, response, link.name()),
@@ -157,6 +165,22 @@ impl Chain {
 }
 
 impl Link {
+    async fn on_request(&self, route: &str, exchange: &mut Box<Exchange>) -> Result<Verdict, Fault> {
+        let whose = Whose { instances: &self.instances, route, hook: "request" };
+        let pass = self.breakers.request.enter(whose)?;
+        let verdict = self.instances.on_request(exchange).await;
+        pass.ended(&verdict);
+        verdict
+    }
+
+    async fn on_response(&self, route: &str, exchange: &mut Box<Exchange>) -> Result<Verdict, Fault> {
+        let whose = Whose { instances: &self.instances, route, hook: "response" };
+        let pass = self.breakers.response.enter(whose)?;
+        let verdict = self.instances.on_response(exchange).await;
+        pass.ended(&verdict);
+        verdict
+    }
+
     /// Whether a fault must leave no trace: what the plugin changed before it failed is undone.
     fn may_be_skipped(&self) -> bool {
         self.on_error == OnError::Skip

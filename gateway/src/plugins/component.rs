@@ -150,7 +150,8 @@ impl Host {
         };
         let PluginSpec { name, component, config, grants, limits, vm_id } = spec;
         let space = (grants.kv > 0).then(|| self.space(&name, grants.kv));
-        Ok(Plugin { name, component, config, grants, limits, vm_id, space, pre, exports })
+        let gate = limits.concurrency.map(|most| self.gate(&name, most));
+        Ok(Plugin { name, component, config, grants, limits, vm_id, space, gate, pre, exports })
     }
 
     /// The linker's own words for a missing import name the interface, but not what to do.

@@ -16,6 +16,8 @@ pub(super) struct Instance {
     pub(super) request: Option<request_filter::Guest>,
     pub(super) response: Option<response_filter::Guest>,
     pub(super) background: Option<background::Guest>,
+    /// Bytes of memory that it had once it was configured.
+    pub(super) born: usize,
     /// CPU time of the last call.
     pub(super) cpu: Duration,
     /// Calls of hooks so far.
@@ -39,6 +41,7 @@ impl Instance {
             request: None,
             response: None,
             background: None,
+            born: 0,
             cpu: Duration::ZERO,
             calls: 0,
             caller,
@@ -58,7 +61,13 @@ impl Instance {
         let (configured, request, response, background) = started.await.map_err(LoadError::Fault)?;
         configured
             .map_err(|problems| LoadError::Config(problems.into_iter().map(ConfigProblem::from).collect()))?;
-        Ok(Self { request, response, background, calls: 0, ..instance })
+        let born = instance.store.data().memory.held;
+        Ok(Self { request, response, background, born, calls: 0, ..instance })
+    }
+
+    /// Bytes by which its memory has grown since it was configured.
+    pub(super) fn grown(&self) -> usize {
+        self.store.data().memory.held.saturating_sub(self.born)
     }
 
     /// Runs code in the store within the plugin's limits. After an error the instance is of no use.

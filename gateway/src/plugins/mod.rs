@@ -9,6 +9,7 @@
 
 mod background;
 mod bindings;
+mod breaker;
 mod chain;
 mod clock;
 mod component;
@@ -47,6 +48,7 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, PoisonError, Weak},
 };
+use tokio::sync::Semaphore;
 use wasmtime::component::{HasSelf, Linker};
 
 /// What plugins may ask for and only the rest of the gateway can do.
@@ -83,6 +85,8 @@ pub struct Host {
     /// What plugins keep, by their names: a plugin that a reload makes anew finds what the one before it
     /// has kept, and what no plugin has any more is freed.
     spaces: Mutex<HashMap<String, Weak<Space>>>,
+    /// How many calls of plugins there may be at a time, by name and number: all tables of one share it.
+    gates: Mutex<HashMap<(String, usize), Weak<Semaphore>>>,
 }
 
 /// The sandbox could not be set up.
@@ -100,7 +104,8 @@ impl Host {
         let engine = engine::engine().map_err(|error| failed(&error))?;
         let ticker = Ticker::start(engine.clone()).map_err(|error| failed(&error))?;
         let linker = base_linker(&engine).map_err(|error| failed(&error))?;
-        Ok(Self { engine, ticker, linker, components: Mutex::default(), spaces: Mutex::default() })
+        let (components, spaces, gates) = Default::default();
+        Ok(Self { engine, ticker, linker, components, spaces, gates })
     }
 
     /// Compiles a component, or finds it compiled. Takes milliseconds to seconds: not for a worker.
@@ -142,6 +147,18 @@ impl Host {
         spaces.retain(|_, space| space.strong_count() > 0);
         spaces.insert(plugin.to_owned(), Arc::downgrade(&space));
         space
+    }
+
+    /// What bounds the calls at a time of a plugin of this name.
+    fn gate(&self, plugin: &str, most: usize) -> Arc<Semaphore> {
+        let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
+        gates.retain(|_, gate| gate.strong_count() > 0);
+        let gate = gates.entry((plugin.to_owned(), most)).or_default();
+        gate.upgrade().unwrap_or_else(|| {
+            let new = Arc::new(Semaphore::new(most));
+            *gate = Arc::downgrade(&new);
+            new
+        })
     }
 
     fn caller(&self) -> Caller {

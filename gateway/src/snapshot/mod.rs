@@ -25,7 +25,7 @@ pub use build::{Inputs, Problems, build};
 pub use certificates::{Certificate, Source};
 pub use files::Files;
 pub use health::{HealthCheck, Question};
-pub use local::{Detour, Goal, Local, LocalRoute, LocalTarget, Parts, RouteMetrics, plugin_metrics};
+pub use local::{Detour, Goal, Local, LocalRoute, LocalTarget, Parts, RouteMetrics};
 pub use modes::{Kinds, Mode, Modes};
 pub use ordered::Ordered;
 pub use private::write_private;

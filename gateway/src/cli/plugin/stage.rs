@@ -9,9 +9,9 @@ use crate::{
     metrics::Metrics,
     plugins::{
         self, Chain, Component, Destination, Exchange, Facts, Fault, FetchError, Fetching, Grants, Host,
-        Inspection, Limits, LoadError, LocalResponse, OnError, Outcome, Plugin, PluginSpec, Secret, Services,
+        Inspection, Limits, LoadError, LocalResponse, OnError, Outcome, Plugin, PluginMetrics, PluginSpec,
+        Secret, Services,
     },
-    snapshot::plugin_metrics,
 };
 use bytes::Bytes;
 use http::StatusCode;
@@ -23,20 +23,12 @@ use std::{
     time::Duration,
 };
 
-/// As `[plugin.NAME]` has them where it says nothing.
-const LIMITS: Limits = Limits {
-    memory: 64 * 1024 * 1024,
-    cpu: Duration::from_millis(50),
-    wall: Duration::from_secs(5),
-    instances: 64,
-};
-
 /// A compiled component, and what it runs on.
 pub(super) struct Stage {
     host: Host,
     component: Arc<Component>,
     inspection: Inspection,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     runtime: tokio::runtime::Runtime,
     ids: RequestIds,
     /// How long compiling took.
@@ -81,7 +73,7 @@ impl Stage {
             inspection: plugins::inspect(&name, &bytes).map_err(|error| words(&error))?,
             host,
             component,
-            metrics: Metrics::new(),
+            metrics: Arc::new(Metrics::new()),
             runtime: runtime.map_err(|error| error.to_string())?,
             ids: RequestIds::new(0),
             compiled_in,
@@ -121,16 +113,16 @@ impl Stage {
                 backends: cases.backends.clone(),
                 kv: 1024 * 1024,
             },
-            limits: LIMITS,
+            limits: Limits::default(),
             vm_id: cases.vm_id.clone(),
         })?);
         let services = Arc::new(Script::of(replies));
         let instances = self.host.instances(
             Arc::clone(&plugin),
             Arc::clone(&services) as Arc<dyn Services>,
-            plugin_metrics(&self.metrics, "plugin"),
+            PluginMetrics::new(&self.metrics, "plugin"),
         );
-        let chain = Chain::new([(Rc::new(instances), OnError::Deny)]);
+        let chain = Chain::new(&"test".into(), [(Rc::new(instances), OnError::Deny)]);
         Ok(Ready { chain, plugin, services })
     }
 
