@@ -86,6 +86,15 @@ pub struct PluginLimits {
     pub queue: u32,
     /// How long a call waits for its turn. `wall` begins after that.
     pub queue_timeout: Duration,
+    /// Exchanges that wait in each worker until they are logged (`exchange-log`), 0 to 1000000. Those
+    /// over it are not.
+    #[serde(deserialize_with = "whole::<_, u32, _, 0, 1000000>")]
+    #[schemars(range(min = 0, max = 1000000))]
+    pub log_queue: u32,
+    /// Series of the plugin's own metrics, 0 to 10000: values of labels beyond them are not counted.
+    #[serde(deserialize_with = "whole::<_, u32, _, 0, 10000>")]
+    #[schemars(range(min = 0, max = 10000))]
+    pub series: u32,
     /// Calls after which an instance is replaced, 1 to 1000000000.
     #[serde(deserialize_with = "whole::<_, u32, _, 1, 1000000000>")]
     #[schemars(range(min = 1, max = 1000000000))]
@@ -125,6 +134,8 @@ impl Default for PluginLimits {
             concurrency: None,
             queue: 0,
             queue_timeout: Duration::from_secs(1),
+            log_queue: 1024,
+            series: 100,
             recycle_calls: 100_000,
             recycle_memory: ByteSize::mib(16),
         }

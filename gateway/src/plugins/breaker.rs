@@ -15,6 +15,7 @@ use std::{
 pub(super) struct Breakers {
     pub(super) request: Breaker,
     pub(super) response: Breaker,
+    pub(super) log: Breaker,
 }
 
 /// One breaker: closed until enough calls in a row have failed; open then; and after a pause one call

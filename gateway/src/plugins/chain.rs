@@ -1,7 +1,7 @@
 //! The plugins of a route, in order.
 
 use super::{
-    Exchange, Fault, Hooks, Instances, LocalResponse,
+    Completed, Exchange, Fault, Hooks, Instances, Journal, LocalResponse,
     breaker::{Breakers, Whose},
 };
 use std::{rc::Rc, sync::Arc};
@@ -30,16 +30,16 @@ pub enum OnError {
 #[derive(Debug)]
 pub struct Chain {
     route: Arc<str>,
-    links: Vec<Link>,
+    links: Rc<[Link]>,
     hooks: Hooks,
 }
 
 #[derive(Debug)]
-struct Link {
-    instances: Rc<Instances>,
-    hooks: Hooks,
+pub(super) struct Link {
+    pub(super) instances: Rc<Instances>,
+    pub(super) hooks: Hooks,
     on_error: OnError,
-    breakers: Rc<Breakers>,
+    pub(super) breakers: Rc<Breakers>,
 }
 
 /// What a chain decided about a request.
@@ -78,7 +78,7 @@ pub struct Destination {
 impl Chain {
     /// A chain of plugins, in the order of the configuration.
     pub fn new(route: &Arc<str>, links: impl IntoIterator<Item = (Rc<Instances>, OnError)>) -> Self {
-        let links: Vec<Link> = links
+        let links: Rc<[Link]> = links
             .into_iter()
             .map(|(instances, on_error)| {
                 let breakers = instances.breakers(route);
@@ -88,6 +88,7 @@ impl Chain {
         let hooks = Hooks {
             request: links.iter().any(|link| link.hooks.request),
             response: links.iter().any(|link| link.hooks.response),
+            log: links.iter().any(|link| link.hooks.log),
             background: false,
         };
         Self { route: Arc::clone(route), links, hooks }
@@ -106,6 +107,30 @@ impl Chain {
     /// Whether any plugin looks at answers.
     pub fn has_response_filters(&self) -> bool {
         self.hooks.response
+    }
+
+    /// Whether any plugin is shown what is over.
+    pub fn has_logs(&self) -> bool {
+        self.hooks.log
+    }
+
+    /// Leaves what is over to those who log it.
+    pub fn log(&self, journal: &Journal, mut exchange: Box<Exchange>, completed: Completed) {
+        (exchange.request, exchange.response, exchange.completed) = (None, None, Some(completed));
+        journal.begin(&self.route, &self.links, exchange);
+    }
+
+    /// As [`Self::log`], at once: for who tries a plugin out.
+    ///
+    /// # Errors
+    /// Fails with the fault of the first plugin that does.
+    pub async fn log_now(&self, exchange: &mut Box<Exchange>, completed: Completed) -> Result<(), Fault> {
+        (exchange.request, exchange.response, exchange.completed) = (None, None, Some(completed));
+        for (position, link) in self.links.iter().enumerate().filter(|(_, link)| link.hooks.log) {
+            exchange.caller = position;
+            link.instances.on_complete(exchange).await?;
+        }
+        Ok(())
     }
 
     /// Shows a request to each plugin in turn, until one answers. Returns how many have seen it:
@@ -166,19 +191,21 @@ impl Chain {
 
 impl Link {
     async fn on_request(&self, route: &str, exchange: &mut Box<Exchange>) -> Result<Verdict, Fault> {
-        let whose = Whose { instances: &self.instances, route, hook: "request" };
-        let pass = self.breakers.request.enter(whose)?;
+        let pass = self.breakers.request.enter(self.whose(route, "request"))?;
         let verdict = self.instances.on_request(exchange).await;
         pass.ended(&verdict);
         verdict
     }
 
     async fn on_response(&self, route: &str, exchange: &mut Box<Exchange>) -> Result<Verdict, Fault> {
-        let whose = Whose { instances: &self.instances, route, hook: "response" };
-        let pass = self.breakers.response.enter(whose)?;
+        let pass = self.breakers.response.enter(self.whose(route, "response"))?;
         let verdict = self.instances.on_response(exchange).await;
         pass.ended(&verdict);
         verdict
+    }
+
+    pub(super) fn whose<'a>(&'a self, route: &'a str, hook: &'static str) -> Whose<'a> {
+        Whose { instances: &self.instances, route, hook }
     }
 
     /// Whether a fault must leave no trace: what the plugin changed before it failed is undone.

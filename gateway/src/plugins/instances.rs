@@ -7,6 +7,7 @@ use super::{
     engine::Caller,
     handles::{REQUEST, RESPONSE},
     instance::Instance,
+    journal::LogQueue,
 };
 use crate::metrics::{Counter, Gauge, Metrics, names};
 use std::{
@@ -28,6 +29,10 @@ pub struct PluginMetrics {
     pub requests: Counter,
     /// Calls of `on-response`.
     pub responses: Counter,
+    /// Calls of `on-complete`.
+    pub logs: Counter,
+    /// Exchanges that it should have logged, and that found no room in its queue.
+    pub log_dropped: Counter,
     /// Faults, in the order of [`FaultKind::ALL`].
     pub faults: [Counter; FaultKind::ALL.len()],
     /// Nanoseconds inside the guest.
@@ -52,6 +57,8 @@ impl PluginMetrics {
         Self {
             requests: counter(&names::PLUGIN_CALLS, "hook", "request"),
             responses: counter(&names::PLUGIN_CALLS, "hook", "response"),
+            logs: counter(&names::PLUGIN_CALLS, "hook", "log"),
+            log_dropped: metrics.counter(&names::PLUGIN_LOG_DROPPED, &[("plugin", plugin)]),
             faults: FaultKind::ALL.map(|kind| counter(&names::PLUGIN_FAULTS, "kind", kind.as_str())),
             cpu: metrics.counter(&names::PLUGIN_CPU, &[("plugin", plugin)]),
             instances: gauge(&names::PLUGIN_INSTANCES),
@@ -86,6 +93,7 @@ pub struct Instances {
     metrics: PluginMetrics,
     idle: RefCell<Vec<Idle>>,
     stock: Rc<Stock>,
+    log_queue: LogQueue,
     /// By route; they outlive a reload that changes neither.
     breakers: RefCell<HashMap<Arc<str>, Weak<Breakers>>>,
     /// Most instances in use at once since the last trim.
@@ -115,6 +123,9 @@ struct Stock {
     /// Those of them that wait for an instance of this worker.
     waiting: Cell<usize>,
     freed: Notify,
+    /// Calls that nobody waits for, and that have an instance when nobody else wants it.
+    patient: Cell<usize>,
+    spare: Notify,
 }
 
 impl Stock {
@@ -122,6 +133,8 @@ impl Stock {
     fn free(&self) {
         if self.waiting.get() > 0 {
             self.freed.notify_one();
+        } else if self.patient.get() > 0 {
+            self.spare.notify_one();
         }
     }
 }
@@ -187,8 +200,8 @@ impl Instances {
         caller: Caller,
         metrics: PluginMetrics,
     ) -> Self {
-        let (idle, stock, breakers, peak, is_retired) = Default::default();
-        Self { plugin, services, caller, metrics, idle, stock, breakers, peak, is_retired }
+        let (idle, stock, log_queue, breakers, peak, is_retired) = Default::default();
+        Self { plugin, services, caller, metrics, idle, stock, log_queue, breakers, peak, is_retired }
     }
 
     /// Those of a route: as they are, where a route of this name has them already.
@@ -203,6 +216,10 @@ impl Instances {
         let breakers = Rc::default();
         known.insert(Arc::clone(route), Rc::downgrade(&breakers));
         breakers
+    }
+
+    pub(super) fn log_queue(&self) -> &LogQueue {
+        &self.log_queue
     }
 
     pub(super) fn metrics(&self) -> &PluginMetrics {
@@ -279,12 +296,37 @@ impl Instances {
         })
     }
 
+    /// Calls `on-complete`, when nobody else wants an instance.
+    pub(super) async fn on_complete(&self, exchange: &mut Box<Exchange>) -> Result<(), Fault> {
+        self.metrics.logs.inc();
+        let borrowed = timeout(self.plugin.limits.wall, self.borrow_spare()).await;
+        let borrowed = borrowed.unwrap_or_else(|_| Err(FaultKind::Queue.into()));
+        self.call_in(borrowed, exchange, async |instance| {
+            let Some(guest) = instance.log.take() else { return Ok(()) };
+            let logged = instance
+                .run(async |store| guest.call_on_complete(store, Resource::new_borrow(0)).await)
+                .await;
+            instance.log = Some(guest);
+            logged
+        })
+        .await
+    }
+
     async fn call<T>(
         &self,
         exchange: &mut Box<Exchange>,
         hook: impl AsyncFnOnce(&mut Instance) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
-        let mut borrowed = self.borrow().await.inspect_err(|fault| self.report(fault))?;
+        self.call_in(self.borrow().await, exchange, hook).await
+    }
+
+    async fn call_in<T>(
+        &self,
+        borrowed: Result<Borrowed<'_>, Fault>,
+        exchange: &mut Box<Exchange>,
+        hook: impl AsyncFnOnce(&mut Instance) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        let mut borrowed = borrowed.inspect_err(|fault| self.report(fault))?;
         let instance = &mut borrowed.idle.instance;
         std::mem::swap(exchange, &mut instance.store.data_mut().exchange);
         let result = hook(instance).await;
@@ -312,6 +354,24 @@ impl Instances {
             return Ok(Borrowed { idle, _place: place });
         }
         Box::pin(self.queue(place)).await
+    }
+
+    /// An instance that nobody else wants.
+    async fn borrow_spare(&self) -> Result<Borrowed<'_>, Fault> {
+        let place = match &self.plugin.gate {
+            Some(gate) => gate.acquire().await.ok(),
+            None => None,
+        };
+        while self.stock.waiting.get() > 0 || !self.has_room() {
+            let _patient = Count::new(&self.stock.patient);
+            self.stock.spare.notified().await;
+        }
+        let idle = self.take().await?.ok_or(FaultKind::Queue)?;
+        Ok(Borrowed { idle, _place: place })
+    }
+
+    fn has_room(&self) -> bool {
+        !self.idle.borrow().is_empty() || self.stock.live.get() < self.plugin.limits.instances
     }
 
     /// An instance that is idle, or a new one; none where there may be no more.
@@ -358,11 +418,9 @@ impl Instances {
             (Some(gate), None) => gate.acquire().await.ok(),
             (_, place) => place,
         };
-        let is_there =
-            || !self.idle.borrow().is_empty() || self.stock.live.get() < self.plugin.limits.instances;
         // Who waits already comes first.
         let mut is_first = self.stock.waiting.get() == 0;
-        while !(is_first && is_there()) {
+        while !(is_first && self.has_room()) {
             let _waiting = Count::new(&self.stock.waiting);
             self.stock.freed.notified().await;
             is_first = true;

@@ -23,6 +23,7 @@ mod host;
 mod inspect;
 mod instance;
 mod instances;
+mod journal;
 mod kv;
 mod plugin;
 mod response;
@@ -31,14 +32,16 @@ mod state;
 pub use background::{Background, Ran};
 pub use chain::{Chain, Destination, OnError, Outcome, Verdict};
 pub use component::{Component, Hash, Hooks};
-pub use exchange::{Exchange, Facts};
+pub use exchange::{Completed, Exchange, Facts};
 pub use fault::{ConfigProblem, Fault, FaultKind, LoadError};
 pub use grant::{Origin, OriginError, Secret};
 pub use inspect::{Import, Inspection, Manifest, inspect};
 pub use instances::{Instances, PluginMetrics};
+pub use journal::Journal;
 pub use plugin::{Grants, Limits, Plugin, PluginSpec};
 pub use response::LocalResponse;
 
+use crate::metrics::Metrics;
 use bytes::Bytes;
 use engine::{Caller, Ticker};
 use kv::Space;
@@ -87,6 +90,8 @@ pub struct Host {
     spaces: Mutex<HashMap<String, Weak<Space>>>,
     /// How many calls of plugins there may be at a time, by name and number: all tables of one share it.
     gates: Mutex<HashMap<(String, usize), Weak<Semaphore>>>,
+    /// Where plugins' own metrics are.
+    metrics: Arc<Metrics>,
 }
 
 /// The sandbox could not be set up.
@@ -99,13 +104,14 @@ impl Host {
     ///
     /// # Errors
     /// Fails where the machine refuses address space or a thread.
-    pub fn new() -> Result<Self, HostError> {
+    pub fn new(metrics: &Arc<Metrics>) -> Result<Self, HostError> {
         let failed = |error: &dyn std::fmt::Display| HostError(error.to_string());
         let engine = engine::engine().map_err(|error| failed(&error))?;
         let ticker = Ticker::start(engine.clone()).map_err(|error| failed(&error))?;
         let linker = base_linker(&engine).map_err(|error| failed(&error))?;
         let (components, spaces, gates) = Default::default();
-        Ok(Self { engine, ticker, linker, components, spaces, gates })
+        let metrics = Arc::clone(metrics);
+        Ok(Self { engine, ticker, linker, components, spaces, gates, metrics })
     }
 
     /// Compiles a component, or finds it compiled. Takes milliseconds to seconds: not for a worker.
@@ -190,13 +196,14 @@ impl std::fmt::Debug for Host {
 
 /// What every plugin can import. WASI is an empty sandbox: standard libraries expect it to be there.
 fn base_linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
-    use bindings::vers::gateway::{clock, identity, log, random, types};
+    use bindings::vers::gateway::{clock, identity, log, metrics, random, types};
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     types::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
     log::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
     identity::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
     random::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
+    metrics::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
     clock::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
     Ok(linker)
 }

@@ -1,11 +1,14 @@
 //! A plugin that is ready to be called: a component, its configuration, what it may do.
 
 use super::{Component, ConfigProblem, Hooks, Origin, Secret, Services, state::State};
+use crate::metrics::{Book, Metrics};
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
 use wasmtime::component::InstancePre;
 
-use super::bindings::exports::vers::gateway::{background, lifecycle, request_filter, response_filter};
+use super::bindings::exports::vers::gateway::{
+    background, exchange_log, lifecycle, request_filter, response_filter,
+};
 
 /// What a plugin is made from.
 #[derive(Debug)]
@@ -54,6 +57,10 @@ pub struct Limits {
     pub queue: usize,
     /// How long each of them waits.
     pub queue_timeout: Duration,
+    /// Exchanges that wait for `exchange-log`, per worker.
+    pub log_queue: usize,
+    /// Series of its own metrics.
+    pub series: usize,
     /// Calls after which an instance is replaced.
     pub recycle_calls: u32,
     /// Bytes by which an instance may grow until it is replaced.
@@ -75,6 +82,8 @@ impl Default for Limits {
             concurrency: None,
             queue: 0,
             queue_timeout: Duration::from_secs(1),
+            log_queue: 1024,
+            series: 100,
             recycle_calls: 100_000,
             recycle_memory: 16 * 1024 * 1024,
             breaker_faults: 20,
@@ -93,6 +102,9 @@ pub struct Plugin {
     pub(super) vm_id: Option<String>,
     /// What it keeps, where it may.
     pub(super) space: Option<Arc<super::kv::Space>>,
+    /// Where its own metrics are.
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) book: Arc<Book>,
     /// How many calls there may be at a time, where that is bounded.
     pub(super) gate: Option<Arc<Semaphore>>,
     pub(super) pre: InstancePre<State>,
@@ -104,6 +116,7 @@ pub(super) struct Exports {
     pub(super) lifecycle: lifecycle::GuestIndices,
     pub(super) request: Option<request_filter::GuestIndices>,
     pub(super) response: Option<response_filter::GuestIndices>,
+    pub(super) log: Option<exchange_log::GuestIndices>,
     pub(super) background: Option<background::GuestIndices>,
 }
 

@@ -184,6 +184,8 @@ fn limits(limits: &PluginLimits, breaker: &Breaker) -> Limits {
         concurrency: limits.concurrency.map(|most| most as usize),
         queue: limits.queue as usize,
         queue_timeout: limits.queue_timeout.get(),
+        log_queue: limits.log_queue as usize,
+        series: limits.series as usize,
         recycle_calls: limits.recycle_calls,
         recycle_memory: usize::try_from(limits.recycle_memory.get()).unwrap_or(usize::MAX),
         breaker_faults: breaker.faults,
