@@ -56,14 +56,8 @@ pub(super) enum Next {
 }
 
 impl<I: Downstream> Client<I> {
-    pub(super) fn new(io: I) -> Self {
-        Self { io, inbox: Inbox::new(), timer: Timer::new(), due: None, closed: None }
-    }
-
-    /// The same, with a timer that another request had.
-    pub(super) fn with_timer(io: I, mut timer: Timer) -> Self {
-        timer.hand_on();
-        Self { timer, ..Self::new(io) }
+    pub(super) fn new(io: I, timer: Timer) -> Self {
+        Self { io, inbox: Inbox::new(), timer, due: None, closed: None }
     }
 
     /// Waits for the next request's head.

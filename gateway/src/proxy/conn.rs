@@ -61,7 +61,7 @@ pub async fn serve(
     let is_decided = matches!(view.mode(), Mode::Http(_));
     let connection = Connection { worker, arrival, socket, view: RefCell::new(view) };
     let mut client = if is_decided {
-        Client::new(stream)
+        Client::new(stream, connection.worker.timers.take())
     } else {
         // In a place of its own: it is over once somebody speaks.
         match Box::pin(decide(stream, &connection, &mut guard)).await {
@@ -74,7 +74,7 @@ pub async fn serve(
     };
     let last = requests(&mut client, &connection, &mut guard).await;
     let worker = &connection.worker;
-    client.timer.stop();
+    worker.timers.put(std::mem::take(&mut client.timer));
     match last {
         Last::Http2 => {
             let early = client.inbox.take(&worker.buffers);

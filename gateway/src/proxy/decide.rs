@@ -104,7 +104,7 @@ impl Outlook {
 pub(super) async fn decide(stream: ClientStream, connection: &Connection, guard: &mut Guard) -> Decided {
     let (arrival, worker) = (&connection.arrival, &connection.worker);
     let outlook = Outlook::of(connection);
-    let mut client = Client::new(stream);
+    let mut client = Client::new(stream, worker.timers.take());
     if client.io.speaks_http() && outlook.may_be_requests && !outlook.is_certain {
         return Decided::Requests(client);
     }
