@@ -111,7 +111,7 @@ async fn a_certificate_is_ordered_by_either_proof_and_kept() {
         assert_eq!(plain.get(path).await.text(), "hello", "the route's again");
         let state = gateway.folder().join("state");
         let kept = files(&state);
-        assert_eq!(kept.len(), 2, "an account and a certificate: {kept:?}");
+        assert_eq!(kept.len(), 3, "an account, a certificate and the record of orders: {kept:?}");
         for file in &kept {
             assert_eq!(mode(file), 0o600, "{}", file.display());
             assert_eq!(mode(file.parent().expect("a folder")), 0o700, "{}", file.display());
@@ -272,7 +272,8 @@ async fn an_authority_that_is_gone_or_has_forgotten_costs_nothing_that_is_there(
     assert_eq!(scene.shown(&client).await, first);
     // It knows nobody any more.
     scene.pebble.restart().await;
-    gateway.write(&scene.toml(&format!("{more}, orders_per_hour = 100")));
+    // Other names, because an order for the same would have to wait.
+    gateway.write(&scene.toml(&more.replace("c.example", "d.example")));
     gateway.reload().await.expect("a reload");
     eventually("another failure", async || (orders(&gateway, "failed").await == 2.0).then_some(())).await;
     assert_eq!(scene.shown(&client).await, first);
@@ -280,9 +281,9 @@ async fn an_authority_that_is_gone_or_has_forgotten_costs_nothing_that_is_there(
         gateway.status().await["certificates"][0]["problem"].as_str().unwrap_or_default().to_owned();
     assert!(problem.contains("accountDoesNotExist"), "{problem}");
     // So the next attempt makes another account.
-    gateway.write(&scene.toml(&format!("{more}, orders_per_hour = 101")));
+    gateway.write(&scene.toml(&more.replace("c.example", "e.example")));
     gateway.reload().await.expect("a reload");
-    scene.shown(&scene.client("c.example.com").await).await;
+    scene.shown(&scene.client("e.example.com").await).await;
 }
 
 #[tokio::test]
@@ -306,11 +307,11 @@ async fn names_get_certificates_when_they_are_asked_for() {
     // Another configuration keeps them.
     gateway.write(
         &scene
-            .toml("on_demand = [\"{vm}.vm.example.com\"], challenge = \"tls-alpn-01\", orders_per_hour = 1"),
+            .toml("on_demand = [\"{vm}.vm.example.com\"], challenge = \"tls-alpn-01\", orders_per_hour = 3"),
     );
     gateway.reload().await.expect("a reload");
     assert!(scene.client("one.vm.example.com").await.connect(scene.address()).await.is_ok());
-    // One an hour: the second has to wait.
+    // Three an hour, of which there were two: one of these has to wait.
     for name in ["three.vm.example.com", "four.vm.example.com"] {
         let _ = scene.client(name).await.connect(scene.address()).await;
     }
@@ -399,6 +400,11 @@ async fn a_vm_that_nobody_can_tell_of_costs_the_authority_nothing() {
     let is_asked = |name: &str| dns.asked().iter().any(|asked| asked == name).then_some(());
     eventually("both questions", async || is_asked("known.internal").and(is_asked("unknown.internal"))).await;
     dns.says(Says::WhatItKnows);
-    ask_for(&gateway, &["unknown", "known"]).await;
+    // That nobody knew is remembered for a moment.
+    eventually("an order", async || {
+        ask_for(&gateway, &["unknown", "known"]).await;
+        (orders(&gateway, "failed").await >= 1.0).then_some(())
+    })
+    .await;
     one_order(&gateway, &authority).await;
 }
