@@ -3,7 +3,7 @@
 use super::{Files, Inputs, state_dir::StateDir};
 use crate::{
     acme::{Account, Challenge},
-    config::{Acme, AcmeChallenge, CertificateSource, Config, Diagnostic, ListenerProtocol, Spanned},
+    config::{Acme, AcmeChallenge, CertificateSource, Config, Diagnostic, Spanned},
     route::HostPattern,
     tls::Roots,
     vms::{Known, Vms},
@@ -134,16 +134,9 @@ fn written_alike(name: &str) -> String {
 }
 
 fn challenge(acme: &Acme, config: &Config) -> Challenge {
-    match acme.challenge.as_ref().map(|challenge| *challenge.get_ref()) {
-        Some(AcmeChallenge::Http01) => Challenge::Http01,
-        Some(AcmeChallenge::TlsAlpn01) => Challenge::TlsAlpn01,
-        None => {
-            let mut plain = config.listeners.iter().filter(|listener| !listener.tls);
-            let has_80 = plain.any(|listener| {
-                listener.protocol != ListenerProtocol::Tcp && listener.address.get_ref().ports().contains(80)
-            });
-            if has_80 { Challenge::Http01 } else { Challenge::TlsAlpn01 }
-        }
+    match acme.challenge_with(&config.listeners) {
+        AcmeChallenge::Http01 => Challenge::Http01,
+        AcmeChallenge::TlsAlpn01 => Challenge::TlsAlpn01,
     }
 }
 
