@@ -12,7 +12,7 @@ mod source;
 mod table;
 
 pub use directory::{Addresses, Directory, DirectoryMetrics, NoVm};
-pub use dns::{Dns, MACHINES_SERVERS, NameError};
+pub use dns::{Dns, MACHINES_SERVERS, NameError, name_servers};
 pub use id::{BadVmId, VmId};
 pub use source::{Answer, Lookup, Source, SourceError};
 pub use table::{BadLine, Table};
