@@ -68,6 +68,8 @@ enum First {
     Late(Cut),
     /// Nobody ever will.
     Gone,
+    /// Nobody yet, and the listener goes.
+    Leaving,
 }
 
 /// What is known of a connection before anybody has spoken. It outlives a reload; what it was made from
@@ -115,9 +117,18 @@ pub(super) async fn decide(stream: ClientStream, connection: &Connection, guard:
     let protocol = if outlook.is_certain {
         Protocol::Opaque
     } else {
-        last_call(&client, guard).await;
-        let listening = listen(&mut client, &mut server, &outlook, worker, guard);
-        match connection.while_current(listening).await {
+        let mut is_called = false;
+        let first = loop {
+            let listening = listen(&mut client, &mut server, &outlook, worker, guard);
+            match connection.while_current(listening).await {
+                First::Leaving if !is_called => {
+                    is_called = true;
+                    last_call(&client, guard).await;
+                }
+                first => break first,
+            }
+        };
+        match first {
             First::Client(Protocol::Http1 | Protocol::Http2) if outlook.may_be_requests => {
                 server.hand_over(&outlook, arrival).await;
                 return Decided::Requests(client);
@@ -128,7 +139,7 @@ pub(super) async fn decide(stream: ClientStream, connection: &Connection, guard:
                 worker.count_cut(cut);
                 return nothing(client);
             }
-            First::Gone => return nothing(client),
+            First::Gone | First::Leaving => return nothing(client),
         }
     };
     let (way, reached) = match own_way(protocol, &mut client, connection).await {
@@ -247,7 +258,7 @@ async fn listen(
             });
         }
         if guard.poll_draining(cx).is_ready() {
-            return Poll::Ready(First::Gone);
+            return Poll::Ready(First::Leaving);
         }
         let (due, late) = match (&*server, &outlook.way) {
             // Why, the log will tell.
