@@ -117,18 +117,7 @@ pub(super) async fn decide(stream: ClientStream, connection: &Connection, guard:
     let protocol = if outlook.is_certain {
         Protocol::Opaque
     } else {
-        let mut is_called = false;
-        let first = loop {
-            let listening = listen(&mut client, &mut server, &outlook, worker, guard);
-            match connection.while_current(listening).await {
-                First::Leaving if !is_called => {
-                    is_called = true;
-                    last_call(&client, guard).await;
-                }
-                first => break first,
-            }
-        };
-        match first {
+        match first(&mut client, &mut server, &outlook, connection, guard).await {
             First::Client(Protocol::Http1 | Protocol::Http2) if outlook.may_be_requests => {
                 server.hand_over(&outlook, arrival).await;
                 return Decided::Requests(client);
@@ -218,6 +207,28 @@ fn is_certain(found: &Match, view: &View, kinds: &Kinds, host: &str) -> bool {
 
 fn to(found: Match, view: &View) -> Option<Way> {
     view.local.routes.get(found.route).map(|route| Way::new(route.clone(), found.captures))
+}
+
+/// Waits until one of both sides says something; where the listener goes meanwhile, as long as a client that
+/// has come may take.
+async fn first(
+    client: &mut Client<ClientStream>,
+    server: &mut Server<'_>,
+    outlook: &Outlook,
+    connection: &Connection,
+    guard: &mut Guard,
+) -> First {
+    let mut is_called = false;
+    loop {
+        let listening = listen(client, server, outlook, &connection.worker, guard);
+        match connection.while_current(listening).await {
+            First::Leaving if !is_called => {
+                is_called = true;
+                last_call(client, guard).await;
+            }
+            first => return first,
+        }
+    }
 }
 
 /// Waits until one of both sides says something.
