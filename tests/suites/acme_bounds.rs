@@ -77,6 +77,22 @@ async fn nothing_is_asked_for_that_could_not_be_kept() {
     }
 }
 
+/// A name may be longer than that of a file.
+#[tokio::test]
+async fn a_name_that_cannot_be_kept_keeps_nobody_waiting() {
+    let authority = closing().await;
+    let acme = "on_demand = [\"*.vm.example.com\"]";
+    let gateway = TestGateway::start(&toml(authority.addr(), acme, ""));
+    let label = "x".repeat(60);
+    let long = [label.as_str(); 3].join(".") + &".y".repeat(26);
+    for vm in [&*long, "known"] {
+        ask_for(gateway.addr_of("tls"), vm).await;
+    }
+    failed(&gateway, 1.0).await;
+    assert_eq!(orders(&gateway, "withheld").await, 0.0);
+    assert_eq!(seen(&authority).await, 1);
+}
+
 #[tokio::test]
 async fn neither_a_restart_nor_another_configuration_shortens_the_pause_after_a_failure() {
     let authority = closing().await;

@@ -56,6 +56,9 @@ impl PartialEq for Ordered {
 /// The capture of a pattern that stands for a VM's name.
 const VM: &str = "vm";
 
+/// Bytes of a name on demand: it is that of a file, too.
+const LONGEST_NAME: usize = 200;
+
 /// What the patterns say of a name that somebody asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Demand<'a> {
@@ -71,6 +74,9 @@ impl Ordered {
     /// Whether a name may get a certificate when somebody asks for it.
     pub fn demand<'a>(&self, name: &'a str) -> Demand<'a> {
         let mut demand = Demand::None;
+        if name.len() > LONGEST_NAME {
+            return demand;
+        }
         for pattern in self.on_demand.iter().filter(|pattern| pattern.matches(name)) {
             if pattern.capture().is_none_or(|capture| **capture != *VM) {
                 return Demand::Any;
