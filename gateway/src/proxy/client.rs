@@ -51,8 +51,10 @@ pub(super) enum Next {
     Late,
     /// Nothing, for all the time it had.
     Idle,
-    /// Nothing: the client or the listener is gone.
+    /// Nothing: the client is gone.
     Nothing,
+    /// Nothing yet, and the listener goes.
+    Leaving,
 }
 
 impl<I: Downstream> Client<I> {
@@ -93,7 +95,7 @@ impl<I: Downstream> Client<I> {
             // After a look at the client: a request that is there already is served.
             if self.inbox.is_empty() {
                 if guard.poll_draining(cx).is_ready() {
-                    return Poll::Ready(Next::Nothing);
+                    return Poll::Ready(Next::Leaving);
                 }
                 return self.timer.poll(cx, since + patience.idle).map(|()| Next::Idle);
             }
