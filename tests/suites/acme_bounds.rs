@@ -142,7 +142,7 @@ async fn fleet() -> (NameServer, String) {
     dns.knows("known.internal", &["::1"], 60);
     dns.says(Says::OnlyWhatItKnows);
     let servers = format!("nameservers = [\"{}\"]\ntimeouts = {{ lookup = \"60s\" }}\n", dns.addr());
-    (dns, format!("[vms]\ndns = \"{{vm}}.internal\"\n{servers}"))
+    (dns, format!("[vms]\nnetworks = [\"::1/128\"]\ndns = \"{{vm}}.internal\"\n{servers}"))
 }
 
 /// Certificates for VMs, from this authority.

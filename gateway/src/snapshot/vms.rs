@@ -10,7 +10,7 @@ use crate::{
     proxy_protocol::Version,
     registry::Place,
     upstream::{Balance, Ejection, Protocol, Settings},
-    vms::{self, Dns, Known, MACHINES_SERVERS, Table, Terms, Vms},
+    vms::{self, Dns, Known, MACHINES_SERVERS, Networks, Table, Terms, Vms},
 };
 use std::{
     net::{IpAddr, SocketAddr},
@@ -87,6 +87,7 @@ pub(super) fn build(
         timeout: written.timeouts.lookup.get(),
         remembered: written.limits.remembered as usize,
         allow_ipv4: written.allow_ipv4,
+        networks: networks(written),
     };
     let text = match &written.file {
         Some(file) => Some(read(file, base, files, problems)?),
@@ -120,6 +121,14 @@ pub(super) fn build(
     let most_idle = written.keepalive.connections as usize;
     let settings = settings("vms", most_idle, written.keepalive.idle.get(), written.proxy_protocol);
     Some(FleetPlan { vms, settings, most_idle, origin })
+}
+
+fn networks(written: &config::Vms) -> Networks {
+    match (&written.networks, written.resolution()) {
+        (Some(networks), _) => Networks::Of(networks.iter().map(|network| *network.get_ref()).collect()),
+        (None, Resolve::Static) => Networks::All,
+        (None, Resolve::Dns | Resolve::Registry) => Networks::Others,
+    }
 }
 
 fn asks_the_machines_servers(written: &config::Vms) -> bool {

@@ -181,7 +181,7 @@ async fn vms_are_found_by_their_entries() {
     let toml = format!(
         "[[listener]]\naddress = \"[::]:0\"\n[[route]]\npath = \"/registry/*\"\nto = \"registry\"\n\
          [[route]]\nname = \"vms\"\nhost = \"{{vm}}.vm.test\"\nto = \"vm:{{vm}}:{port}\"\n\
-         [registry]\nstore = \"memory\"\n[vms]\nresolve = \"registry\"\nnegative_ttl = \"1s\"\n"
+         [registry]\nstore = \"memory\"\n[vms]\nresolve = \"registry\"\nnegative_ttl = \"1s\"\nnetworks = [\"::1/128\"]\n"
     );
     let gateway = TestGateway::start(&toml);
     let client = gateway.client();
