@@ -246,7 +246,10 @@ fn the_machines_name_servers_may_come_late_and_change() {
         let vm = Backend::named_v6("the VM").await;
         let first = NameServer::at("[::1]:53").await;
         first.knows("web.internal", &["::1"], 3600);
-        let gateway = gateway(vm.addr().port(), "dns = \"{vm}.internal\"\nnetworks = [\"::1/128\"]\nnegative_ttl = \"1s\"");
+        let gateway = gateway(
+            vm.addr().port(),
+            "dns = \"{vm}.internal\"\nnetworks = [\"::1/128\"]\nnegative_ttl = \"1s\"",
+        );
         assert_eq!(error(&gateway, "web").await, said(503, "vm-lookup-failed"));
         // Who reads this waits for ever. That is no worker: they read no files.
         must_run("mkfifo", &["/etc/resolv.conf"]);
