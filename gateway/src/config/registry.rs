@@ -1,4 +1,4 @@
-//! `[registry]`: which VMs there are, for routes with `to = "registry"`.
+//! `[registry]`: which VMs there are, for routes with `to = "registry"`, or where somebody else knows it.
 
 use std::{fmt, path::PathBuf};
 
@@ -11,13 +11,18 @@ use super::{
     values::{Duration, seconds},
 };
 
-/// Which VMs there are, and what they serve: for routes with `to = "registry"`.
+/// Which VMs there are, and what they serve: for routes with `to = "registry"`, or as another registry says.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Registry {
     /// The header of the table.
     #[serde(skip, default = "super::unnamed")]
     pub name: Spanned<String>,
+    /// Where the registry is, such as `"https://infra.vm.example.com:3000"`, where it is another one than this
+    /// gateway's: backends with `discover` and `[vms] resolve = "registry"` follow it.
+    #[serde(deserialize_with = "optional")]
+    #[schemars(with = "Option<String>")]
+    pub url: Option<Spanned<RegistryUrl>>,
     /// Where entries are kept: `memory`, or `file:PATH`, which outlasts the process. By default the file
     /// `registry.redb` in `[gateway] state_dir`. A relative path starts at the folder of the configuration
     /// file.
@@ -25,7 +30,8 @@ pub struct Registry {
     #[schemars(with = "Option<String>")]
     pub store: Option<Spanned<RegistryStore>>,
     /// Name of the secret that a request has to bring as `authorization: Bearer …`, but for `/health`. By
-    /// default none is asked for, and the plugins of the route decide.
+    /// default none is asked for, and the plugins of the route decide. With `url`, the secret that is shown
+    /// there.
     #[schemars(with = "Option<String>")]
     pub token: Option<Spanned<String>>,
     /// Time to live of who asks for none, 5 s to 1 h: who is not heard of for so long is not discovered
@@ -43,11 +49,45 @@ impl Default for Registry {
     fn default() -> Self {
         Self {
             name: super::unnamed(),
+            url: None,
             store: None,
             token: None,
             ttl: Duration::from_secs(45),
             retention: Duration::from_secs(24 * 3600),
             strict_conflict: false,
+        }
+    }
+}
+
+/// Where another registry is: `http` or `https`, a host, perhaps a port and the beginning of paths.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegistryUrl(String);
+
+impl RegistryUrl {
+    /// Without a slash at its end.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RegistryUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromText for RegistryUrl {
+    const EXPECTED: &'static str = "expected a URL such as \"https://infra.vm.example.com:3000\"";
+
+    fn from_text(text: &str) -> Result<Self, Mistake> {
+        let uri = text.parse::<http::Uri>().ok();
+        let is_good = uri.is_some_and(|uri| {
+            let has_user = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
+            matches!(uri.scheme_str(), Some("http" | "https")) && uri.query().is_none() && !has_user
+        });
+        match is_good {
+            true => Ok(Self(text.trim_end_matches('/').to_owned())),
+            false => Err(Mistake::new("not the URL of a registry")),
         }
     }
 }
@@ -92,6 +132,12 @@ mod tests {
     fn stores_print_as_they_are_written() {
         for text in ["memory", "file:/var/lib/vers/registry.redb", "file:registry.redb"] {
             assert_eq!(RegistryStore::from_text(text).expect("a store").to_string(), text);
+        }
+        for good in ["http://[::1]:3000", "https://infra.vm.test:3000/", "https://infra.vm.test/base"] {
+            assert_eq!(RegistryUrl::from_text(good).expect("a URL").to_string(), good.trim_end_matches('/'));
+        }
+        for bad in ["infra:3000", "ftp://infra", "http://", "https://a?b", "https://a@b", "/registry", ""] {
+            assert!(RegistryUrl::from_text(bad).is_err(), "{bad}");
         }
         for text in ["file:", "redis://localhost", "etcd:http://localhost:2379", ""] {
             assert!(RegistryStore::from_text(text).is_err(), "{text}");

@@ -9,8 +9,10 @@ pub mod api;
 mod book;
 mod changes;
 mod clock;
+mod directory;
 mod file;
 mod keeper;
+mod mirror;
 mod model;
 mod openapi;
 mod query;
@@ -26,7 +28,9 @@ mod tests;
 pub use book::{Book, ENTRIES, Effect, Kept, Terms};
 pub use changes::{Behind, Watcher};
 pub use clock::{Clock, Moment, SystemClock};
+pub use directory::{Directory, Endpoint};
 pub use file::{FILE_NAME, FileStore};
+pub use mirror::{Mirror, MirrorState, NoRegistry};
 pub use model::{
     Change, Description, ENTRY, Grace, LONGEST_TTL, Lease, Record, Registration, Renewal, Role, SERVICES,
     SHORTEST_TTL, Service, Status,

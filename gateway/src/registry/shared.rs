@@ -198,6 +198,16 @@ impl Registry {
         self.shelf.all(role)
     }
 
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.shelf.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Whether it can be asked.
     pub fn is_open(&self) -> bool {
         self.is_open.load(Relaxed)
@@ -216,6 +226,11 @@ impl Registry {
     /// Somebody who wants to know of changes, after this one or from now on.
     pub fn watch(&self, since: Option<u64>) -> Watcher {
         self.changes.watch(since)
+    }
+
+    /// The revision, as it grows.
+    pub fn subscribe(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     /// What changed since a watcher looked last, at most so many: revisions, and JSON.

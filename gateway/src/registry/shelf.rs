@@ -79,6 +79,10 @@ impl Shelf {
         self.entries.get(id).map(|record| Arc::clone(&record))
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// The entries of this role, or all.
     pub(super) fn all(&self, role: Option<Role>) -> Vec<Arc<Record>> {
         match role {
