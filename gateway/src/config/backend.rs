@@ -16,7 +16,7 @@ use super::{
 
 /// Servers that do the same work; a request goes to one of them.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub struct Backend {
     /// The NAME in `[backend.NAME]`.
     #[serde(skip, default = "super::unnamed")]
@@ -81,6 +81,20 @@ pub enum ProxyHeader {
     V1,
     /// Version 2, binary.
     V2,
+}
+
+/// What is derived, and one thing that follows from two keys together.
+impl<'de> Deserialize<'de> for Backend {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let backend = Self::deserialize(deserializer)?;
+        if backend.servers.is_empty() && backend.discover.is_none() {
+            let label = "needs `servers` or `discover`";
+            let help = "for example `servers = [\"127.0.0.1:3000\"]`, \
+                        or `discover = { role = \"worker\", service = \"api\" }`";
+            return Err(D::Error::custom(fault::custom("a backend needs servers", label, Some(help))));
+        }
+        Ok(backend)
+    }
 }
 
 impl Backend {

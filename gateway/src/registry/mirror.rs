@@ -238,7 +238,10 @@ mod tests {
         let mirror = Mirror::default();
         mirror.replace(format!(r#"{{"vms":[{}]}}"#, vm("a", "running", "", 1)).as_bytes()).expect("a list");
         for bad in ["", "<html>", "[]", r#"{"vms":1}"#, r#"{"vms":[{"id":"x"}]}"#] {
-            assert!(mirror.replace(bad.as_bytes()).is_err() && mirror.apply(bad.as_bytes()).is_err(), "{bad}");
+            assert!(
+                mirror.replace(bad.as_bytes()).is_err() && mirror.apply(bad.as_bytes()).is_err(),
+                "{bad}"
+            );
         }
         assert_eq!(addresses(&mirror).len(), 1);
     }

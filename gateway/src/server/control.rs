@@ -245,8 +245,8 @@ impl Control {
         background.apply(&snapshot);
         let mut health = HealthChecks::new(Arc::clone(&metrics));
         health.apply(&snapshot);
-        let discovery = Discovery::start(&snapshot, &metrics)
-            .map_err(|error| StartError::Thread(error.to_string()))?;
+        let discovery =
+            Discovery::start(&snapshot, &metrics).map_err(|error| StartError::Thread(error.to_string()))?;
         let mut certificates = CertificateReports::new(Arc::clone(&metrics));
         certificates.apply(&snapshot);
         let mut watch = if options.watch { FileWatch::new() } else { None };

@@ -3,8 +3,12 @@
 
 use super::{
     Destination, Files, Fixed, HealthCheck, Listener, PortRules, Retries, Route, Snapshot, Sticky, Target,
-    Timeouts, VmName, modes, plugins::Plugins, registry::{Discovered, Registries, RegistryPlan, Whose},
-    terminators::Terminators, tls::Draft, vms,
+    Timeouts, VmName, modes,
+    plugins::Plugins,
+    registry::{Discovered, Registries, RegistryPlan, Whose},
+    terminators::Terminators,
+    tls::Draft,
+    vms,
 };
 use crate::{
     config::{
@@ -75,9 +79,8 @@ pub async fn build(
         routes.push(Arc::new(build_route(route, index, used, target, &backends)));
     }
     let written = config.vms.as_ref();
-    let fleet = written.and_then(|vms| {
-        vms::build(vms, previous, &registries, (inputs.base, &mut files), &mut problems)
-    });
+    let fleet = written
+        .and_then(|vms| vms::build(vms, previous, &registries, (inputs.base, &mut files), &mut problems));
     let mut tls = Draft::new(config, previous, inputs, &mut files, &mut problems);
     let listeners = build_listeners(config, &conditions, &mut tls.terminators, &mut files, &mut problems);
     let admin_token = config.admin.token.as_ref().map(|name| plugins.secret(name.get_ref()));

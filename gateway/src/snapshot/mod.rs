@@ -106,7 +106,9 @@ impl Snapshot {
     pub fn checks(&self) -> Vec<HealthCheck> {
         let of_discovered = self.discovered.iter().flat_map(|discovered| {
             let health = discovered.health.as_ref();
-            health.map(|health| HealthCheck::of_backend(&discovered.backend.now(), health)).unwrap_or_default()
+            health
+                .map(|health| HealthCheck::of_backend(&discovered.backend.now(), health))
+                .unwrap_or_default()
         });
         self.checks.iter().cloned().chain(of_discovered).collect()
     }

@@ -307,8 +307,11 @@ mod tests {
     #[test]
     fn servers_that_are_told_come_and_go_and_those_that_stay_are_known() {
         let servers = |servers: &[&str]| servers.iter().map(|it| it.parse().expect("a server")).collect();
-        let settings =
-            |source: &str| Settings { servers: Vec::new(), source: Some(source.to_owned()), ..Settings::test() };
+        let settings = |source: &str| Settings {
+            servers: Vec::new(),
+            source: Some(source.to_owned()),
+            ..Settings::test()
+        };
         let backend = Arc::new(Backend::followed(settings("a"), None));
         assert!(backend.now().settings.servers.is_empty() && !backend.follow(Vec::new()));
         assert!(backend.follow(servers(&["a:1", "b:1"])));

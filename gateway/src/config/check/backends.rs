@@ -44,18 +44,13 @@ pub(super) fn check(config: &Config, report: &mut Report) {
 /// They are either listed or discovered.
 fn servers(backend: &Backend, report: &mut Report) {
     match (&backend.discover, backend.servers.first()) {
-        (None, None) => report.add(
-            Diagnostic::error(backend.name.span(), format!("backend `{}` has no servers", backend.name)).label(
-                "expected `servers = [\"127.0.0.1:3000\"]`, or `discover = { role = \"worker\", service = \"api\" }`",
-            ),
-        ),
         (Some(discover), Some(server)) => report.add(
             Diagnostic::error(discover.span(), "servers are either listed or discovered")
                 .label("remove `discover`, or `servers`")
                 .also(server.span(), "listed here"),
         ),
         (Some(discover), None) => self::discover(discover.get_ref(), report),
-        (None, Some(_)) => {}
+        (None, _) => {}
     }
 }
 

@@ -82,10 +82,7 @@ fn elsewhere(registry: &Registry, url: &Spanned<RegistryUrl>, routes: &[&Route],
                 .also(url.span(), "it is there"),
         );
     }
-    let (own, usual) = (
-        (registry.ttl, registry.retention, registry.strict_conflict),
-        Registry::default(),
-    );
+    let (own, usual) = ((registry.ttl, registry.retention, registry.strict_conflict), Registry::default());
     if own != (usual.ttl, usual.retention, usual.strict_conflict) {
         report.add(
             Diagnostic::warning(registry.name.span(), "the registry decides on leases, where it is")

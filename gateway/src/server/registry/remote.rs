@@ -120,7 +120,10 @@ impl Follower {
                 }
                 Err(error) => {
                     if self.failures == 0 {
-                        tracing::warn!(url = self.plan.url, "the registry is not heard: {error}; what it said last holds");
+                        tracing::warn!(
+                            url = self.plan.url,
+                            "the registry is not heard: {error}; what it said last holds"
+                        );
                     }
                     self.plan.mirror.lost(error.to_string());
                     self.counts.failures.inc();
