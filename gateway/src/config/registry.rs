@@ -8,7 +8,7 @@ use toml::Spanned;
 
 use super::{
     text::{FromText, Mistake, optional},
-    values::{Duration, seconds},
+    values::{Duration, seconds, whole},
 };
 
 /// Which VMs there are, and what they serve: for routes with `to = "registry"`, or as another registry says.
@@ -41,6 +41,8 @@ pub struct Registry {
     /// How long expired entries are still listed, 1 s to 365 days.
     #[serde(deserialize_with = "seconds::<_, 1, 31536000>")]
     pub retention: Duration,
+    /// How services are asked whether they work: those that registered with a `healthPath`.
+    pub probe: Probe,
     /// Whether a VM that is known gets 409 when it registers again, as in the service before this one.
     pub strict_conflict: bool,
 }
@@ -54,7 +56,47 @@ impl Default for Registry {
             token: None,
             ttl: Duration::from_secs(45),
             retention: Duration::from_secs(24 * 3600),
+            probe: Probe::default(),
             strict_conflict: false,
+        }
+    }
+}
+
+/// How services are asked whether they work: by `GET` for their `healthPath`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Probe {
+    /// Whether they are asked at all.
+    pub enabled: bool,
+    /// From the end of one question to the next, 1 s to 1 h.
+    #[serde(deserialize_with = "seconds::<_, 1, 3600>")]
+    pub interval: Duration,
+    /// How long an answer may take, the connection included.
+    pub timeout: Duration,
+    /// Good answers in a row after which a service that did not work does, 1 to 100. One is enough for who has
+    /// just registered.
+    #[serde(deserialize_with = "whole::<_, u32, _, 1, 100>")]
+    #[schemars(range(min = 1, max = 100))]
+    pub healthy: u32,
+    /// Bad answers in a row after which a service does not work, 1 to 100.
+    #[serde(deserialize_with = "whole::<_, u32, _, 1, 100>")]
+    #[schemars(range(min = 1, max = 100))]
+    pub unhealthy: u32,
+    /// Questions at a time, 1 to 10000.
+    #[serde(deserialize_with = "whole::<_, u32, _, 1, 10000>")]
+    #[schemars(range(min = 1, max = 10000))]
+    pub at_once: u32,
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            interval: Duration::from_secs(15),
+            timeout: Duration::from_secs(3),
+            healthy: 2,
+            unhealthy: 3,
+            at_once: 64,
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The registry in the words of HTTP: a request → an answer, or what to wait for. No connection in sight.
 
 use super::{
-    Change, Committed, ENTRY, OPENAPI, Record, Refusal, Registration, Registry, Renewal, Role, Watcher,
+    Change, Committed, ENTRY, OPENAPI, Record, Refusal, Registration, Registry, Renewal, Role, Verdict,
+    Watcher,
     query::{Query, decoded},
     shelf::Prepared,
     show::{Shown, Time},
@@ -305,20 +306,32 @@ fn discover(
     };
     let limit =
         limit.or(pick.is_some().then_some(1)).map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let fails = |record: &Record| record.verdict(service.as_deref()) == Verdict::Unhealthy;
     let find = || {
         // A role that there is not has no VMs.
         let mut found = if of_role.is_none() { Vec::new() } else { registry.all(of_role) };
         found.retain(|record| {
             (is_all || record.is_discoverable())
-                && (!is_healthy || !record.is_held())
+                && (!is_healthy || !(record.is_held() || fails(record)))
                 && service.as_deref().is_none_or(|name| record.service(name).is_some())
         });
+        // Where nothing works, the fault may be with those who found that out.
+        if !is_all && found.iter().any(|record| !fails(record)) {
+            found.retain(|record| !fails(record));
+        }
+        // Those that are certain come first.
+        let rank = |record: &Record| (record.is_held(), record.verdict(service.as_deref()));
         if is_random {
-            shuffle(&mut found, limit.unwrap_or(usize::MAX));
+            found.sort_by_key(|record| rank(record));
+            let best = found.first().map(|record| rank(record));
+            let even = found.partition_point(|record| Some(rank(record)) == best);
+            let most = limit.unwrap_or(usize::MAX);
+            let (front, back) = found.split_at_mut(even);
+            shuffle(front, most);
+            shuffle(back, most.saturating_sub(even));
         } else {
-            // Those that are certain come first.
             found.sort_by(|a, b| {
-                let key = |record: &Record| (record.is_held(), record.registered_at);
+                let key = |record: &Record| (rank(record), record.registered_at);
                 key(a).cmp(&key(b)).then_with(|| a.what.id.cmp(&b.what.id))
             });
         }

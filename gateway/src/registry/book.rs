@@ -1,8 +1,8 @@
 //! Entries and leases: what becomes of them, and when. Pure: time is a parameter.
 
 use super::{
-    Change, Description, ENTRY, Grace, Lease, Moment, Record, Refusal, Registration, Renewal, Role, Service,
-    Status,
+    Change, Description, ENTRY, Finding, Grace, Health, Lease, Moment, Record, Refusal, Registration,
+    Renewal, Role, Service, Status,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -205,6 +205,7 @@ impl Book {
             // Who says the same again renews.
             return self.renew(&id, Renewal { ttl: asked.ttl, status: Some(asked.status) }, now);
         }
+        let health = before.as_ref().map(|before| still_true(before, &what)).unwrap_or_default();
         let record = Record {
             what: Arc::new(what),
             status: asked.status,
@@ -215,6 +216,7 @@ impl Book {
             granted: ttl,
             asked_ttl: asked.ttl.is_some(),
             lease: running(asked.status, ttl, now),
+            health,
             revision: 0,
         };
         Ok(self.replace(before.as_ref(), record))
@@ -245,6 +247,7 @@ impl Book {
         }
         let status = change.status.unwrap_or(before.status);
         let mut record = (*before).clone();
+        record.health = still_true(&before, &what);
         record.what = Arc::new(what);
         record.status = status;
         (record.last_seen, record.heard) = (now.wall, now.mono);
@@ -289,6 +292,18 @@ impl Book {
             return Ok(record);
         }
         Ok(self.replace(Some(&before), record))
+    }
+
+    /// Takes up what somebody found out about a service. It is not kept: after a restart it is found out anew.
+    pub fn judge(&mut self, finding: &Finding, now: Moment) {
+        let Some(before) = self.records.get(&finding.id).cloned() else { return };
+        // Whoever asked may have done so before it was registered anew, without this service.
+        let is_there = before.service(&finding.service).is_some();
+        let Some(health) = before.health.with(finding, now.wall).filter(|_| is_there) else { return };
+        self.revision += 1;
+        let record = Arc::new(Record { health, revision: self.revision, ..(*before).clone() });
+        self.put(Some(&before), Arc::clone(&record));
+        self.effects.push(Effect::Put { record, was: None, is_news: true, is_kept: false });
     }
 
     /// Removes an entry. A late renewal does not bring it back.
@@ -383,6 +398,7 @@ impl Book {
                 granted: kept.granted,
                 asked_ttl: kept.asked_ttl,
                 lease,
+                health: Health::default(),
                 revision: kept.revision,
             });
             self.revision = self.revision.max(kept.revision);
@@ -466,6 +482,17 @@ fn due(record: &Record) -> Option<Duration> {
         Lease::Expired { gone, .. } => Some(gone),
         Lease::Endless => None,
     }
+}
+
+/// What was found out about services that are still the same.
+fn still_true(before: &Record, what: &Description) -> Health {
+    before.health.only(|name| {
+        let of = |what: &Description| {
+            let service = what.services.iter().flatten().find(|service| service.name == name)?;
+            Some((what.address.clone(), service.port, service.health_path.clone()))
+        };
+        of(&before.what) == of(what)
+    })
 }
 
 /// A lease that begins now.

@@ -16,6 +16,8 @@ pub enum Directory {
 /// Where a service is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
+    /// Which VM's.
+    pub id: String,
     /// A host name or an IP address.
     pub address: String,
     /// Its port there.
@@ -65,8 +67,9 @@ fn own(registry: &Registry, role: &str, service: &str) -> Vec<Endpoint> {
         if record.is_discoverable()
             && let Some(service) = record.service(service)
         {
-            let address = record.what.address.clone();
-            found.push(Endpoint { address, port: service.port, is_good: true });
+            let (address, id) = (record.what.address.clone(), record.what.id.to_string());
+            let is_good = !record.health.fails_probe(&service.name);
+            found.push(Endpoint { id, address, port: service.port, is_good });
         }
     }
     found

@@ -144,7 +144,7 @@ impl Mirror {
         let endpoint = |vm: &Vm| {
             let service = vm.services.iter().flatten().find(|known| known.name == service)?;
             let is_good = service.state.as_deref() != Some("unhealthy");
-            Some(Endpoint { address: vm.address.clone(), port: service.port, is_good })
+            Some(Endpoint { id: vm.id.clone(), address: vm.address.clone(), port: service.port, is_good })
         };
         found.filter_map(endpoint).collect()
     }

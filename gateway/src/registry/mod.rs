@@ -11,6 +11,7 @@ mod changes;
 mod clock;
 mod directory;
 mod file;
+mod health;
 mod keeper;
 mod mirror;
 mod model;
@@ -30,13 +31,14 @@ pub use changes::{Behind, Watcher};
 pub use clock::{Clock, Moment, SystemClock};
 pub use directory::{Directory, Endpoint};
 pub use file::{FILE_NAME, FileStore};
+pub use health::{Finding, Health, Verdict, Witness};
 pub use mirror::{Mirror, MirrorState, NoRegistry};
 pub use model::{
     Change, Description, ENTRY, Grace, LONGEST_TTL, Lease, Record, Registration, Renewal, Role, SERVICES,
     SHORTEST_TTL, Service, Status,
 };
 pub use openapi::OPENAPI;
-pub use shared::{Committed, Place, Registry};
+pub use shared::{Committed, Place, Probed, Registry};
 pub use store::{Loaded, Store, StoreError, Write};
 
 /// Why the registry does not do what it is asked for.

@@ -1,6 +1,6 @@
 //! What is registered: VMs with their services, as their owners write them and as they are kept.
 
-use super::Refusal;
+use super::{Health, Refusal, Verdict};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, value::RawValue};
 use std::{
@@ -367,8 +367,10 @@ fn services(value: Option<&Value>) -> Result<Option<Vec<Service>>, Refusal> {
         return Err(Refusal::invalid(format!("more than {SERVICES} services")));
     }
     let read = |(index, item): (usize, &Value)| {
-        let service = Service::deserialize(item)
+        let mut service = Service::deserialize(item)
             .map_err(|error| Refusal::invalid(format!("services[{index}]: {error}")))?;
+        // What was read here may be written back; this is for the registry to say.
+        ["url", "state", "why"].into_iter().for_each(|ours| drop(service.more.remove(ours)));
         if service.name.is_empty() || service.port == 0 {
             return Err(Refusal::invalid(format!("services[{index}] needs a name, and a port from 1")));
         }
@@ -431,6 +433,8 @@ pub struct Record {
     pub(super) asked_ttl: bool,
     /// How its lease stands.
     pub lease: Lease,
+    /// What others found out about its services.
+    pub health: Health,
     /// When it changed last, as the registry counts changes. Renewals are none.
     pub revision: u64,
 }
@@ -470,9 +474,14 @@ impl Record {
     pub fn state(&self) -> &'static str {
         match (self.lease, self.status) {
             (Lease::Expired { .. }, _) => "expired",
-            (_, Status::Running) => "registered",
+            (_, Status::Running) => self.health.of_all().name(),
             (_, status) => status.name(),
         }
+    }
+
+    /// What is thought of a service of it, or of all where none is named.
+    pub fn verdict(&self, service: Option<&str>) -> Verdict {
+        service.map_or_else(|| self.health.of_all(), |service| self.health.of(service))
     }
 
     /// Whether it may be handed out.
@@ -503,7 +512,7 @@ impl Record {
             (Lease::Runs { grace: Some(Grace::Recovered(_)), .. }, _) => Some(
                 "recovered: known from before the registry was restarted, and not renewed since".to_owned(),
             ),
-            (_, Status::Running) => None,
+            (_, Status::Running) => self.health.why(),
             (_, status) => Some(format!("its owner says that it is {}", status.name())),
         }
     }

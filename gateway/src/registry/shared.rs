@@ -1,8 +1,8 @@
 //! The registry as all threads share it.
 
 use super::{
-    Behind, Book, Change, Clock, Effect, FileStore, Kept, Moment, Record, Refusal, Registration, Renewal,
-    Role, StoreError, SystemClock, Terms, Watcher, Write,
+    Behind, Book, Change, Clock, Effect, FileStore, Finding, Kept, Moment, Record, Refusal, Registration,
+    Renewal, Role, StoreError, SystemClock, Terms, Watcher, Write,
     changes::Changes,
     clock::Gaps,
     keeper,
@@ -56,6 +56,21 @@ struct State {
     writer: Option<Writer>,
     /// What was counted, at this revision.
     census: Option<(u64, HashMap<&'static str, u64>, u64)>,
+}
+
+/// A service that says how to ask whether it works.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Probed {
+    /// Which VM.
+    pub id: Arc<str>,
+    /// Which service of it.
+    pub service: Arc<str>,
+    /// Where the VM is.
+    pub address: String,
+    /// The service's port there.
+    pub port: u16,
+    /// What answers 2xx or 3xx while it works.
+    pub path: String,
 }
 
 /// The news that something is kept; at once where there is nothing to wait for.
@@ -186,6 +201,32 @@ impl Registry {
     /// As [`Book::remove`], and where nothing can be kept now.
     pub fn remove(&self, id: &str) -> Result<Committed, Refusal> {
         self.keep(|book, now| book.remove(id, now)).map(|((), committed)| committed)
+    }
+
+    /// Takes up what was found out about services.
+    pub fn judge(&self, findings: &[Finding]) {
+        let mut state = self.state();
+        let now = self.clock.now();
+        findings.iter().for_each(|finding| state.book.judge(finding, now));
+        self.publish(&mut state, now);
+    }
+
+    /// Services that say how to ask whether they work, of VMs that may be connected to.
+    pub fn probed(&self) -> Vec<Probed> {
+        let mut found = Vec::new();
+        for record in self.shelf.all(None).iter().filter(|record| record.is_discoverable()) {
+            for service in record.what.services.iter().flatten() {
+                let Some(path) = &service.health_path else { continue };
+                found.push(Probed {
+                    id: Arc::clone(&record.what.id),
+                    service: service.name.as_str().into(),
+                    address: record.what.address.clone(),
+                    port: service.port,
+                    path: path.clone(),
+                });
+            }
+        }
+        found
     }
 
     /// The entry of this id.

@@ -200,12 +200,13 @@ async fn ask(server: &Server, question: &Question) -> Result<(), String> {
 }
 
 /// What an answer says of a server.
-fn verdict(status: StatusCode) -> Result<(), String> {
+pub(super) fn verdict(status: StatusCode) -> Result<(), String> {
     let works = status.is_success() || status.is_redirection();
     if works { Ok(()) } else { Err(format!("it answered {status}")) }
 }
 
-async fn get(mut stream: TcpStream, path: &str, host: &str) -> Result<(), String> {
+/// Asks over a connection that is there already.
+pub(super) async fn get(mut stream: TcpStream, path: &str, host: &str) -> Result<(), String> {
     let request = format!(
         "GET {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: vers-gateway (health check)\r\nconnection: close\r\n\r\n"
     );

@@ -5,11 +5,11 @@ use super::{Inputs, Snapshot, state_dir::StateDir};
 use crate::{
     config::{self, Config, RegistryStore, Resolve, Vms},
     plugins::Secret,
-    registry::{Directory, FILE_NAME, Mirror, Place, Registry, Terms, api::Door},
-    upstream::{Backend, Server},
+    registry::{Directory, Endpoint, FILE_NAME, Finding, Mirror, Place, Registry, Terms, Witness, api::Door},
+    upstream::{Backend, Member, Server},
     vms::{Answer, Lookup, Source, SourceError, VmId},
 };
-use std::{future::Future, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::HashSet, future::Future, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
 /// The registry, and who may ask it.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub struct RegistryPlan {
     pub registry: Arc<Registry>,
     /// What may be configured of it.
     pub terms: Terms,
+    /// How services are asked whether they work, where they are.
+    pub probe: Option<config::Probe>,
     /// The token of those who may ask; everybody may where there is none.
     pub token: Option<Secret>,
 }
@@ -64,24 +66,55 @@ impl Discovered {
         }
     }
 
+    /// What this gateway's own requests say of servers that are registered: which are left alone, and which of
+    /// those in `before` are not any more. Returns those that are.
+    pub fn witness(&self, registry: &Arc<Registry>, before: &HashSet<Server>) -> HashSet<Server> {
+        let now = self.backend.now();
+        let is_ejected = |(server, member): (&Server, &Arc<Member>)| {
+            member.ejected_for().is_some().then(|| server.clone())
+        };
+        let ejected: HashSet<Server> = now.members().filter_map(is_ejected).collect();
+        if ejected == *before {
+            return ejected;
+        }
+        let directory = Directory::Own(Arc::clone(registry));
+        let findings = directory.endpoints(&self.role, &self.service).into_iter().filter_map(|endpoint| {
+            let server = server(&endpoint)?;
+            let works = match (ejected.contains(&server), before.contains(&server)) {
+                (true, _) => {
+                    let backend = &self.backend.settings.name;
+                    Some(Err(format!("requests of backend {backend} to {server} fail")))
+                }
+                (false, true) => None,
+                (false, false) => return None,
+            };
+            let (id, service) = (endpoint.id.into(), self.service.as_str().into());
+            Some(Finding { id, service, witness: Witness::Traffic, works })
+        });
+        registry.judge(&findings.collect::<Vec<_>>());
+        ejected
+    }
+
     /// Tells the backend who is registered now. Returns whether that changed anything.
     pub fn look(&self, directory: &Directory) -> bool {
         let endpoints = directory.endpoints(&self.role, &self.service);
-        let servers = endpoints.iter().filter_map(|endpoint| {
-            let address = &*endpoint.address;
-            // An IPv6 address stands in brackets before a port.
-            match address.parse::<std::net::Ipv6Addr>() {
-                Ok(ip) => format!("[{ip}]:{}", endpoint.port).parse(),
-                Err(_) => format!("{address}:{}", endpoint.port).parse::<Server>(),
-            }
-            .ok()
-        });
+        let servers = endpoints.iter().filter_map(server);
         let changes = self.backend.follow(servers.collect());
         if changes {
             let servers = self.backend.now().settings.servers.len();
             tracing::info!(backend = self.backend.settings.name, servers, "other servers are registered");
         }
         changes
+    }
+}
+
+/// Where an endpoint is, for connections. None where its address makes no sense.
+fn server(endpoint: &Endpoint) -> Option<Server> {
+    let Endpoint { address, port, .. } = endpoint;
+    // An IPv6 address stands in brackets before a port.
+    match address.parse::<std::net::Ipv6Addr>() {
+        Ok(ip) => format!("[{ip}]:{port}").parse().ok(),
+        Err(_) => format!("{address}:{port}").parse().ok(),
     }
 }
 
@@ -162,7 +195,8 @@ fn build(
     let registry = before.map(|before| &before.registry).filter(|registry| *registry.place() == place);
     let registry = registry.cloned().unwrap_or_else(|| Arc::new(Registry::new(place, terms)));
     let token = written.token.as_ref().map(|name| secret(name.get_ref()));
-    Some(Arc::new(RegistryPlan { registry, terms, token }))
+    let probe = Some(written.probe).filter(|probe| probe.enabled);
+    Some(Arc::new(RegistryPlan { registry, terms, probe, token }))
 }
 
 /// How long the address of a registered VM counts: it is asked for here, and costs nothing.

@@ -315,10 +315,11 @@ mod tests {
         let backend = Arc::new(Backend::followed(settings("a"), None));
         assert!(backend.now().settings.servers.is_empty() && !backend.follow(Vec::new()));
         assert!(backend.follow(servers(&["a:1", "b:1"])));
-        let (version, before) = (backend.roster().expect("a roster").version(), backend.now());
+        let (mut seen, before) = (backend.roster().expect("a roster").subscribe(), backend.now());
         assert!(!backend.follow(servers(&["a:1", "b:1"])), "the same once more");
+        assert!(!seen.has_changed().expect("it is there"));
         assert!(backend.follow(servers(&["b:1", "c:1"])));
-        assert!(backend.roster().expect("a roster").version() > version);
+        assert_eq!(seen.borrow_and_update().settings.servers, servers(&["b:1", "c:1"]));
         assert!(Arc::ptr_eq(&before.members[1], &backend.now().members[0]));
         // After a reload it knows what it knew, as far as the same is followed.
         let same = Arc::new(Backend::followed(Settings { keep: 7, ..settings("a") }, Some(&backend)));

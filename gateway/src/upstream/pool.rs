@@ -23,7 +23,7 @@ use std::{
 };
 use tokio::{
     net::TcpStream,
-    sync::Semaphore,
+    sync::{Semaphore, watch},
     task::spawn_local,
     time::{Instant, timeout},
 };
@@ -47,8 +47,7 @@ pub struct Pool {
 /// Connections to servers that somebody else tells.
 #[derive(Debug)]
 struct Followed {
-    /// Of the roster, when it was looked at last.
-    version: Cell<u64>,
+    servers: RefCell<watch::Receiver<Arc<Backend>>>,
     pool: RefCell<Rc<Pool>>,
     /// Whether new requests use other pools.
     is_retired: Cell<bool>,
@@ -187,9 +186,10 @@ impl Pool {
     pub(super) fn on_shelf(backend: Arc<Backend>, metrics: PoolMetrics, shelf: Option<Rc<Shelf>>) -> Self {
         let places = backend.settings.servers.iter().map(|server| Rc::new(Place::new(server))).collect();
         let followed = backend.roster().map(|roster| {
-            let version = Cell::new(roster.version());
-            let pool = Self::on_shelf(roster.now(), metrics.clone(), None);
-            Followed { version, pool: RefCell::new(Rc::new(pool)), is_retired: Cell::new(false) }
+            let mut servers = roster.subscribe();
+            let now = Arc::clone(&servers.borrow_and_update());
+            let pool = RefCell::new(Rc::new(Self::on_shelf(now, metrics.clone(), None)));
+            Followed { servers: RefCell::new(servers), pool, is_retired: Cell::new(false) }
         });
         let mut pool = Self::at(backend, metrics, shelf, places);
         pool.followed = followed;
@@ -208,13 +208,12 @@ impl Pool {
 
     /// Connections to the servers of now. Those to servers that stayed go on, and requests that began
     /// before end as they began.
-    fn current(&self, followed: &Followed) -> Rc<Self> {
-        if let Some(roster) = self.backend.roster()
-            && followed.version.get() != roster.version()
-        {
-            // In this order: what changes in between is seen the next time.
-            followed.version.set(roster.version());
-            let next = Rc::new(followed.pool.borrow().succeed(roster.now()));
+    fn current(followed: &Followed) -> Rc<Self> {
+        let mut servers = followed.servers.borrow_mut();
+        // Its backend tells them, and is here as long as this is.
+        if servers.has_changed().unwrap_or(false) {
+            let now = Arc::clone(&servers.borrow_and_update());
+            let next = Rc::new(followed.pool.borrow().succeed(now));
             if followed.is_retired.get() {
                 next.retire();
             }
@@ -257,7 +256,7 @@ impl Pool {
         tries: &mut Tries,
         deadline: Duration,
     ) -> Result<Lease, UpstreamError> {
-        let current = self.followed.as_ref().map(|followed| self.current(followed));
+        let current = self.followed.as_ref().map(Self::current);
         let pool = current.as_ref().unwrap_or(self);
         let is_first = pool.backend.settings.limits.is_none() || pool.backend.queue().is_empty();
         let seat = match is_first.then(|| pool.enter(tries)).flatten() {
@@ -291,7 +290,7 @@ impl Pool {
         let now = Instant::now();
         let keep_for = self.backend.settings.keep_for;
         if let Some(followed) = &self.followed {
-            self.current(followed).sweep();
+            Self::current(followed).sweep();
         }
         for place in &self.places {
             let Place { idle, shared, .. } = &**place;

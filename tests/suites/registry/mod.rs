@@ -3,6 +3,7 @@
 mod cli; // the command line
 mod crash; // kill -9 at random points
 mod discovery; // backends whose servers are those that are registered
+mod health; // what is found out about services
 mod openapi; // the document, against what is served
 mod session; // a recorded session of today's clients
 mod watch; // changes as they come

@@ -1,9 +1,10 @@
 //! The thread that follows registries: it tells backends who serves them now, and asks a registry that is
 //! elsewhere. One of its own, because the control thread compiles components meanwhile.
 
-use super::remote;
+use super::{probes::Probes, remote};
 use crate::{metrics::Metrics, snapshot::Snapshot};
 use std::{
+    collections::HashSet,
     io,
     sync::Arc,
     thread::{Builder, JoinHandle},
@@ -12,7 +13,7 @@ use std::{
 use tokio::{
     runtime,
     sync::{Notify, watch},
-    time::{Instant, sleep},
+    time::{Instant, interval, sleep},
 };
 
 /// How long changes are collected before backends are told: many come at once.
@@ -20,6 +21,9 @@ const TOGETHER: Duration = Duration::from_millis(10);
 
 /// The share of its time that may go into telling backends: one in so many.
 const SHARE: u32 = 10;
+
+/// How often it is looked which servers are left alone: atomics, and more only where that has changed.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// The way to the thread. Dropped, it ends it.
 #[derive(Debug)]
@@ -68,13 +72,17 @@ impl Drop for Discovery {
 
 async fn run(snapshots: &mut watch::Receiver<Arc<Snapshot>>, told: &Notify, metrics: &Metrics) {
     let mut asking = remote::Asking::default();
+    let mut probes = None;
     loop {
         let snapshot = Arc::clone(&snapshots.borrow_and_update());
         asking.apply(snapshot.remote.as_ref(), metrics);
+        probes = Probes::of(snapshot.registry.as_ref(), probes, metrics);
         tokio::select! {
             changed = snapshots.changed() => if changed.is_err() { return },
             () = asking.ask() => {}
+            () = probe(probes.as_mut()) => {}
             () = follow(&snapshot, told) => {}
+            () = witness(&snapshot) => {}
         }
     }
 }
@@ -95,6 +103,28 @@ async fn follow(snapshot: &Snapshot, told: &Notify) {
         sleep(TOGETHER.max(began.elapsed() * SHARE)).await;
         if changes.changed().await.is_err() {
             return std::future::pending().await;
+        }
+    }
+}
+
+/// Asks services whether they work. Never ends. May be dropped at any time, and goes on where it was.
+async fn probe(probes: Option<&mut Probes>) {
+    match probes {
+        Some(probes) => probes.run().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Tells the registry of servers that this gateway leaves alone, because requests to them fail. Never ends.
+async fn witness(snapshot: &Snapshot) {
+    let plan = snapshot.registry.as_ref().filter(|_| !snapshot.discovered.is_empty());
+    let Some(plan) = plan else { return std::future::pending().await };
+    let mut ejected = vec![HashSet::new(); snapshot.discovered.len()];
+    let mut look = interval(LOOK);
+    loop {
+        look.tick().await;
+        for (discovered, ejected) in snapshot.discovered.iter().zip(&mut ejected) {
+            *ejected = discovered.witness(&plan.registry, ejected);
         }
     }
 }

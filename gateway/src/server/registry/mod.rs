@@ -2,6 +2,7 @@
 //! what is done with it apart from requests.
 
 mod discovery;
+mod probes;
 mod remote;
 
 pub(super) use discovery::Discovery;
