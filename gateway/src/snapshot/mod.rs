@@ -8,6 +8,7 @@ mod build;
 mod certificates;
 mod files;
 mod health;
+mod identity;
 mod local;
 mod modes;
 mod ordered;
