@@ -4,7 +4,7 @@ use super::{
     Change, Committed, ENTRY, OPENAPI, Record, Refusal, Registration, Registry, Renewal, Role, Verdict,
     Watcher,
     query::{Query, decoded},
-    shelf::Prepared,
+    shelf::{Choice, Prepared},
     show::{Shown, Time},
 };
 use bytes::Bytes;
@@ -307,6 +307,8 @@ fn discover(
     let limit =
         limit.or(pick.is_some().then_some(1)).map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
     let fails = |record: &Record| record.verdict(service.as_deref()) == Verdict::Unhealthy;
+    // Those that are certain come first, and the oldest of them.
+    let rank = |record: &Record| (record.is_held(), record.verdict(service.as_deref()));
     let find = || {
         // A role that there is not has no VMs.
         let mut found = if of_role.is_none() { Vec::new() } else { registry.all(of_role) };
@@ -319,39 +321,66 @@ fn discover(
         if !is_all && found.iter().any(|record| !fails(record)) {
             found.retain(|record| !fails(record));
         }
-        // Those that are certain come first.
-        let rank = |record: &Record| (record.is_held(), record.verdict(service.as_deref()));
-        if is_random {
-            found.sort_by_key(|record| rank(record));
-            let best = found.first().map(|record| rank(record));
-            let even = found.partition_point(|record| Some(rank(record)) == best);
-            let most = limit.unwrap_or(usize::MAX);
-            let (front, back) = found.split_at_mut(even);
-            shuffle(front, most);
-            shuffle(back, most.saturating_sub(even));
-        } else {
-            found.sort_by(|a, b| {
-                let key = |record: &Record| (rank(record), record.registered_at);
-                key(a).cmp(&key(b)).then_with(|| a.what.id.cmp(&b.what.id))
-            });
-        }
-        found.truncate(limit.unwrap_or(usize::MAX));
+        found.sort_by(|a, b| {
+            let key = |record: &Record| (rank(record), record.registered_at);
+            key(a).cmp(&key(b)).then_with(|| a.what.id.cmp(&b.what.id))
+        });
         found
     };
+    let key = format!("discover {of_role:?} {service:?} {is_healthy} {is_all}");
     if is_random {
-        return done(many(registry, &find(), registry.revision(of_role)));
+        // Before the entries, so that what is found is at least as new.
+        let revision = registry.revision(of_role);
+        let choice = registry.choice(&key, revision, || {
+            let found = find();
+            let best = found.first().map(|record| rank(record));
+            let best = found.partition_point(|record| Some(rank(record)) == best);
+            Choice { revision, best, ids: found.iter().map(|record| Arc::clone(&record.what.id)).collect() }
+        });
+        let picked = picked(&choice, limit.unwrap_or(usize::MAX));
+        let picked: Vec<_> = picked.iter().filter_map(|id| registry.get(id)).collect();
+        return done(many(registry, &picked, revision));
     }
-    let key = format!("discover {of_role:?} {service:?} {is_healthy} {is_all} {limit:?}");
-    prepared(registry, request, key, of_role, find)
+    let key = format!("{key} {limit:?}");
+    prepared(registry, request, key, of_role, || {
+        let mut found = find();
+        found.truncate(limit.unwrap_or(usize::MAX));
+        found
+    })
+}
+
+/// So many of them, each of the best as likely as any other of the best, and then of the others.
+fn picked(choice: &Choice, most: usize) -> Vec<Arc<str>> {
+    let best = choice.ids.get(..choice.best).unwrap_or_default();
+    if most * 4 <= best.len() {
+        // Few of many: none is met twice for long.
+        let mut picked: Vec<usize> = Vec::with_capacity(most);
+        while picked.len() < most {
+            let chosen = below(best.len());
+            if !picked.contains(&chosen) {
+                picked.push(chosen);
+            }
+        }
+        return picked.into_iter().filter_map(|index| best.get(index).cloned()).collect();
+    }
+    let mut all = choice.ids.to_vec();
+    let (front, back) = all.split_at_mut(choice.best.min(choice.ids.len()));
+    shuffle(front, most);
+    shuffle(back, most.saturating_sub(choice.best));
+    all.truncate(most);
+    all
+}
+
+fn below(end: usize) -> usize {
+    let chosen = getrandom::u64().unwrap_or_default().checked_rem(end as u64).unwrap_or_default();
+    usize::try_from(chosen).unwrap_or_default()
 }
 
 /// Brings so many to the front, each as likely as any other.
-fn shuffle(records: &mut [Arc<Record>], most: usize) {
-    let length = records.len();
+fn shuffle<T>(items: &mut [T], most: usize) {
+    let length = items.len();
     for front in 0..most.min(length) {
-        let left = u64::try_from(length - front).unwrap_or(1);
-        let chosen = getrandom::u64().unwrap_or_default() % left;
-        records.swap(front, front + usize::try_from(chosen).unwrap_or_default());
+        items.swap(front, front + below(length - front));
     }
 }
 

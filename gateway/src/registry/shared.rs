@@ -6,7 +6,7 @@ use super::{
     changes::Changes,
     clock::Gaps,
     keeper,
-    shelf::{Prepared, Shelf},
+    shelf::{Choice, Prepared, Shelf},
     show::{News, Shown},
     writer::Writer,
 };
@@ -284,6 +284,10 @@ impl Registry {
 
     pub(super) fn prepared(&self, key: &str, revision: u64, now: Duration) -> Option<Prepared> {
         self.shelf.prepared(key, revision, now)
+    }
+
+    pub(super) fn choice(&self, key: &str, revision: u64, make: impl FnOnce() -> Choice) -> Choice {
+        self.shelf.choice(key, revision, make)
     }
 
     pub(super) fn prepare(&self, key: String, answer: Prepared) {

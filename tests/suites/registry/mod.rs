@@ -5,6 +5,7 @@ mod crash; // kill -9 at random points
 mod discovery; // backends whose servers are those that are registered
 mod health; // what is found out about services
 mod openapi; // the document, against what is served
+mod scale; // much of everything
 mod session; // a recorded session of today's clients
 mod watch; // changes as they come
 
