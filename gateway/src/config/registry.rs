@@ -3,7 +3,7 @@
 use std::{fmt, path::PathBuf};
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use super::{
@@ -34,6 +34,18 @@ pub struct Registry {
     /// there.
     #[schemars(with = "Option<String>")]
     pub token: Option<Spanned<String>>,
+    /// Name of the secret of who may change everybody's entries, those with a lease key as well. By default
+    /// nobody may.
+    #[schemars(with = "Option<String>")]
+    pub admin_token: Option<Spanned<String>>,
+    /// Which addresses VMs may register: `any`, or with `own` the IP address that they come from, and names
+    /// that begin with their id.
+    pub addresses: RegistryAddresses,
+    /// Changes a second from one client's address, 1 to 1000000, renewals included; five times as many at
+    /// once. By default any number.
+    #[serde(deserialize_with = "whole::<_, u32, _, 1, 1000000>")]
+    #[schemars(range(min = 1, max = 1000000))]
+    pub changes_per_client: Option<u32>,
     /// Time to live of who asks for none, 5 s to 1 h: who is not heard of for so long is not discovered
     /// any more.
     #[serde(deserialize_with = "seconds::<_, 5, 3600>")]
@@ -54,12 +66,26 @@ impl Default for Registry {
             url: None,
             store: None,
             token: None,
+            admin_token: None,
+            addresses: RegistryAddresses::default(),
+            changes_per_client: None,
             ttl: Duration::from_secs(45),
             retention: Duration::from_secs(24 * 3600),
             probe: Probe::default(),
             strict_conflict: false,
         }
     }
+}
+
+/// Which addresses VMs may register.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RegistryAddresses {
+    /// Any.
+    #[default]
+    Any,
+    /// The IP address that they come from, and names that begin with their id.
+    Own,
 }
 
 /// How services are asked whether they work: by `GET` for their `healthPath`.

@@ -1,8 +1,9 @@
 //! The registry in the words of HTTP: a request → an answer, or what to wait for. No connection in sight.
 
 use super::{
-    Change, Committed, ENTRY, OPENAPI, Record, Refusal, Registration, Registry, Renewal, Role, Verdict,
-    Watcher,
+    Caller, Change, Committed, ENTRY, LeaseKey, OPENAPI, Record, Refusal, Registration, Registry, Renewal,
+    Role, Verdict, Watcher,
+    caller::is_own,
     query::{Query, decoded},
     shelf::{Choice, Prepared},
     show::{Shown, Time},
@@ -11,7 +12,7 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 use subtle::ConstantTimeEq as _;
 
 /// Bytes that a request's body may have.
@@ -45,6 +46,23 @@ pub struct Request<'a> {
     pub if_none_match: Option<&'a [u8]>,
     /// Its `last-event-id`.
     pub last_event_id: Option<&'a [u8]>,
+    /// Its `x-lease-key`.
+    pub lease_key: Option<&'a [u8]>,
+    /// Where it comes from, where that is known.
+    pub peer: Option<IpAddr>,
+}
+
+/// Who may do what.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules<'a> {
+    /// Who may ask.
+    pub door: Door<'a>,
+    /// The token of who may change everybody's entries.
+    pub admin: Option<&'a str>,
+    /// Whether VMs register addresses of their own only.
+    pub own_addresses: bool,
+    /// Changes a second that one address may make; any number where there is none.
+    pub changes: Option<u32>,
 }
 
 /// Who may ask.
@@ -98,7 +116,8 @@ impl Answer {
             Refusal::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::Unknown | Refusal::Deleted => StatusCode::NOT_FOUND,
             Refusal::Conflict | Refusal::Superseded(_) => StatusCode::CONFLICT,
-            Refusal::Full => StatusCode::TOO_MANY_REQUESTS,
+            Refusal::Bound | Refusal::Foreign => StatusCode::FORBIDDEN,
+            Refusal::Full | Refusal::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Refusal::Busy | Refusal::Closed | Refusal::NotKept(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         let mut value = json!({ "error": refusal.to_string() });
@@ -122,14 +141,14 @@ impl From<Refusal> for Answer {
 }
 
 /// Answers a request.
-pub fn answer(registry: &Registry, request: &Request<'_>, door: Door<'_>) -> Reply {
-    match dispatch(registry, request, door) {
+pub fn answer(registry: &Registry, request: &Request<'_>, rules: Rules<'_>) -> Reply {
+    match dispatch(registry, request, rules) {
         Ok(reply) => reply,
         Err(answer) => Reply::Answer(answer, None),
     }
 }
 
-fn dispatch(registry: &Registry, request: &Request<'_>, door: Door<'_>) -> Result<Reply, Answer> {
+fn dispatch(registry: &Registry, request: &Request<'_>, rules: Rules<'_>) -> Result<Reply, Answer> {
     let parts: Vec<_> = request.path.trim_start_matches('/').split('/').collect();
     let parts: Vec<_> = parts.iter().map(|part| decoded(part, false)).collect();
     let parts: Vec<&str> = parts.iter().map(AsRef::as_ref).collect();
@@ -138,13 +157,23 @@ fn dispatch(registry: &Registry, request: &Request<'_>, door: Door<'_>) -> Resul
         only(method, "GET")?;
         return done(Answer::json(StatusCode::OK, &json!({ "status": "ok" })));
     }
-    if !may_enter(request.authorization, door) {
+    let is_admin =
+        rules.admin.is_some_and(|admin| may_enter(request.authorization, Door::Token(Some(admin))));
+    if !is_admin && !may_enter(request.authorization, rules.door) {
         return Err(Answer::error(StatusCode::UNAUTHORIZED, "Unauthorized"));
     }
     if !registry.is_open() {
         return Err(Refusal::Closed.into());
     }
     let query = Query(request.query);
+    if *method != Method::GET
+        && let (Some(most), Some(peer)) = (rules.changes, request.peer)
+        && !registry.admits(peer, most)
+    {
+        return Err(Refusal::TooMany(most).into());
+    }
+    let caller = Caller { key: request.lease_key.map(LeaseKey::read).transpose()?, is_admin };
+    let must_be_own = (rules.own_addresses && !is_admin).then_some(request.peer);
     match (method.as_str(), &*parts) {
         ("GET", ["registry", "openapi.json"]) => {
             let body = Bytes::from_static(OPENAPI.as_bytes());
@@ -152,7 +181,9 @@ fn dispatch(registry: &Registry, request: &Request<'_>, door: Door<'_>) -> Resul
         }
         ("GET", ["registry", "vms"]) => list(registry, request, query),
         ("POST", ["registry", "vms"]) => {
-            let (record, kept) = registry.register(Registration::read(request.body)?)?;
+            let asked = Registration { caller, ..Registration::read(request.body)? };
+            own(&asked.what.address, &asked.what.id, must_be_own)?;
+            let (record, kept) = registry.register(asked)?;
             Ok(Reply::Answer(shown(registry, StatusCode::CREATED, &record), kept))
         }
         ("GET", ["registry", "vms", id]) => {
@@ -162,15 +193,17 @@ fn dispatch(registry: &Registry, request: &Request<'_>, door: Door<'_>) -> Resul
         ("PATCH", ["registry", "vms", id]) => {
             // Whether there is such an entry comes first, as ever.
             registry.get(id).ok_or(Refusal::Unknown)?;
-            let (record, kept) = registry.change(id, Change::read(request.body)?)?;
+            let change = Change { caller, ..Change::read(request.body)? };
+            change.address.as_ref().map_or(Ok(()), |address| own(address, id, must_be_own))?;
+            let (record, kept) = registry.change(id, change)?;
             Ok(Reply::Answer(shown(registry, StatusCode::OK, &record), kept))
         }
         ("DELETE", ["registry", "vms", id]) => {
-            let kept = registry.remove(id)?;
+            let kept = registry.remove(id, &caller)?;
             Ok(Reply::Answer(Answer::json(StatusCode::OK, &json!({ "deleted": true })), kept))
         }
         ("POST", ["registry", "vms", id, "heartbeat"]) => {
-            let (record, kept) = registry.renew(id, Renewal::read(request.body)?)?;
+            let (record, kept) = registry.renew(id, Renewal { caller, ..Renewal::read(request.body)? })?;
             Ok(Reply::Answer(renewed(&record), kept))
         }
         ("GET", ["registry", "discover", role]) => discover(registry, request, role, query),
@@ -183,6 +216,15 @@ fn dispatch(registry: &Registry, request: &Request<'_>, door: Door<'_>) -> Resul
         ("DELETE", ["registry", "stale"]) => purge(registry),
         ("GET", ["registry", "watch"]) => watch(registry, request, query),
         (_, parts) => Err(no_such_call(parts)),
+    }
+}
+
+/// Where addresses have to be VMs' own: whether this one is.
+fn own(address: &str, id: &str, must_be_of: Option<Option<IpAddr>>) -> Result<(), Refusal> {
+    match must_be_of {
+        None => Ok(()),
+        Some(Some(peer)) if is_own(address, id, peer) => Ok(()),
+        Some(_) => Err(Refusal::Foreign),
     }
 }
 
@@ -451,7 +493,7 @@ fn purge(registry: &Registry) -> Result<Reply, Answer> {
     let (mut purged, mut last) = (0, None);
     for record in registry.all(None) {
         if record.is_expired()
-            && let Ok(kept) = registry.remove(&record.what.id)
+            && let Ok(kept) = registry.remove(&record.what.id, &Caller::default())
         {
             (purged, last) = (purged + 1, kept.or(last));
         }

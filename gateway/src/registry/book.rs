@@ -1,8 +1,8 @@
 //! Entries and leases: what becomes of them, and when. Pure: time is a parameter.
 
 use super::{
-    Change, Description, ENTRY, Finding, Grace, Health, Lease, Moment, Record, Refusal, Registration,
-    Renewal, Role, Service, Status,
+    Caller, Change, Description, ENTRY, Finding, Grace, Health, Lease, LeaseKey, Moment, Record, Refusal,
+    Registration, Renewal, Role, Service, Status,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -92,6 +92,9 @@ pub struct Kept {
     ttl: Duration,
     granted: Duration,
     asked_ttl: bool,
+    /// The hash of the key that it was registered with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key: Option<LeaseKey>,
     /// When its lease ran out, where it has.
     expired_at: Option<SystemTime>,
     /// When the registry was started, where it was not renewed since.
@@ -110,6 +113,7 @@ impl Kept {
             last_seen: record.last_seen,
             ttl: record.ttl,
             granted: record.granted,
+            key: record.key.clone(),
             asked_ttl: record.asked_ttl,
             expired_at: match record.lease {
                 Lease::Expired { at, .. } => Some(at),
@@ -174,6 +178,16 @@ impl Book {
         if before.is_some() && self.terms.strict_conflict {
             return Err(Refusal::Conflict);
         }
+        if let Some(before) = &before
+            && !before.is_expired()
+            && !asked.caller.may_touch(before.key.as_ref())
+        {
+            return Err(Refusal::Bound);
+        }
+        let key = match &before {
+            Some(before) if !before.is_expired() => asked.caller.key.clone().or_else(|| before.key.clone()),
+            _ => asked.caller.key.clone(),
+        };
         let newest = match (&before, self.deleted.get(&id)) {
             (Some(before), _) => before.what.generation,
             (None, Some(deleted)) if deleted.until > now.mono => {
@@ -200,10 +214,12 @@ impl Book {
         self.deleted.remove(&id);
         if let Some(before) = &before
             && before.what.is_like(&what)
+            && before.key == key
             && (before.status, before.granted) == (asked.status, ttl)
         {
             // Who says the same again renews.
-            return self.renew(&id, Renewal { ttl: asked.ttl, status: Some(asked.status) }, now);
+            let renewal = Renewal { ttl: asked.ttl, status: Some(asked.status), caller: asked.caller };
+            return self.renew(&id, renewal, now);
         }
         let health = before.as_ref().map(|before| still_true(before, &what)).unwrap_or_default();
         let record = Record {
@@ -216,6 +232,7 @@ impl Book {
             granted: ttl,
             asked_ttl: asked.ttl.is_some(),
             lease: running(asked.status, ttl, now),
+            key,
             health,
             revision: 0,
         };
@@ -227,7 +244,7 @@ impl Book {
     /// # Errors
     /// Fails where there is none, and where it would be too large.
     pub fn change(&mut self, id: &str, change: Change, now: Moment) -> Result<Arc<Record>, Refusal> {
-        let before = self.known(id, now)?;
+        let before = self.touched(id, &change.caller, now)?;
         let mut what = (*before.what).clone();
         if let Some(name) = change.name {
             what.name = name;
@@ -260,7 +277,7 @@ impl Book {
     /// # Errors
     /// Fails where there is no such entry.
     pub fn renew(&mut self, id: &str, renewal: Renewal, now: Moment) -> Result<Arc<Record>, Refusal> {
-        let before = self.known(id, now)?;
+        let before = self.touched(id, &renewal.caller, now)?;
         let mut record = (*before).clone();
         record.status = match (renewal.status, before.status) {
             (Some(status), _) => status,
@@ -310,8 +327,8 @@ impl Book {
     ///
     /// # Errors
     /// Fails where there is none.
-    pub fn remove(&mut self, id: &str, now: Moment) -> Result<(), Refusal> {
-        let record = self.known(id, now)?;
+    pub fn remove(&mut self, id: &str, caller: &Caller, now: Moment) -> Result<(), Refusal> {
+        let record = self.touched(id, caller, now)?;
         let deleted = Deleted { until: now.mono + self.terms.ttl, generation: record.what.generation };
         if self.deleted.len() < ENTRIES {
             self.deleted.insert(Arc::clone(&record.what.id), deleted);
@@ -398,6 +415,7 @@ impl Book {
                 granted: kept.granted,
                 asked_ttl: kept.asked_ttl,
                 lease,
+                key: kept.key,
                 health: Health::default(),
                 revision: kept.revision,
             });
@@ -430,6 +448,13 @@ impl Book {
             }
             None => Err(Refusal::Unknown),
         }
+    }
+
+    /// The entry, where this caller may touch it. What has expired is nobody's.
+    fn touched(&self, id: &str, caller: &Caller, now: Moment) -> Result<Arc<Record>, Refusal> {
+        let record = self.known(id, now)?;
+        let may = record.is_expired() || caller.may_touch(record.key.as_ref());
+        if may { Ok(record) } else { Err(Refusal::Bound) }
     }
 
     /// Removes the entry that expired longest ago.

@@ -7,6 +7,7 @@
 
 pub mod api;
 mod book;
+mod caller;
 mod changes;
 mod clock;
 mod directory;
@@ -17,6 +18,7 @@ mod mirror;
 mod model;
 mod openapi;
 mod query;
+mod rate;
 mod shared;
 mod shelf;
 mod show;
@@ -27,6 +29,7 @@ mod writer;
 mod tests;
 
 pub use book::{Book, ENTRIES, Effect, Kept, Terms};
+pub use caller::{Caller, LeaseKey};
 pub use changes::{Behind, Watcher};
 pub use clock::{Clock, Moment, SystemClock};
 pub use directory::{Directory, Endpoint};
@@ -59,6 +62,15 @@ pub enum Refusal {
     /// There is one already, and clients want to know.
     #[error("VM already registered")]
     Conflict,
+    /// There is one already, and it was registered with another key.
+    #[error("this VM was registered with another x-lease-key")]
+    Bound,
+    /// The address is somebody else's.
+    #[error("address must be this client's own, or a name that begins with the VM's id")]
+    Foreign,
+    /// Too many changes come from one address.
+    #[error("too many changes from this address: {0} a second are let in")]
+    TooMany(u32),
     /// There is a newer one.
     #[error("superseded: generation {0} of this VM has registered")]
     Superseded(u64),

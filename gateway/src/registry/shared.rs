@@ -1,11 +1,12 @@
 //! The registry as all threads share it.
 
 use super::{
-    Behind, Book, Change, Clock, Effect, FileStore, Finding, Kept, Moment, Record, Refusal, Registration,
-    Renewal, Role, StoreError, SystemClock, Terms, Watcher, Write,
+    Behind, Book, Caller, Change, Clock, Effect, FileStore, Finding, Kept, Moment, Record, Refusal,
+    Registration, Renewal, Role, StoreError, SystemClock, Terms, Watcher, Write,
     changes::Changes,
     clock::Gaps,
     keeper,
+    rate::Rates,
     shelf::{Choice, Prepared, Shelf},
     show::{News, Shown},
     writer::Writer,
@@ -14,6 +15,7 @@ use crate::metrics::Metrics;
 use bytes::Bytes;
 use std::{
     collections::HashMap,
+    net::IpAddr,
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -46,6 +48,7 @@ pub struct Registry {
     state: Mutex<State>,
     shelf: Shelf,
     changes: Changes,
+    rates: Rates,
     is_open: AtomicBool,
 }
 
@@ -102,6 +105,7 @@ impl Registry {
             state: Mutex::new(state),
             shelf: Shelf::default(),
             changes: Changes::new(0),
+            rates: Rates::default(),
             is_open: AtomicBool::new(false),
         }
     }
@@ -199,8 +203,8 @@ impl Registry {
     ///
     /// # Errors
     /// As [`Book::remove`], and where nothing can be kept now.
-    pub fn remove(&self, id: &str) -> Result<Committed, Refusal> {
-        self.keep(|book, now| book.remove(id, now)).map(|((), committed)| committed)
+    pub fn remove(&self, id: &str, caller: &Caller) -> Result<Committed, Refusal> {
+        self.keep(|book, now| book.remove(id, caller, now)).map(|((), committed)| committed)
     }
 
     /// Takes up what was found out about services.
@@ -252,6 +256,11 @@ impl Registry {
     /// Whether it can be asked.
     pub fn is_open(&self) -> bool {
         self.is_open.load(Relaxed)
+    }
+
+    /// Whether a client at this address may make one more change, at so many a second.
+    pub fn admits(&self, peer: IpAddr, per_second: u32) -> bool {
+        self.rates.admit(peer, per_second, self.clock.now().mono)
     }
 
     /// What time it is here.

@@ -5,7 +5,10 @@ use super::{Inputs, Snapshot, state_dir::StateDir};
 use crate::{
     config::{self, Config, RegistryStore, Resolve, Vms},
     plugins::Secret,
-    registry::{Directory, Endpoint, FILE_NAME, Finding, Mirror, Place, Registry, Terms, Witness, api::Door},
+    registry::{
+        Directory, Endpoint, FILE_NAME, Finding, Mirror, Place, Registry, Terms, Witness,
+        api::{Door, Rules},
+    },
     upstream::{Backend, Member, Server},
     vms::{Answer, Lookup, Source, SourceError, VmId},
 };
@@ -22,12 +25,20 @@ pub struct RegistryPlan {
     pub probe: Option<config::Probe>,
     /// The token of those who may ask; everybody may where there is none.
     pub token: Option<Secret>,
+    admin_token: Option<Secret>,
+    own_addresses: bool,
+    changes: Option<u32>,
 }
 
 impl RegistryPlan {
-    /// Who may ask.
-    pub fn door(&self) -> Door<'_> {
-        self.token.as_ref().map_or(Door::Open, |token| Door::Token(token.reveal()))
+    /// Who may do what.
+    pub fn rules(&self) -> Rules<'_> {
+        Rules {
+            door: self.token.as_ref().map_or(Door::Open, |token| Door::Token(token.reveal())),
+            admin: self.admin_token.as_ref().and_then(Secret::reveal),
+            own_addresses: self.own_addresses,
+            changes: self.changes,
+        }
     }
 }
 
@@ -196,7 +207,15 @@ fn build(
     let registry = registry.cloned().unwrap_or_else(|| Arc::new(Registry::new(place, terms)));
     let token = written.token.as_ref().map(|name| secret(name.get_ref()));
     let probe = Some(written.probe).filter(|probe| probe.enabled);
-    Some(Arc::new(RegistryPlan { registry, terms, probe, token }))
+    Some(Arc::new(RegistryPlan {
+        registry,
+        terms,
+        probe,
+        token,
+        admin_token: written.admin_token.as_ref().map(|name| secret(name.get_ref())),
+        own_addresses: written.addresses == config::RegistryAddresses::Own,
+        changes: written.changes_per_client,
+    }))
 }
 
 /// How long the address of a registered VM counts: it is asked for here, and costs nothing.

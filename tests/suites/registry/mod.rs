@@ -1,9 +1,11 @@
 //! The registry: what clients of today get, leases, what outlasts a process, and changes as they come.
 
 mod cli; // the command line
+mod clocks; // a process that is stopped
 mod crash; // kill -9 at random points
 mod discovery; // backends whose servers are those that are registered
 mod health; // what is found out about services
+mod keys; // whose entries may be changed by whom, and how often
 mod openapi; // the document, against what is served
 mod scale; // much of everything
 mod session; // a recorded session of today's clients

@@ -17,14 +17,18 @@ pub(super) fn check(config: &Config, names: &Names, report: &mut Report) {
         config.routes.iter().filter(|route| *route.to.get_ref() == Target::Registry).collect();
     let url = config.registry.as_ref().and_then(|registry| registry.url.as_ref());
     let token = config.registry.as_ref().and_then(|registry| registry.token.as_ref());
-    if let Some(token) = token {
+    let admin_token = config.registry.as_ref().and_then(|registry| registry.admin_token.as_ref());
+    for token in token.into_iter().chain(admin_token) {
         let secrets = Known {
             kind: "secret",
             none: "this file has none; define one with `[secret.NAME]`",
             names: names.secrets.as_deref(),
         };
         secrets.check(token, report);
-    } else if let Some(open) = routes.iter().find(|route| route.plugins.is_empty() && url.is_none()) {
+    }
+    if token.is_none()
+        && let Some(open) = routes.iter().find(|route| route.plugins.is_empty() && url.is_none())
+    {
         report.add(
             Diagnostic::warning(open.to.span(), "everybody who reaches this route may change the registry")
                 .label("no token, and no plugin that asks for one")
