@@ -19,6 +19,19 @@ impl ClientAddr {
     pub fn ip(self) -> IpAddr {
         self.0
     }
+
+    /// What `Display` writes. For IPv4 without the machinery of it: every connection needs this text.
+    pub fn text(self) -> String {
+        let IpAddr::V4(ip) = self.0 else { return self.to_string() };
+        let mut text = String::with_capacity("255.255.255.255".len());
+        for octet in ip.octets() {
+            if !text.is_empty() {
+                text.push('.');
+            }
+            text.push_str(itoa::Buffer::new().format(octet));
+        }
+        text
+    }
 }
 
 impl From<IpAddr> for ClientAddr {
@@ -87,6 +100,9 @@ mod tests {
         assert_eq!(mapped.to_string(), "192.0.2.7");
         let v6: ClientAddr = "2001:db8::1".parse().expect("an address");
         assert_eq!(v6.to_string(), "2001:db8::1");
+        for address in [mapped, v6, ClientAddr::from(IpAddr::from([0, 10, 99, 255]))] {
+            assert_eq!(address.text(), address.to_string());
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::{
     message::{Fields, Known},
 };
 use ipnet::IpNet;
-use std::{cell::RefCell, fmt::Write as _, net::IpAddr, rc::Rc};
+use std::{cell::RefCell, net::IpAddr, rc::Rc};
 
 /// What one connection contributes to the forwarding headers of its requests, prepared once.
 #[derive(Debug)]
@@ -30,9 +30,9 @@ impl Forwarding {
     pub fn new(peer: ClientAddr, scheme: &'static str, port: u16, trusted_proxies: &[IpNet]) -> Self {
         Self {
             peer,
-            peer_value: peer.to_string(),
+            peer_value: peer.text(),
             scheme,
-            port: port.to_string(),
+            port: itoa::Buffer::new().format(port).to_owned(),
             trusted: contains(trusted_proxies, peer.ip()),
             certificate: None,
             last: RefCell::default(),
@@ -132,9 +132,29 @@ impl Forwarding {
         let (known, made) = &mut *last;
         if known != host || made.is_empty() {
             *known = host.to_vec();
-            *made = forwarded_element(self.peer, host, self.scheme);
+            *made = self.forwarded_element(host);
         }
         then(made.as_bytes())
+    }
+
+    /// RFC 7239 §4.
+    fn forwarded_element(&self, host: &[u8]) -> String {
+        let mut text = String::with_capacity(96);
+        // IPv6 needs brackets, and brackets need quotes (§6).
+        let (before, after) = if self.peer.ip().is_ipv6() { ("for=\"[", "]\"") } else { ("for=", "") };
+        for part in [before, &self.peer_value, after] {
+            text.push_str(part);
+        }
+        if let Ok(host) = std::str::from_utf8(host)
+            && !host.contains(['"', '\\'])
+        {
+            for part in [";host=\"", host, "\""] {
+                text.push_str(part);
+            }
+        }
+        text.push_str(";proto=");
+        text.push_str(self.scheme);
+        text
     }
 }
 
@@ -189,22 +209,6 @@ fn forwarded_for(element: &str) -> Option<ClientAddr> {
 fn join(fields: &Fields, known: Known, last: &[u8]) -> Vec<u8> {
     let values: Vec<&[u8]> = fields.all(known).chain([last]).collect();
     values.join(&b", "[..])
-}
-
-fn forwarded_element(peer: ClientAddr, host: &[u8], scheme: &str) -> String {
-    let mut text = String::with_capacity(96);
-    // Writing into a String cannot fail. IPv6 needs brackets, and brackets need quotes (§6).
-    let _ = match peer.ip() {
-        IpAddr::V4(ip) => write!(text, "for={ip}"),
-        IpAddr::V6(ip) => write!(text, "for=\"[{ip}]\""),
-    };
-    if let Ok(host) = std::str::from_utf8(host)
-        && !host.contains(['"', '\\'])
-    {
-        let _ = write!(text, ";host=\"{host}\"");
-    }
-    let _ = write!(text, ";proto={scheme}");
-    text
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod body;
 mod client;
 mod error;
 mod head;
+mod outbox;
 mod ration;
 mod server;
 mod watch;

@@ -5,11 +5,11 @@ use super::{
     body::Body,
     error::{Error, misused},
     head, list_size,
-    watch::{Seen, Watched},
+    watch::Shared,
 };
 use crate::{
     http1::{HeadLimits, Malformed},
-    io::Stream,
+    io::{Buffers, Stream},
     message::{Fields, RequestHead, ResponseHead},
 };
 use bytes::Bytes;
@@ -19,7 +19,8 @@ use http::{Method, Request};
 use std::{
     fmt, io,
     pin::Pin,
-    task::{Context, Poll, ready},
+    rc::Rc,
+    task::{Context, Poll},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -43,8 +44,9 @@ pub struct Terms {
 
 /// The server's side of a connection.
 pub struct Server<I> {
-    connection: server::Connection<Watched<I>, Bytes>,
-    seen: Seen,
+    connection: server::Connection<Shared<I>, Bytes>,
+    /// The same, beneath.
+    io: Shared<I>,
 }
 
 /// A request that has come.
@@ -68,9 +70,8 @@ impl<I: Stream> Server<I> {
     ///
     /// # Errors
     /// Fails where the client speaks something else.
-    pub async fn greet(io: I, early: Bytes, terms: Terms) -> Result<Self, Error> {
-        let seen = Seen::default();
-        let watched = Watched::new(io, early, seen.clone());
+    pub async fn greet(io: I, early: Bytes, terms: Terms, buffers: Rc<Buffers>) -> Result<Self, Error> {
+        let io = Shared::new(io, early, buffers);
         let mut builder = server::Builder::new();
         builder
             .initial_window_size(STREAM_WINDOW)
@@ -81,12 +82,13 @@ impl<I: Stream> Server<I> {
             .max_pending_accept_reset_streams(RESETS_UNSEEN)
             .max_local_error_reset_streams(Some(RESETS_PROVOKED))
             .enable_connect_protocol();
-        let connection = builder.handshake(watched).await?;
-        Ok(Self { connection, seen })
+        let connection = builder.handshake(io.clone()).await?;
+        io.gather();
+        Ok(Self { connection, io })
     }
 
-    /// The next request; none once the connection has ended. What streams have to say leaves while
-    /// this is polled.
+    /// The next request; none once the connection has ended. What streams have to say leaves, in one
+    /// write, where there is none yet.
     ///
     /// # Errors
     /// Fails where the client broke the protocol, or went away within it.
@@ -95,24 +97,31 @@ impl<I: Stream> Server<I> {
         cx: &mut Context<'_>,
         heads: HeadLimits,
     ) -> Poll<Option<Result<Incoming, Error>>> {
-        let Some(next) = ready!(self.connection.poll_accept(cx)) else { return Poll::Ready(None) };
+        let Poll::Ready(next) = self.connection.poll_accept(cx) else {
+            return match self.io.poll_drain(cx) {
+                // Nothing can be said any more, so nothing is left to be asked.
+                Poll::Ready(Err(_)) => Poll::Ready(None),
+                _ => Poll::Pending,
+            };
+        };
+        let Some(next) = next else { return Poll::Ready(None) };
         let incoming = next.map_err(Error::from).map(|(request, respond)| incoming(request, respond, heads));
         Poll::Ready(Some(incoming))
     }
 
     /// Whether the client sent too much that is of no use.
     pub fn is_flooded(&self) -> bool {
-        self.seen.is_flood()
+        self.io.is_flood()
     }
 
     /// Since when a head has been on its way: until its end nothing else can come (RFC 9113 §4.3).
     pub fn head_since(&self) -> Option<Instant> {
-        self.seen.head_since()
+        self.io.head_since()
     }
 
     /// How many bytes have left so far, while there is something that has not.
     pub fn sending(&self) -> Option<u64> {
-        self.connection.has_streams().then(|| self.seen.written())
+        (self.connection.has_streams() || self.io.is_holding()).then(|| self.io.written())
     }
 
     /// Takes no further requests, and ends once those that run have (RFC 9113 §6.8).
@@ -122,7 +131,7 @@ impl<I: Stream> Server<I> {
 
     /// Whether the last word has been said, and the client's is waited for.
     pub fn is_closing(&self) -> bool {
-        self.seen.is_closing()
+        self.io.is_closing()
     }
 
     /// Ends the connection, and says which requests were taken: others may be made again.
@@ -138,13 +147,17 @@ impl<I: Stream> Server<I> {
     /// Ready once the connection has ended; what it has to say leaves meanwhile. A client that goes on
     /// sending keeps it from that.
     pub fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.connection.poll_closed(cx).map(|_| ())
+        let closed = self.connection.poll_closed(cx).map(|_| ());
+        if closed.is_pending() && matches!(self.io.poll_drain(cx), Poll::Ready(Err(_))) {
+            return Poll::Ready(());
+        }
+        closed
     }
 }
 
 impl<I> fmt::Debug for Server<I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server").field("seen", &self.seen).finish_non_exhaustive()
+        f.debug_struct("Server").finish_non_exhaustive()
     }
 }
 
@@ -278,5 +291,117 @@ impl AsyncWrite for ServerStream {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().body).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::StatusCode;
+    use std::{cell::Cell, future::poll_fn, io::IoSlice};
+    use tokio::io::{AsyncWriteExt as _, DuplexStream, duplex};
+
+    /// Counts the writes that reach the other side.
+    struct Counting {
+        io: DuplexStream,
+        writes: Rc<Cell<usize>>,
+    }
+
+    impl Stream for Counting {
+        fn reset(&self) {}
+    }
+
+    impl AsyncRead for Counting {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.io).poll_read(cx, buffer)
+        }
+    }
+
+    impl AsyncWrite for Counting {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            data: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.writes.set(self.writes.get() + 1);
+            Pin::new(&mut self.io).poll_write(cx, data)
+        }
+
+        fn poll_write_vectored(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            slices: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            self.writes.set(self.writes.get() + 1);
+            Pin::new(&mut self.io).poll_write_vectored(cx, slices)
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.io).poll_flush(cx)
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.io).poll_shutdown(cx)
+        }
+    }
+
+    #[tokio::test]
+    async fn answers_that_are_ready_together_leave_in_one_write() {
+        const REQUESTS: usize = 5;
+        let heads = HeadLimits { size: 8192, headers: 64 };
+        let (near, far) = duplex(1 << 20);
+        let writes = Rc::new(Cell::new(0));
+        let io = Counting { io: near, writes: Rc::clone(&writes) };
+        let serving = async {
+            let terms = Terms { streams: 100, heads };
+            let mut server = Server::greet(io, Bytes::new(), terms, Rc::default()).await.expect("a greeting");
+            let mut streams = Vec::new();
+            while streams.len() < REQUESTS {
+                let incoming = poll_fn(|cx| server.poll_next(cx, heads)).await.expect("a request");
+                streams.push(incoming.expect("a request").stream);
+            }
+            // What is said about the connection itself leaves first.
+            poll_fn(|cx| Poll::Ready(server.poll_next(cx, heads).is_pending())).await;
+            for stream in &mut streams {
+                let head = ResponseHead::new(StatusCode::OK, Fields::new());
+                stream.send_head(&head, false).expect("a stream");
+                stream.write_all(&[b'x'; 1000]).await.expect("room");
+                stream.end(None).expect("an end");
+            }
+            let before = writes.get();
+            poll_fn(|cx| Poll::Ready(server.poll_next(cx, heads).is_pending())).await;
+            let after = writes.get();
+            poll_fn(|cx| server.poll_closed(cx)).await;
+            after - before
+        };
+        let asking = async {
+            let (send, connection) = h2::client::handshake(far).await.expect("a greeting");
+            let all = async {
+                let mut send = send.ready().await.expect("a connection");
+                let answers: Vec<_> = (0..REQUESTS)
+                    .map(|_| {
+                        let request = Request::get("http://a/").body(()).expect("a request");
+                        send.send_request(request, true).expect("a stream").0
+                    })
+                    .collect();
+                drop(send);
+                for answer in answers {
+                    let mut body = answer.await.expect("an answer").into_body();
+                    let mut length = 0;
+                    while let Some(part) = body.data().await {
+                        length += part.expect("a part").len();
+                    }
+                    assert_eq!(length, 1000);
+                }
+            };
+            let (_, closed) = tokio::join!(all, connection);
+            closed.expect("an end");
+        };
+        let (written, ()) = tokio::join!(serving, asking);
+        assert_eq!(written, 1, "for {REQUESTS} answers");
     }
 }

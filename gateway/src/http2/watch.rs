@@ -2,10 +2,11 @@
 //! of no use (RFC 9113 §10.5), which it answers one by one, mostly without a limit; since when a head has
 //! been on its way; and whether anything leaves.
 
-use crate::io::Stream;
+use super::outbox::Outbox;
+use crate::io::{Buffers, Stream};
 use bytes::{Buf as _, Bytes};
 use std::{
-    cell::Cell,
+    cell::RefCell,
     io,
     pin::Pin,
     rc::Rc,
@@ -39,89 +40,125 @@ const FRAME_HEAD: usize = 9;
 /// The flag of the last frame of a head (RFC 9113 §6.2).
 const END_HEADERS: u8 = 0x4;
 
-/// What was seen on a connection.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Seen(Rc<State>);
+/// A client's connection, as h2 has it and as the one has it who polls h2.
+#[derive(Debug)]
+pub(super) struct Shared<I>(Rc<RefCell<Watched<I>>>);
 
-#[derive(Debug, Default)]
-struct State {
-    is_flooded: Cell<bool>,
-    /// The head that is on its way, and since when.
-    head: Cell<Option<(u64, Instant)>>,
-    written: Cell<u64>,
-    is_closing: Cell<bool>,
+impl<I> Clone for Shared<I> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
 }
 
-impl Seen {
+impl<I: Stream> Shared<I> {
+    /// A connection whose frames are counted, after bytes that were read from it before.
+    pub(super) fn new(io: I, early: Bytes, buffers: Rc<Buffers>) -> Self {
+        Self(Rc::new(RefCell::new(Watched {
+            early,
+            out: Outbox::new(io, buffers),
+            frames: Frames::default(),
+            credit: Credit::default(),
+            head: None,
+            written: 0,
+            discarded: 0,
+            is_greeted: false,
+            is_flooded: false,
+            is_closing: false,
+        })))
+    }
+
+    /// From now on, what is said leaves when it is drained.
+    pub(super) fn gather(&self) {
+        self.0.borrow_mut().is_greeted = true;
+    }
+
+    /// Ready once everything has left that was said.
+    pub(super) fn poll_drain(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.borrow_mut().poll_drain(cx)
+    }
+
+    /// Whether something was said that has not left.
+    pub(super) fn is_holding(&self) -> bool {
+        !self.0.borrow().out.is_empty()
+    }
+
     /// Whether too much came that is of no use.
     pub(super) fn is_flood(&self) -> bool {
-        self.0.is_flooded.get()
+        self.0.borrow().is_flooded
     }
 
     /// Since when a head, or the beginning of some frame, has been waiting for the rest of it.
     pub(super) fn head_since(&self) -> Option<Instant> {
-        self.0.head.get().map(|(_, since)| since)
+        self.0.borrow().head.map(|(_, since)| since)
     }
 
     /// Bytes that have left so far.
     pub(super) fn written(&self) -> u64 {
-        self.0.written.get()
+        self.0.borrow().written
     }
 
     /// Whether the last word has been said.
     pub(super) fn is_closing(&self) -> bool {
-        self.0.is_closing.get()
+        self.0.borrow().is_closing
+    }
+}
+
+#[derive(Debug)]
+struct Watched<I> {
+    early: Bytes,
+    out: Outbox<I>,
+    frames: Frames,
+    credit: Credit,
+    /// The head that is on its way, and since when.
+    head: Option<(u64, Instant)>,
+    written: u64,
+    discarded: usize,
+    is_greeted: bool,
+    is_flooded: bool,
+    is_closing: bool,
+}
+
+impl<I: Stream> Watched<I> {
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let drained = self.out.poll_drain(cx);
+        self.count_left();
+        drained
     }
 
-    fn add_written(&self, bytes: usize) {
-        self.0.written.set(self.0.written.get() + bytes as u64);
+    fn poll_put(&mut self, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let put = self.out.poll_put(cx, slices);
+        self.count_left();
+        put
     }
 
-    fn set_head(&self, open: Option<u64>) {
-        let head = &self.0.head;
-        if open != head.get().map(|(known, _)| known) {
+    fn count_left(&mut self) {
+        let left = self.out.take_left();
+        self.credit.earn(left);
+        self.written += left as u64;
+    }
+
+    fn set_head(&mut self, open: Option<u64>) {
+        if open != self.head.map(|(known, _)| known) {
             // Time is looked at only where a head has not come in one piece.
-            head.set(open.map(|head| (head, Instant::now())));
+            self.head = open.map(|head| (head, Instant::now()));
         }
     }
 }
 
-/// A connection whose frames are counted, after bytes that were read from it before.
-#[derive(Debug)]
-pub(super) struct Watched<I> {
-    early: Bytes,
-    io: I,
-    frames: Frames,
-    credit: Credit,
-    seen: Seen,
-    discarded: usize,
-}
-
-impl<I> Watched<I> {
-    pub(super) fn new(io: I, early: Bytes, seen: Seen) -> Self {
-        Self { early, io, frames: Frames::default(), credit: Credit::default(), seen, discarded: 0 }
-    }
-
-    fn left(&mut self, bytes: usize) {
-        self.credit.earn(bytes);
-        self.seen.add_written(bytes);
-    }
-}
-
-impl<I: Stream> AsyncRead for Watched<I> {
+impl<I: Stream> AsyncRead for Shared<I> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if this.seen.is_flood() {
+        let this = &mut *self.0.borrow_mut();
+        if this.is_flooded {
             // Nothing more is read; whoever owns the connection ends it now.
             return Poll::Pending;
         }
         let before = buffer.filled().len();
         if this.early.is_empty() {
-            ready!(Pin::new(&mut this.io).poll_read(cx, buffer))?;
+            ready!(Pin::new(&mut this.out.io).poll_read(cx, buffer))?;
         } else {
             let taken = this.early.len().min(buffer.remaining());
             buffer.put_slice(this.early.get(..taken).unwrap_or_default());
@@ -132,20 +169,15 @@ impl<I: Stream> AsyncRead for Watched<I> {
         this.frames.pass(buffer.filled().get(before..).unwrap_or_default(), |is_of_use| {
             is_flood |= !credit.count(is_of_use);
         });
-        if is_flood {
-            this.seen.0.is_flooded.set(true);
-        }
-        this.seen.set_head(this.frames.open_head());
+        this.is_flooded = is_flood;
+        this.set_head(this.frames.open_head());
         Poll::Ready(Ok(()))
     }
 }
 
-impl<I: Stream> AsyncWrite for Watched<I> {
+impl<I: Stream> AsyncWrite for Shared<I> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let written = ready!(Pin::new(&mut this.io).poll_write(cx, data))?;
-        this.left(written);
-        Poll::Ready(Ok(written))
+        self.0.borrow_mut().poll_put(cx, &[io::IoSlice::new(data)])
     }
 
     fn poll_write_vectored(
@@ -153,33 +185,33 @@ impl<I: Stream> AsyncWrite for Watched<I> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let written = ready!(Pin::new(&mut this.io).poll_write_vectored(cx, slices))?;
-        this.left(written);
-        Poll::Ready(Ok(written))
+        self.0.borrow_mut().poll_put(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+        let this = &mut *self.0.borrow_mut();
+        // A client may wait for the greeting before it says anything.
+        if this.is_greeted { Poll::Ready(Ok(())) } else { this.poll_drain(cx) }
     }
 
     /// Says that this was the last word, and reads on to the client's: a socket that is closed before
     /// resets the connection when more comes, such as a window update, and what the client has not read
     /// by then is lost. Who calls this sets the deadline.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if !this.seen.is_closing() {
-            ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
-            this.seen.0.is_closing.set(true);
+        let this = &mut *self.0.borrow_mut();
+        if !this.is_closing {
+            ready!(this.poll_drain(cx))?;
+            ready!(Pin::new(&mut this.out.io).poll_shutdown(cx))?;
+            this.is_closing = true;
         }
         let mut space = [0; 4096];
         while this.discarded < MOST_DISCARDED {
             let mut buffer = ReadBuf::new(&mut space);
-            ready!(Pin::new(&mut this.io).poll_read(cx, &mut buffer))?;
+            ready!(Pin::new(&mut this.out.io).poll_read(cx, &mut buffer))?;
             match buffer.filled().len() {
                 0 => break,
                 read => this.discarded += read,

@@ -264,6 +264,8 @@ fn listener(address: SocketAddr, transparent: bool) -> io::Result<TcpListener> {
     if transparent {
         accept_any_address(&socket, address);
     }
+    // What it accepts has this from it: a call less for each connection.
+    socket.set_tcp_nodelay(true)?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
@@ -323,6 +325,16 @@ mod tests {
             assert_eq!(socket.local_addr().expect("an address"), bound.first());
         }
         assert!(port.take(0).is_none(), "a socket is taken once");
+    }
+
+    #[test]
+    fn what_is_accepted_sends_small_parts_at_once() {
+        let bound = bound("127.0.0.1:0", 1, &[]).expect("a free port");
+        let socket = bound.sockets.first().and_then(|port| port.take(0)).expect("a socket");
+        let _client = std::net::TcpStream::connect(bound.first()).expect("a connection");
+        socket.set_nonblocking(false).expect("a socket that waits");
+        let (accepted, _) = socket.accept().expect("a connection");
+        assert!(accepted.nodelay().expect("an option"));
     }
 
     #[test]

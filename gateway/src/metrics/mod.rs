@@ -9,15 +9,11 @@ pub mod render;
 mod shard;
 
 pub use names::{Kind, Name};
-pub use shard::{Counter, Gauge, Histogram, Shard};
+pub use shard::{Counter, Gauge, Histogram, Shard, Strip};
 
-use shard::{Cells, width};
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
 };
 
 /// A series to be: its name and labels.
@@ -83,16 +79,13 @@ impl Metrics {
             .unwrap_or(0)
     }
 
-    /// New shards of several series, side by side in memory: where there are thousands of routes,
-    /// what a request counts together should be fetched together.
-    pub fn shards<const N: usize>(&self, wanted: [Wanted<'_>; N]) -> [Shard; N] {
-        let cells = wanted.iter().map(|(name, _)| width(name.kind)).sum();
-        let cells: Cells = (0..cells).map(|_| AtomicU64::new(0)).collect();
+    /// Makes the cells of a strip, in their order, shards of these series.
+    pub fn register(&self, strip: &Strip, wanted: &[Wanted<'_>]) {
         let mut families = self.series.lock().unwrap_or_else(PoisonError::into_inner);
         let mut next = 0;
-        wanted.map(|(name, labels)| {
-            let shard = Shard { cells: Arc::clone(&cells), at: next };
-            next += width(name.kind);
+        for (name, labels) in wanted {
+            let shard = strip.shard(next);
+            next += name.kind.width();
             families
                 .entry(name.name)
                 .or_insert_with(|| Family { name, series: BTreeMap::new() })
@@ -100,17 +93,18 @@ impl Metrics {
                 .entry(owned(labels))
                 .or_insert_with(|| Series {
                     shards: Vec::new(),
-                    retired: vec![0; width(name.kind)].into_boxed_slice(),
+                    retired: vec![0; name.kind.width()].into_boxed_slice(),
                 })
                 .shards
-                .push(Part { shard: shard.clone(), siblings: N });
-            shard
-        })
+                .push(Part { shard, siblings: wanted.len() });
+        }
+        debug_assert_eq!(next, strip.0.len(), "each cell is some series'");
     }
 
     fn shard(&self, name: &'static Name, labels: &[(&'static str, &str)]) -> Shard {
-        let [shard] = self.shards([(name, labels)]);
-        shard
+        let strip = Strip::new([name.kind]);
+        self.register(&strip, &[(name, labels)]);
+        strip.shard(0)
     }
 
     /// Forgets series that nobody owns any more, such as those of a removed route.
@@ -183,10 +177,14 @@ mod tests {
     fn shards_side_by_side_are_counted_apart_and_go_together() {
         static SECONDS: Name = Name { name: "vers_seconds", help: "A test.", kind: Kind::Histogram };
         let metrics = Metrics::new();
-        let [duration, requests] = metrics.shards([(&SECONDS, &[]), (&TEST, &[])]);
-        let (duration, requests) = (Histogram::from(duration), Counter::from(requests));
-        duration.record(std::time::Duration::from_secs(60));
-        requests.add(2);
+        let strip = Strip::new([SECONDS.kind, TEST.kind]);
+        metrics.register(&strip, &[(&SECONDS, &[]), (&TEST, &[])]);
+        strip.record(0, std::time::Duration::from_secs(60));
+        strip.inc(Kind::Histogram.width());
+        let duration = Histogram::from(strip.shard(0));
+        let requests = Counter::from(strip.shard(Kind::Histogram.width()));
+        drop(strip);
+        requests.inc();
         let value = |name| metrics.value(name, &[]);
         assert_eq!((value(&SECONDS), value(&TEST)), (60_000_000_000, 2));
         drop(duration);

@@ -19,12 +19,56 @@ pub(super) const BOUNDS: [f64; 14] =
 /// nanoseconds, and its buckets follow.
 pub(super) type Cells = Arc<[AtomicU64]>;
 
-/// Cells that a series of this kind has.
-pub(super) fn width(kind: Kind) -> usize {
-    match kind {
-        Kind::Counter | Kind::Gauge => 1,
-        Kind::Histogram => 1 + BOUNDS.len() + 1,
+impl Kind {
+    /// Cells that a series of this kind has.
+    pub const fn width(self) -> usize {
+        match self {
+            Self::Counter | Self::Gauge => 1,
+            Self::Histogram => 1 + BOUNDS.len() + 1,
+        }
     }
+}
+
+/// One thread's share of several series, side by side in memory: what a request counts together should be
+/// fetched together. Clones share the cells and must stay on the same thread.
+#[derive(Debug, Clone)]
+pub struct Strip(pub(super) Cells);
+
+impl Strip {
+    /// Cells for series of these kinds, in this order. They belong to no series yet: who makes thousands
+    /// makes them one after the other, before anything else comes between them in memory.
+    pub fn new(kinds: impl IntoIterator<Item = Kind>) -> Self {
+        let cells = kinds.into_iter().map(Kind::width).sum();
+        Self((0..cells).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    /// Adds one to the counter whose cell this is.
+    pub fn inc(&self, at: usize) {
+        bump(&self.0, at, 1);
+    }
+
+    /// Counts a duration in the histogram whose first cell this is.
+    pub fn record(&self, at: usize, duration: Duration) {
+        record(&self.0, at, duration);
+    }
+
+    /// The share of the series whose first cell this is, alone.
+    pub fn shard(&self, at: usize) -> Shard {
+        Shard { cells: Arc::clone(&self.0), at }
+    }
+}
+
+fn bump(cells: &[AtomicU64], at: usize, by: u64) {
+    if let Some(cell) = cells.get(at) {
+        cell.store(cell.load(Relaxed).wrapping_add(by), Relaxed);
+    }
+}
+
+fn record(cells: &[AtomicU64], at: usize, duration: Duration) {
+    let seconds = duration.as_secs_f64();
+    let bucket = BOUNDS.partition_point(|bound| *bound < seconds);
+    bump(cells, at + 1 + bucket, 1);
+    bump(cells, at, u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
 }
 
 /// One thread's share of one series. Clones share the cells and must stay on the same thread.
@@ -36,10 +80,8 @@ pub struct Shard {
 }
 
 impl Shard {
-    fn bump(&self, cell: usize, by: u64) {
-        if let Some(cell) = self.cells.get(self.at + cell) {
-            cell.store(cell.load(Relaxed).wrapping_add(by), Relaxed);
-        }
+    fn add(&self, by: u64) {
+        bump(&self.cells, self.at, by);
     }
 
     fn value(&self) -> u64 {
@@ -59,7 +101,7 @@ impl Counter {
 
     /// Adds any number.
     pub fn add(&self, by: u64) {
-        self.0.bump(0, by);
+        self.0.add(by);
     }
 }
 
@@ -70,17 +112,17 @@ pub struct Gauge(pub(super) Shard);
 impl Gauge {
     /// Adds one.
     pub fn inc(&self) {
-        self.0.bump(0, 1);
+        self.0.add(1);
     }
 
     /// Takes one away.
     pub fn dec(&self) {
-        self.0.bump(0, u64::MAX);
+        self.0.add(u64::MAX);
     }
 
     /// Replaces this share.
     pub fn set(&self, value: u64) {
-        self.0.bump(0, value.wrapping_sub(self.0.value()));
+        self.0.add(value.wrapping_sub(self.0.value()));
     }
 }
 
@@ -91,10 +133,7 @@ pub struct Histogram(pub(super) Shard);
 impl Histogram {
     /// Counts one duration.
     pub fn record(&self, duration: Duration) {
-        let seconds = duration.as_secs_f64();
-        let bucket = BOUNDS.partition_point(|bound| *bound < seconds);
-        self.0.bump(1 + bucket, 1);
-        self.0.bump(0, u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
+        record(&self.0.cells, self.0.at, duration);
     }
 }
 

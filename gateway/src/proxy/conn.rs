@@ -53,28 +53,50 @@ pub async fn serve(
     };
     let view = View::of(local, socket, &arrival)?;
     let mut guard = guard;
-    match view.mode() {
-        Mode::Http(_) => {
-            let connection = Connection { worker, arrival, socket, view: RefCell::new(view) };
-            serve_http(Client::new(stream), connection, guard).await
-        }
-        Mode::Tcp(route) => {
-            let route = view.local.routes.get(*route).cloned()?;
-            drop(view);
-            tcp::serve(stream, &arrival, route, &worker, guard).await
-        }
-        Mode::Any(_) => {
-            let connection = Connection { worker, arrival, socket, view: RefCell::new(view) };
-            // In a place of its own: it is over once somebody speaks.
-            match Box::pin(decide(stream, &connection, &mut guard)).await {
-                Decided::Requests(client) => serve_http(client, connection, guard).await,
-                Decided::Bytes { client, way, lease } => {
-                    way.open(client, lease, &connection.arrival, &connection.worker, guard)
-                }
-                Decided::Nothing => None,
+    if let Mode::Tcp(route) = view.mode() {
+        let route = view.local.routes.get(*route).cloned()?;
+        drop(view);
+        return tcp::serve(stream, &arrival, route, &worker, guard).await;
+    }
+    let is_decided = matches!(view.mode(), Mode::Http(_));
+    let connection = Connection { worker, arrival, socket, view: RefCell::new(view) };
+    let mut client = if is_decided {
+        Client::new(stream)
+    } else {
+        // In a place of its own: it is over once somebody speaks.
+        match Box::pin(decide(stream, &connection, &mut guard)).await {
+            Decided::Requests(client) => client,
+            Decided::Bytes { client, way, lease } => {
+                return way.open(client, lease, &connection.arrival, &connection.worker, guard);
             }
+            Decided::Nothing => return None,
+        }
+    };
+    let last = requests(&mut client, &connection, &mut guard).await;
+    let worker = &connection.worker;
+    client.timer.stop();
+    match last {
+        Last::Http2 => {
+            let early = client.inbox.take(&worker.buffers);
+            Box::pin(h2::serve(client.io, early, &connection, guard)).await;
+        }
+        Last::Of(After::Tunnel(route, upstream, line)) => {
+            let early = client.inbox.take(&worker.buffers);
+            let client = Side { io: client.io, early };
+            return Some(Tunnel::new(client, Course::new(upstream, &route, line, worker, guard)));
+        }
+        Last::Of(After::Next | After::Close) => {
+            client.inbox.release(&worker.buffers);
+            client.io.say_goodbye();
+        }
+        Last::Of(After::BreakOff) => client.inbox.release(&worker.buffers),
+        Last::Of(After::Reset) => client.io.reset(),
+        Last::Of(After::Linger) => {
+            client.inbox.release(&worker.buffers);
+            linger(&mut client.io, worker).await;
         }
     }
+    None
 }
 
 /// What a connection runs on: the worker's snapshot, its listener in that, and what follows from both.
@@ -150,40 +172,41 @@ impl Connection {
     }
 }
 
-async fn serve_http(
-    mut client: Client<ClientStream>,
-    connection: Connection,
-    mut guard: Guard,
-) -> Option<Tunnel> {
-    last_call(&client, &guard).await;
-    let worker = Rc::clone(&connection.worker);
+/// What is left to do once a connection has no further requests of HTTP/1.
+enum Last {
+    /// What followed from its last one.
+    Of(After),
+    /// HTTP/2 is spoken on it.
+    Http2,
+}
+
+/// Serves one request after the other.
+async fn requests(client: &mut Client<ClientStream>, connection: &Connection, guard: &mut Guard) -> Last {
+    last_call(client, guard).await;
     if client.io.speaks_http2() {
-        let early = client.inbox.take(&worker.buffers);
-        Box::pin(h2::serve(client.io, early, &connection, guard)).await;
-        return None;
+        return Last::Http2;
     }
+    let worker = &connection.worker;
     let cut = |cut| {
         worker.count_cut(cut);
         After::Close
     };
     let mut is_first = true;
-    let after = loop {
+    loop {
         let (limits, patience) = connection.terms();
-        let after = match client.next(limits, patience, Instant::now(), &mut guard, &worker.buffers).await {
+        let after = match client.next(limits, patience, Instant::now(), guard, &worker.buffers).await {
             // In a place of its own: most connections wait for a request most of the time.
-            Next::Request(head) => Box::pin(http::serve(&connection, &mut client, head, &guard)).await,
+            Next::Request(head) => Box::pin(http::serve(connection, client, head, guard)).await,
             // RFC 9113 §3.3: a client that knows already that HTTP/2 is spoken here.
             Next::Malformed(_) if is_first && client.inbox.bytes().starts_with(PREFACE) => {
-                let early = client.inbox.take(&worker.buffers);
-                Box::pin(h2::serve(client.io, early, &connection, guard)).await;
-                return None;
+                return Last::Http2;
             }
             Next::Malformed(error) => {
-                Box::pin(http::reject(&connection, &mut client, Error::Malformed(error), &guard)).await
+                Box::pin(http::reject(connection, client, Error::Malformed(error), guard)).await
             }
             // Later on, it could be taken for the answer to a request that the client sends just now.
             Next::Late if is_first => {
-                Box::pin(http::reject(&connection, &mut client, Error::HeadTimeout, &guard)).await
+                Box::pin(http::reject(connection, client, Error::HeadTimeout, guard)).await
             }
             Next::Late => cut(Cut::Head),
             Next::Idle => cut(Cut::KeepAlive),
@@ -191,28 +214,9 @@ async fn serve_http(
         };
         is_first = false;
         if !matches!(after, After::Next) {
-            break after;
-        }
-    };
-    client.timer.stop();
-    match after {
-        After::Next | After::Close => {
-            client.inbox.release(&worker.buffers);
-            client.io.say_goodbye();
-        }
-        After::BreakOff => client.inbox.release(&worker.buffers),
-        After::Reset => client.io.reset(),
-        After::Linger => {
-            client.inbox.release(&worker.buffers);
-            linger(client.io, &worker).await;
-        }
-        After::Tunnel(route, upstream, line) => {
-            let early = client.inbox.take(&worker.buffers);
-            let client = Side { io: client.io, early };
-            return Some(Tunnel::new(client, Course::new(upstream, &route, line, &worker, guard)));
+            return Last::Of(after);
         }
     }
-    None
 }
 
 /// Where a connection was accepted on the way out, its client is about to ask, or has asked already: waits
@@ -228,7 +232,7 @@ const LAST_CALL: Duration = Duration::from_millis(250);
 
 /// Reads on for a while what the client still sends of a body that nobody wants: a socket that is
 /// closed with unread bytes resets the connection, and the client would never see its answer.
-pub(super) async fn linger(mut stream: ClientStream, worker: &Worker) {
+pub(super) async fn linger(stream: &mut ClientStream, worker: &Worker) {
     let reading = async {
         // There is nothing more to come, and the client need not wait to learn it.
         let _ = stream.shutdown().await;

@@ -253,7 +253,8 @@ impl Exchange {
         client: &mut Client<I>,
         order: &Order<'_>,
     ) -> Result<Said, Failed> {
-        let mut since = Instant::now();
+        // The clock is read once there is something to wait for: mostly, all has left at the first try.
+        let mut since = None;
         let mut seen = 0;
         poll_fn(|cx| {
             let moved = self.upload.moved();
@@ -261,7 +262,7 @@ impl Exchange {
                 return Poll::Ready(Err(Failed::Other(sender_failed(&error))));
             }
             if self.upload.moved() != moved {
-                since = Instant::now();
+                since = None;
             }
             if let Poll::Ready(said) = self.poll_said(cx, order, &mut seen) {
                 return Poll::Ready(said);
@@ -275,6 +276,7 @@ impl Exchange {
             } else {
                 (order.response, Error::ResponseTimeout)
             };
+            let since = *since.get_or_insert_with(Instant::now);
             client.timer.poll(cx, since + patience).map(|()| Err(self.late(late)))
         })
         .await
@@ -299,7 +301,7 @@ impl Exchange {
         idle: Duration,
         buffers: &Buffers,
     ) -> Result<(), TransferError> {
-        let mut since = Instant::now();
+        let mut since = None;
         poll_fn(|cx| {
             let moved = self.upload.moved() + answer.moved();
             if let Poll::Ready(error) = self.poll_upload(cx, client, buffers) {
@@ -318,8 +320,9 @@ impl Exchange {
                 Poll::Pending => {}
             }
             if self.upload.moved() + answer.moved() != moved {
-                since = Instant::now();
+                since = None;
             }
+            let since = *since.get_or_insert_with(Instant::now);
             if let Poll::Ready(over) = self.poll_over(cx, client, Some(since), buffers) {
                 return Poll::Ready(Err(match over {
                     Error::TotalTimeout => TransferError::Total,

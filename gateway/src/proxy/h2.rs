@@ -23,6 +23,7 @@ use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use std::{
     cell::RefCell,
     future::poll_fn,
+    rc::Rc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -42,7 +43,8 @@ const SPARE_TIMERS: usize = 8;
 pub(super) async fn serve<I: Stream>(io: I, early: Bytes, connection: &Connection, mut guard: Guard) {
     let (heads, patience) = connection.terms();
     let terms = Terms { streams: connection.view().local.shared.http2_streams, heads };
-    let mut server = match timeout(patience.head, Server::greet(io, early, terms)).await {
+    let buffers = Rc::clone(&connection.worker.buffers);
+    let mut server = match timeout(patience.head, Server::greet(io, early, terms, buffers)).await {
         Ok(Ok(server)) => server,
         Ok(Err(error)) => return tracing::debug!(%error, "a client does not speak HTTP/2 after all"),
         Err(_) => return connection.worker.count_cut(Cut::Head),

@@ -67,10 +67,11 @@ pub(super) async fn serve<I: Downstream>(
 ) -> After {
     let mut session = Session::new(connection, guard, &head);
     client.due = None;
-    let answered = session.forward(client, head).await;
-    let answer = match answered {
+    let mut answer = match session.forward(client, head).await {
         Ok(Outgoing::Answer(answer)) => answer,
-        Ok(Outgoing::Switching(head, exchange)) => return session.switch(client, head, exchange).await,
+        Ok(Outgoing::Switching(head, exchange)) => {
+            return Box::pin(session.switch(client, head, exchange)).await;
+        }
         Err(Error::ClientGone) => return After::Close,
         Err(error) => {
             // Even where its time is over, the client should learn so.
@@ -78,7 +79,7 @@ pub(super) async fn serve<I: Downstream>(
             session.refuse(&error)
         }
     };
-    session.send(client, answer).await
+    session.send(client, &mut answer).await
 }
 
 /// Answers what is no request.
@@ -90,8 +91,8 @@ pub(super) async fn reject<I: Downstream>(
 ) -> After {
     let mut session = Session::nameless(connection, guard);
     client.due = None;
-    let answer = session.refuse(&error);
-    session.send(client, answer).await
+    let mut answer = session.refuse(&error);
+    session.send(client, &mut answer).await
 }
 
 /// One request while it is served.
@@ -243,7 +244,8 @@ impl<'a> Session<'a> {
         }
         if route.chain.has_filters() {
             let facts = self.facts(&route, client_address, asked.is_some());
-            return self.filter(client, &route, facts, head, asked).await;
+            // In a place of its own: most of what a plugin needs while it runs is of no use without one.
+            return Box::pin(self.filter(client, &route, facts, head, asked)).await;
         }
         self.deliver(client, (&route, None), head, asked).await
     }
@@ -339,7 +341,7 @@ impl<'a> Session<'a> {
         let pool = match (detour, &route.target) {
             (Some(detour), _) => Rc::clone(&detour.pool),
             (None, LocalTarget::Registry(plan)) => {
-                return self.consult(client, route, plan, &head).await.map(Outgoing::Answer);
+                return Box::pin(self.consult(client, route, plan, &head)).await.map(Outgoing::Answer);
             }
             (None, _) => match self.pool(client, route).await? {
                 Some(pool) => pool,
@@ -532,7 +534,7 @@ impl<'a> Session<'a> {
     /// Writes all of it, or gives the client up: one that takes nothing for too long, and one whose
     /// request's time is over.
     async fn write_all<I: Downstream>(&self, client: &mut Client<I>, text: &[u8]) -> Result<(), Error> {
-        let (idle, mut since) = (self.idle(), Instant::now());
+        let (idle, mut since) = (self.idle(), None);
         let mut left = text;
         let cut = poll_fn(|cx| {
             loop {
@@ -544,7 +546,7 @@ impl<'a> Session<'a> {
                     Poll::Ready(Ok(_)) if left.is_empty() => return Poll::Ready(Ok(())),
                     Poll::Ready(Ok(written @ 1..)) => {
                         left = left.get(written..).unwrap_or_default();
-                        since = Instant::now();
+                        since = None;
                     }
                     Poll::Ready(_) => return Poll::Ready(Err(None)),
                     Poll::Pending => break,
@@ -553,6 +555,7 @@ impl<'a> Session<'a> {
             if client.poll_overdue(cx).is_ready() {
                 return Poll::Ready(Err(Some(Cut::Total)));
             }
+            let since = *since.get_or_insert_with(Instant::now);
             client.timer.poll(cx, since + idle).map(|()| Err(Some(Cut::Idle)))
         })
         .await;
@@ -565,7 +568,7 @@ impl<'a> Session<'a> {
     }
 
     /// Sends the answer, and says what becomes of the connection.
-    async fn send<I: Downstream>(mut self, client: &mut Client<I>, mut answer: Answer) -> After {
+    async fn send<I: Downstream>(&mut self, client: &mut Client<I>, answer: &mut Answer) -> After {
         if let Content::Upstream { exchange, length, .. } = &mut answer.content {
             let framed = self.frame(&mut answer.head, *length, exchange.is_sent(), client.io.frames());
             let chunked = framed == Framed::Chunked;
@@ -578,30 +581,30 @@ impl<'a> Session<'a> {
             let mut flow = Flow::new(head, decoder, chunked);
             match flow.load(exchange.inbox()) {
                 Ok(()) => return self.send_upstream(client, answer, flow, framed).await,
-                Err(error) => answer = self.refuse(&Error::BadAnswer(error)),
+                Err(error) => *answer = self.refuse(&Error::BadAnswer(error)),
             }
         }
-        match answer.content {
-            Content::Whole(body) => self.send_whole(client, answer.head, &body).await,
-            Content::Changes(_) if self.is_head => self.send_whole(client, answer.head, &[]).await,
-            Content::Changes(watch) => self.send_changes(client, answer.head, watch).await,
+        let Answer { head, content } = answer;
+        match content {
+            Content::Whole(body) => self.send_whole(client, head, body).await,
+            Content::Changes(_) if self.is_head => self.send_whole(client, head, &[]).await,
+            Content::Changes(watch) => Box::pin(self.send_changes(client, head, watch)).await,
             Content::Upstream { .. } => After::Close,
         }
     }
 
     /// Sends the backend's answer as it comes.
     async fn send_upstream<I: Downstream>(
-        mut self,
+        &mut self,
         client: &mut Client<I>,
-        answer: Answer,
+        answer: &mut Answer,
         mut flow: Flow,
         framed: Framed,
     ) -> After {
-        let Answer { mut head, content } = answer;
-        let Content::Upstream { mut exchange, keep, .. } = content else { return After::Close };
-        self.count(head.status);
+        let Content::Upstream { exchange, .. } = &mut answer.content else { return After::Close };
+        self.count(answer.head.status);
         if let Framed::Apart { is_last } = framed
-            && self.tell(client, &mut head, is_last).is_err()
+            && self.tell(client, &mut answer.head, is_last).is_err()
         {
             return After::Close;
         }
@@ -613,6 +616,8 @@ impl<'a> Session<'a> {
         }
         match sent {
             Ok(()) => {
+                let content = std::mem::replace(&mut answer.content, Content::Whole(Bytes::new()));
+                let Content::Upstream { mut exchange, keep, .. } = content else { return After::Close };
                 self.buffers().put_text(flow.finish(exchange.inbox(), self.buffers()));
                 let can_go_on = exchange.finish(&mut client.inbox, keep, self.buffers());
                 match (self.close, can_go_on) {
@@ -633,9 +638,9 @@ impl<'a> Session<'a> {
 
     /// Sends an answer that is there as a whole.
     async fn send_whole<I: Downstream>(
-        mut self,
+        &mut self,
         client: &mut Client<I>,
-        mut head: ResponseHead,
+        head: &mut ResponseHead,
         body: &[u8],
     ) -> After {
         // An answer that was given without looking at the body.
@@ -644,20 +649,19 @@ impl<'a> Session<'a> {
         head.fields.remove(Known::ContentLength);
         let has_body = !matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         if has_body && self.counted.is_none() {
-            let mut digits = [0; 20];
-            head.fields.append_known(Known::ContentLength, decimal(body.len(), &mut digits));
+            head.fields.append_known(Known::ContentLength, itoa::Buffer::new().format(body.len()).as_bytes());
         }
         self.count(head.status);
         let sent = if has_body && !self.is_head { body } else { &[] };
         let written = if client.io.frames() {
-            let told = self.tell(client, &mut head, sent.is_empty());
+            let told = self.tell(client, head, sent.is_empty());
             client.io.ends_after(sent.len());
             match told {
                 Ok(()) => self.write_all(client, sent).await,
                 Err(error) => Err(error),
             }
         } else {
-            let mut text = self.answer_head(&head, Framed::AsIs);
+            let mut text = self.answer_head(head, Framed::AsIs);
             text.extend_from_slice(sent);
             let written = self.write_all(client, &text).await;
             self.buffers().put_text(text);
@@ -677,17 +681,17 @@ impl<'a> Session<'a> {
 
     /// Sends the registry's changes as they come, until the client leaves or the listener does.
     async fn send_changes<I: Downstream>(
-        mut self,
+        &mut self,
         client: &mut Client<I>,
-        mut head: ResponseHead,
-        mut watch: Watch,
+        head: &mut ResponseHead,
+        watch: &mut Watch,
     ) -> After {
-        let framed = self.frame(&mut head, BodyLength::Chunked, true, client.io.frames());
+        let framed = self.frame(head, BodyLength::Chunked, true, client.io.frames());
         self.count(head.status);
         let begun = match framed {
-            Framed::Apart { .. } => self.tell(client, &mut head, false),
+            Framed::Apart { .. } => self.tell(client, head, false),
             _ => {
-                let text = self.answer_head(&head, framed);
+                let text = self.answer_head(head, framed);
                 let written = self.write_all(client, &text).await;
                 self.buffers().put_text(text);
                 written
@@ -740,7 +744,7 @@ impl<'a> Session<'a> {
     /// Opens the tunnel that follows a 101. Only now, with the backend's agreement in hand, may bytes
     /// that are not HTTP flow.
     async fn switch<I: Downstream>(
-        mut self,
+        &mut self,
         client: &mut Client<I>,
         mut head: ResponseHead,
         exchange: Exchange,
@@ -891,8 +895,7 @@ impl<'a> Session<'a> {
     fn count(&mut self, status: StatusCode) {
         let status = self.counted.unwrap_or(status);
         if let Some(route) = &self.route {
-            route.metrics.answered(status);
-            route.metrics.duration.record(self.began.elapsed());
+            route.metrics.answered(status, self.began.elapsed());
         }
         if let Some(entry) = &mut self.entry {
             entry.status = Some(status);
@@ -989,14 +992,6 @@ fn is_to_vm(route: &Rc<LocalRoute>) -> bool {
 /// Hosts are short, and each request needs its own beyond its head.
 fn connection_host(authority: &str) -> smallvec::SmallVec<[u8; 64]> {
     smallvec::SmallVec::from_slice(authority.as_bytes())
-}
-
-fn decimal(number: usize, digits: &mut [u8; 20]) -> &[u8] {
-    let mut rest: &mut [u8] = digits;
-    // Twenty digits hold every number of 64 bits.
-    let _ = std::io::Write::write_fmt(&mut rest, format_args!("{number}"));
-    let left = rest.len();
-    digits.get(..20 - left).unwrap_or_default()
 }
 
 /// A plugin's own answer.

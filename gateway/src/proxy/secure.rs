@@ -153,7 +153,7 @@ pub(super) async fn secure(
         Ok(Err(HandshakeError::NotTls(stream))) => {
             // Best effort: the socket's buffer is empty.
             let _ = stream.try_write(answer::PLAIN_HTTP_ON_TLS);
-            linger(ClientStream::Plain(stream), worker).await;
+            linger(&mut ClientStream::Plain(stream), worker).await;
             None
         }
         _ => None,

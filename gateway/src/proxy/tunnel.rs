@@ -81,9 +81,9 @@ impl Course {
         Self {
             upstream,
             idle: route.timeouts.tunnel,
-            open: route.metrics.tunnels.clone(),
-            sent: route.metrics.sent.clone(),
-            received: route.metrics.received.clone(),
+            open: route.metrics.tunnels(),
+            sent: route.metrics.sent(),
+            received: route.metrics.received(),
             line,
             worker: Rc::clone(worker),
             _guard: guard,

@@ -3,8 +3,15 @@
 
 use super::{HostPattern, PathPattern};
 use crate::message::Fields;
+use hashbrown::HashTable;
 use http::{HeaderName, HeaderValue, Method};
-use std::{borrow::Cow, collections::HashMap, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    hash::{BuildHasher as _, RandomState},
+    ops::Range,
+    sync::Arc,
+};
 
 /// When a route applies; what is absent applies always.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -75,10 +82,19 @@ pub struct Duplicate {
 /// All routes of one listener.
 #[derive(Debug, Default)]
 pub struct Table {
-    exact: HashMap<Box<str>, Group>,
+    exact: Exact,
     /// By suffix: `{vm}.suffix` and `*.suffix`.
     suffix: HashMap<Box<str>, Vec<Candidate>>,
     any: Vec<Candidate>,
+}
+
+/// Groups by exact host, in little memory: a host that is asked for seldom has to be fetched.
+#[derive(Debug, Default)]
+struct Exact {
+    groups: HashTable<(Range<u32>, Group)>,
+    /// All hosts, one behind the other; those of the groups are ranges of it.
+    hosts: Box<str>,
+    hasher: RandomState,
 }
 
 /// The routes of one exact host.
@@ -119,7 +135,7 @@ impl Table {
             group.sort_by(|a, b| b.rank().cmp(&a.rank()).then(a.route.cmp(&b.route)));
             duplicates.extend(duplicates_of(group));
         }
-        table.exact = exact.into_iter().map(|(host, group)| (host, Group::of(group))).collect();
+        table.exact = Exact::of(exact);
         if duplicates.is_empty() { Ok(table) } else { Err(duplicates) }
     }
 
@@ -152,6 +168,36 @@ impl Table {
         }
         None
     }
+}
+
+impl Exact {
+    fn of(groups: HashMap<Box<str>, Vec<Candidate>>) -> Self {
+        let mut exact = Self { groups: HashTable::with_capacity(groups.len()), ..Self::default() };
+        let mut hosts = String::new();
+        for (host, group) in groups {
+            let start = hosts.len();
+            hosts.push_str(&host);
+            // A configuration of four gigabytes could not be read.
+            let (Ok(start), Ok(end)) = (u32::try_from(start), u32::try_from(hosts.len())) else { break };
+            let hash = exact.hasher.hash_one(&*host);
+            let rehash = |(range, _): &(Range<u32>, Group)| exact.hasher.hash_one(slice(&hosts, range));
+            exact.groups.insert_unique(hash, (start..end, Group::of(group)), rehash);
+        }
+        exact.hosts = hosts.into();
+        exact
+    }
+
+    fn get(&self, host: &str) -> Option<&Group> {
+        if self.groups.is_empty() {
+            return None;
+        }
+        let is_it = |(range, _): &(Range<u32>, Group)| slice(&self.hosts, range) == host;
+        self.groups.find(self.hasher.hash_one(host), is_it).map(|(_, group)| group)
+    }
+}
+
+fn slice<'a>(hosts: &'a str, range: &Range<u32>) -> &'a str {
+    hosts.get(range.start as usize..range.end as usize).unwrap_or_default()
 }
 
 impl Group {

@@ -12,12 +12,14 @@ use crate::{
 use std::{
     cell::{OnceCell, RefCell},
     collections::{HashMap, HashSet},
+    io,
     net::SocketAddr,
     rc::Rc,
     sync::{Arc, atomic::Ordering},
     time::Instant,
 };
 use tokio::{
+    io::Interest,
     net::{TcpListener, TcpStream},
     task::{JoinHandle, spawn_local},
 };
@@ -164,7 +166,7 @@ impl Listeners {
         }
     }
 
-    fn crowd(&mut self) -> std::io::Result<Rc<Crowd<Door>>> {
+    fn crowd(&mut self) -> io::Result<Rc<Crowd<Door>>> {
         if let Some((crowd, _)) = &self.crowd {
             return Ok(Rc::clone(crowd));
         }
@@ -272,11 +274,13 @@ impl Door {
             metrics.over_share.inc();
             return refuse(&listener, &stream, proxy::TOO_MANY_CONNECTIONS_PER_CLIENT);
         };
-        // A socket that is dead already says so at the first read.
-        let _ = stream.set_nodelay(true);
+        wait_for_the_kernel(&stream);
         let (door, guard) = (Rc::clone(self), drain.guard());
-        spawn_local(async move {
-            let Some((arrival, seat)) = door.arrive(&listener, &stream, peer, seat).await else { return };
+        // In a place of its own: the runtime moves a task's future about, and this one is large.
+        spawn_local(Box::pin(async move {
+            let Some((arrival, seat)) = door.arrive((&listener, address), &stream, peer, seat).await else {
+                return;
+            };
             let worker = Rc::clone(&door.worker);
             drop(door);
             let tunnel = proxy::serve(stream, arrival, local, address, worker, guard).await;
@@ -286,18 +290,18 @@ impl Door {
                     tunnel.run().await;
                 });
             }
-        });
+        }));
     }
 
     /// Finds out who has come, and what for. Who comes by a trusted proxy is counted only now.
     async fn arrive(
         &self,
-        listener: &Listener,
+        (listener, address): (&Listener, SocketAddr),
         stream: &TcpStream,
         peer: SocketAddr,
         mut seat: Option<Seat>,
     ) -> Option<(Arrival, Option<Seat>)> {
-        let arrival = match Arrival::of(stream, peer, listener, &self.worker).await {
+        let arrival = match Arrival::of(stream, peer, (listener, address), &self.worker).await {
             Ok(arrival) => arrival,
             Err(error) => {
                 self.metrics.borrow().unproxied.inc();
@@ -332,6 +336,13 @@ impl Door {
         }
         self.counts.clients.enter(client, limit).map(Some).ok_or(Taken)
     }
+}
+
+/// The runtime tries to read from an accepted socket at once. What its client says is on the way at that
+/// moment, and the kernel tells of it together with what else there is.
+fn wait_for_the_kernel(stream: &TcpStream) {
+    let nothing: io::Result<()> = stream.try_io(Interest::READABLE, || Err(io::ErrorKind::WouldBlock.into()));
+    debug_assert!(nothing.is_err(), "nothing was read");
 }
 
 /// Best effort, and it costs nothing: the socket's buffer is empty.

@@ -6,13 +6,13 @@ use super::{
     services::Outbound,
 };
 use crate::{
-    metrics::{Counter, Gauge, Histogram, Metrics, names},
+    metrics::{Counter, Gauge, Kind, Metrics, Strip, names},
     plugins::{Chain, FaultKind, Host, Instances, Plugin, PluginMetrics},
     upstream::{Budget, Fleet, Pool, PoolMetrics, QueueMetrics, ServersMetrics, Settings},
     vms::{Directory, DirectoryMetrics},
 };
 use http::StatusCode;
-use std::{collections::HashMap, net::IpAddr, rc::Rc, sync::Arc};
+use std::{collections::HashMap, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
 /// What one worker runs on.
 #[derive(Debug)]
@@ -103,17 +103,7 @@ pub enum Goal {
 
 /// A route's metrics on one worker. Clones share the shards, and stay on the worker.
 #[derive(Debug, Clone)]
-pub struct RouteMetrics {
-    classes: [Counter; 5],
-    /// From the request's head to the answer's.
-    pub duration: Histogram,
-    /// Tunnels open now.
-    pub tunnels: Gauge,
-    /// Bytes to the backend in tunnels.
-    pub sent: Counter,
-    /// Bytes to the client in tunnels.
-    pub received: Counter,
-}
+pub struct RouteMetrics(Strip);
 
 /// What a worker brings along.
 #[derive(Debug, Clone, Copy)]
@@ -158,10 +148,18 @@ impl Local {
             .flat_map(|previous| &previous.routes)
             .map(|kept| (&*kept.route.name, &kept.metrics))
             .collect();
+        // Where there are thousands of routes, a request finds nothing of its own in the processor's
+        // caches. What it reads and writes lies close together then: first all cells, then all routes.
+        let metrics: Vec<RouteMetrics> = (shared.routes.iter())
+            .map(|route| kept.get(&*route.name).copied().cloned().unwrap_or_else(RouteMetrics::new))
+            .collect();
+        for (route, metrics) in shared.routes.iter().zip(&metrics) {
+            if !kept.contains_key(&*route.name) {
+                metrics.register(parts.metrics, &route.name);
+            }
+        }
         let mut fleets: Vec<Rc<Fleet>> = Vec::new();
-        let mut local = |route: &Arc<Route>| {
-            let kept = kept.get(&*route.name).copied().cloned();
-            let metrics = kept.unwrap_or_else(|| RouteMetrics::new(parts.metrics, &route.name));
+        let mut local = |(route, metrics): (&Arc<Route>, RouteMetrics)| {
             let target = match &route.target {
                 Target::Backend(backend) => pools
                     .get(*backend)
@@ -184,7 +182,7 @@ impl Local {
             };
             Rc::new(local_route(route, target, (&instances, &detours), metrics))
         };
-        let routes = shared.routes.iter().map(&mut local).collect();
+        let routes = shared.routes.iter().zip(metrics).map(&mut local).collect();
         Self { shared, routes, pools, vms, fleets, instances }
     }
 
@@ -213,36 +211,69 @@ impl Local {
 }
 
 impl RouteMetrics {
-    fn new(metrics: &Metrics, route: &str) -> Self {
-        let class = |class| [("route", route), ("status", class)];
-        let bytes = |direction| [("route", route), ("direction", direction)];
-        // In the order in which a request meets them.
-        let [c1, c2, c3, c4, c5, duration, tunnels, sent, received] = metrics.shards([
-            (&names::REQUESTS, &class("1xx")),
-            (&names::REQUESTS, &class("2xx")),
-            (&names::REQUESTS, &class("3xx")),
-            (&names::REQUESTS, &class("4xx")),
-            (&names::REQUESTS, &class("5xx")),
-            (&names::REQUEST_SECONDS, &[("route", route)]),
-            (&names::TUNNELS_ACTIVE, &[("route", route)]),
-            (&names::TUNNEL_BYTES, &bytes("sent")),
-            (&names::TUNNEL_BYTES, &bytes("received")),
-        ]);
-        Self {
-            classes: [c1, c2, c3, c4, c5].map(Counter::from),
-            duration: duration.into(),
-            tunnels: tunnels.into(),
-            sent: sent.into(),
-            received: received.into(),
-        }
+    // In the order in which a request meets them.
+    const KINDS: [Kind; 9] = [
+        Kind::Counter,
+        Kind::Counter,
+        Kind::Counter,
+        Kind::Counter,
+        Kind::Counter,
+        Kind::Histogram,
+        Kind::Gauge,
+        Kind::Counter,
+        Kind::Counter,
+    ];
+    const CLASSES: usize = 5;
+    const DURATION: usize = Self::CLASSES;
+    const TUNNELS: usize = Self::DURATION + Kind::Histogram.width();
+    const SENT: usize = Self::TUNNELS + 1;
+    const RECEIVED: usize = Self::SENT + 1;
+
+    fn new() -> Self {
+        Self(Strip::new(Self::KINDS))
     }
 
-    /// Counts an answer.
-    pub fn answered(&self, status: StatusCode) {
+    fn register(&self, metrics: &Metrics, route: &str) {
+        let class = |class| [("route", route), ("status", class)];
+        let bytes = |direction| [("route", route), ("direction", direction)];
+        metrics.register(
+            &self.0,
+            &[
+                (&names::REQUESTS, &class("1xx")),
+                (&names::REQUESTS, &class("2xx")),
+                (&names::REQUESTS, &class("3xx")),
+                (&names::REQUESTS, &class("4xx")),
+                (&names::REQUESTS, &class("5xx")),
+                (&names::REQUEST_SECONDS, &[("route", route)]),
+                (&names::TUNNELS_ACTIVE, &[("route", route)]),
+                (&names::TUNNEL_BYTES, &bytes("sent")),
+                (&names::TUNNEL_BYTES, &bytes("received")),
+            ],
+        );
+    }
+
+    /// Counts an answer, and the time from the request's head to the answer's.
+    pub fn answered(&self, status: StatusCode, after: Duration) {
         let class = usize::from(status.as_u16() / 100).saturating_sub(1);
-        if let Some(counter) = self.classes.get(class) {
-            counter.inc();
+        if class < Self::CLASSES {
+            self.0.inc(class);
         }
+        self.0.record(Self::DURATION, after);
+    }
+
+    /// Tunnels open now.
+    pub fn tunnels(&self) -> Gauge {
+        self.0.shard(Self::TUNNELS).into()
+    }
+
+    /// Bytes to the backend in tunnels.
+    pub fn sent(&self) -> Counter {
+        self.0.shard(Self::SENT).into()
+    }
+
+    /// Bytes to the client in tunnels.
+    pub fn received(&self) -> Counter {
+        self.0.shard(Self::RECEIVED).into()
     }
 }
 
