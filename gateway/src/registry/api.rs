@@ -157,23 +157,9 @@ fn dispatch(registry: &Registry, request: &Request<'_>, rules: Rules<'_>) -> Res
         only(method, "GET")?;
         return done(Answer::json(StatusCode::OK, &json!({ "status": "ok" })));
     }
-    let is_admin =
-        rules.admin.is_some_and(|admin| may_enter(request.authorization, Door::Token(Some(admin))));
-    if !is_admin && !may_enter(request.authorization, rules.door) {
-        return Err(Answer::error(StatusCode::UNAUTHORIZED, "Unauthorized"));
-    }
-    if !registry.is_open() {
-        return Err(Refusal::Closed.into());
-    }
+    let caller = admitted(registry, request, rules)?;
     let query = Query(request.query);
-    if *method != Method::GET
-        && let (Some(most), Some(peer)) = (rules.changes, request.peer)
-        && !registry.admits(peer, most)
-    {
-        return Err(Refusal::TooMany(most).into());
-    }
-    let caller = Caller { key: request.lease_key.map(LeaseKey::read).transpose()?, is_admin };
-    let must_be_own = (rules.own_addresses && !is_admin).then_some(request.peer);
+    let must_be_own = (rules.own_addresses && !caller.is_admin).then_some(request.peer);
     match (method.as_str(), &*parts) {
         ("GET", ["registry", "openapi.json"]) => {
             let body = Bytes::from_static(OPENAPI.as_bytes());
@@ -203,7 +189,7 @@ fn dispatch(registry: &Registry, request: &Request<'_>, rules: Rules<'_>) -> Res
             Ok(Reply::Answer(Answer::json(StatusCode::OK, &json!({ "deleted": true })), kept))
         }
         ("POST", ["registry", "vms", id, "heartbeat"]) => {
-            let (record, kept) = registry.renew(id, Renewal { caller, ..Renewal::read(request.body)? })?;
+            let (record, kept) = registry.renew(id, &Renewal { caller, ..Renewal::read(request.body)? })?;
             Ok(Reply::Answer(renewed(&record), kept))
         }
         ("GET", ["registry", "discover", role]) => discover(registry, request, role, query),
@@ -217,6 +203,25 @@ fn dispatch(registry: &Registry, request: &Request<'_>, rules: Rules<'_>) -> Res
         ("GET", ["registry", "watch"]) => watch(registry, request, query),
         (_, parts) => Err(no_such_call(parts)),
     }
+}
+
+/// Who asks, where it may.
+fn admitted(registry: &Registry, request: &Request<'_>, rules: Rules<'_>) -> Result<Caller, Answer> {
+    let is_admin =
+        rules.admin.is_some_and(|admin| may_enter(request.authorization, Door::Token(Some(admin))));
+    if !is_admin && !may_enter(request.authorization, rules.door) {
+        return Err(Answer::error(StatusCode::UNAUTHORIZED, "Unauthorized"));
+    }
+    if !registry.is_open() {
+        return Err(Refusal::Closed.into());
+    }
+    if !matches!(*request.method, Method::GET | Method::HEAD)
+        && let (Some(most), Some(peer)) = (rules.changes, request.peer)
+        && !registry.admits(peer, most)
+    {
+        return Err(Refusal::TooMany(most).into());
+    }
+    Ok(Caller { key: request.lease_key.map(LeaseKey::read).transpose()?, is_admin })
 }
 
 /// Where addresses have to be VMs' own: whether this one is.

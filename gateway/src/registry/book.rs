@@ -178,16 +178,7 @@ impl Book {
         if before.is_some() && self.terms.strict_conflict {
             return Err(Refusal::Conflict);
         }
-        if let Some(before) = &before
-            && !before.is_expired()
-            && !asked.caller.may_touch(before.key.as_ref())
-        {
-            return Err(Refusal::Bound);
-        }
-        let key = match &before {
-            Some(before) if !before.is_expired() => asked.caller.key.clone().or_else(|| before.key.clone()),
-            _ => asked.caller.key.clone(),
-        };
+        let key = key_after(before.as_deref(), &asked.caller)?;
         let newest = match (&before, self.deleted.get(&id)) {
             (Some(before), _) => before.what.generation,
             (None, Some(deleted)) if deleted.until > now.mono => {
@@ -219,7 +210,7 @@ impl Book {
         {
             // Who says the same again renews.
             let renewal = Renewal { ttl: asked.ttl, status: Some(asked.status), caller: asked.caller };
-            return self.renew(&id, renewal, now);
+            return self.renew(&id, &renewal, now);
         }
         let health = before.as_ref().map(|before| still_true(before, &what)).unwrap_or_default();
         let record = Record {
@@ -276,7 +267,7 @@ impl Book {
     ///
     /// # Errors
     /// Fails where there is no such entry.
-    pub fn renew(&mut self, id: &str, renewal: Renewal, now: Moment) -> Result<Arc<Record>, Refusal> {
+    pub fn renew(&mut self, id: &str, renewal: &Renewal, now: Moment) -> Result<Arc<Record>, Refusal> {
         let before = self.touched(id, &renewal.caller, now)?;
         let mut record = (*before).clone();
         record.status = match (renewal.status, before.status) {
@@ -506,6 +497,19 @@ fn due(record: &Record) -> Option<Duration> {
         Lease::Runs { until, .. } => Some(until),
         Lease::Expired { gone, .. } => Some(gone),
         Lease::Endless => None,
+    }
+}
+
+/// The key that an entry has once this caller has registered it: its own, or the one that is there.
+fn key_after(before: Option<&Record>, caller: &Caller) -> Result<Option<LeaseKey>, Refusal> {
+    match before.filter(|before| !before.is_expired()) {
+        None => Ok(caller.key.clone()),
+        Some(before) if caller.may_touch(before.key.as_ref()) => {
+            // An admin that repairs an entry does not take it.
+            let own = caller.key.clone().filter(|_| !caller.is_admin || before.key.is_none());
+            Ok(own.or_else(|| before.key.clone()))
+        }
+        Some(_) => Err(Refusal::Bound),
     }
 }
 

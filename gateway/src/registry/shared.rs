@@ -195,7 +195,7 @@ impl Registry {
     ///
     /// # Errors
     /// As [`Book::renew`], and where nothing can be kept now.
-    pub fn renew(&self, id: &str, renewal: Renewal) -> Result<(Arc<Record>, Committed), Refusal> {
+    pub fn renew(&self, id: &str, renewal: &Renewal) -> Result<(Arc<Record>, Committed), Refusal> {
         self.write(|book, now| book.renew(id, renewal, now))
     }
 

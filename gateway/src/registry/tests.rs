@@ -83,7 +83,7 @@ impl Bench {
     }
 
     fn renew(&self, id: &str) -> Result<Arc<Record>, Refusal> {
-        let renewed = self.registry.renew(id, Renewal::default());
+        let renewed = self.registry.renew(id, &Renewal::default());
         renewed.map(|(record, committed)| {
             kept(committed);
             record
