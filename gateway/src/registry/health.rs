@@ -149,6 +149,16 @@ impl Health {
         Self((!kept.is_empty()).then(|| kept.into()))
     }
 
+    /// Services of which this witness has said something.
+    pub(super) fn said_by(&self, witness: Witness) -> impl Iterator<Item = &Arc<str>> {
+        let known = self.0.iter().flat_map(|known| known.iter());
+        let has_said = move |known: &&Known| match witness {
+            Witness::Probe => known.probe.is_some(),
+            Witness::Traffic => known.traffic.is_some(),
+        };
+        known.filter(has_said).map(|known| &known.service)
+    }
+
     fn known(&self, service: &str) -> Option<&Known> {
         self.0.iter().flat_map(|known| known.iter()).find(|known| &*known.service == service)
     }

@@ -1,7 +1,7 @@
 //! What is known of another registry: its entries as it told them last, and since when it is silent. Pure: who
 //! asks it is somebody else.
 
-use super::Endpoint;
+use super::{ENTRIES, Endpoint};
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
@@ -94,7 +94,7 @@ impl Mirror {
     pub fn replace(&self, list: &[u8]) -> Result<(), NoRegistry> {
         let List { vms } = serde_json::from_slice(list)?;
         let mut state = self.hear();
-        state.vms = vms.into_iter().map(|vm| (vm.id.clone(), vm)).collect();
+        state.vms = vms.into_iter().take(ENTRIES).map(|vm| (vm.id.clone(), vm)).collect();
         drop(state);
         self.announce();
         Ok(())
@@ -112,6 +112,8 @@ impl Mirror {
             match change {
                 // What was listed may be newer than a change from before.
                 Change::Put { vm } if state.vms.get(&vm.id).is_some_and(|it| it.revision > vm.revision) => {}
+                // It has no more itself.
+                Change::Put { vm } if state.vms.len() >= ENTRIES && !state.vms.contains_key(&vm.id) => {}
                 Change::Put { vm } => drop(state.vms.insert(vm.id.clone(), vm)),
                 Change::Gone { id } => drop(state.vms.remove(&id)),
             }

@@ -2,7 +2,7 @@
 
 use super::{
     Behind, Book, Caller, Change, Clock, Effect, FileStore, Finding, Kept, Moment, Record, Refusal,
-    Registration, Renewal, Role, StoreError, SystemClock, Terms, Watcher, Write,
+    Registration, Renewal, Role, StoreError, SystemClock, Terms, Watcher, Witness, Write,
     changes::Changes,
     clock::Gaps,
     keeper,
@@ -213,6 +213,18 @@ impl Registry {
         let now = self.clock.now();
         findings.iter().for_each(|finding| state.book.judge(finding, now));
         self.publish(&mut state, now);
+    }
+
+    /// Takes nothing that this witness has said for true any more, but of services that it still looks at.
+    pub fn forget(&self, witness: Witness, looks_at: impl Fn(Role, &str) -> bool) {
+        let mut findings = Vec::new();
+        for record in self.shelf.all(None) {
+            for service in record.health.said_by(witness).filter(|name| !looks_at(record.what.role, name)) {
+                let (id, service) = (Arc::clone(&record.what.id), Arc::clone(service));
+                findings.push(Finding { id, service, witness, works: None });
+            }
+        }
+        self.judge(&findings);
     }
 
     /// Services that say how to ask whether they work, of VMs that may be connected to.

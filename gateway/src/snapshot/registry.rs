@@ -6,7 +6,7 @@ use crate::{
     config::{self, Config, RegistryStore, Resolve, Vms},
     plugins::Secret,
     registry::{
-        Directory, Endpoint, FILE_NAME, Finding, Mirror, Place, Registry, Terms, Witness,
+        Directory, Endpoint, FILE_NAME, Finding, Mirror, Place, Registry, Role, Terms, Witness,
         api::{Door, Rules},
     },
     upstream::{Backend, Member, Server},
@@ -77,27 +77,32 @@ impl Discovered {
         }
     }
 
+    /// Whether servers of it are such a service.
+    pub fn is_of(&self, role: Role, service: &str) -> bool {
+        self.role == role.name() && self.service == service
+    }
+
     /// What this gateway's own requests say of servers that are registered: which are left alone, and which of
-    /// those in `before` are not any more. Returns those that are.
-    pub fn witness(&self, registry: &Arc<Registry>, before: &HashSet<Server>) -> HashSet<Server> {
+    /// those `before` are not any more. Who does not know those says so of all. Returns those that are.
+    pub fn witness(&self, registry: &Arc<Registry>, before: Option<&HashSet<Server>>) -> HashSet<Server> {
         let now = self.backend.now();
         let is_ejected = |(server, member): (&Server, &Arc<Member>)| {
             member.ejected_for().is_some().then(|| server.clone())
         };
         let ejected: HashSet<Server> = now.members().filter_map(is_ejected).collect();
-        if ejected == *before {
+        if Some(&ejected) == before {
             return ejected;
         }
         let directory = Directory::Own(Arc::clone(registry));
         let findings = directory.endpoints(&self.role, &self.service).into_iter().filter_map(|endpoint| {
             let server = server(&endpoint)?;
-            let works = match (ejected.contains(&server), before.contains(&server)) {
-                (true, _) => {
-                    let backend = &self.backend.settings.name;
-                    Some(Err(format!("requests of backend {backend} to {server} fail")))
-                }
-                (false, true) => None,
-                (false, false) => return None,
+            let works = if ejected.contains(&server) {
+                let backend = &self.backend.settings.name;
+                Some(Err(format!("requests of backend {backend} to {server} fail")))
+            } else if before.is_none_or(|before| before.contains(&server)) {
+                None
+            } else {
+                return None;
             };
             let (id, service) = (endpoint.id.into(), self.service.as_str().into());
             Some(Finding { id, service, witness: Witness::Traffic, works })

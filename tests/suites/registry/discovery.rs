@@ -164,6 +164,26 @@ async fn checks_of_a_backend_ask_whoever_is_registered() {
     }
 }
 
+#[tokio::test]
+async fn connections_that_are_no_http_are_carried_to_who_is_registered() {
+    let echo = Backend::tcp_echo().await;
+    let gateway = TestGateway::start(
+        "[[listener]]\nname = \"web\"\naddress = \"[::]:0\"\n[[listener]]\nname = \"raw\"\naddress = \"[::1]:0\"\n\
+         protocol = \"tcp\"\n[[route]]\nlisteners = [\"web\"]\nto = \"registry\"\n\
+         [[route]]\nname = \"raw\"\nlisteners = [\"raw\"]\nprotocol = \"tcp\"\nto = \"workers\"\n\
+         [backend.workers]\ndiscover = { role = \"worker\", service = \"api\" }\n[registry]\nstore = \"memory\"\n",
+    );
+    let client = Client::new(gateway.addr_of("web"));
+    register(&client, &worker("a", echo.addr())).await;
+    let carried = async || {
+        let mut raw = gateway_tests::Raw::connect(gateway.addr_of("raw")).await;
+        raw.send("hello").await;
+        raw.finish().await;
+        (raw.to_end().await == "hello").then_some(())
+    };
+    eventually("an echo", carried).await;
+}
+
 /// A registry elsewhere, whose address stays the same whoever answers there.
 struct Elsewhere {
     way: TestGateway,

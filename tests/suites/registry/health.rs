@@ -142,6 +142,31 @@ async fn requests_of_this_gateway_that_fail_are_a_witness_too() {
 }
 
 #[tokio::test]
+async fn what_a_backend_met_ends_with_it() {
+    let asleep = Asleep::new();
+    let routes = "[[listener]]\naddress = \"[::]:0\"\n[[route]]\npath = \"/registry/*\"\nto = \"registry\"\n";
+    let without = format!("{routes}[registry]\nstore = \"memory\"\n");
+    let with = format!(
+        "{routes}[[route]]\nname = \"work\"\nto = \"workers\"\n[registry]\nstore = \"memory\"\n\
+         [backend.workers]\ndiscover = {{ role = \"worker\", service = \"api\" }}\n\
+         ejection = {{ first = \"1h\", longest = \"1h\" }}\n"
+    );
+    let gateway = TestGateway::start(&with);
+    let client = gateway.client();
+    let mut a = at("a", asleep.addr());
+    a["services"][0]["healthPath"] = Value::Null;
+    register(&client, &a).await;
+    eventually("its failure", async || {
+        client.get("/").await;
+        (entry(&client, "a").await["state"] == "unhealthy").then_some(())
+    })
+    .await;
+    gateway.write(&without);
+    gateway.reload().await.expect("a reload");
+    becomes(&client, "a", "registered").await;
+}
+
+#[tokio::test]
 async fn who_is_not_to_be_asked_is_not() {
     let backend = answering(&Arc::new(AtomicU16::new(500))).await;
     let gateway = TestGateway::start(&text("store = \"memory\"\nprobe = { enabled = false }"));
@@ -152,4 +177,8 @@ async fn who_is_not_to_be_asked_is_not() {
     becomes(&client, "a", "unhealthy").await;
     let asked = backend.heard().len();
     assert!(asked >= 3, "{asked} questions, all of them since");
+    // Who does not ask any more does not know any more.
+    gateway.write(&text("store = \"memory\"\nprobe = { enabled = false }"));
+    gateway.reload().await.expect("a reload");
+    becomes(&client, "a", "registered").await;
 }

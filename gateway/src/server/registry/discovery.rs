@@ -2,7 +2,7 @@
 //! elsewhere. One of its own, because the control thread compiles components meanwhile.
 
 use super::{probes::Probes, remote};
-use crate::{metrics::Metrics, snapshot::Snapshot};
+use crate::{metrics::Metrics, registry::Witness, snapshot::Snapshot, upstream::Server};
 use std::{
     collections::HashSet,
     io,
@@ -117,14 +117,21 @@ async fn probe(probes: Option<&mut Probes>) {
 
 /// Tells the registry of servers that this gateway leaves alone, because requests to them fail. Never ends.
 async fn witness(snapshot: &Snapshot) {
-    let plan = snapshot.registry.as_ref().filter(|_| !snapshot.discovered.is_empty());
-    let Some(plan) = plan else { return std::future::pending().await };
-    let mut ejected = vec![HashSet::new(); snapshot.discovered.len()];
+    let Some(plan) = &snapshot.registry else { return std::future::pending().await };
+    let discovered = &snapshot.discovered;
+    // What backends of another configuration met, nobody here finds out any more.
+    plan.registry.forget(Witness::Traffic, |role, service| {
+        discovered.iter().any(|discovered| discovered.is_of(role, service))
+    });
+    if discovered.is_empty() {
+        return std::future::pending().await;
+    }
+    let mut ejected: Vec<Option<HashSet<Server>>> = vec![None; discovered.len()];
     let mut look = interval(LOOK);
     loop {
         look.tick().await;
-        for (discovered, ejected) in snapshot.discovered.iter().zip(&mut ejected) {
-            *ejected = discovered.witness(&plan.registry, ejected);
+        for (discovered, ejected) in discovered.iter().zip(&mut ejected) {
+            *ejected = Some(discovered.witness(&plan.registry, ejected.as_ref()));
         }
     }
 }
