@@ -42,6 +42,7 @@ names! {
     CERTIFICATE_EXPIRY: Gauge = "vers_certificate_expiry_timestamp_seconds", "When a certificate expires, in seconds since 1970, by certificate.";
     CERTIFICATE_PROBLEM: Gauge = "vers_certificate_problem", "1 while what is in a certificate's files cannot be used, else 0, by certificate.";
     ACME_ORDERS: Counter = "vers_acme_orders", "Certificates ordered from an authority, by certificate and outcome.";
+    ACME_REFUSED: Counter = "vers_acme_names_refused", "Names that clients asked for and that get no certificate on demand, by reason.";
     ACME_CERTIFICATES: Gauge = "vers_acme_certificates", "Certificates from an authority that are shown, by certificate.";
     ACCEPT_ERRORS: Counter = "vers_accept_errors", "Failed calls of accept, by listener.";
     REQUESTS: Counter = "vers_requests", "Requests answered, by route and class of status.";

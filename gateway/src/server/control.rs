@@ -233,7 +233,7 @@ impl Control {
         let admin = AdminServer::start(Admin::of(&snapshot), commands).await?;
         // What is kept of certificates is there before the first connection.
         let mut acme = AcmeWork::new(Arc::clone(&metrics));
-        acme.apply(&snapshot).await;
+        acme.apply(&snapshot);
         let (generation, orders) = watch::channel(generation);
         let (stop, stopped) = watch::channel(None);
         let orders = Orders { generation: orders, stop: stopped };
@@ -370,7 +370,7 @@ impl Control {
         let sockets = bind(&snapshot, Some(current)).map_err(refused)?;
         self.admin.apply(Admin::of(&snapshot)).await.map_err(refused)?;
         let number = current.number + 1;
-        self.acme.apply(&snapshot).await;
+        self.acme.apply(&snapshot);
         self.generation.send_replace(Arc::new(Generation {
             number,
             snapshot: Arc::clone(&snapshot),

@@ -81,7 +81,7 @@ pub async fn build(
     let written = config.vms.as_ref();
     let fleet = written
         .and_then(|vms| vms::build(vms, previous, &registries, (inputs.base, &mut files), &mut problems));
-    let mut tls = Draft::new(config, previous, inputs, &mut files, &mut problems);
+    let mut tls = Draft::new(config, (previous, fleet.as_ref()), inputs, &mut files, &mut problems);
     let listeners = build_listeners(config, &conditions, &mut tls.terminators, &mut files, &mut problems);
     let admin_token = config.admin.token.as_ref().map(|name| plugins.secret(name.get_ref()));
     let (plugins, of_plugins) = plugins.finish();

@@ -324,12 +324,13 @@ fn vms(plan: &FleetPlan, previous: Option<&Local>, metrics: &Metrics) -> (Rc<Dir
     let fleet = kept.filter(|(_, fleet)| fleet.is_like(&plan.settings, plan.most_idle));
     let fleet = fleet.map(|(_, fleet)| Rc::clone(fleet));
     (
-        directory.unwrap_or_else(|| Rc::new(new_directory(plan, remembers, metrics))),
+        directory.unwrap_or_else(|| Rc::new(self::directory(plan, remembers, metrics))),
         fleet.unwrap_or_else(|| new_fleet(&plan.settings, plan.most_idle, metrics)),
     )
 }
 
-fn new_directory(plan: &FleetPlan, previous: Option<&Directory>, metrics: &Metrics) -> Directory {
+/// Where VMs are, as one thread remembers it: nothing yet, or what another did that asked the same.
+pub fn directory(plan: &FleetPlan, previous: Option<&Directory>, metrics: &Metrics) -> Directory {
     let found = |outcome| metrics.counter(&names::VM_LOOKUPS, &[("outcome", outcome)]);
     let metrics = DirectoryMetrics {
         found: found("found"),

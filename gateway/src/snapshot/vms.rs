@@ -9,10 +9,10 @@ use crate::{
     config::{self, Diagnostic, ProxyHeader, Resolve, Spanned},
     proxy_protocol::Version,
     upstream::{Balance, Ejection, Protocol, Settings},
-    vms::{Dns, Known, MACHINES_SERVERS, Table, Terms, Vms},
+    vms::{self, Dns, Known, MACHINES_SERVERS, Table, Terms, Vms},
 };
 use std::{
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -96,10 +96,11 @@ pub(super) fn build(
         Some(file) => Some(base.join(file.get_ref())),
         None => asks_the_machines_servers(written).then(|| PathBuf::from(MACHINES_SERVERS)),
     };
-    if let (None, Some(path)) = (&written.file, &path) {
-        // Resolvers read it themselves; without it there are none, until it is there.
-        let _ = files.read(path);
-    }
+    let servers = match (&written.file, &path) {
+        // Without that file there are none, until it is there: it is followed like all others.
+        (None, Some(path)) => files.read(path).map(|text| vms::name_servers(&text)).unwrap_or_default(),
+        _ => written.nameservers.iter().map(|server| *server.get_ref()).collect(),
+    };
     let file = path.and_then(|path| files.hash_of(&path));
     let registry = registries.directory().filter(|_| written.resolution() == Resolve::Registry);
     let (directory, whose) = registry.unzip();
@@ -111,7 +112,7 @@ pub(super) fn build(
         None => {
             let known = match directory {
                 Some(directory) => Known::Asked(Box::new(Registered(directory))),
-                None => self::known(written, text.as_deref(), &terms, problems)?,
+                None => self::known(written, text.as_deref(), servers, &terms, problems)?,
             };
             Arc::new(Vms { known, terms })
         }
@@ -142,12 +143,12 @@ fn read(
 fn known(
     written: &config::Vms,
     text: Option<&str>,
+    servers: Vec<SocketAddr>,
     terms: &Terms,
     problems: &mut Vec<Diagnostic>,
 ) -> Option<Known> {
     if written.resolution() == Resolve::Dns {
         let dns = written.dns.as_ref()?;
-        let servers = written.nameservers.iter().map(|server| *server.get_ref()).collect();
         return match Dns::new(dns.get_ref(), servers, terms.timeout, terms.allow_ipv4) {
             Ok(dns) => Some(Known::Asked(Box::new(dns))),
             Err(error) => {

@@ -12,7 +12,7 @@ mod source;
 mod table;
 
 pub use directory::{Addresses, Directory, DirectoryMetrics, NoVm};
-pub use dns::{Dns, MACHINES_SERVERS, NameError};
+pub use dns::{Dns, MACHINES_SERVERS, NameError, name_servers};
 pub use id::{BadVmId, VmId};
 pub use source::{Answer, Lookup, Source, SourceError};
 pub use table::{BadLine, Table};
@@ -55,6 +55,38 @@ pub struct Terms {
 impl Terms {
     /// Whether a VM may have this address.
     pub fn allow(&self, address: IpAddr) -> bool {
-        self.allow_ipv4 || address.to_canonical().is_ipv6()
+        let address = address.to_canonical();
+        // These would lead to this machine, and to many.
+        let is_one = !address.is_unspecified() && !address.is_multicast();
+        is_one && (self.allow_ipv4 || address.is_ipv6())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vm_has_an_address_that_is_one_machines() {
+        let terms = |allow_ipv4| Terms {
+            ttl: Duration::ZERO,
+            negative_ttl: Duration::ZERO,
+            timeout: Duration::ZERO,
+            remembered: 2,
+            allow_ipv4,
+        };
+        for (address, over_ipv6, over_any) in [
+            ("2001:db8::1", true, true),
+            ("192.0.2.1", false, true),
+            ("::ffff:192.0.2.1", false, true),
+            ("::", false, false),
+            ("::ffff:0.0.0.0", false, false),
+            ("ff02::1", false, false),
+            ("224.0.0.1", false, false),
+        ] {
+            let address = address.parse().expect("an address");
+            let found = [false, true].map(|allow_ipv4| terms(allow_ipv4).allow(address));
+            assert_eq!(found, [over_ipv6, over_any], "{address}");
+        }
     }
 }
