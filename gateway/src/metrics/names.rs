@@ -68,6 +68,10 @@ names! {
     REGISTRY_WATCHERS: Gauge = "vers_registry_watchers", "Clients that wait for changes of the registry.";
     REGISTRY_COMMITS: Counter = "vers_registry_commits", "Commits to the registry's file; many changes may share one.";
     REGISTRY_STORE_PROBLEM: Gauge = "vers_registry_store_problem", "1 while the registry's entries cannot be kept, else 0.";
+    REGISTRY_PROBES: Counter = "vers_registry_probes", "Questions to registered services whether they work, by outcome.";
+    REGISTRY_PROBED: Gauge = "vers_registry_probed", "Registered services that are asked whether they work.";
+    REGISTRY_REMOTE_AGE: Gauge = "vers_registry_remote_age_seconds", "How old what is known of a registry elsewhere may be: up to 10 while it answers.";
+    REGISTRY_REMOTE_FAILURES: Counter = "vers_registry_remote_failures", "Questions to a registry elsewhere that failed.";
     PLUGIN_CALLS: Counter = "vers_plugin_calls", "Calls of a plugin, by plugin and hook.";
     PLUGIN_FAULTS: Counter = "vers_plugin_faults", "Calls that failed, by plugin and kind of fault.";
     PLUGIN_CPU: Counter = "vers_plugin_cpu_nanoseconds", "Time spent inside a plugin, by plugin.";

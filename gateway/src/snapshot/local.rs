@@ -380,7 +380,7 @@ fn pool_metrics(metrics: &Metrics, settings: &Settings) -> PoolMetrics {
         idle: metrics.gauge(&names::UPSTREAM_IDLE, &[("backend", backend)]),
         stale: retries("stale"),
         // There are backends by the ten thousand, and most have one server and no limits.
-        servers: (settings.servers.len() > 1).then(|| ServersMetrics {
+        servers: (settings.servers.len() > 1 || settings.source.is_some()).then(|| ServersMetrics {
             unreachable: retries("unreachable"),
             broken: retries("broken"),
             over_budget: metrics.counter(&names::UPSTREAM_OVER_BUDGET, &[("backend", backend)]),
