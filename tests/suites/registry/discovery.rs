@@ -270,7 +270,7 @@ async fn vms_are_found_by_a_registry_elsewhere() {
     let gateway = TestGateway::start(&format!(
         "[[listener]]\naddress = \"[::]:0\"\n\
          [[route]]\nname = \"vms\"\nhost = \"{{vm}}.vm.test\"\nto = \"vm:{{vm}}:{}\"\n\
-         [registry]\nurl = \"http://{}\"\n[vms]\nresolve = \"registry\"\nnegative_ttl = \"1s\"\n",
+         [registry]\nurl = \"http://{}\"\n[vms]\nresolve = \"registry\"\nnetworks = [\"::1/128\"]\nnegative_ttl = \"1s\"\n",
         backend.addr().port(),
         infra.addr()
     ));
