@@ -28,6 +28,8 @@ pub enum Says {
     /// What it knows.
     #[default]
     WhatItKnows,
+    /// What it knows, and nothing about any other name.
+    OnlyWhatItKnows,
     /// That it failed.
     Failure,
     /// Nothing.
@@ -106,9 +108,9 @@ impl State {
         self.asked.push(name.clone());
         let known = self.names.get(&name);
         let code = match (self.says, known) {
-            (Says::Nothing, _) => return None,
+            (Says::Nothing, _) | (Says::OnlyWhatItKnows, None) => return None,
             (Says::Failure, _) => 2,
-            (Says::WhatItKnows, Some(_)) => 0,
+            (Says::WhatItKnows | Says::OnlyWhatItKnows, Some(_)) => 0,
             (Says::WhatItKnows, None) => 3,
         };
         let is_aaaa = asked[end..end + 2] == [0, 28];

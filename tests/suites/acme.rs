@@ -1,11 +1,26 @@
 //! Certificates ordered from a real ACME server, by both kinds of proof; renewed, refused, and kept.
 
 use gateway_tests::{
-    Backend, Client, GatewayProcess, NameServer, Pebble, PebbleTerms, Pki, Raw, Says, TestGateway, TlsClient,
+    Backend, Client, GatewayProcess, NameServer, Pebble, PebbleTerms, Pki, Says, TestGateway, TlsClient,
     eventually, pebble, settled, tls,
 };
+use rustls::{
+    DigitallySignedStruct, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    pki_types::{CertificateDer, ServerName, UnixTime},
+};
 use serde_json::Value;
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional},
+    net::TcpStream,
+    sync::Semaphore,
+};
 
 /// A day, in which nothing is renewed.
 const DAY: u64 = 24 * 3600;
@@ -26,9 +41,19 @@ impl Scene {
 
     /// Whose server refuses so many of a hundred good nonces.
     async fn with(validity: u64, bad_nonces: u8) -> Option<Self> {
-        let [http, tls] = pebble::two_ports();
-        let pebble = Pebble::start(PebbleTerms { http, tls, validity, bad_nonces }).await?;
-        Some(Self { backend: Backend::hello().await, pebble, http, tls })
+        let ports = pebble::two_ports();
+        Self::looked_for_at(ports, ports, validity, bad_nonces).await
+    }
+
+    /// Whose server looks for proofs on other ports than the gateway has them on.
+    async fn looked_for_at(
+        [http, tls]: [u16; 2],
+        looks_at: [u16; 2],
+        validity: u64,
+        bad_nonces: u8,
+    ) -> Option<Self> {
+        let terms = PebbleTerms { http: looks_at[0], tls: looks_at[1], validity, bad_nonces };
+        Some(Self { pebble: Pebble::start(terms).await?, backend: Backend::hello().await, http, tls })
     }
 
     /// Keys of `acme`, with those that each has.
@@ -52,7 +77,7 @@ impl Scene {
     }
 
     fn address(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.tls))
+        on_loopback(self.tls)
     }
 
     async fn client(&self, name: &str) -> TlsClient {
@@ -66,6 +91,91 @@ impl Scene {
             Some(tls::shown(&stream).to_vec())
         })
         .await
+    }
+}
+
+fn on_loopback(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+/// Stands where the server looks for a proof, and lets it look when the test says so.
+struct Witness {
+    relay: Backend,
+    asked: Arc<Mutex<Vec<String>>>,
+    gate: Arc<Semaphore>,
+}
+
+impl Witness {
+    async fn before(port: u16) -> Self {
+        let (asked, gate) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Semaphore::new(0)));
+        let (of_relay, is_open) = (Arc::clone(&asked), Arc::clone(&gate));
+        let relay = Backend::tcp(move |mut visitor| {
+            let (asked, gate) = (Arc::clone(&of_relay), Arc::clone(&is_open));
+            async move {
+                let mut first = vec![0; 4096];
+                let Ok(length @ 1..) = visitor.read(&mut first).await else { return };
+                asked.lock().expect("no panic").push(String::from_utf8_lossy(&first[..length]).into_owned());
+                // It is opened by closing.
+                let _ = gate.acquire().await;
+                let Ok(mut gateway) = TcpStream::connect(on_loopback(port)).await else { return };
+                let _ = gateway.write_all(&first[..length]).await;
+                let _ = copy_bidirectional(&mut visitor, &mut gateway).await;
+            }
+        })
+        .await;
+        Self { relay, asked, gate }
+    }
+
+    fn port(&self) -> u16 {
+        self.relay.addr().port()
+    }
+
+    /// What the server asks for; it must come.
+    async fn asked(&self) -> String {
+        eventually("the authority", async || self.asked.lock().expect("no panic").first().cloned()).await
+    }
+
+    fn let_it_look(&self) {
+        self.gate.close();
+    }
+}
+
+/// Believes every certificate: those of proofs are of no authority.
+#[derive(Debug)]
+struct Credulous;
+
+impl ServerCertVerifier for Credulous {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ECDSA_NISTP256_SHA256]
     }
 }
 
@@ -105,13 +215,9 @@ async fn a_certificate_is_ordered_by_either_proof_and_kept() {
         assert_eq!((&state["name"], &state["source"]), (&"web".into(), &"acme".into()), "{state}");
         assert_eq!(state["problem"], Value::Null);
         assert_eq!((orders(&gateway, "issued").await, orders(&gateway, "failed").await), (1.0, 0.0));
-        // Nothing is left of the proof.
-        let path = "/.well-known/acme-challenge/x";
-        let plain = Client::new(gateway.addr_of("plain"));
-        assert_eq!(plain.get(path).await.text(), "hello", "the route's again");
         let state = gateway.folder().join("state");
         let kept = files(&state);
-        assert_eq!(kept.len(), 2, "an account and a certificate: {kept:?}");
+        assert_eq!(kept.len(), 3, "an account, a certificate and the record of orders: {kept:?}");
         for file in &kept {
             assert_eq!(mode(file), 0o600, "{}", file.display());
             assert_eq!(mode(file.parent().expect("a folder")), 0o700, "{}", file.display());
@@ -272,7 +378,8 @@ async fn an_authority_that_is_gone_or_has_forgotten_costs_nothing_that_is_there(
     assert_eq!(scene.shown(&client).await, first);
     // It knows nobody any more.
     scene.pebble.restart().await;
-    gateway.write(&scene.toml(&format!("{more}, orders_per_hour = 100")));
+    // Other names, because an order for the same would have to wait.
+    gateway.write(&scene.toml(&more.replace("c.example", "d.example")));
     gateway.reload().await.expect("a reload");
     eventually("another failure", async || (orders(&gateway, "failed").await == 2.0).then_some(())).await;
     assert_eq!(scene.shown(&client).await, first);
@@ -280,9 +387,9 @@ async fn an_authority_that_is_gone_or_has_forgotten_costs_nothing_that_is_there(
         gateway.status().await["certificates"][0]["problem"].as_str().unwrap_or_default().to_owned();
     assert!(problem.contains("accountDoesNotExist"), "{problem}");
     // So the next attempt makes another account.
-    gateway.write(&scene.toml(&format!("{more}, orders_per_hour = 101")));
+    gateway.write(&scene.toml(&more.replace("c.example", "e.example")));
     gateway.reload().await.expect("a reload");
-    scene.shown(&scene.client("c.example.com").await).await;
+    scene.shown(&scene.client("e.example.com").await).await;
 }
 
 #[tokio::test]
@@ -306,11 +413,11 @@ async fn names_get_certificates_when_they_are_asked_for() {
     // Another configuration keeps them.
     gateway.write(
         &scene
-            .toml("on_demand = [\"{vm}.vm.example.com\"], challenge = \"tls-alpn-01\", orders_per_hour = 1"),
+            .toml("on_demand = [\"{vm}.vm.example.com\"], challenge = \"tls-alpn-01\", orders_per_hour = 3"),
     );
     gateway.reload().await.expect("a reload");
     assert!(scene.client("one.vm.example.com").await.connect(scene.address()).await.is_ok());
-    // One an hour: the second has to wait.
+    // Three an hour, of which there were two: one of these has to wait.
     for name in ["three.vm.example.com", "four.vm.example.com"] {
         let _ = scene.client(name).await.connect(scene.address()).await;
     }
@@ -320,17 +427,57 @@ async fn names_get_certificates_when_they_are_asked_for() {
 }
 
 #[tokio::test]
-async fn a_proof_is_nothing_to_talk_over() {
-    let Some(scene) = Scene::new(DAY).await else { return };
+async fn a_file_is_shown_while_the_authority_looks_and_no_longer() {
+    let [http, tls] = pebble::two_ports();
+    let witness = Witness::before(http).await;
+    let looks_at = [witness.port(), tls];
+    let Some(scene) = Scene::looked_for_at([http, tls], looks_at, DAY, 0).await else { return };
+    let gateway = scene.start("domains = [\"a.example.com\"], challenge = \"http-01\"");
+    let asked = witness.asked().await;
+    let path = asked.split(' ').nth(1).expect("a request").to_owned();
+    let token = path.strip_prefix("/.well-known/acme-challenge/").expect("a proof");
+    let plain = Client::new(gateway.addr_of("plain"));
+    let proof = plain.get(&path).await.text();
+    assert!(proof.starts_with(&format!("{token}.")), "{proof}");
+    // What is like it, and is none.
+    for other in [format!("{path}x"), format!("{path}/"), path.replace(token, "../../etc")] {
+        assert_eq!(plain.get(&other).await.text(), "hello", "{other}");
+    }
+    witness.let_it_look();
+    scene.shown(&scene.client("a.example.com").await).await;
+    assert_eq!(plain.get(&path).await.text(), "hello", "the route's again");
+}
+
+#[tokio::test]
+async fn a_proof_is_nothing_to_talk_over_and_shown_no_longer_than_it_is_looked_for() {
+    let [http, tls] = pebble::two_ports();
+    let witness = Witness::before(tls).await;
+    let looks_at = [http, witness.port()];
+    let Some(scene) = Scene::looked_for_at([http, tls], looks_at, DAY, 0).await else { return };
     let _gateway = scene.start("domains = [\"a.example.com\"], challenge = \"tls-alpn-01\"");
     let client = scene.client("a.example.com").await;
+    let mut config = client.config.clone();
+    config.dangerous().set_certificate_verifier(Arc::new(Credulous));
+    let credulous = client.clone().configured(config);
+    witness.asked().await;
+    let mut raw = credulous.clone().offering(&["acme-tls/1"]).raw(scene.address()).await;
+    raw.send("GET / HTTP/1.1\r\nhost: a.example.com\r\n\r\n").await;
+    assert_eq!(raw.to_end().await, "");
+    // Nor is it what a client is shown that has anything else to talk over, or asks for another name.
+    for (name, protocols) in [
+        ("a.example.com", &["acme-tls/1", "http/1.1"][..]),
+        ("a.example.com", &["http/1.1"]),
+        ("b.example.com", &["acme-tls/1"]),
+    ] {
+        let refused = credulous.clone().named(name).offering(protocols).connect(scene.address()).await;
+        let error = refused.expect_err("no certificate").to_string();
+        assert!(error.contains("UnrecognisedName"), "{name} {protocols:?}: {error}");
+    }
+    assert_eq!(scene.backend.connections(), 0);
+    witness.let_it_look();
     scene.shown(&client).await;
-    // There is no proof any more, and the certificate is no proof.
-    let proof = client.offering(&["acme-tls/1"]).connect(scene.address()).await;
+    let proof = credulous.offering(&["acme-tls/1"]).connect(scene.address()).await;
     assert!(proof.expect_err("no proof").to_string().contains("UnrecognisedName"));
-    let mut plain = Raw::connect(SocketAddr::from(([127, 0, 0, 1], scene.http))).await;
-    plain.send("GET /.well-known/acme-challenge/../../etc HTTP/1.1\r\nhost: a\r\n\r\n").await;
-    assert!(plain.head().await.starts_with("HTTP/1.1 200 "), "the route's");
 }
 
 #[tokio::test]
@@ -393,12 +540,20 @@ async fn a_vm_that_nobody_can_tell_of_costs_the_authority_nothing() {
     let dns = NameServer::start().await;
     dns.knows("known.internal", &["::1"], 60);
     dns.says(Says::Failure);
-    let fleet = format!("[vms]\ndns = \"{{vm}}.internal\"\nnameservers = [\"{}\"]\n", dns.addr());
+    let fleet = format!(
+        "[vms]\nnetworks = [\"::1/128\"]\ndns = \"{{vm}}.internal\"\nnameservers = [\"{}\"]\n",
+        dns.addr()
+    );
     let (gateway, authority) = refused(&fleet).await;
     ask_for(&gateway, &["known", "unknown"]).await;
     let is_asked = |name: &str| dns.asked().iter().any(|asked| asked == name).then_some(());
     eventually("both questions", async || is_asked("known.internal").and(is_asked("unknown.internal"))).await;
     dns.says(Says::WhatItKnows);
-    ask_for(&gateway, &["unknown", "known"]).await;
+    // That nobody knew is remembered for a moment.
+    eventually("an order", async || {
+        ask_for(&gateway, &["unknown", "known"]).await;
+        (orders(&gateway, "failed").await >= 1.0).then_some(())
+    })
+    .await;
     one_order(&gateway, &authority).await;
 }

@@ -1,6 +1,7 @@
 //! All suites, one line each. A test goes where its question is asked.
 
 mod acme; // certificates ordered from a real ACME server
+mod acme_bounds; // what an authority is not asked for
 mod admin; // what operators ask the gateway itself
 mod authoring; // what plugin authors type
 mod backend_limits; // how much a server takes at a time, and who waits

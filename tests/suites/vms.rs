@@ -160,7 +160,21 @@ async fn a_raw_connection_goes_to_a_vm_too() {
 }
 
 fn by_dns(port: u16, dns: &NameServer, more: &str) -> TestGateway {
-    gateway(port, &format!("dns = \"{{vm}}.internal\"\nnameservers = [\"{}\"]\n{more}", dns.addr()))
+    // Here, VMs are on this machine.
+    gateway(port, &format!("networks = [\"::1/128\"]\n{}{more}", in_dns(dns)))
+}
+
+fn in_dns(dns: &NameServer) -> String {
+    format!("dns = \"{{vm}}.internal\"\nnameservers = [\"{}\"]\n", dns.addr())
+}
+
+#[tokio::test]
+async fn a_name_server_does_not_lead_clients_into_the_edges_own_machine() {
+    let (own, dns) = (Backend::named_v6("not for clients").await, NameServer::start().await);
+    dns.knows(&format!("{UUID}.internal"), &["::1"], 3600);
+    let gateway = gateway(own.addr().port(), &in_dns(&dns));
+    assert_eq!(error(&gateway, UUID).await, said(404, "vm-unknown"));
+    assert!(own.heard().is_empty());
 }
 
 #[tokio::test]
@@ -232,12 +246,25 @@ fn the_machines_name_servers_may_come_late_and_change() {
         let vm = Backend::named_v6("the VM").await;
         let first = NameServer::at("[::1]:53").await;
         first.knows("web.internal", &["::1"], 3600);
-        let gateway = gateway(vm.addr().port(), "dns = \"{vm}.internal\"\nnegative_ttl = \"1s\"");
+        let gateway = gateway(
+            vm.addr().port(),
+            "dns = \"{vm}.internal\"\nnetworks = [\"::1/128\"]\nnegative_ttl = \"1s\"",
+        );
         assert_eq!(error(&gateway, "web").await, said(503, "vm-lookup-failed"));
+        // Who reads this waits for ever. That is no worker: they read no files.
+        must_run("mkfifo", &["/etc/resolv.conf"]);
+        eventually("a third question", async || {
+            assert_eq!(error(&gateway, "web").await, said(503, "vm-lookup-failed"));
+            (gateway.metric("vers_vm_queries_total", &[]).await >= 3.0).then_some(())
+        })
+        .await;
+        std::fs::remove_file("/etc/resolv.conf").expect("it is there");
         std::fs::write("/etc/resolv.conf", "nameserver ::1\n").expect("a file");
+        // Where the machine knows names of its own, they are not those of VMs.
+        std::fs::write("/etc/hosts", "::2 web.internal\n").expect("a file");
+        assert_eq!(gateway.reload().await.expect("a reload"), Reloaded::Swapped(2));
         eventually("the VM", async || (ask(&gateway, "web").await.text() == "the VM").then_some(())).await;
         assert_eq!(first.asked(), ["web.internal"]);
-        assert_eq!(gateway.reload().await.expect("a reload"), Reloaded::Swapped(2));
         assert_eq!(gateway.reload().await.expect("a reload"), Reloaded::Unchanged(2));
         let second = NameServer::at("127.0.0.1:53").await;
         second.knows("db.internal", &["::1"], 3600);

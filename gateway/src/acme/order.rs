@@ -55,7 +55,10 @@ pub enum Proof {
 /// Where proofs are shown, and where the account is kept.
 pub trait Stage {
     /// The account of the last time, as [`Self::keep_account`] got it.
-    fn account(&self) -> Option<String>;
+    ///
+    /// # Errors
+    /// Fails in words where there may be one: an authority gives only so many.
+    fn account(&self) -> Result<Option<String>, String>;
 
     /// Keeps the account; none where the authority does not know it any more.
     ///
@@ -154,8 +157,9 @@ async fn sign_in(
     stage: &dyn Stage,
 ) -> Result<instant_acme::Account, OrderError> {
     let builder = instant_acme::Account::builder_with_http(Box::new(Carried(Arc::clone(transport))));
-    // One that cannot be read is as good as none.
-    let kept = stage.account().and_then(|kept| serde_json::from_str::<AccountCredentials>(&kept).ok());
+    let kept = stage.account().map_err(OrderError::Stage)?;
+    // One that says nothing is as good as none.
+    let kept = kept.and_then(|kept| serde_json::from_str::<AccountCredentials>(&kept).ok());
     if let Some(kept) = kept {
         return Ok(builder.from_credentials(kept).await?);
     }

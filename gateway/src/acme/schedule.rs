@@ -32,28 +32,32 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// At most so many an hour.
-    pub fn new(most: usize) -> Self {
-        Self { most, begun: VecDeque::new() }
+    /// At most so many an hour, of which these have begun already.
+    pub fn new(most: usize, begun: impl IntoIterator<Item = SystemTime>) -> Self {
+        Self { most, begun: begun.into_iter().collect() }
     }
 
     /// Counts one that begins now.
     pub fn begin(&mut self, now: SystemTime) {
+        self.begun.retain(|begun| counts(*begun, now));
         self.begun.push_back(now);
     }
 
-    /// When the next may begin.
-    pub fn next(&mut self, now: SystemTime) -> SystemTime {
-        // A clock that was set back counts for nothing that was in its future.
-        let is_over = |begun: &SystemTime| now.duration_since(*begun).map_or(true, |since| since >= HOUR);
-        while self.begun.front().is_some_and(is_over) {
-            self.begun.pop_front();
-        }
-        match self.begun.len().checked_sub(self.most) {
-            None => now,
-            Some(over) => self.begun.get(over).map_or(now, |oldest| *oldest + HOUR),
-        }
+    /// When those began that count.
+    pub fn begun(&self, now: SystemTime) -> impl Iterator<Item = SystemTime> {
+        self.begun.iter().copied().filter(move |begun| counts(*begun, now))
     }
+
+    /// When the next may begin.
+    pub fn next(&self, now: SystemTime) -> SystemTime {
+        let over = self.begun(now).count().checked_sub(self.most);
+        over.and_then(|over| self.begun(now).nth(over)).map_or(now, |oldest| oldest + HOUR)
+    }
+}
+
+/// A clock that was set back counts for nothing that was in its future.
+fn counts(begun: SystemTime, now: SystemTime) -> bool {
+    now.duration_since(begun).is_ok_and(|since| since < HOUR)
 }
 
 #[cfg(test)]
@@ -88,7 +92,7 @@ mod tests {
     #[test]
     fn a_rate_holds_for_every_hour() {
         let begin = SystemTime::UNIX_EPOCH + seconds(1_000_000);
-        let mut rate = Rate::new(2);
+        let mut rate = Rate::new(2, []);
         assert_eq!(rate.next(begin), begin);
         rate.begin(begin);
         rate.begin(begin + seconds(10));
@@ -97,6 +101,9 @@ mod tests {
         assert_eq!(rate.next(begin + HOUR), begin + HOUR);
         rate.begin(begin + HOUR);
         assert_eq!(rate.next(begin + HOUR), begin + seconds(10) + HOUR);
+        assert_eq!(rate.begun(begin + HOUR).count(), 2, "what is over is forgotten");
+        let kept = rate.begun(begin + HOUR).collect::<Vec<_>>();
+        assert_eq!(Rate::new(2, kept).next(begin + HOUR), begin + seconds(10) + HOUR, "after a restart");
         assert_eq!(rate.next(begin - seconds(5)), begin - seconds(5), "a clock that was set back");
     }
 }

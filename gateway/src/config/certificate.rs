@@ -6,7 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 use toml::Spanned;
 
-use super::{fault, values::whole};
+use super::{Listener, ListenerProtocol, fault, values::whole};
 
 /// What TLS listeners show to clients that ask for one of its names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +78,21 @@ impl Default for Acme {
             on_demand: Vec::new(),
             orders_per_hour: 20,
             ca: None,
+        }
+    }
+}
+
+impl Acme {
+    /// How the authority is shown that the names are this gateway's, with these listeners.
+    pub fn challenge_with(&self, listeners: &[Listener]) -> AcmeChallenge {
+        let has_80 = |listener: &Listener| {
+            let speaks_http = !listener.tls && listener.protocol != ListenerProtocol::Tcp;
+            speaks_http && listener.address.get_ref().ports().contains(80)
+        };
+        match &self.challenge {
+            Some(challenge) => *challenge.get_ref(),
+            None if listeners.iter().any(has_80) => AcmeChallenge::Http01,
+            None => AcmeChallenge::TlsAlpn01,
         }
     }
 }

@@ -90,6 +90,13 @@ impl Listener {
         self.original_destination || self.proxy_protocol != ProxyProtocol::Off
     }
 
+    /// Whether clients that show no certificate are refused.
+    pub fn requires_certificates(&self) -> bool {
+        let is_optional =
+            self.client_auth.as_ref().is_some_and(|auth| *auth.get_ref() == ClientAuth::Optional);
+        self.client_ca.is_some() && !is_optional
+    }
+
     /// Whether connections that asked for this port may come here.
     pub fn may_have_port(&self, port: u16) -> bool {
         let ports = self.address.get_ref().ports();

@@ -52,7 +52,9 @@ pub use toml::Spanned;
 
 pub use self::{
     admin::{Admin, AdminAddress},
-    backend::{Backend, BackendLimits, BackendProtocol, Balance, Ejection, Health, Keepalive, ProxyHeader},
+    backend::{
+        Backend, BackendLimits, BackendProtocol, Balance, Discover, Ejection, Health, Keepalive, ProxyHeader,
+    },
     certificate::{Acme, AcmeChallenge, Certificate, CertificateFiles, CertificateSource},
     diagnostic::{Diagnostic, Severity, render},
     gateway::Gateway,
@@ -66,7 +68,7 @@ pub use self::{
         PluginCases, plugin_cases, plugin_table,
     },
     plugin_config::PluginConfig,
-    registry::{Registry, RegistryStore},
+    registry::{Probe, Registry, RegistryAddresses, RegistryStore, RegistryUrl},
     route::{PluginUse, Retries, Route, RouteProtocol, RouteTimeouts},
     schema::json_schema,
     secret::{Secret, SecretSource},

@@ -14,4 +14,4 @@ pub use inbox::Inbox;
 pub use pipe::Pipe;
 pub use seldom::Seldom;
 pub use stream::Stream;
-pub use timer::Timer;
+pub use timer::{Timer, Timers};

@@ -2,6 +2,7 @@
 //! fires early, it is set again for what remains.
 
 use std::{
+    cell::RefCell,
     pin::{Pin, pin},
     task::{Context, Poll, ready},
 };
@@ -9,6 +10,32 @@ use tokio::{
     task::unconstrained,
     time::{Instant, Sleep, sleep_until},
 };
+
+/// Timers of one worker that nobody needs just now: to make one, and to take it out of the runtime's wheel
+/// again, costs more than to set it once more.
+#[derive(Debug, Default)]
+pub struct Timers(RefCell<Vec<Timer>>);
+
+/// How many are kept; more are freed.
+const KEEP: usize = 256;
+
+impl Timers {
+    /// A timer that is not set.
+    pub fn take(&self) -> Timer {
+        let mut timer = self.0.borrow_mut().pop().unwrap_or_default();
+        // Another task waits from now on.
+        timer.armed = false;
+        timer
+    }
+
+    /// Gives a timer back.
+    pub fn put(&self, timer: Timer) {
+        let mut stock = self.0.borrow_mut();
+        if timer.sleep.is_some() && stock.len() < KEEP {
+            stock.push(timer);
+        }
+    }
+}
 
 /// One timer for all deadlines of one task.
 #[derive(Debug, Default)]
@@ -48,16 +75,6 @@ impl Timer {
         }
     }
 
-    /// Another task waits from now on.
-    pub fn hand_on(&mut self) {
-        self.armed = false;
-    }
-
-    /// Nobody waits any more.
-    pub fn stop(&mut self) {
-        *self = Self::new();
-    }
-
     /// Waits for the future, until `due`; none where that has passed first.
     pub async fn within<F: Future>(&mut self, due: Instant, future: F) -> Option<F::Output> {
         let mut future = pin!(future);
@@ -91,5 +108,28 @@ mod tests {
         assert_eq!(timer.within(after(90), std::future::pending::<()>()).await, None);
         assert_eq!(start.elapsed(), Duration::from_millis(90));
         assert_eq!(timer.within(after(90), std::future::ready(1)).await, Some(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_timer_that_another_task_had_keeps_the_time_of_who_has_it_now() {
+        let timers = Timers::default();
+        let start = Instant::now();
+        let after = move |millis| start + Duration::from_millis(millis);
+        let mut first = timers.take();
+        poll_fn(|cx| Poll::Ready(first.poll(cx, after(100)).is_pending())).await;
+        timers.put(first);
+        // Earlier than it was set for, later, and at a time that has passed.
+        for (due, rings) in [(60, 60), (200, 200), (150, 200)] {
+            let mut timer = timers.take();
+            assert!(timer.sleep.is_some(), "it is the same one");
+            let waiting = tokio::spawn(async move {
+                poll_fn(|cx| timer.poll(cx, after(due))).await;
+                timer
+            });
+            timers.put(waiting.await.expect("no panic"));
+            assert_eq!(start.elapsed(), Duration::from_millis(rings));
+        }
+        timers.put(Timer::new());
+        assert_eq!(timers.0.borrow().len(), 1, "one that was never set is no use");
     }
 }

@@ -45,11 +45,18 @@ pub async fn accept_loop(listener: TcpListener, mut guard: Guard, mut on_accept:
         }
     }
     if let Ok(listener) = listener.into_std() {
-        while let Ok((stream, peer)) = listener.accept() {
-            if stream.set_nonblocking(true).is_ok()
-                && let Ok(stream) = TcpStream::from_std(stream)
-            {
-                on_accept(Accepted::Connection(stream, peer));
+        loop {
+            match listener.accept() {
+                Ok((stream, peer)) => {
+                    if stream.set_nonblocking(true).is_ok()
+                        && let Ok(stream) = TcpStream::from_std(stream)
+                    {
+                        on_accept(Accepted::Connection(stream, peer));
+                    }
+                }
+                // The one behind it may be there.
+                Err(error) if is_clients_fault(&error) => {}
+                Err(_) => break,
             }
         }
     }

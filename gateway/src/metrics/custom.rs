@@ -56,6 +56,9 @@ pub struct Declared {
     pub labels: Vec<String>,
 }
 
+/// A metric, and its series with the values of their labels.
+pub(super) type Page = (Declared, Vec<(Vec<String>, Cell)>);
+
 /// Why a metric is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeclareError {
@@ -177,9 +180,9 @@ impl Book {
     }
 
     /// Every series, by metric.
-    pub(super) fn all(&self) -> Vec<(Declared, Vec<(Vec<String>, Cell)>)> {
+    pub(super) fn all(&self) -> Vec<Page> {
         let pages = self.pages();
-        let mut all: Vec<(Declared, Vec<(Vec<String>, Cell)>)> =
+        let mut all: Vec<Page> =
             pages.metrics.iter().map(|declared| (declared.clone(), Vec::new())).collect();
         for ((metric, values), cell) in &pages.series {
             if let Some((_, series)) = usize::try_from(*metric).ok().and_then(|at| all.get_mut(at)) {

@@ -128,7 +128,7 @@ impl Metrics {
             .collect()
     }
 
-    /// Makes the cells of a strip, in their order, shards of these series.
+    /// Makes the cells of a strip, in their order, shards of these series: all of them, and once.
     pub fn register(&self, strip: &Strip, wanted: &[Wanted<'_>]) {
         let mut families = self.series.lock().unwrap_or_else(PoisonError::into_inner);
         let mut next = 0;

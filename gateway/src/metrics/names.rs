@@ -42,6 +42,7 @@ names! {
     CERTIFICATE_EXPIRY: Gauge = "vers_certificate_expiry_timestamp_seconds", "When a certificate expires, in seconds since 1970, by certificate.";
     CERTIFICATE_PROBLEM: Gauge = "vers_certificate_problem", "1 while what is in a certificate's files cannot be used, else 0, by certificate.";
     ACME_ORDERS: Counter = "vers_acme_orders", "Certificates ordered from an authority, by certificate and outcome.";
+    ACME_REFUSED: Counter = "vers_acme_names_refused", "Names that clients asked for and that get no certificate on demand, by reason.";
     ACME_CERTIFICATES: Gauge = "vers_acme_certificates", "Certificates from an authority that are shown, by certificate.";
     ACCEPT_ERRORS: Counter = "vers_accept_errors", "Failed calls of accept, by listener.";
     REQUESTS: Counter = "vers_requests", "Requests answered, by route and class of status.";
@@ -67,6 +68,10 @@ names! {
     REGISTRY_WATCHERS: Gauge = "vers_registry_watchers", "Clients that wait for changes of the registry.";
     REGISTRY_COMMITS: Counter = "vers_registry_commits", "Commits to the registry's file; many changes may share one.";
     REGISTRY_STORE_PROBLEM: Gauge = "vers_registry_store_problem", "1 while the registry's entries cannot be kept, else 0.";
+    REGISTRY_PROBES: Counter = "vers_registry_probes", "Questions to registered services whether they work, by outcome.";
+    REGISTRY_PROBED: Gauge = "vers_registry_probed", "Registered services that are asked whether they work.";
+    REGISTRY_REMOTE_AGE: Gauge = "vers_registry_remote_age_seconds", "How old what is known of a registry elsewhere may be: up to 10 while it answers.";
+    REGISTRY_REMOTE_FAILURES: Counter = "vers_registry_remote_failures", "Questions to a registry elsewhere that failed.";
     PLUGIN_CALLS: Counter = "vers_plugin_calls", "Calls of a plugin, by plugin and hook.";
     PLUGIN_FAULTS: Counter = "vers_plugin_faults", "Calls that failed, by plugin and kind of fault.";
     PLUGIN_CPU: Counter = "vers_plugin_cpu_nanoseconds", "Time spent inside a plugin, by plugin.";

@@ -137,6 +137,8 @@ pub enum ErrorCode {
     Resolve,
     /// No server works.
     Down,
+    /// Nobody is registered who serves it.
+    NoneRegistered,
     /// No server has room, and too many requests wait for it.
     QueueFull,
     /// No server had room in time.
@@ -157,7 +159,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All codes.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::BadRequest,
         Self::BadVersion,
         Self::BadMethod,
@@ -185,6 +187,7 @@ impl ErrorCode {
         Self::ConnectFailed,
         Self::Resolve,
         Self::Down,
+        Self::NoneRegistered,
         Self::QueueFull,
         Self::QueueTimeout,
         Self::BadAnswer,
@@ -303,6 +306,11 @@ impl ErrorCode {
             Self::Down => {
                 (StatusCode::SERVICE_UNAVAILABLE, "upstream-down", "no server of the backend works now")
             }
+            Self::NoneRegistered => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "upstream-none-registered",
+                "nobody is registered now who serves this",
+            ),
             Self::QueueFull => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "upstream-queue-full",
@@ -408,6 +416,7 @@ impl Error {
                 Cause::Connect(_) => ErrorCode::ConnectFailed,
                 Cause::Resolve(_) => ErrorCode::Resolve,
                 Cause::Down(_) => ErrorCode::Down,
+                Cause::NoneRegistered => ErrorCode::NoneRegistered,
                 Cause::QueueFull => ErrorCode::QueueFull,
                 Cause::QueueTimeout => ErrorCode::QueueTimeout,
                 Cause::Exchange(_) | Cause::Closed | Cause::Malformed(_) => ErrorCode::BadAnswer,

@@ -51,19 +51,15 @@ pub(super) enum Next {
     Late,
     /// Nothing, for all the time it had.
     Idle,
-    /// Nothing: the client or the listener is gone.
+    /// Nothing: the client is gone.
     Nothing,
+    /// Nothing yet, and the listener goes.
+    Leaving,
 }
 
 impl<I: Downstream> Client<I> {
-    pub(super) fn new(io: I) -> Self {
-        Self { io, inbox: Inbox::new(), timer: Timer::new(), due: None, closed: None }
-    }
-
-    /// The same, with a timer that another request had.
-    pub(super) fn with_timer(io: I, mut timer: Timer) -> Self {
-        timer.hand_on();
-        Self { timer, ..Self::new(io) }
+    pub(super) fn new(io: I, timer: Timer) -> Self {
+        Self { io, inbox: Inbox::new(), timer, due: None, closed: None }
     }
 
     /// Waits for the next request's head.
@@ -99,7 +95,7 @@ impl<I: Downstream> Client<I> {
             // After a look at the client: a request that is there already is served.
             if self.inbox.is_empty() {
                 if guard.poll_draining(cx).is_ready() {
-                    return Poll::Ready(Next::Nothing);
+                    return Poll::Ready(Next::Leaving);
                 }
                 return self.timer.poll(cx, since + patience.idle).map(|()| Next::Idle);
             }

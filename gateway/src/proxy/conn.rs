@@ -61,7 +61,7 @@ pub async fn serve(
     let is_decided = matches!(view.mode(), Mode::Http(_));
     let connection = Connection { worker, arrival, socket, view: RefCell::new(view) };
     let mut client = if is_decided {
-        Client::new(stream)
+        Client::new(stream, connection.worker.timers.take())
     } else {
         // In a place of its own: it is over once somebody speaks.
         match Box::pin(decide(stream, &connection, &mut guard)).await {
@@ -74,7 +74,7 @@ pub async fn serve(
     };
     let last = requests(&mut client, &connection, &mut guard).await;
     let worker = &connection.worker;
-    client.timer.stop();
+    worker.timers.put(std::mem::take(&mut client.timer));
     match last {
         Last::Http2 => {
             let early = client.inbox.take(&worker.buffers);
@@ -182,8 +182,8 @@ enum Last {
 
 /// Serves one request after the other.
 async fn requests(client: &mut Client<ClientStream>, connection: &Connection, guard: &mut Guard) -> Last {
-    last_call(client, guard).await;
     if client.io.speaks_http2() {
+        last_call(client, guard).await;
         return Last::Http2;
     }
     let worker = &connection.worker;
@@ -191,7 +191,7 @@ async fn requests(client: &mut Client<ClientStream>, connection: &Connection, gu
         worker.count_cut(cut);
         After::Close
     };
-    let mut is_first = true;
+    let (mut is_first, mut is_called) = (true, false);
     loop {
         let (limits, patience) = connection.terms();
         let after = match client.next(limits, patience, Instant::now(), guard, &worker.buffers).await {
@@ -210,7 +210,12 @@ async fn requests(client: &mut Client<ClientStream>, connection: &Connection, gu
             }
             Next::Late => cut(Cut::Head),
             Next::Idle => cut(Cut::KeepAlive),
-            Next::Nothing => After::Close,
+            Next::Leaving if is_first && !is_called => {
+                is_called = true;
+                last_call(client, guard).await;
+                continue;
+            }
+            Next::Nothing | Next::Leaving => After::Close,
         };
         is_first = false;
         if !matches!(after, After::Next) {
@@ -219,16 +224,16 @@ async fn requests(client: &mut Client<ClientStream>, connection: &Connection, gu
     }
 }
 
-/// Where a connection was accepted on the way out, its client is about to ask, or has asked already: waits
-/// for that. How this ends, the connection finds out itself.
+/// Where a listener goes, a client that has not asked for anything yet is about to: waits for that. How this
+/// ends, the connection finds out itself.
 pub(super) async fn last_call(client: &Client<ClientStream>, guard: &Guard) {
     if guard.is_draining() && client.inbox.is_empty() {
         let _ = timeout(LAST_CALL, client.io.socket().readable()).await;
     }
 }
 
-/// How long a client may take to ask that has come while its listener goes.
-const LAST_CALL: Duration = Duration::from_millis(250);
+/// How long a client may take to ask that has come before its listener went.
+const LAST_CALL: Duration = Duration::from_millis(500);
 
 /// Reads on for a while what the client still sends of a body that nobody wants: a socket that is
 /// closed with unread bytes resets the connection, and the client would never see its answer.

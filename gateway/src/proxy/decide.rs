@@ -68,6 +68,8 @@ enum First {
     Late(Cut),
     /// Nobody ever will.
     Gone,
+    /// Nobody yet, and the listener goes.
+    Leaving,
 }
 
 /// What is known of a connection before anybody has spoken. It outlives a reload; what it was made from
@@ -104,7 +106,7 @@ impl Outlook {
 pub(super) async fn decide(stream: ClientStream, connection: &Connection, guard: &mut Guard) -> Decided {
     let (arrival, worker) = (&connection.arrival, &connection.worker);
     let outlook = Outlook::of(connection);
-    let mut client = Client::new(stream);
+    let mut client = Client::new(stream, worker.timers.take());
     if client.io.speaks_http() && outlook.may_be_requests && !outlook.is_certain {
         return Decided::Requests(client);
     }
@@ -115,9 +117,7 @@ pub(super) async fn decide(stream: ClientStream, connection: &Connection, guard:
     let protocol = if outlook.is_certain {
         Protocol::Opaque
     } else {
-        last_call(&client, guard).await;
-        let listening = listen(&mut client, &mut server, &outlook, worker, guard);
-        match connection.while_current(listening).await {
+        match first(&mut client, &mut server, &outlook, connection, guard).await {
             First::Client(Protocol::Http1 | Protocol::Http2) if outlook.may_be_requests => {
                 server.hand_over(&outlook, arrival).await;
                 return Decided::Requests(client);
@@ -128,7 +128,7 @@ pub(super) async fn decide(stream: ClientStream, connection: &Connection, guard:
                 worker.count_cut(cut);
                 return nothing(client);
             }
-            First::Gone => return nothing(client),
+            First::Gone | First::Leaving => return nothing(client),
         }
     };
     let (way, reached) = match own_way(protocol, &mut client, connection).await {
@@ -209,6 +209,28 @@ fn to(found: Match, view: &View) -> Option<Way> {
     view.local.routes.get(found.route).map(|route| Way::new(route.clone(), found.captures))
 }
 
+/// Waits until one of both sides says something; where the listener goes meanwhile, as long as a client that
+/// has come may take.
+async fn first(
+    client: &mut Client<ClientStream>,
+    server: &mut Server<'_>,
+    outlook: &Outlook,
+    connection: &Connection,
+    guard: &mut Guard,
+) -> First {
+    let mut is_called = false;
+    loop {
+        let listening = listen(client, server, outlook, &connection.worker, guard);
+        match connection.while_current(listening).await {
+            First::Leaving if !is_called => {
+                is_called = true;
+                last_call(client, guard).await;
+            }
+            first => return first,
+        }
+    }
+}
+
 /// Waits until one of both sides says something.
 async fn listen(
     client: &mut Client<ClientStream>,
@@ -247,7 +269,7 @@ async fn listen(
             });
         }
         if guard.poll_draining(cx).is_ready() {
-            return Poll::Ready(First::Gone);
+            return Poll::Ready(First::Leaving);
         }
         let (due, late) = match (&*server, &outlook.way) {
             // Why, the log will tell.

@@ -21,7 +21,6 @@ use crate::{
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use std::{
-    cell::RefCell,
     future::poll_fn,
     rc::Rc,
     task::{Context, Poll, ready},
@@ -36,9 +35,6 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// Requests that a client may give up in a row (CVE-2023-44487). Each that it does not earns one more.
 const GIVEN_UP: u32 = 100;
 
-/// Timers that a connection keeps for later requests: making one costs more than setting it.
-const SPARE_TIMERS: usize = 8;
-
 /// Serves a connection up to its end. Bytes that were read from it already come first.
 pub(super) async fn serve<I: Stream>(io: I, early: Bytes, connection: &Connection, mut guard: Guard) {
     let (heads, patience) = connection.terms();
@@ -50,7 +46,6 @@ pub(super) async fn serve<I: Stream>(io: I, early: Bytes, connection: &Connectio
         Err(_) => return connection.worker.count_cut(Cut::Head),
     };
     let requests = guard.another();
-    let timers = RefCell::default();
     let mut streams = FuturesUnordered::new();
     let mut times = Times::new();
     let mut left = GIVEN_UP;
@@ -65,9 +60,7 @@ pub(super) async fn serve<I: Stream>(io: I, early: Bytes, connection: &Connectio
                 return Poll::Ready(Over::Calm);
             }
             match server.poll_next(cx, heads) {
-                Poll::Ready(Some(Ok(incoming))) => {
-                    streams.push(request(connection, incoming, &timers, &requests))
-                }
+                Poll::Ready(Some(Ok(incoming))) => streams.push(request(connection, incoming, &requests)),
                 Poll::Ready(Some(Err(error))) => {
                     tracing::debug!(%error, "a connection of HTTP/2 broke off");
                     return Poll::Ready(Over::Closed);
@@ -211,20 +204,14 @@ impl Times {
 }
 
 /// Serves one request. Returns whether its client gave it up.
-async fn request(
-    connection: &Connection,
-    incoming: Incoming,
-    timers: &RefCell<Vec<Timer>>,
-    guard: &Guard,
-) -> bool {
+async fn request(connection: &Connection, incoming: Incoming, guard: &Guard) -> bool {
     let Incoming { head, stream } = incoming;
-    let timer = timers.borrow_mut().pop().unwrap_or_default();
-    let mut client = Client::with_timer(stream, timer);
+    let worker = &connection.worker;
+    let mut client = Client::new(stream, worker.timers.take());
     let after = match head {
         Ok(head) => http::serve(connection, &mut client, head, guard).await,
         Err(error) => http::reject(connection, &mut client, Error::Malformed(error), guard).await,
     };
-    let worker = &connection.worker;
     if let After::Tunnel(route, upstream, line) = after {
         let early = client.inbox.take(&worker.buffers);
         let side = Side { io: client.io, early };
@@ -235,9 +222,7 @@ async fn request(
         return false;
     }
     client.inbox.release(&worker.buffers);
-    if timers.borrow().len() < SPARE_TIMERS {
-        timers.borrow_mut().push(std::mem::take(&mut client.timer));
-    }
+    worker.timers.put(std::mem::take(&mut client.timer));
     let given_up = poll_fn(|cx| Poll::Ready(client.io.poll_reset(cx).is_ready())).await;
     if !client.io.has_ended() {
         // An answer that broke off must not look like one that ended; to a client that has left, it

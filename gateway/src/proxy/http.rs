@@ -489,10 +489,10 @@ impl<'a> Session<'a> {
         };
         let Some(body) = body else { return Ok(registry::too_large()) };
         self.body = BodyLength::None;
-        let answer = client
-            .while_waiting(self.buffers(), registry::ask(plan, head, &body, self.guard.another()))
-            .await?;
-        Ok(answer)
+        let listener = Rc::clone(&self.view);
+        let trusted = &listener.listener.trusted_proxies;
+        let asking = registry::ask(plan, (head, &body), trusted, self.guard.another());
+        client.while_waiting(self.buffers(), asking).await
     }
 
     /// What an error is to whoever runs what the route leads to.

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     ids::RequestIds,
-    io::Buffers,
+    io::{Buffers, Timers},
     metrics::{Metrics, names},
     plugins::Journal,
     relay::Turns,
@@ -27,6 +27,7 @@ pub struct Worker {
     pub(super) handshakes: Handshakes,
     pub(super) ids: RequestIds,
     pub(super) buffers: Rc<Buffers>,
+    pub(super) timers: Timers,
     pub(super) turns: Rc<Turns>,
     pub(super) date: Date,
     pub(super) journal: Rc<Journal>,
@@ -45,6 +46,7 @@ impl Worker {
             // apart.
             ids: RequestIds::new(getrandom::u64().unwrap_or_default()),
             buffers: Rc::default(),
+            timers: Timers::default(),
             turns: Rc::default(),
             date: Date::default(),
             journal: Rc::default(),

@@ -8,7 +8,7 @@ use super::{
     certificates::{self, CertificateReports},
     health::HealthChecks,
     load::{self, Refused},
-    registry,
+    registry::{self, Discovery},
     status::{self, LastReload},
     watch::FileWatch,
     worker::{Orders, WorkerThread},
@@ -193,6 +193,7 @@ struct Control {
     workers: Vec<WorkerThread>,
     background: BackgroundWork,
     health: HealthChecks,
+    discovery: Discovery,
     certificates: CertificateReports,
     acme: AcmeWork,
     admin: AdminServer,
@@ -232,7 +233,7 @@ impl Control {
         let admin = AdminServer::start(Admin::of(&snapshot), commands).await?;
         // What is kept of certificates is there before the first connection.
         let mut acme = AcmeWork::new(Arc::clone(&metrics));
-        acme.apply(&snapshot).await;
+        acme.apply(&snapshot);
         let (generation, orders) = watch::channel(generation);
         let (stop, stopped) = watch::channel(None);
         let orders = Orders { generation: orders, stop: stopped };
@@ -244,6 +245,8 @@ impl Control {
         background.apply(&snapshot);
         let mut health = HealthChecks::new(Arc::clone(&metrics));
         health.apply(&snapshot);
+        let discovery =
+            Discovery::start(&snapshot, &metrics).map_err(|error| StartError::Thread(error.to_string()))?;
         let mut certificates = CertificateReports::new(Arc::clone(&metrics));
         certificates.apply(&snapshot);
         let mut watch = if options.watch { FileWatch::new() } else { None };
@@ -261,6 +264,7 @@ impl Control {
             workers,
             background,
             health,
+            discovery,
             certificates,
             acme,
             admin,
@@ -302,6 +306,10 @@ impl Control {
                         // It is logged, counted and shown; nobody waits for it.
                         let _ = self.reload(Trigger::Renewal).await;
                     }
+                }
+                () = self.discovery.told() => {
+                    let snapshot = Arc::clone(&self.generation.borrow().snapshot);
+                    self.health.apply(&snapshot);
                 }
                 () = files_changed(self.watch.as_ref()) => {
                     if self.files.changed() {
@@ -362,13 +370,14 @@ impl Control {
         let sockets = bind(&snapshot, Some(current)).map_err(refused)?;
         self.admin.apply(Admin::of(&snapshot)).await.map_err(refused)?;
         let number = current.number + 1;
-        self.acme.apply(&snapshot).await;
+        self.acme.apply(&snapshot);
         self.generation.send_replace(Arc::new(Generation {
             number,
             snapshot: Arc::clone(&snapshot),
             sockets,
         }));
         registry::apply(&snapshot);
+        self.discovery.apply(&snapshot);
         self.background.apply(&snapshot);
         self.health.apply(&snapshot);
         self.certificates.apply(&snapshot);

@@ -4,6 +4,7 @@ use super::{Generation, acme::AcmeStates, background::States, certificates, heal
 use crate::{
     metrics::{Metrics, names},
     plugins::{FaultKind, Plugin},
+    registry::Place,
     snapshot::{FleetPlan, Mode, Snapshot, Target, VmName},
     upstream::{Backend, Member, Server},
     vms::Known,
@@ -43,6 +44,7 @@ pub(super) fn status(
         "certificates": certificates::status(snapshot).into_iter().chain(acme.all()).collect::<Vec<_>>(),
         "routes": routes(snapshot, metrics),
         "backends": backends(snapshot, reports, metrics),
+        "registry": registry(snapshot),
         "vms": snapshot.fleet.as_ref().map(|plan| vms(plan, metrics)),
         "plugins": snapshot.plugins.iter().map(|plugin| of_plugin(plugin, states, metrics)).collect::<Vec<_>>(),
     })
@@ -108,11 +110,12 @@ fn routes(snapshot: &Snapshot, metrics: &Metrics) -> Vec<Value> {
 fn backends(snapshot: &Snapshot, reports: &Reports, metrics: &Metrics) -> Vec<Value> {
     let one = |backend: &Arc<Backend>| {
         let name = &*backend.settings.name;
+        let now = backend.now();
         let connects =
             |outcome| metrics.value(&names::UPSTREAM_CONNECTS, &[("backend", name), ("outcome", outcome)]);
         json!({
             "name": name,
-            "servers": backend.members().map(|(server, member)| of_server(name, server, member, reports)).collect::<Vec<_>>(),
+            "servers": now.members().map(|(server, member)| of_server(name, server, member, reports)).collect::<Vec<_>>(),
             "connected": connects("connected"),
             "failed": connects("failed"),
             "idle_connections": metrics.value(&names::UPSTREAM_IDLE, &[("backend", name)]),
@@ -120,6 +123,27 @@ fn backends(snapshot: &Snapshot, reports: &Reports, metrics: &Metrics) -> Vec<Va
         })
     };
     snapshot.backends.iter().map(one).collect()
+}
+
+fn registry(snapshot: &Snapshot) -> Option<Value> {
+    if let Some(plan) = &snapshot.remote {
+        let state = plan.mirror.report();
+        return Some(json!({
+            "url": plan.url,
+            "entries": state.entries,
+            "age_seconds": state.age.map(|age| age.as_secs_f64()),
+            "trouble": state.trouble,
+        }));
+    }
+    let plan = snapshot.registry.as_ref()?;
+    Some(json!({
+        "store": match plan.registry.place() {
+            Place::Memory => "memory".to_owned(),
+            Place::File(path) => format!("file:{}", path.display()),
+        },
+        "entries": plan.registry.len(),
+        "revision": plan.registry.revision(None),
+    }))
 }
 
 fn vms(plan: &FleetPlan, metrics: &Metrics) -> Value {

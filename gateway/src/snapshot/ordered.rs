@@ -3,9 +3,10 @@
 use super::{Files, Inputs, state_dir::StateDir};
 use crate::{
     acme::{Account, Challenge},
-    config::{Acme, AcmeChallenge, CertificateSource, Config, Diagnostic, ListenerProtocol, Spanned},
+    config::{Acme, AcmeChallenge, CertificateSource, Config, Diagnostic, Spanned},
     route::HostPattern,
     tls::Roots,
+    vms::{Known, Vms},
 };
 use sha2::{Digest as _, Sha256};
 use std::{net::IpAddr, path::PathBuf, sync::Arc};
@@ -52,10 +53,48 @@ impl PartialEq for Ordered {
     }
 }
 
+/// The capture of a pattern that stands for a VM's name.
+const VM: &str = "vm";
+
+/// Bytes of a name on demand: it is that of a file, too.
+const LONGEST_NAME: usize = 200;
+
+/// What the patterns say of a name that somebody asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Demand<'a> {
+    /// It is none of theirs.
+    None,
+    /// It gets a certificate.
+    Any,
+    /// It gets one if there is a VM of this name, where it is known which there are.
+    OfVm(&'a str),
+}
+
 impl Ordered {
-    /// Whether a name gets a certificate when somebody asks for it.
-    pub fn is_on_demand(&self, name: &str) -> bool {
-        self.on_demand.iter().any(|pattern| pattern.matches(name))
+    /// Whether a name may get a certificate when somebody asks for it.
+    pub fn demand<'a>(&self, name: &'a str) -> Demand<'a> {
+        let mut demand = Demand::None;
+        if name.len() > LONGEST_NAME {
+            return demand;
+        }
+        for pattern in self.on_demand.iter().filter(|pattern| pattern.matches(name)) {
+            if pattern.capture().is_none_or(|capture| **capture != *VM) {
+                return Demand::Any;
+            }
+            demand = Demand::OfVm(name.split_once('.').map_or(name, |(label, _)| label));
+        }
+        demand
+    }
+
+    /// As [`Self::demand`], as far as that is known without asking anybody: where there is doubt, it may.
+    pub(super) fn may_demand(&self, name: &str, vms: Option<&Vms>) -> bool {
+        match (self.demand(name), vms.map(|vms| &vms.known)) {
+            (Demand::None, _) => false,
+            (Demand::OfVm(vm), Some(Known::Table(table))) => {
+                vm.parse().is_ok_and(|vm| table.get(&vm).is_some())
+            }
+            _ => true,
+        }
     }
 }
 
@@ -101,16 +140,9 @@ fn written_alike(name: &str) -> String {
 }
 
 fn challenge(acme: &Acme, config: &Config) -> Challenge {
-    match acme.challenge.as_ref().map(|challenge| *challenge.get_ref()) {
-        Some(AcmeChallenge::Http01) => Challenge::Http01,
-        Some(AcmeChallenge::TlsAlpn01) => Challenge::TlsAlpn01,
-        None => {
-            let mut plain = config.listeners.iter().filter(|listener| !listener.tls);
-            let has_80 = plain.any(|listener| {
-                listener.protocol != ListenerProtocol::Tcp && listener.address.get_ref().ports().contains(80)
-            });
-            if has_80 { Challenge::Http01 } else { Challenge::TlsAlpn01 }
-        }
+    match acme.challenge_with(&config.listeners) {
+        AcmeChallenge::Http01 => Challenge::Http01,
+        AcmeChallenge::TlsAlpn01 => Challenge::TlsAlpn01,
     }
 }
 

@@ -1,6 +1,6 @@
 //! From `[plugin.NAME]` and its uses to plugins that are compiled, linked and tried out.
 
-use super::{Files, Inputs, Snapshot};
+use super::{Files, Inputs, Snapshot, identity};
 use crate::{
     config::{
         Breaker, Config, Diagnostic, OnError as OnErrorConfig, Plugin as PluginConfig, PluginConfig as Table,
@@ -17,6 +17,7 @@ pub(super) struct Plugins<'a> {
     previous: Option<&'a Snapshot>,
     components: BTreeMap<&'a str, Option<Arc<Component>>>,
     secrets: BTreeMap<&'a str, Secret>,
+    vm_id: Option<String>,
     built: Vec<Arc<Plugin>>,
     problems: Vec<Diagnostic>,
 }
@@ -29,7 +30,10 @@ impl<'a> Plugins<'a> {
         previous: Option<&'a Snapshot>,
         files: &mut Files,
     ) -> Self {
+        let vm_id = config.gateway.vm_id.as_deref();
+        let vm_id = vm_id.and_then(|written| identity::vm_id(written, inputs.base, files));
         let mut plugins = Self {
+            vm_id,
             inputs,
             config,
             previous,
@@ -170,7 +174,7 @@ impl<'a> Plugins<'a> {
                 backends: plugin.grants.backends.iter().map(|backend| backend.get_ref().clone()).collect(),
             },
             limits: limits(&plugin.limits, &plugin.breaker),
-            vm_id: self.config.gateway.vm_id.clone(),
+            vm_id: self.vm_id.clone(),
         }
     }
 }

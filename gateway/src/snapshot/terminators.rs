@@ -4,6 +4,7 @@ use super::{Certificate, Files, Inputs, Ordered, Tls};
 use crate::{
     config::{ClientAuth as Asked, Diagnostic, Listener as ListenerConfig},
     tls::{Certificates, ClientAuth, Issued, Terminator, Tickets},
+    vms::Vms,
 };
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -25,14 +26,16 @@ impl<'a> Terminators<'a> {
         inputs: &'a Inputs<'a>,
         certificates: &[Arc<Certificate>],
         (ordered, issued): (&[Arc<Ordered>], Option<&Arc<Issued>>),
+        vms: Option<&Arc<Vms>>,
         before: Option<&Tls>,
     ) -> Self {
         let mut all = Certificates::new(certificates.iter().map(|known| known.entry()));
         if let Some(issued) = issued {
             let asking: Vec<Arc<Ordered>> =
                 ordered.iter().filter(|known| !known.on_demand.is_empty()).cloned().collect();
+            let vms = vms.cloned();
             all = all.with_issued(Arc::clone(issued), move |name| {
-                asking.iter().any(|ordered| ordered.is_on_demand(name))
+                asking.iter().any(|ordered| ordered.may_demand(name, vms.as_deref()))
             });
         }
         Self {

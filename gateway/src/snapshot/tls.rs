@@ -1,7 +1,7 @@
 //! What listeners show to clients, and what belongs to that.
 
 use super::{
-    Certificate, Files, Inputs, Ordered, SessionKeys, Snapshot, certificates, ordered,
+    Certificate, Files, FleetPlan, Inputs, Ordered, SessionKeys, Snapshot, certificates, ordered,
     terminators::Terminators,
 };
 use crate::{
@@ -40,7 +40,7 @@ pub(super) struct Draft<'a> {
 impl<'a> Draft<'a> {
     pub(super) fn new(
         config: &Config,
-        previous: Option<&Snapshot>,
+        (previous, fleet): (Option<&Snapshot>, Option<&FleetPlan>),
         inputs: &'a Inputs<'a>,
         files: &mut Files,
         problems: &mut Vec<Diagnostic>,
@@ -53,7 +53,8 @@ impl<'a> Draft<'a> {
         let is_needed = !ordered.is_empty();
         let issued = is_needed.then(|| before.and_then(|before| before.issued.clone()).unwrap_or_default());
         let tokens = is_needed.then(|| before.and_then(|before| before.tokens.clone()).unwrap_or_default());
-        let terminators = Terminators::new(inputs, &certificates, (&ordered, issued.as_ref()), before);
+        let vms = fleet.map(|plan| &plan.vms);
+        let terminators = Terminators::new(inputs, &certificates, (&ordered, issued.as_ref()), vms, before);
         Self { certificates, ordered, issued, tokens, terminators }
     }
 

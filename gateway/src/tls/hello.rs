@@ -1,4 +1,5 @@
-//! The name that a TLS client asks for, where its connection only passes through (RFC 6066 §3).
+//! What a TLS client asks for, where nobody else reads it: the name of a connection that only passes through
+//! (RFC 6066 §3), the protocol that it would like best (RFC 7301).
 
 use rustls::server::Acceptor;
 
@@ -32,6 +33,14 @@ impl Hello {
             }
         }
     }
+}
+
+/// The first protocol that a client offers; none where it offers none, or this is no whole `ClientHello`.
+pub(super) fn first_protocol(mut hello: &[u8]) -> Option<Vec<u8>> {
+    let mut reader = Acceptor::default();
+    reader.read_tls(&mut hello).ok()?;
+    let accepted = reader.accept().ok()??;
+    accepted.client_hello().alpn()?.next().map(<[u8]>::to_vec)
 }
 
 impl std::fmt::Debug for Hello {

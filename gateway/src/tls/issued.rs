@@ -9,7 +9,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 use tokio::sync::mpsc;
@@ -19,7 +19,7 @@ pub(super) const ACME: &[u8] = b"acme-tls/1";
 
 /// Names that may wait for an answer to whether there should be a certificate for them; who asks for
 /// more asks again.
-const QUESTIONS: usize = 64;
+const QUESTIONS: usize = 1024;
 
 /// Certificates that come and go while the gateway runs, shared by all workers.
 ///
@@ -28,6 +28,8 @@ const QUESTIONS: usize = 64;
 pub struct Issued {
     state: RwLock<State>,
     ask: mpsc::Sender<Box<str>>,
+    /// How many found no room there, and nobody was told of it yet.
+    lost: AtomicU64,
     questions: Mutex<Option<mpsc::Receiver<Box<str>>>>,
 }
 
@@ -47,7 +49,8 @@ struct Held {
 impl Default for Issued {
     fn default() -> Self {
         let (ask, questions) = mpsc::channel(QUESTIONS);
-        Self { state: RwLock::default(), ask, questions: Mutex::new(Some(questions)) }
+        let questions = Mutex::new(Some(questions));
+        Self { state: RwLock::default(), ask, lost: AtomicU64::new(0), questions }
     }
 }
 
@@ -140,7 +143,14 @@ impl Issued {
     /// Asks for a certificate for a name, for the next one who comes.
     pub(super) fn ask(&self, name: &str) {
         // Where too many are asked for, this one is asked for again by whoever wants it.
-        let _ = self.ask.try_send(name.into());
+        if self.ask.try_send(name.into()).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many names were asked for and not heard, since this was called last.
+    pub fn lost(&self) -> u64 {
+        self.lost.swap(0, Ordering::Relaxed)
     }
 
     fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
@@ -171,6 +181,13 @@ fn asked_by_address(name: &str) -> Box<str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_beyond_what_is_heard_are_counted() {
+        let issued = Issued::default();
+        (0..QUESTIONS + 3).for_each(|number| issued.ask(&format!("n{number}.test")));
+        assert_eq!((issued.lost(), issued.lost()), (3, 0));
+    }
 
     #[test]
     fn an_address_is_asked_for_by_its_name() {

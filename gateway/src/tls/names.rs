@@ -157,7 +157,9 @@ pub(super) fn asked() -> Option<Asked> {
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name().map(|name| name.to_ascii_lowercase().into_boxed_str());
-        let wants_proof = || hello.alpn().is_some_and(|mut protocols| protocols.any(|known| known == ACME));
+        // Who offers anything else beside it may get that, and is shown what it is talked over with (RFC 8737
+        // §3).
+        let wants_proof = || hello.alpn().is_some_and(|protocols| protocols.eq([ACME]));
         let found = match &self.dynamic {
             Some(dynamic) if wants_proof() => dynamic.issued.proof(name.as_deref()?),
             _ => self.find(name.as_deref(), &hello),

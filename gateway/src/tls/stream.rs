@@ -5,6 +5,7 @@
 
 use super::{
     Asked, Identity,
+    hello::first_protocol,
     issued::ACME,
     names,
     terminator::{HTTP1, HTTP2},
@@ -59,6 +60,8 @@ pub struct ServerStream {
     start: usize,
     end: usize,
     has_begun: bool,
+    /// Whether rustls is done with something that came, or has said something.
+    has_moved: bool,
     is_closed_by_client: bool,
     is_closed_by_us: bool,
     failed: Option<Error>,
@@ -94,6 +97,7 @@ impl ServerStream {
             start: 0,
             end: 0,
             has_begun: false,
+            has_moved: false,
             is_closed_by_client: false,
             is_closed_by_us: false,
             failed: None,
@@ -142,6 +146,22 @@ impl ServerStream {
     /// Whether there was no certificate for what the client asked for.
     pub(super) fn is_name_unknown(&self) -> bool {
         self.asked.as_ref().is_some_and(|asked| asked.is_unknown)
+    }
+
+    /// The protocol that the client would like best, where it was refused for want of a common one and
+    /// [`Self::begin_again`] can mend that.
+    pub(super) fn refused_protocol(&self) -> Option<Vec<u8>> {
+        let is_refused = self.failed == Some(Error::NoApplicationProtocol);
+        first_protocol(&self.partial).filter(|protocol| is_refused && protocol != ACME)
+    }
+
+    /// Reads the client's first message once more, by another configuration: nothing was answered yet.
+    pub(super) fn begin_again(&mut self, config: Arc<ServerConfig>) -> Result<(), Trouble> {
+        self.tls = UnbufferedServerConnection::new(config).map_err(Trouble::Tls)?;
+        (self.start, self.end, self.failed) = (0, 0, None);
+        self.release();
+        let mut hello = std::mem::take(&mut self.partial);
+        self.take_in(&mut hello, &mut ReadBuf::new(&mut []))
     }
 
     /// Tells the client, as far as that does not need waiting, that this is the end (RFC 8446 §6.1): what
@@ -220,13 +240,17 @@ impl ServerStream {
         if let Some(asked) = names::asked() {
             self.asked = Some(asked);
         }
-        let left = came.get_mut(used..).unwrap_or_default();
+        let is_first = !self.has_moved;
+        self.has_moved |= used > 0 || self.end > 0;
         if let Err(error) = result {
-            self.encode_last_words(left);
-            self.partial = Vec::new();
+            // What was refused may be begun again.
+            self.partial =
+                if is_first && error == Error::NoApplicationProtocol { came.to_vec() } else { Vec::new() };
+            self.encode_last_words(came.get_mut(used..).unwrap_or_default());
             self.failed = Some(error.clone());
             return Err(Trouble::Tls(error));
         }
+        let left = came.get_mut(used..).unwrap_or_default();
         // rustls has looked into it and remembers places in it, so it must come again as it is now.
         if left.is_empty() {
             self.partial = Vec::new();

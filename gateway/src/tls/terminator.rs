@@ -46,8 +46,8 @@ const ANYTHING: [&[u8]; 20] = [
 pub enum Carries {
     /// HTTP/2 where the client has it, else HTTP/1.1.
     Requests,
-    /// What is spoken is between the client and the backend, which is not asked: whatever is
-    /// registered is agreed on, as some clients insist on being answered.
+    /// What is spoken is between the client and the backend, which is not asked: what is registered is
+    /// agreed on, as some clients insist on being answered, or else what the client would like best.
     Bytes,
     /// Requests where the client has HTTP, else bytes.
     Anything,
@@ -153,7 +153,20 @@ impl Terminator {
         };
         let stream = ServerStream::new(Arc::clone(config), socket, buffers);
         let mut stream = stream.map_err(HandshakeError::Failed)?;
-        let error = match poll_fn(|cx| stream.poll_handshake(cx)).await {
+        let mut result = poll_fn(|cx| stream.poll_handshake(cx)).await;
+        // Where bytes are carried, it is not for this gateway to refuse a protocol that it does not know.
+        if result.is_err()
+            && carries != Carries::Requests
+            && let Some(protocol) = stream.refused_protocol()
+        {
+            let mut agreeing = ServerConfig::clone(config);
+            agreeing.alpn_protocols = vec![protocol];
+            result = match stream.begin_again(Arc::new(agreeing)) {
+                Ok(()) => poll_fn(|cx| stream.poll_handshake(cx)).await,
+                Err(error) => Err(error),
+            };
+        }
+        let error = match result {
             Ok(()) => return Ok(stream),
             Err(error) => error,
         };

@@ -7,18 +7,17 @@
 use super::{Answer, Lookup, Source, SourceError, VmId};
 use hickory_resolver::{
     TokioResolver,
-    config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts},
+    config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts},
     net::runtime::TokioRuntimeProvider,
     proto::rr::{RData, RecordType},
+    system_conf::parse_resolv_conf,
 };
 use std::{
-    cell::{Cell, RefCell},
     future::Future,
     net::{IpAddr, SocketAddr},
     pin::Pin,
     time::Duration,
 };
-use tokio::time::Instant;
 
 /// What stands for the VM's name.
 const HOLE: &str = "{vm}";
@@ -26,15 +25,21 @@ const HOLE: &str = "{vm}";
 /// Where a machine has its name servers.
 pub const MACHINES_SERVERS: &str = "/etc/resolv.conf";
 
-/// How often they are looked for where there are none: a machine that boots may not know them yet.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// The port of name servers.
+const PORT: u16 = 53;
+
+/// The name servers in a text such as that of [`MACHINES_SERVERS`]; none where it names none.
+pub fn name_servers(text: &[u8]) -> Vec<SocketAddr> {
+    let Ok((config, _)) = parse_resolv_conf(text) else { return Vec::new() };
+    config.name_servers().iter().map(|server| SocketAddr::new(server.ip, PORT)).collect()
+}
 
 /// VMs by the names that a template makes of theirs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dns {
     before: String,
     after: String,
-    /// Who is asked; the machine's own servers where there are none.
+    /// Who is asked.
     servers: Vec<SocketAddr>,
     timeout: Duration,
     allow_ipv4: bool,
@@ -52,7 +57,8 @@ pub enum NameError {
 }
 
 impl Dns {
-    /// VMs by the names of this template, such as `{vm}.internal`.
+    /// VMs by the names of this template, such as `{vm}.internal`, that these servers know. Without any,
+    /// nothing can be found out: a machine that boots may not know them yet.
     ///
     /// # Errors
     /// Fails where the template makes no names.
@@ -80,40 +86,37 @@ impl Dns {
     }
 
     fn resolver(&self) -> Result<TokioResolver, SourceError> {
-        let failed = |error: &dyn std::fmt::Display| SourceError(format!("no resolver: {error}"));
-        let mut builder = if self.servers.is_empty() {
-            TokioResolver::builder_tokio().map_err(|error| failed(&error))?
-        } else {
-            let servers = self.servers.iter().map(|server| {
-                let mut connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()];
-                connections.iter_mut().for_each(|connection| connection.port = server.port());
-                NameServerConfig::new(server.ip(), true, connections.into())
-            });
-            let config = ResolverConfig::from_name_servers(servers.collect());
-            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
-        };
+        if self.servers.is_empty() {
+            return Err(SourceError(format!("no name servers in {MACHINES_SERVERS}")));
+        }
+        let servers = self.servers.iter().map(|server| {
+            let mut connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()];
+            connections.iter_mut().for_each(|connection| connection.port = server.port());
+            NameServerConfig::new(server.ip(), true, connections.into())
+        });
+        let config = ResolverConfig::from_name_servers(servers.collect());
+        let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
         let options: &mut ResolverOpts = builder.options_mut();
         // What is remembered, and for how long, is the directory's to say.
         options.cache_size = 0;
         options.attempts = 2;
         options.timeout = self.timeout / 2;
-        builder.build().map_err(|error| failed(&error))
+        // This is asked for on a worker, which reads no files; and a name of the machine's own is no VM.
+        options.use_hosts_file = ResolveHosts::Never;
+        builder.build().map_err(|error| SourceError(format!("no resolver: {error}")))
     }
 }
 
 impl Source for Dns {
     fn open(&self) -> Box<dyn Lookup> {
-        let (tried, resolver) = (Cell::new(Instant::now()), RefCell::new(self.resolver()));
-        Box::new(Asked { dns: self.clone(), resolver, tried })
+        Box::new(Asked { dns: self.clone(), resolver: self.resolver() })
     }
 }
 
 /// One worker's resolver: its sockets are this worker's.
 struct Asked {
     dns: Dns,
-    resolver: RefCell<Result<TokioResolver, SourceError>>,
-    /// When the last one was made.
-    tried: Cell<Instant>,
+    resolver: Result<TokioResolver, SourceError>,
 }
 
 impl std::fmt::Debug for Asked {
@@ -137,18 +140,8 @@ impl Lookup for Asked {
 }
 
 impl Asked {
-    fn resolver(&self) -> Result<TokioResolver, SourceError> {
-        let mut resolver = self.resolver.borrow_mut();
-        if resolver.is_err() && self.tried.get().elapsed() >= LOOK_AGAIN {
-            self.tried.set(Instant::now());
-            *resolver = self.dns.resolver();
-        }
-        // A clone shares everything.
-        resolver.clone()
-    }
-
     async fn ask(&self, name: &str, kind: RecordType) -> Answer {
-        let resolver = self.resolver()?;
+        let resolver = self.resolver.as_ref().map_err(Clone::clone)?;
         let found = match resolver.lookup(name, kind).await {
             Ok(found) => found,
             Err(error) if error.is_no_records_found() => return Ok((Vec::new(), None)),
@@ -172,6 +165,22 @@ impl Asked {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_servers_of_a_machine() {
+        for (text, servers) in [
+            (
+                "nameserver 192.0.2.1\nsearch a.test\nnameserver 2001:db8::1\n",
+                vec!["192.0.2.1:53", "[2001:db8::1]:53"],
+            ),
+            ("# none\noptions edns0\n", vec![]),
+            ("nameserver nonsense\nnameserver ::1", vec!["[::1]:53"]),
+            ("", vec![]),
+        ] {
+            let found: Vec<String> = name_servers(text.as_bytes()).iter().map(ToString::to_string).collect();
+            assert_eq!(found, servers, "{text}");
+        }
+    }
 
     #[test]
     fn templates() {

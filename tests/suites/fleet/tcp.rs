@@ -5,7 +5,7 @@ use crate::DAEMON;
 use gateway_tests::{
     Backend, GatewayProcess, Raw,
     fleet::{Fleet, Vm},
-    must_run, within,
+    must_run, skipped, within,
 };
 use std::{process::Stdio, sync::mpsc};
 use tokio::{
@@ -189,6 +189,50 @@ fn psql_asks_a_database() {
         }
     });
 }
+
+/// The library that psql stands on, version 17 or later, as Python's driver brings it along: it insists on
+/// `postgresql` being agreed on in the handshake.
+#[test]
+fn a_client_that_begins_with_tls_asks_a_database() {
+    const NAME: &str = "fleet::tcp::a_client_that_begins_with_tls_asks_a_database";
+    let (server, initdb) = (of_postgres("postgres"), of_postgres("initdb"));
+    let version = std::process::Command::new("python3").args(["-c", LIBRARY]).output();
+    let version = version.map(|output| String::from_utf8_lossy(&output.stdout).trim().parse().unwrap_or(0));
+    if version.unwrap_or(0) < 170_000 {
+        return skipped(NAME, "there is no `psycopg` for `python3` with libpq 17 or later");
+    }
+    fleet(NAME, &["python3", &server, &initdb], async |fleet| {
+        let _edge = edge(&fleet).await;
+        let _database = postgres(&fleet, &fleet.a).await;
+        let ca = fleet.ca().display().to_string();
+        let mut python = tokio::process::Command::new("python3");
+        python.args([
+            "-c",
+            QUESTION,
+            &format!(
+                "user=postgres dbname=postgres connect_timeout=10 host={} port=5432 \
+             sslnegotiation=direct sslmode=verify-full sslrootcert={ca}",
+                fleet.a.host()
+            ),
+        ]);
+        assert_eq!(run(&mut python).await.well(), "100000 5000050000\nTrue 1000000\n");
+    });
+}
+
+const LIBRARY: &str = "import psycopg; print(psycopg.pq.version())";
+
+/// Rows into a table by COPY and back, and a value of a megabyte.
+const QUESTION: &str = r#"
+import psycopg, sys
+with psycopg.connect(sys.argv[1]) as connection:
+    connection.execute("create temp table t (n bigint)")
+    with connection.cursor().copy("copy t from stdin") as copy:
+        for n in range(1, 100001):
+            copy.write_row((n,))
+    print(*connection.execute("select count(*), sum(n) from t").fetchone())
+    large = connection.execute("select repeat('x', %s)", (1000000,)).fetchone()[0]
+    print(connection.pgconn.ssl_in_use, len(large))
+"#;
 
 /// How an older client gets to the database.
 #[derive(Debug, Clone, Copy)]

@@ -4,7 +4,10 @@ use super::{config, counted, gateway, openssl, start, tcp_route};
 use gateway_tests::{
     Backend, Http2, Pki, Raw, TestGateway, certificate_table, dribbling, eventually, tls, within,
 };
-use rustls::HandshakeKind;
+use rustls::{
+    HandshakeKind,
+    version::{TLS12, TLS13},
+};
 
 #[tokio::test]
 async fn several_versions_are_spoken_and_old_ones_are_not() {
@@ -42,7 +45,7 @@ async fn http_1_is_agreed_on() {
 }
 
 #[tokio::test]
-async fn a_raw_tcp_route_speaks_whatever_is_registered() {
+async fn a_raw_tcp_route_speaks_whatever_the_client_does() {
     let backend = Backend::tcp_echo().await;
     let pki = Pki::new();
     let pair = pki.issue(&["db.test"]);
@@ -51,6 +54,24 @@ async fn a_raw_tcp_route_speaks_whatever_is_registered() {
         let stream = pki.client("db.test").offering(&["h2", protocol]).connect(gateway.addr()).await;
         assert_eq!(stream.expect("a handshake").get_ref().1.alpn_protocol(), Some(protocol.as_bytes()));
     }
+    // What nobody has registered, and in TLS 1.2, too; what is known comes first all the same.
+    for (offered, agreed) in [
+        (&["something/9"][..], "something/9"),
+        (&["something/9", "another"], "something/9"),
+        (&["something/9", "imap"], "imap"),
+    ] {
+        for versions in [&[&TLS12][..], &[&TLS13]] {
+            let client = pki.client("db.test").configured(tls::config(&[pki.certificate()], versions, None));
+            let stream = client.offering(offered).connect(gateway.addr()).await.expect("a handshake");
+            assert_eq!(stream.get_ref().1.alpn_protocol(), Some(agreed.as_bytes()));
+            let mut raw = gateway_tests::Raw::over(stream);
+            raw.send("who are you?").await;
+            raw.until("who are you?").await;
+        }
+    }
+    // A proof of a name is none of a backend's (RFC 8737).
+    let proof = pki.client("db.test").offering(&["acme-tls/1"]).connect(gateway.addr()).await;
+    assert!(proof.expect_err("no proof").to_string().contains("NoApplicationProtocol"));
     // As clients of gRPC do.
     let stream = pki.client("db.test").offering(&["h2"]).connect(gateway.addr()).await.expect("a handshake");
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));

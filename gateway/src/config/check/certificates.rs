@@ -3,8 +3,8 @@
 use toml::Spanned;
 
 use super::super::{
-    Acme, AcmeChallenge, CertificateSource, Config, Listener, ListenerProtocol, diagnostic::Diagnostic,
-    read::Names, report::Report,
+    Acme, AcmeChallenge, Certificate, CertificateSource, Config, Listener, ListenerProtocol,
+    diagnostic::Diagnostic, read::Names, report::Report,
 };
 
 pub(super) fn check(config: &Config, names: &Names, report: &mut Report) {
@@ -14,6 +14,7 @@ pub(super) fn check(config: &Config, names: &Names, report: &mut Report) {
         }
         if let CertificateSource::Acme(acme) = &certificate.source {
             self::acme(acme.get_ref(), config, report);
+            is_let_in(certificate, acme.get_ref(), config, report);
         }
     }
     one_default(config, report);
@@ -112,6 +113,34 @@ fn challenge(challenge: &Spanned<AcmeChallenge>, config: &Config, report: &mut R
             Diagnostic::error(challenge.span(), message)
                 .label("nobody could answer the authority")
                 .help(example),
+        );
+    }
+}
+
+/// An authority that looks for a proof on port 443 shows no certificate of its own.
+fn is_let_in(certificate: &Certificate, acme: &Acme, config: &Config, report: &mut Report) {
+    if acme.challenge_with(&config.listeners) != AcmeChallenge::TlsAlpn01 {
+        return;
+    }
+    // Another port may be where 443 leads to; where there is a 443 itself, it is that.
+    let listeners = || config.listeners.iter().filter(|listener| listener.tls);
+    let has_443 = |listener: &Listener| listener.address.get_ref().ports().contains(443);
+    let is_443_here = listeners().any(has_443);
+    let mut asked = listeners().filter(|listener| !is_443_here || has_443(listener)).peekable();
+    let Some(client_ca) = asked.peek().and_then(|listener| listener.client_ca.as_ref()) else { return };
+    if asked.all(Listener::requires_certificates) {
+        let place = acme.challenge.as_ref().map_or_else(|| certificate.name.span(), Spanned::span);
+        report.add(
+            Diagnostic::error(
+                place,
+                "`tls-alpn-01` needs a listener that lets clients in who show no certificate",
+            )
+            .label("the authority shows none, and would be refused")
+            .also(client_ca.span(), "asked for here")
+            .help(
+                "set `client_auth = \"optional\"` on the listener, or `challenge = \"http-01\"` here and a \
+                 listener without TLS on port 80",
+            ),
         );
     }
 }

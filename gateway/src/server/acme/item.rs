@@ -1,7 +1,9 @@
 //! One certificate that is ordered: what it is for, what there is of it, and when the next order is due.
 
-use super::{chance, pause_after};
-use crate::{acme::renewal, tls::Certificate};
+use crate::{
+    acme::{back_off, renewal},
+    tls::Certificate,
+};
 use std::{
     sync::Arc,
     time::{Duration, SystemTime},
@@ -15,6 +17,10 @@ const SOON: Duration = Duration::from_secs(60);
 /// Failures in a row after which a name that somebody asked for is forgotten, until somebody does again.
 /// The last of their pauses is of two hours.
 const MOST_FAILURES: u32 = 8;
+
+/// How long after an order that failed a restart, or another configuration, may be followed by the next: four
+/// an hour are fewer than any authority objects to.
+const PAUSE_OF_RESTART: Duration = Duration::from_secs(15 * 60);
 
 /// What becomes of a certificate whose order is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +44,8 @@ pub(super) struct Item {
     pub(super) certificate: Option<Arc<Certificate>>,
     /// When the next order is due.
     pub(super) due: SystemTime,
+    /// When the last order began that brought nothing; none where the last one did.
+    tried: Option<SystemTime>,
     failures: u32,
 }
 
@@ -45,7 +53,7 @@ impl Item {
     /// What the configuration asks for. It is ordered at once where there is nothing yet.
     pub(super) fn fixed(desk: usize, names: &[String], now: SystemTime) -> Self {
         let names = names.to_vec();
-        Self { desk, names, is_on_demand: false, certificate: None, due: now, failures: 0 }
+        Self { desk, names, is_on_demand: false, certificate: None, due: now, tried: None, failures: 0 }
     }
 
     /// What somebody has asked for.
@@ -85,15 +93,39 @@ impl Item {
     pub(super) fn renewed(&mut self, certificate: Certificate) {
         self.due = renewal(certificate.not_before(), certificate.not_after(), chance());
         self.certificate = Some(Arc::new(certificate));
-        self.failures = 0;
+        (self.tried, self.failures) = (None, 0);
+    }
+
+    /// An order begins. Until there is a certificate, it has failed: nobody may be left to say so.
+    pub(super) fn begins(&mut self, now: SystemTime) {
+        self.tried = Some(now);
+        self.failures = self.failures.saturating_add(1);
     }
 
     /// An order failed. Returns how long the next one has to wait.
     pub(super) fn failed(&mut self, now: SystemTime) -> Duration {
-        self.failures += 1;
         let pause = pause_after(self.failures);
         self.due = now + pause;
         pause
+    }
+
+    /// When the last order began, and how many in a row have failed, where any has.
+    pub(super) fn failing(&self) -> Option<(SystemTime, u32)> {
+        Some((self.tried?, self.failures))
+    }
+
+    /// What [`Self::failing`] said before a restart or another configuration. Either may be what mends it, so
+    /// it waits for a quarter of an hour at most.
+    pub(super) fn remembers(&mut self, tried: SystemTime, failures: u32, now: SystemTime) {
+        // A clock that was set back must not make it wait for ever.
+        let tried = tried.min(now);
+        (self.tried, self.failures) = (Some(tried), failures);
+        self.due = self.due.max(tried + pause_after(failures).min(PAUSE_OF_RESTART));
+    }
+
+    /// What is ordered first of what may be ordered: what is shown already, and then what has failed least.
+    pub(super) fn rank(&self) -> (bool, u32) {
+        (self.is_on_demand && self.certificate.is_none(), self.failures)
     }
 
     /// What is to be done now that its order is due. One that somebody asked for is ordered where its
@@ -119,10 +151,25 @@ impl Item {
     }
 }
 
+/// A random number from 0 to 1.
+fn chance() -> f64 {
+    f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX)
+}
+
+/// How long to wait after so many failures.
+fn pause_after(failures: u32) -> Duration {
+    back_off(failures, chance())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::tls::Authority;
+
+    fn fail(item: &mut Item, now: SystemTime) -> Duration {
+        item.begins(now);
+        item.failed(now)
+    }
 
     fn certificate(name: &str) -> Certificate {
         let authority = Authority::generate().expect("an authority");
@@ -133,7 +180,7 @@ mod tests {
     fn what_the_file_names_is_always_ordered() {
         let now = SystemTime::now();
         let mut item = Item::fixed(0, &["a.test".to_owned()], now);
-        (0..2 * MOST_FAILURES).for_each(|_| _ = item.failed(now));
+        (0..2 * MOST_FAILURES).for_each(|_| _ = fail(&mut item, now));
         assert_eq!(item.fate(false, false, now), Fate::Order);
         assert_eq!(item.kept(certificate("a.test")).fate(false, false, now), Fate::Order);
     }
@@ -144,7 +191,7 @@ mod tests {
         let mut item = Item::on_demand(0, "a.test", now);
         assert_eq!(item.fate(true, false, now), Fate::Order);
         assert_eq!(item.fate(false, false, now), Fate::Forget, "its VM is gone");
-        (0..MOST_FAILURES).for_each(|_| _ = item.failed(now));
+        (0..MOST_FAILURES).for_each(|_| _ = fail(&mut item, now));
         assert_eq!(item.fate(true, false, now), Fate::Forget, "it never comes");
         let item = item.kept(certificate("a.test"));
         let expired = item.certificate.as_ref().expect("a certificate").not_after() + LATER;
@@ -178,11 +225,12 @@ mod tests {
     fn a_failure_is_forgotten_with_the_next_certificate() {
         let now = SystemTime::now();
         let mut item = Item::fixed(0, &["a.test".to_owned()], now);
-        let (first, second) = (item.failed(now), item.failed(now));
+        let (first, second) = (fail(&mut item, now), fail(&mut item, now));
         assert!(second > first && item.due == now + second);
         item.renewed(certificate("a.test"));
         assert!(item.due > now + second, "when it is renewed");
-        assert!(item.failed(now) < second);
+        assert_eq!(item.failing(), None);
+        assert!(fail(&mut item, now) < second);
     }
 
     #[test]
@@ -191,5 +239,33 @@ mod tests {
         let names = ["a.test".to_owned(), "b.test".to_owned()];
         let item = Item::fixed(0, &names, now).kept(certificate("a.test"));
         assert_eq!((item.due, item.shown_names()), (now, vec!["a.test".into()]));
+    }
+
+    #[test]
+    fn a_restart_waits_like_a_failure_but_not_for_hours() {
+        let now = SystemTime::now();
+        let minutes = |minutes: u32| Duration::from_secs(60) * minutes;
+        for (since, failures, least, most) in [(0, 1, 60, 75), (0, 9, 900, 900), (14, 9, 60, 60)] {
+            let mut item = Item::fixed(0, &["a.test".to_owned()], now);
+            item.remembers(now - minutes(since), failures, now);
+            let waits = item.due.duration_since(now).expect("later").as_secs();
+            assert!((least..=most).contains(&waits), "{waits} s, {failures} failures {since} min ago");
+            assert_eq!(item.failing(), Some((now - minutes(since), failures)));
+        }
+        let mut item = Item::fixed(0, &["a.test".to_owned()], now);
+        item.remembers(now + minutes(600), 9, now);
+        assert_eq!(item.due, now + PAUSE_OF_RESTART, "a clock that was set back");
+    }
+
+    #[test]
+    fn what_is_shown_already_is_renewed_before_anything_new() {
+        let now = SystemTime::now();
+        let fixed = Item::fixed(0, &["f.test".to_owned()], now);
+        let shown = Item::on_demand(0, "a.test", now).kept(certificate("a.test"));
+        let new = Item::on_demand(0, "b.test", now);
+        let mut failing = Item::on_demand(0, "c.test", now);
+        failing.begins(now);
+        assert_eq!(fixed.rank(), shown.rank());
+        assert!(shown.rank() < new.rank() && new.rank() < failing.rank());
     }
 }

@@ -22,8 +22,13 @@ impl<'a> Backstage<'a> {
 }
 
 impl Stage for Backstage<'_> {
-    fn account(&self) -> Option<String> {
-        fs::read_to_string(self.store.account()).ok()
+    fn account(&self) -> Result<Option<String>, String> {
+        let path = self.store.account();
+        match fs::read_to_string(&path) {
+            Ok(account) => Ok(Some(account)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(format!("the account in {} cannot be read: {error}", path.display())),
+        }
     }
 
     fn keep_account(&self, account: Option<&str>) -> Result<(), String> {

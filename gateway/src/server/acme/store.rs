@@ -2,13 +2,14 @@
 //!
 //! Each certificate is one file, with its key: there is never one without the other.
 
-use super::item::Item;
+use super::{attempts::Attempts, item::Item};
 use crate::{
     acme::Obtained,
-    snapshot::{Ordered, write_private},
+    snapshot::{Demand, Ordered, try_private, write_private},
     tls::Certificate,
 };
 use std::{
+    collections::HashSet,
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -21,6 +22,16 @@ pub(super) struct Store<'a>(&'a Ordered);
 impl<'a> Store<'a> {
     pub(super) fn of(ordered: &'a Ordered) -> Self {
         Self(ordered)
+    }
+
+    /// Sees whether all that an order of this brings could be kept: whoever finds out afterwards has used up
+    /// an account, or a certificate, of those that the authority gives.
+    pub(super) fn is_ready_for(&self, item: &Item) -> Result<(), String> {
+        [self.account(), self.attempts(), self.path(item)].iter().try_for_each(|path| {
+            try_private(path).map_err(|error| {
+                format!("what the authority gives could not be kept in {}: {error}", path.display())
+            })
+        })
     }
 
     /// Keeps a certificate, if it is what was ordered.
@@ -51,6 +62,11 @@ impl<'a> Store<'a> {
         self.0.folder.join("accounts").join(name)
     }
 
+    /// The record of orders.
+    pub(super) fn attempts(&self) -> PathBuf {
+        self.0.folder.join("attempts").join(format!("{}.json", as_file(&self.0.name)))
+    }
+
     fn path(&self, item: &Item) -> PathBuf {
         match item.names.first() {
             Some(name) if item.is_on_demand => self.on_demand().join(file_name(name)),
@@ -63,35 +79,49 @@ impl<'a> Store<'a> {
     }
 }
 
-/// All that is kept and still wanted, and what is not there yet.
-pub(super) fn load(ordered: &[Arc<Ordered>], now: SystemTime) -> Vec<Item> {
+/// All that is kept and still wanted of one certificate, and what is not there yet.
+pub(super) fn load(all: &[Arc<Ordered>], desk: usize, attempts: &Attempts, now: SystemTime) -> Vec<Item> {
+    let Some(ordered) = all.get(desk) else { return Vec::new() };
+    // Of several that a name may be ordered by, it is the first that does.
+    let is_mine = |name: &str| first_of(all, name) == Some(desk);
+    let store = Store::of(ordered);
     let mut items = Vec::new();
-    for (desk, ordered) in ordered.iter().enumerate() {
-        let store = Store::of(ordered);
-        if !ordered.domains.is_empty() {
-            let item = Item::fixed(desk, &ordered.domains, now);
-            items.push(match read(&store.path(&item)) {
-                Some(kept) => item.kept(kept),
-                None => item,
-            });
-        }
-        if !ordered.on_demand.is_empty() {
-            items.extend(on_demand(&store, desk, now));
-        }
+    if !ordered.domains.is_empty() {
+        let item = Item::fixed(desk, &ordered.domains, now);
+        items.push(match read(&store.path(&item)) {
+            Some(kept) => item.kept(kept),
+            None => item,
+        });
     }
+    if !ordered.on_demand.is_empty() {
+        items.extend(
+            on_demand(&store, is_mine).map(|(name, kept)| Item::on_demand(desk, &name, now).kept(kept)),
+        );
+        let known: HashSet<String> = items.iter().flat_map(|item| item.names.iter().cloned()).collect();
+        let is_new = |name: &&str| !known.contains(*name) && is_mine(name);
+        items.extend(attempts.on_demand().filter(is_new).map(|name| Item::on_demand(desk, name, now)));
+    }
+    items.iter_mut().for_each(|item| attempts.remind(item, now));
     items
 }
 
-fn on_demand(store: &Store<'_>, desk: usize, now: SystemTime) -> Vec<Item> {
+/// Which of several certificates a name is ordered by, where it is on demand.
+pub(super) fn first_of(all: &[Arc<Ordered>], name: &str) -> Option<usize> {
+    all.iter().position(|ordered| ordered.demand(name) != Demand::None)
+}
+
+fn on_demand(
+    store: &Store<'_>,
+    is_wanted: impl Fn(&str) -> bool,
+) -> impl Iterator<Item = (String, Certificate)> {
     let entries = fs::read_dir(store.on_demand()).into_iter().flatten().flatten();
-    let items = entries.filter_map(|entry| {
+    let kept = entries.filter_map(move |entry| {
         let file = entry.file_name();
-        let name = file.to_str()?.strip_suffix(SUFFIX)?;
-        let names = [name.to_owned()];
-        let kept = read(&entry.path()).filter(|kept| covers(kept, &names) && store.0.is_on_demand(name))?;
-        Some(Item::on_demand(desk, name, now).kept(kept))
+        let name = file.to_str()?.strip_suffix(SUFFIX).filter(|name| is_wanted(name))?.to_owned();
+        let kept = read(&entry.path()).filter(|kept| covers(kept, std::slice::from_ref(&name)))?;
+        Some((name, kept))
     });
-    items.take(super::MOST_ON_DEMAND).collect()
+    kept.take(super::MOST_ON_DEMAND)
 }
 
 const SUFFIX: &str = ".pem";
