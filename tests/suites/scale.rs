@@ -1,7 +1,7 @@
 //! Much of everything, against the daemon in a process of its own: its memory is nobody else's.
 
 use bytes::Bytes;
-use gateway_tests::{Backend, GatewayProcess, Raw, TlsClient, eventually, tls};
+use gateway_tests::{Backend, GatewayProcess, Raw, TlsClient, eventually, guest, plugin_table, tls};
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, channel::Channel};
 use hyper::client::conn::http1;
@@ -31,8 +31,13 @@ const FLAT: u64 = 10 << 20;
 const LONG: Duration = Duration::from_secs(180);
 
 async fn gateway(backend: &Backend) -> GatewayProcess {
+    gateway_with(backend, "").await
+}
+
+/// With further keys of the route, and tables.
+async fn gateway_with(backend: &Backend, more: &str) -> GatewayProcess {
     let toml = format!(
-        "[[listener]]\nname = \"web\"\naddress = \"[::]:0\"\n[[route]]\nto = \"{}\"\n",
+        "[[listener]]\nname = \"web\"\naddress = \"[::]:0\"\n[[route]]\nto = \"{}\"\n{more}",
         backend.addr()
     );
     GatewayProcess::start(DAEMON, &toml).await
@@ -70,6 +75,21 @@ async fn peak<T>(gateway: &GatewayProcess, future: impl Future<Output = T>) -> (
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gibibyte_down_and_up_in_flat_memory() {
+    a_gibibyte("").await;
+}
+
+/// None of them asks for a body, and one of them could.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gibibyte_down_and_up_through_plugins_in_flat_memory() {
+    let tables = [("bodies", guest("body_edit")), ("trap", guest("trap")), ("audit", guest("audit"))]
+        .map(|(name, component)| plugin_table(name, &component, GRANTS));
+    a_gibibyte(&format!("plugins = [\"bodies\", \"trap\", \"audit\"]\n{}", tables.concat())).await;
+}
+
+/// What any of them imports.
+const GRANTS: &str = "grants = { http = [\"http://localhost:1\"] }\n";
+
+async fn a_gibibyte(more: &str) {
     let received = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&received);
     let backend = Backend::streaming(move |request| {
@@ -87,7 +107,7 @@ async fn a_gibibyte_down_and_up_in_flat_memory() {
         }
     })
     .await;
-    let gateway = gateway(&backend).await;
+    let gateway = gateway_with(&backend, more).await;
     let address = gateway.addr_of("web").await;
     let stream = TcpStream::connect(address).await.expect("a connection");
     let (mut client, connection) = http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
