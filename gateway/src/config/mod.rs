@@ -62,7 +62,7 @@ pub use self::{
     listener::{ClientAuth, Listener, ListenerProtocol, ListenerTimeouts, PortRules, ProxyProtocol},
     log::{Log, LogFormat, LogLevel},
     nearest::nearest,
-    plugin::{Grants, OnError, Plugin, PluginLimits},
+    plugin::{Breaker, Grants, OnError, Plugin, PluginLimits},
     plugin_cases::{
         CaseReply, CaseRequest, CaseResponse, CaseValues, CaseVerdict, ExpectedValues, PluginCase,
         PluginCases, plugin_cases, plugin_table,

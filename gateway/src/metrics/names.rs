@@ -75,6 +75,11 @@ names! {
     PLUGIN_CALLS: Counter = "vers_plugin_calls", "Calls of a plugin, by plugin and hook.";
     PLUGIN_FAULTS: Counter = "vers_plugin_faults", "Calls that failed, by plugin and kind of fault.";
     PLUGIN_CPU: Counter = "vers_plugin_cpu_nanoseconds", "Time spent inside a plugin, by plugin.";
+    PLUGIN_SERIES_DROPPED: Counter = "vers_plugin_series_dropped", "Values of a plugin's own metrics that belong to no series, mostly because there are too many, by plugin.";
+    PLUGIN_LOG_DROPPED: Counter = "vers_plugin_log_dropped", "Exchanges that a plugin was not shown when they were over, for want of room in its queue, by plugin.";
+    PLUGIN_WAITING: Gauge = "vers_plugin_waiting", "Calls of a plugin that wait for their turn, by plugin.";
+    PLUGIN_RECYCLED: Counter = "vers_plugin_recycled", "Instances that were replaced, by plugin and reason.";
+    PLUGIN_BREAKERS_OPEN: Gauge = "vers_plugin_breakers_open", "Workers in which a hook of a plugin is left alone on a route, by plugin, route and hook.";
     PLUGIN_INSTANCES: Gauge = "vers_plugin_instances", "Instances of a plugin in memory, by plugin.";
     TASKS_ACTIVE: Gauge = "vers_tasks_active", "Tasks alive now, by worker.";
     RELOADS: Counter = "vers_reloads", "Reloads that took effect.";

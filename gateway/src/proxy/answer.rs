@@ -151,13 +151,15 @@ pub enum ErrorCode {
     TotalTimeout,
     /// A plugin failed.
     PluginFault,
-    /// All instances of a plugin are in use.
+    /// A plugin is called as often at a time as it may be.
     PluginBusy,
+    /// A plugin fails again and again, and is not called now.
+    PluginOpen,
 }
 
 impl ErrorCode {
     /// All codes.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::BadRequest,
         Self::BadVersion,
         Self::BadMethod,
@@ -193,6 +195,7 @@ impl ErrorCode {
         Self::TotalTimeout,
         Self::PluginFault,
         Self::PluginBusy,
+        Self::PluginOpen,
     ];
 
     /// As it is printed.
@@ -337,6 +340,11 @@ impl ErrorCode {
             Self::PluginBusy => {
                 (StatusCode::SERVICE_UNAVAILABLE, "plugin-busy", "a plugin of this route has too much to do")
             }
+            Self::PluginOpen => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "plugin-open",
+                "a plugin of this route failed too often, and is not called for a while",
+            ),
         }
     }
 }
@@ -399,7 +407,8 @@ impl Error {
             Self::WrongUpgrade | Self::BadAnswer(_) | Self::EndlessInterim => ErrorCode::BadAnswer,
             Self::ResponseTimeout => ErrorCode::ResponseTimeout,
             Self::TotalTimeout => ErrorCode::TotalTimeout,
-            Self::Plugin { kind: FaultKind::Busy, .. } => ErrorCode::PluginBusy,
+            Self::Plugin { kind: FaultKind::Busy | FaultKind::Queue, .. } => ErrorCode::PluginBusy,
+            Self::Plugin { kind: FaultKind::Open, .. } => ErrorCode::PluginOpen,
             Self::Plugin { .. } => ErrorCode::PluginFault,
             Self::Upstream(error) => match error.cause {
                 Cause::Refused => ErrorCode::Refused,

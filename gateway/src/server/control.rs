@@ -221,7 +221,7 @@ impl Control {
         metrics: Arc<Metrics>,
         commands: mpsc::Sender<Command>,
     ) -> Result<Self, StartError> {
-        let host = Arc::new(Host::new()?);
+        let host = Arc::new(Host::new(&metrics)?);
         let outbound = Outbound::default();
         let loaded =
             load::load(&options.source, None, &host, Arc::new(outbound.clone()), (false, true)).await;

@@ -176,6 +176,25 @@ fn of_server(backend: &str, server: &Server, member: &Member, reports: &Reports)
     })
 }
 
+/// Where it is not called, and in how many workers.
+fn breakers(plugin: &str, metrics: &Metrics) -> Vec<Value> {
+    let open = metrics.series(&names::PLUGIN_BREAKERS_OPEN);
+    let labelled = |labels: &[(&'static str, String)], key| {
+        labels.iter().find(|(label, _)| *label == key).map(|(_, value)| value.clone())
+    };
+    open.iter()
+        .filter(|(labels, _)| labelled(labels, "plugin").as_deref() == Some(plugin))
+        .map(|(labels, workers)| {
+            json!({
+                "route": labelled(labels, "route"),
+                "hook": labelled(labels, "hook"),
+                "state": "open",
+                "workers": workers,
+            })
+        })
+        .collect()
+}
+
 fn of_plugin(plugin: &Plugin, states: &States, metrics: &Metrics) -> Value {
     let name = plugin.name();
     let calls = |hook| metrics.value(&names::PLUGIN_CALLS, &[("plugin", name), ("hook", hook)]);
@@ -191,9 +210,11 @@ fn of_plugin(plugin: &Plugin, states: &States, metrics: &Metrics) -> Value {
         "component": plugin.component().file(),
         "sha256": plugin.component().hash().to_string(),
         "hooks": plugin.hooks().names(),
-        "calls": calls("request") + calls("response"),
+        "calls": calls("request") + calls("response") + calls("log"),
         "faults": faults,
         "instances": metrics.value(&names::PLUGIN_INSTANCES, &[("plugin", name)]),
+        "waiting": metrics.value(&names::PLUGIN_WAITING, &[("plugin", name)]),
+        "breakers": breakers(name, metrics),
         "kv": plugin.kept().map(|(kept, granted)| json!({ "bytes": kept, "granted": granted })),
         "background": states.borrow().get(name),
     })

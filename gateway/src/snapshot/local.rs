@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     metrics::{Counter, Gauge, Kind, Metrics, Name, Strip, Wanted, names},
-    plugins::{Chain, FaultKind, Host, Instances, Plugin, PluginMetrics},
+    plugins::{Chain, Host, Instances, Plugin, PluginMetrics},
     upstream::{Budget, Fleet, Pool, PoolMetrics, QueueMetrics, ServersMetrics, Settings},
     vms::{Directory, DirectoryMetrics},
 };
@@ -111,7 +111,7 @@ pub struct Parts<'a> {
     /// The sandbox.
     pub host: &'a Host,
     /// All metrics.
-    pub metrics: &'a Metrics,
+    pub metrics: &'a Arc<Metrics>,
     /// This worker's way to send plugins' requests.
     pub outbound: &'a Outbound,
 }
@@ -298,8 +298,8 @@ fn local_route(
         .iter()
         .filter_map(|(plugin, on_error)| Some((Rc::clone(instances.get(*plugin)?), *on_error)));
     let detours = route.plugins.iter().filter_map(|(plugin, _)| detours.get(*plugin).cloned());
+    let name = Arc::from(&*route.name);
     LocalRoute {
-        name: Arc::from(&*route.name),
         route: Arc::clone(route),
         timeouts: route.timeouts,
         body_limit: route.body_limit,
@@ -307,7 +307,8 @@ fn local_route(
         sticky: route.sticky.clone(),
         target,
         budget: Budget::new(route.retries.budget),
-        chain: Chain::new(links),
+        chain: Chain::new(&name, links),
+        name,
         detours: detours.collect(),
         metrics,
     }
@@ -348,22 +349,8 @@ fn new_fleet(settings: &Settings, most_idle: usize, metrics: &Metrics) -> Rc<Fle
 }
 
 fn new_instances(plugin: &Arc<Plugin>, parts: Parts<'_>) -> Instances {
-    let metrics = plugin_metrics(parts.metrics, plugin.name());
+    let metrics = PluginMetrics::new(parts.metrics, plugin.name());
     parts.host.instances(Arc::clone(plugin), Arc::new(parts.outbound.clone()), metrics)
-}
-
-/// One thread's share of a plugin's metrics.
-pub fn plugin_metrics(metrics: &Metrics, plugin: &str) -> PluginMetrics {
-    let calls = |hook| metrics.counter(&names::PLUGIN_CALLS, &[("plugin", plugin), ("hook", hook)]);
-    PluginMetrics {
-        requests: calls("request"),
-        responses: calls("response"),
-        faults: FaultKind::ALL.map(|kind| {
-            metrics.counter(&names::PLUGIN_FAULTS, &[("plugin", plugin), ("kind", kind.as_str())])
-        }),
-        cpu: metrics.counter(&names::PLUGIN_CPU, &[("plugin", plugin)]),
-        instances: metrics.gauge(&names::PLUGIN_INSTANCES, &[("plugin", plugin)]),
-    }
 }
 
 fn pool_metrics(metrics: &Metrics, settings: &Settings) -> PoolMetrics {

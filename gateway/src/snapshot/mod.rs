@@ -26,9 +26,7 @@ pub use build::{Inputs, Problems, build};
 pub use certificates::{Certificate, Source};
 pub use files::Files;
 pub use health::{HealthCheck, Question};
-pub use local::{
-    Detour, Goal, Local, LocalRoute, LocalTarget, Parts, RouteMetrics, directory, plugin_metrics,
-};
+pub use local::{Detour, Goal, Local, LocalRoute, LocalTarget, Parts, RouteMetrics, directory};
 pub use modes::{Kinds, Mode, Modes};
 pub use ordered::{Demand, Ordered};
 pub use private::{try_private, write_private};
