@@ -20,6 +20,7 @@ mod fleet; // a client, an edge and three VMs in networks of their own: what use
 mod forwarding; // what reaches the backend, and what comes back
 mod grpc; // gRPC by a real implementation
 mod guide; // the plugin guide and the READMEs of plugins, executed
+mod guide_dev; // its shortest way, walked: `plugin dev`
 mod headers; // what a proxy adds to heads and takes away
 mod health; // servers that do not work: who notices, and for how long
 mod http2; // the same requests over HTTP/2: heads, bodies, ends

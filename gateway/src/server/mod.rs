@@ -18,6 +18,8 @@ mod watch;
 mod worker;
 
 pub use control::{Reloaded, Running, StartError, start};
+pub(crate) use watch::FileWatch;
+
 pub use load::{Checked, ConfigSource, Refused, check};
 
 use crate::{listen::Bound, snapshot::Snapshot};
