@@ -14,6 +14,7 @@ mod connect; // standard input and output inside TLS, for OpenSSH, scp and rsync
 mod drain; // a stop
 mod edge_and_vm; // two gateways, and who the client is behind both
 mod examples; // every file in `examples/` starts
+mod explain; // which way a request would go, and why no other
 mod faults; // what a plugin that misbehaves costs, and whom
 mod first_party; // the first-party filters: what they let pass, what they change
 mod fleet; // a client, an edge and three VMs in networks of their own: what users type

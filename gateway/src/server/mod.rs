@@ -20,7 +20,7 @@ mod worker;
 pub use control::{Reloaded, Running, StartError, start};
 pub(crate) use watch::FileWatch;
 
-pub use load::{Checked, ConfigSource, Refused, check};
+pub use load::{Checked, ConfigSource, Prepared, Refused, check, prepare};
 
 use crate::{listen::Bound, snapshot::Snapshot};
 use std::{path::PathBuf, sync::Arc};
