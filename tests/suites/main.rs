@@ -16,12 +16,14 @@ mod edge_and_vm; // two gateways, and who the client is behind both
 mod examples; // every file in `examples/` starts
 mod exchange_log; // plugins that are shown what became of requests, and metrics of their own
 mod execution; // how many calls of a plugin there are, how long instances live, and when nobody calls
+mod explain; // which way a request would go, and why no other
 mod faults; // what a plugin that misbehaves costs, and whom
 mod first_party; // the first-party filters: what they let pass, what they change
 mod fleet; // a client, an edge and three VMs in networks of their own: what users type
 mod forwarding; // what reaches the backend, and what comes back
 mod grpc; // gRPC by a real implementation
 mod guide; // the plugin guide and the READMEs of plugins, executed
+mod guide_dev; // its shortest way, walked: `plugin dev`
 mod headers; // what a proxy adds to heads and takes away
 mod health; // servers that do not work: who notices, and for how long
 mod http2; // the same requests over HTTP/2: heads, bodies, ends
