@@ -38,6 +38,17 @@ pub mod response_filter {
 }
 
 #[allow(missing_docs, clippy::too_many_lines, reason = "generated")]
+pub mod exchange_log {
+    wit_bindgen::generate!({
+        path: "../wit",
+        world: "with-exchange-log",
+        pub_export_macro: true,
+        export_macro_name: "export_exchange_log",
+        with: { "vers:gateway/types@0.1.0": crate::bindings::base::vers::gateway::types },
+    });
+}
+
+#[allow(missing_docs, clippy::too_many_lines, reason = "generated")]
 pub mod background {
     wit_bindgen::generate!({
         path: "../wit",

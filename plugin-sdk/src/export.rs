@@ -1,13 +1,14 @@
 //! The macro that makes a component of a struct.
 
 /// Exports a plugin with its hooks: one or more of `http_filter`, `request_filter`,
-/// `response_filter` and `background`.
+/// `response_filter`, `exchange_log` and `background`.
 ///
 /// | hook | trait | called |
 /// | --- | --- | --- |
 /// | `http_filter` | [`HttpFilter`](crate::HttpFilter) | for requests and for answers |
 /// | `request_filter` | [`HttpFilter`](crate::HttpFilter) | for requests only |
 /// | `response_filter` | [`HttpFilter`](crate::HttpFilter) | for answers only |
+/// | `exchange_log` | [`ExchangeLog`](crate::ExchangeLog) | for each exchange that is over |
 /// | `background` | [`Background`](crate::Background) | on start and on a timer |
 ///
 /// The gateway calls the hooks that are named here and no others, so name only those you have: a
@@ -84,6 +85,9 @@ macro_rules! __validate {
     (response_filter, $plugin:ty, $self:expr, $problems:expr) => {
         <$plugin as $crate::HttpFilter>::validate($self, $problems)
     };
+    (exchange_log, $plugin:ty, $self:expr, $problems:expr) => {
+        <$plugin as $crate::ExchangeLog>::validate($self, $problems)
+    };
     (background, $plugin:ty, $self:expr, $problems:expr) => {
         <$plugin as $crate::Background>::validate($self, $problems)
     };
@@ -91,7 +95,7 @@ macro_rules! __validate {
         ::std::compile_error!(::std::concat!(
             "no hook named `",
             ::std::stringify!($unknown),
-            "`; there are http_filter, request_filter, response_filter and background"
+            "`; there are http_filter, request_filter, response_filter, exchange_log and background"
         ))
     };
 }
@@ -108,6 +112,9 @@ macro_rules! __export {
     };
     (response_filter, $component:ident) => {
         $crate::bindings::response_filter::export_response_filter!($component with_types_in $crate::bindings::response_filter);
+    };
+    (exchange_log, $component:ident) => {
+        $crate::bindings::exchange_log::export_exchange_log!($component with_types_in $crate::bindings::exchange_log);
     };
     (background, $component:ident) => {
         $crate::bindings::background::export_background!($component with_types_in $crate::bindings::background);

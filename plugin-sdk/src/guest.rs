@@ -33,12 +33,14 @@ pub fn configure<P: Plugin>(json: &str) -> Configured<P> {
 mod exports {
     use super::Component;
     use crate::{
-        Background, ConfigProblem, HttpFilter, Request, Response, ResponseVerdict, Verdict,
-        bindings::{background, base, request_filter, response_filter},
+        Background, Completed, ConfigProblem, ExchangeLog, HttpFilter, Request, Response, ResponseVerdict,
+        Verdict,
+        bindings::{background, base, exchange_log, request_filter, response_filter},
         host::types,
     };
     use background::exports::vers::gateway::background as background_hook;
     use base::exports::vers::gateway::lifecycle;
+    use exchange_log::exports::vers::gateway::exchange_log as log_hook;
     use request_filter::exports::vers::gateway::request_filter as request_hook;
     use response_filter::exports::vers::gateway::response_filter as response_hook;
 
@@ -81,6 +83,14 @@ mod exports {
                 ResponseVerdict::Next => response_hook::Verdict::Next,
                 ResponseVerdict::Replace(reply) => response_hook::Verdict::Replace(reply.into()),
             }
+        }
+    }
+
+    impl<C: Component<Plugin: ExchangeLog>> log_hook::Guest for C {
+        #[allow(unsafe_code, reason = "the handle was just taken from its owner")]
+        fn on_complete(done: &types::Completed) {
+            let done = Completed::new(unsafe { types::Completed::from_handle(done.take_handle()) });
+            plugin::<C>().on_complete(&done);
         }
     }
 

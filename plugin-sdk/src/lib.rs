@@ -73,6 +73,7 @@ pub mod back_off;
 #[doc(hidden)]
 #[allow(unsafe_code, reason = "the canonical ABI is made of raw pointers")]
 pub mod bindings;
+mod completed;
 mod config;
 pub mod duration;
 pub mod edits;
@@ -84,6 +85,7 @@ pub mod headers;
 pub mod http;
 pub mod kv;
 mod message;
+pub mod metrics;
 pub mod path;
 mod plugin;
 mod reply;
@@ -104,11 +106,12 @@ use bindings::base::vers::gateway as host;
 #[cfg(not(target_family = "wasm"))]
 use simulation as host;
 
+pub use completed::Completed;
 pub use config::{ConfigProblem, ParseError, Problems};
 pub use exchange::Exchange;
 pub use headers::{EditError, Headers};
 pub use message::Message;
-pub use plugin::{Background, HttpFilter, Next, Plugin, Reason};
+pub use plugin::{Background, ExchangeLog, HttpFilter, Next, Plugin, Reason};
 pub use reply::{Reply, ResponseVerdict, Verdict};
 pub use request::Request;
 pub use response::Response;
@@ -121,12 +124,12 @@ pub use services::{clock, identity, log, random, secrets};
 /// ```
 pub mod prelude {
     pub use crate::{
-        Background, ConfigProblem, EditError, Exchange, Headers, HttpFilter, Message, Next, Problems, Reason,
-        Reply, Request, Response, ResponseVerdict, Verdict,
+        Background, Completed, ConfigProblem, EditError, Exchange, ExchangeLog, Headers, HttpFilter, Message,
+        Next, Problems, Reason, Reply, Request, Response, ResponseVerdict, Verdict,
         back_off::BackOff,
         clock, duration,
         edits::{HeaderNames, HeaderValues},
-        http, identity, kv, log,
+        http, identity, kv, log, metrics,
         path::{PathPattern, PathSegment},
         random,
         schema::ConfigSchema,

@@ -1,6 +1,6 @@
 //! The hooks that a plugin may have.
 
-use crate::{Problems, Request, Response, ResponseVerdict, Verdict, random};
+use crate::{Completed, Problems, Request, Response, ResponseVerdict, Verdict, random};
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 
@@ -54,6 +54,43 @@ pub trait HttpFilter {
 
     /// Looks for mistakes that types do not express. It runs in `vers-gateway check` too: it must
     /// depend on nothing but the configuration.
+    fn validate(&self, problems: &mut Problems) {
+        let _ = problems;
+    }
+}
+
+/// A look at each exchange of a route when it is over: for audit, for counting, for billing.
+///
+/// Nobody waits for it: exchanges wait in a queue of `limits.log_queue`, and where that is full, they are
+/// counted and not shown. Keep it short; what has to be sent somewhere, collect it (in [`kv`](crate::kv), say)
+/// and send it from [`Background`].
+///
+/// ```
+/// use vers_plugin::prelude::*;
+///
+/// #[derive(Deserialize)]
+/// struct Slow { milliseconds: u64 }
+///
+/// static SLOW: metrics::Counter<1> =
+///     metrics::Counter::new("slow_requests", "Requests that took too long.", ["route"]);
+///
+/// impl ExchangeLog for Slow {
+///     fn on_complete(&self, done: &Completed) {
+///         if done.duration().as_millis() > self.milliseconds.into() {
+///             SLOW.add(1, [&done.exchange().route()]);
+///             log::warn(format!("{} {} took {:?}", done.method(), done.path(), done.duration()));
+///         }
+///     }
+/// }
+/// vers_plugin::export!(Slow: exchange_log);
+/// # fn main() {}
+/// ```
+pub trait ExchangeLog {
+    /// Called once for each exchange: after the last byte of the answer, or at the end of the tunnel that
+    /// it opened.
+    fn on_complete(&self, done: &Completed);
+
+    /// As [`HttpFilter::validate`].
     fn validate(&self, problems: &mut Problems) {
         let _ = problems;
     }

@@ -17,6 +17,8 @@ pub(crate) struct State {
     pub(crate) clock: u64,
     pub(crate) kept: BTreeMap<String, Kept>,
     version: u64,
+    pub(crate) metrics: Vec<String>,
+    pub(crate) series: BTreeMap<(u32, Vec<String>), f64>,
 }
 
 /// What a plugin keeps.
@@ -104,6 +106,47 @@ pub(crate) mod clock {
 
     pub(crate) fn monotonic_ns() -> u64 {
         super::with(|state| state.clock)
+    }
+}
+
+pub(crate) mod metrics {
+    use super::with;
+
+    pub(crate) use crate::bindings::base::vers::gateway::metrics::{Error, Kind};
+
+    pub(crate) fn declare(_: Kind, name: &str, _: &str, _: &[String]) -> Result<u32, Error> {
+        let is_part = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+        if name.is_empty() || !name.bytes().all(is_part) {
+            return Err(Error::InvalidName);
+        }
+        Ok(with(|state| {
+            let known = state.metrics.iter().position(|known| known == name);
+            let number = known.unwrap_or_else(|| {
+                state.metrics.push(name.into());
+                state.metrics.len() - 1
+            });
+            u32::try_from(number).unwrap_or(u32::MAX)
+        }))
+    }
+
+    pub(crate) fn add(metric: u32, by: u64, values: &[String]) {
+        #[expect(clippy::cast_precision_loss, reason = "tests count to less than 2^52")]
+        write(metric, values, |value| value + by as f64);
+    }
+
+    pub(crate) fn set(metric: u32, value: f64, values: &[String]) {
+        write(metric, values, |_| value);
+    }
+
+    pub(crate) fn observe(metric: u32, _: f64, values: &[String]) {
+        write(metric, values, |value| value + 1.0);
+    }
+
+    fn write(metric: u32, values: &[String], change: impl FnOnce(f64) -> f64) {
+        with(|state| {
+            let series = state.series.entry((metric, values.into())).or_default();
+            *series = change(*series);
+        });
     }
 }
 
@@ -382,6 +425,77 @@ pub(crate) mod types {
 
         pub(crate) fn is_upgrade(&self) -> bool {
             self.is_upgrade
+        }
+    }
+
+    #[derive(Debug, Default)]
+    pub(crate) struct Completed {
+        pub(crate) exchange: Exchange,
+        pub(crate) method: String,
+        pub(crate) authority: String,
+        pub(crate) path: String,
+        pub(crate) status: Option<u16>,
+        pub(crate) head_duration_us: Option<u64>,
+        pub(crate) duration_us: u64,
+        pub(crate) request_bytes: u64,
+        pub(crate) response_bytes: u64,
+        pub(crate) answered_by: Option<String>,
+        pub(crate) reason: Option<String>,
+        pub(crate) error: Option<String>,
+        pub(crate) broke_off: bool,
+    }
+
+    impl Completed {
+        pub(crate) fn exchange(&self) -> Exchange {
+            self.exchange.clone()
+        }
+
+        pub(crate) fn method(&self) -> String {
+            self.method.clone()
+        }
+
+        pub(crate) fn authority(&self) -> String {
+            self.authority.clone()
+        }
+
+        pub(crate) fn path(&self) -> String {
+            self.path.clone()
+        }
+
+        pub(crate) fn status(&self) -> Option<u16> {
+            self.status
+        }
+
+        pub(crate) fn head_duration_us(&self) -> Option<u64> {
+            self.head_duration_us
+        }
+
+        pub(crate) fn duration_us(&self) -> u64 {
+            self.duration_us
+        }
+
+        pub(crate) fn request_bytes(&self) -> u64 {
+            self.request_bytes
+        }
+
+        pub(crate) fn response_bytes(&self) -> u64 {
+            self.response_bytes
+        }
+
+        pub(crate) fn answered_by(&self) -> Option<String> {
+            self.answered_by.clone()
+        }
+
+        pub(crate) fn reason(&self) -> Option<String> {
+            self.reason.clone()
+        }
+
+        pub(crate) fn error(&self) -> Option<String> {
+            self.error.clone()
+        }
+
+        pub(crate) fn broke_off(&self) -> bool {
+            self.broke_off
         }
     }
 

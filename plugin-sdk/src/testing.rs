@@ -26,7 +26,7 @@
 //! ```
 
 use crate::{
-    ConfigProblem, Plugin, Request, Response, config, http,
+    Completed, ConfigProblem, Plugin, Request, Response, config, http,
     http::find,
     log::Level,
     simulation::{self, outbound_http as wit, types},
@@ -136,6 +136,16 @@ impl MockHost {
         sent.into_iter()
             .map(|wit::Request { method, url, headers, body, .. }| Sent { method, url, headers, body })
             .collect()
+    }
+
+    /// What a metric has come to: a counter's sum, a gauge's number, the number of a histogram's values.
+    /// None where it was never written with these values of its labels.
+    pub fn metric(&self, name: &str, values: &[&str]) -> Option<f64> {
+        simulation::with(|state| {
+            let number = state.metrics.iter().position(|known| known == name)?;
+            let values = values.iter().map(|value| String::from(*value)).collect();
+            state.series.get(&(u32::try_from(number).ok()?, values)).copied()
+        })
     }
 
     /// Whether a line of this level contains this text.
@@ -301,6 +311,92 @@ impl ResponseBuilder {
     /// The answer.
     pub fn build(self) -> Response {
         Response::new(self.0)
+    }
+}
+
+/// An exchange that is over, to hand to [`ExchangeLog`](crate::ExchangeLog): `GET /` of `test.example` on
+/// route `test`, after a millisecond.
+///
+/// ```
+/// use std::time::Duration;
+/// use vers_plugin::testing;
+///
+/// let done = testing::completed(200).took(Duration::from_secs(2)).sent(512).build();
+/// assert_eq!((done.status(), done.duration().as_secs(), done.response_bytes()), (Some(200), 2, 512));
+/// ```
+pub fn completed(status: u16) -> CompletedBuilder {
+    CompletedBuilder(types::Completed {
+        exchange: types::Exchange(facts().into()),
+        method: "GET".into(),
+        authority: "test.example".into(),
+        path: "/".into(),
+        status: Some(status),
+        head_duration_us: Some(1000),
+        duration_us: 1000,
+        ..types::Completed::default()
+    })
+}
+
+/// An exchange that is being put together.
+#[derive(Debug)]
+#[must_use]
+pub struct CompletedBuilder(types::Completed);
+
+impl CompletedBuilder {
+    /// Makes it the end of this request: its exchange, method, authority and path.
+    pub fn of(mut self, req: &Request) -> Self {
+        self.0.exchange = req.exchange().simulated().clone();
+        (self.0.method, self.0.authority) = (req.method().into(), req.authority().into());
+        self.0.path = req.path().into();
+        self
+    }
+
+    /// Sets the path.
+    pub fn path(mut self, path: &str) -> Self {
+        self.0.path = path.into();
+        self
+    }
+
+    /// Sets how long it took.
+    pub fn took(mut self, time: std::time::Duration) -> Self {
+        self.0.duration_us = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        self.0.head_duration_us = Some(self.0.duration_us);
+        self
+    }
+
+    /// Sets the bytes that the client was sent.
+    pub fn sent(mut self, bytes: u64) -> Self {
+        self.0.response_bytes = bytes;
+        self
+    }
+
+    /// Sets the bytes that came with the request.
+    pub fn received(mut self, bytes: u64) -> Self {
+        self.0.request_bytes = bytes;
+        self
+    }
+
+    /// Lets a plugin have answered it.
+    pub fn answered_by(mut self, plugin: &str, reason: &str) -> Self {
+        (self.0.answered_by, self.0.reason) = (Some(plugin.into()), Some(reason.into()));
+        self
+    }
+
+    /// Lets the gateway have answered it, with this code.
+    pub fn error(mut self, code: &str) -> Self {
+        self.0.error = Some(code.into());
+        self
+    }
+
+    /// Lets the client have left before there was an answer.
+    pub fn unanswered(mut self) -> Self {
+        (self.0.status, self.0.head_duration_us, self.0.broke_off) = (None, None, true);
+        self
+    }
+
+    /// The exchange.
+    pub fn build(self) -> Completed {
+        Completed::new(self.0)
     }
 }
 

@@ -540,7 +540,10 @@ async fn a_vm_that_nobody_can_tell_of_costs_the_authority_nothing() {
     let dns = NameServer::start().await;
     dns.knows("known.internal", &["::1"], 60);
     dns.says(Says::Failure);
-    let fleet = format!("[vms]\ndns = \"{{vm}}.internal\"\nnameservers = [\"{}\"]\n", dns.addr());
+    let fleet = format!(
+        "[vms]\nnetworks = [\"::1/128\"]\ndns = \"{{vm}}.internal\"\nnameservers = [\"{}\"]\n",
+        dns.addr()
+    );
     let (gateway, authority) = refused(&fleet).await;
     ask_for(&gateway, &["known", "unknown"]).await;
     let is_asked = |name: &str| dns.asked().iter().any(|asked| asked == name).then_some(());

@@ -119,7 +119,7 @@ fn inspect_says_what_a_component_is_and_runs_nothing() {
     let said = author.plugin(&["inspect", "--json", text(&plugin("registry_register"))]).fine();
     let json: serde_json::Value = serde_json::from_str(&said.out).expect("JSON");
     assert_eq!(json["hooks"], serde_json::json!(["background"]));
-    assert_eq!(json["manifest"]["config"]["required"], serde_json::json!(["registry", "name"]));
+    assert_eq!(json["manifest"]["config"]["required"], serde_json::json!(["name"]));
     assert_eq!(json["manifest"]["config"]["properties"]["interval"]["title"], "duration such as \"15s\"");
     let import = |name: &str| {
         let imports = json["imports"].as_array().expect("imports");

@@ -133,7 +133,7 @@ async fn a_vm_registers_renews_and_says_goodbye() {
     let expected = json!({
         "id": "a1", "name": "app", "role": "golden", "address": "a1", "registeredBy": "vers-gateway",
         "status": "running", "services": [{ "name": "api", "port": 3000, "healthPath": "/health" }],
-        "metadata": { "region": "eu" },
+        "metadata": { "region": "eu" }, "ttl": 5.0,
     });
     assert_eq!(registry.entry("a1"), Some(expected));
     assert_eq!(gateway.operator().plugin("register").await["background"], "ok");

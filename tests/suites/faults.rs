@@ -336,7 +336,10 @@ async fn faults_leave_no_memory_behind() {
     let backend = Backend::hello().await;
     let gateway = GatewayProcess::start(
         crate::DAEMON,
-        &format!("{}[log]\nformat = \"json\"\naccess = false\n", toml(&backend, "trap", "")),
+        &format!(
+            "{}[log]\nformat = \"json\"\naccess = false\n",
+            toml(&backend, "trap", "breaker = { faults = 0 }")
+        ),
     )
     .await;
     let address = gateway.addr_of("[::]:0").await;

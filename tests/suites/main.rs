@@ -14,6 +14,8 @@ mod connect; // standard input and output inside TLS, for OpenSSH, scp and rsync
 mod drain; // a stop
 mod edge_and_vm; // two gateways, and who the client is behind both
 mod examples; // every file in `examples/` starts
+mod exchange_log; // plugins that are shown what became of requests, and metrics of their own
+mod execution; // how many calls of a plugin there are, how long instances live, and when nobody calls
 mod explain; // which way a request would go, and why no other
 mod faults; // what a plugin that misbehaves costs, and whom
 mod first_party; // the first-party filters: what they let pass, what they change

@@ -187,7 +187,7 @@ where
 }
 
 /// Both sides of every connection are files, and the backend's are in this process too.
-fn raise_file_limit() {
+pub(crate) fn raise_file_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;

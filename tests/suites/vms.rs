@@ -134,7 +134,7 @@ async fn a_file_of_vms_is_followed_and_a_bad_one_changes_nothing() {
     assert_eq!(vm.connections(), 1, "connections stay");
     std::fs::write(&file, "web,::1\ndb,192.0.2.1\n-,::1\n").expect("a file");
     let refused = gateway.reload().await.expect_err("a bad file");
-    assert!(refused.text.contains("line 2: `192.0.2.1` is not an IPv6 address"), "{refused}");
+    assert!(refused.text.contains("line 2: `192.0.2.1` is no address that a VM may have"), "{refused}");
     assert!(refused.text.contains("line 3: `-` is no VM's name"), "{refused}");
     assert_eq!(ask(&gateway, "db").await.text(), "the VM");
 }
@@ -160,7 +160,21 @@ async fn a_raw_connection_goes_to_a_vm_too() {
 }
 
 fn by_dns(port: u16, dns: &NameServer, more: &str) -> TestGateway {
-    gateway(port, &format!("dns = \"{{vm}}.internal\"\nnameservers = [\"{}\"]\n{more}", dns.addr()))
+    // Here, VMs are on this machine.
+    gateway(port, &format!("networks = [\"::1/128\"]\n{}{more}", in_dns(dns)))
+}
+
+fn in_dns(dns: &NameServer) -> String {
+    format!("dns = \"{{vm}}.internal\"\nnameservers = [\"{}\"]\n", dns.addr())
+}
+
+#[tokio::test]
+async fn a_name_server_does_not_lead_clients_into_the_edges_own_machine() {
+    let (own, dns) = (Backend::named_v6("not for clients").await, NameServer::start().await);
+    dns.knows(&format!("{UUID}.internal"), &["::1"], 3600);
+    let gateway = gateway(own.addr().port(), &in_dns(&dns));
+    assert_eq!(error(&gateway, UUID).await, said(404, "vm-unknown"));
+    assert!(own.heard().is_empty());
 }
 
 #[tokio::test]
@@ -232,7 +246,10 @@ fn the_machines_name_servers_may_come_late_and_change() {
         let vm = Backend::named_v6("the VM").await;
         let first = NameServer::at("[::1]:53").await;
         first.knows("web.internal", &["::1"], 3600);
-        let gateway = gateway(vm.addr().port(), "dns = \"{vm}.internal\"\nnegative_ttl = \"1s\"");
+        let gateway = gateway(
+            vm.addr().port(),
+            "dns = \"{vm}.internal\"\nnetworks = [\"::1/128\"]\nnegative_ttl = \"1s\"",
+        );
         assert_eq!(error(&gateway, "web").await, said(503, "vm-lookup-failed"));
         // Who reads this waits for ever. That is no worker: they read no files.
         must_run("mkfifo", &["/etc/resolv.conf"]);

@@ -16,15 +16,19 @@ use super::{
 
 /// Servers that do the same work; a request goes to one of them.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub struct Backend {
     /// The NAME in `[backend.NAME]`.
     #[serde(skip, default = "super::unnamed")]
     pub name: Spanned<String>,
-    /// Addresses with port: `"127.0.0.1:3000"`, `"[::1]:3000"` or `"localhost:3000"`. At least one.
-    #[serde(deserialize_with = "at_least_one")]
+    /// Addresses with port: `"127.0.0.1:3000"`, `"[::1]:3000"` or `"localhost:3000"`. At least one, unless
+    /// they are discovered.
+    #[serde(default, deserialize_with = "at_least_one")]
     #[schemars(with = "Vec<String>", length(min = 1))]
     pub servers: Vec<Spanned<String>>,
+    /// Those that are registered, instead of `servers`, as they come and go.
+    #[schemars(with = "Option<Discover>")]
+    pub discover: Option<Spanned<Discover>>,
     /// What is spoken with the servers.
     #[serde(default)]
     pub protocol: BackendProtocol,
@@ -49,6 +53,23 @@ pub struct Backend {
     pub proxy_protocol: ProxyHeader,
 }
 
+/// Which servers are discovered: those of a role that have a service, by the registry of this gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Discover {
+    /// Role of the VMs: `infra`, `lieutenant`, `worker`, `golden` or `custom`.
+    #[schemars(with = "String")]
+    pub role: Spanned<String>,
+    /// Name of the service, whose port it is.
+    #[schemars(with = "String")]
+    pub service: Spanned<String>,
+}
+
+impl Discover {
+    /// The roles that there are.
+    pub const ROLES: [&str; 5] = ["infra", "lieutenant", "worker", "golden", "custom"];
+}
+
 /// Header of the PROXY protocol in front of connections to servers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -62,12 +83,27 @@ pub enum ProxyHeader {
     V2,
 }
 
+/// What is derived, and one thing that follows from two keys together.
+impl<'de> Deserialize<'de> for Backend {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let backend = Self::deserialize(deserializer)?;
+        if backend.servers.is_empty() && backend.discover.is_none() {
+            let label = "needs `servers` or `discover`";
+            let help = "for example `servers = [\"127.0.0.1:3000\"]`, \
+                        or `discover = { role = \"worker\", service = \"api\" }`";
+            return Err(D::Error::custom(fault::custom("a backend needs servers", label, Some(help))));
+        }
+        Ok(backend)
+    }
+}
+
 impl Backend {
     /// What stands behind an address that a route names itself.
     pub fn of_one_server() -> Self {
         Self {
             name: super::unnamed(),
             servers: Vec::new(),
+            discover: None,
             protocol: BackendProtocol::default(),
             balance: Balance::default(),
             keepalive: Keepalive::default(),

@@ -26,8 +26,9 @@ pub struct Gateway {
     /// certificates, the entries of the registry. By default `STATE_DIRECTORY` of the environment, which systemd sets, or else
     /// `vers-gateway` in XDG_STATE_HOME, `~/.local/state`.
     pub state_dir: Option<String>,
-    /// Identifier of the VM the gateway runs on, for plugins that want to know it. By default the
-    /// environment variable VERS_VM_ID.
+    /// Identifier of the VM the gateway runs on, for plugins that want to know it. `file:PATH` is the first
+    /// line of a file, and `{hostname}` stands for the machine's name. By default the environment variable
+    /// VERS_VM_ID.
     pub vm_id: Option<String>,
     /// Networks whose proxies are believed when they say who the client is (x-forwarded-for,
     /// x-forwarded-proto). Everyone else's such headers are replaced.

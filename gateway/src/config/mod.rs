@@ -52,7 +52,9 @@ pub use toml::Spanned;
 
 pub use self::{
     admin::{Admin, AdminAddress},
-    backend::{Backend, BackendLimits, BackendProtocol, Balance, Ejection, Health, Keepalive, ProxyHeader},
+    backend::{
+        Backend, BackendLimits, BackendProtocol, Balance, Discover, Ejection, Health, Keepalive, ProxyHeader,
+    },
     certificate::{Acme, AcmeChallenge, Certificate, CertificateFiles, CertificateSource},
     diagnostic::{Diagnostic, Severity, render},
     gateway::Gateway,
@@ -60,13 +62,13 @@ pub use self::{
     listener::{ClientAuth, Listener, ListenerProtocol, ListenerTimeouts, PortRules, ProxyProtocol},
     log::{Log, LogFormat, LogLevel},
     nearest::nearest,
-    plugin::{Grants, OnError, Plugin, PluginLimits},
+    plugin::{Breaker, Grants, OnError, Plugin, PluginLimits},
     plugin_cases::{
         CaseReply, CaseRequest, CaseResponse, CaseValues, CaseVerdict, ExpectedValues, PluginCase,
         PluginCases, plugin_cases, plugin_table,
     },
     plugin_config::PluginConfig,
-    registry::{Registry, RegistryStore},
+    registry::{Probe, Registry, RegistryAddresses, RegistryStore, RegistryUrl},
     route::{PluginUse, Retries, Route, RouteProtocol, RouteTimeouts},
     schema::json_schema,
     secret::{Secret, SecretSource},

@@ -31,6 +31,9 @@ pub struct Plugin {
     /// What the plugin may use up.
     #[serde(default)]
     pub limits: PluginLimits,
+    /// When the plugin is left alone for a while on a route.
+    #[serde(default)]
+    pub breaker: Breaker,
     /// What becomes of a request when the plugin fails on it.
     #[serde(default)]
     pub on_error: OnError,
@@ -67,11 +70,58 @@ pub struct PluginLimits {
     pub cpu: Duration,
     /// Time of one call from start to end.
     pub wall: Duration,
-    /// Live instances in each worker, 1 to 10000. A call that finds all of them in use fails
-    /// (`plugin-busy`).
+    /// Live instances in each worker, 1 to 10000. A call that finds all of them in use waits in the
+    /// queue, or fails (`plugin-busy`).
     #[serde(deserialize_with = "whole::<_, u32, _, 1, 10000>")]
     #[schemars(range(min = 1, max = 10000))]
     pub instances: u32,
+    /// Calls at a time, in all workers together, 1 to 10000. One more waits in the queue, or fails
+    /// (`plugin-busy`). By default as many as there are instances.
+    #[serde(deserialize_with = "whole::<_, u32, _, 1, 10000>")]
+    #[schemars(with = "Option<u32>", range(min = 1, max = 10000))]
+    pub concurrency: Option<u32>,
+    /// Calls that wait for their turn in each worker, 0 to 100000.
+    #[serde(deserialize_with = "whole::<_, u32, _, 0, 100000>")]
+    #[schemars(range(min = 0, max = 100000))]
+    pub queue: u32,
+    /// How long a call waits for its turn. `wall` begins after that.
+    pub queue_timeout: Duration,
+    /// Exchanges that wait in each worker until they are logged (`exchange-log`), 0 to 1000000. Those
+    /// over it are not.
+    #[serde(deserialize_with = "whole::<_, u32, _, 0, 1000000>")]
+    #[schemars(range(min = 0, max = 1000000))]
+    pub log_queue: u32,
+    /// Series of the plugin's own metrics, 0 to 10000: values of labels beyond them are not counted.
+    #[serde(deserialize_with = "whole::<_, u32, _, 0, 10000>")]
+    #[schemars(range(min = 0, max = 10000))]
+    pub series: u32,
+    /// Calls after which an instance is replaced, 1 to 1000000000.
+    #[serde(deserialize_with = "whole::<_, u32, _, 1, 1000000000>")]
+    #[schemars(range(min = 1, max = 1000000000))]
+    pub recycle_calls: u32,
+    /// How much an instance's memory may grow, since it was configured, until it is replaced, 64KiB to
+    /// 4GiB.
+    #[serde(deserialize_with = "size::<_, 65536, 4294967296>")]
+    pub recycle_memory: ByteSize,
+}
+
+/// When a plugin is left alone for a while on a route.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Breaker {
+    /// Calls of one hook on one route, in one worker, that fail in a row until it opens, 0 to 100000.
+    /// 0 never opens it.
+    #[serde(deserialize_with = "whole::<_, u32, _, 0, 100000>")]
+    #[schemars(range(min = 0, max = 100000))]
+    pub faults: u32,
+    /// How long it stays open until one call may try.
+    pub open: Duration,
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self { faults: 20, open: Duration::from_secs(1) }
+    }
 }
 
 impl Default for PluginLimits {
@@ -81,6 +131,13 @@ impl Default for PluginLimits {
             cpu: Duration::from_millis(50),
             wall: Duration::from_secs(5),
             instances: 64,
+            concurrency: None,
+            queue: 0,
+            queue_timeout: Duration::from_secs(1),
+            log_queue: 1024,
+            series: 100,
+            recycle_calls: 100_000,
+            recycle_memory: ByteSize::mib(16),
         }
     }
 }

@@ -1,23 +1,28 @@
-//! `[registry]`: which VMs there are, for routes with `to = "registry"`.
+//! `[registry]`: which VMs there are, for routes with `to = "registry"`, or where somebody else knows it.
 
 use std::{fmt, path::PathBuf};
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use super::{
     text::{FromText, Mistake, optional},
-    values::{Duration, seconds},
+    values::{Duration, seconds, whole},
 };
 
-/// Which VMs there are, and what they serve: for routes with `to = "registry"`.
+/// Which VMs there are, and what they serve: for routes with `to = "registry"`, or as another registry says.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Registry {
     /// The header of the table.
     #[serde(skip, default = "super::unnamed")]
     pub name: Spanned<String>,
+    /// Where the registry is, such as `"https://infra.vm.example.com:3000"`, where it is another one than this
+    /// gateway's: backends with `discover` and `[vms] resolve = "registry"` follow it.
+    #[serde(deserialize_with = "optional")]
+    #[schemars(with = "Option<String>")]
+    pub url: Option<Spanned<RegistryUrl>>,
     /// Where entries are kept: `memory`, or `file:PATH`, which outlasts the process. By default the file
     /// `registry.redb` in `[gateway] state_dir`. A relative path starts at the folder of the configuration
     /// file.
@@ -25,9 +30,22 @@ pub struct Registry {
     #[schemars(with = "Option<String>")]
     pub store: Option<Spanned<RegistryStore>>,
     /// Name of the secret that a request has to bring as `authorization: Bearer …`, but for `/health`. By
-    /// default none is asked for, and the plugins of the route decide.
+    /// default none is asked for, and the plugins of the route decide. With `url`, the secret that is shown
+    /// there.
     #[schemars(with = "Option<String>")]
     pub token: Option<Spanned<String>>,
+    /// Name of the secret of who may change everybody's entries, those with a lease key as well. By default
+    /// nobody may.
+    #[schemars(with = "Option<String>")]
+    pub admin_token: Option<Spanned<String>>,
+    /// Which addresses VMs may register: `any`, or with `own` the IP address that they come from, and names
+    /// that begin with their id.
+    pub addresses: RegistryAddresses,
+    /// Changes a second from one client's address, 1 to 1000000, renewals included; five times as many at
+    /// once. By default any number.
+    #[serde(deserialize_with = "whole::<_, u32, _, 1, 1000000>")]
+    #[schemars(range(min = 1, max = 1000000))]
+    pub changes_per_client: Option<u32>,
     /// Time to live of who asks for none, 5 s to 1 h: who is not heard of for so long is not discovered
     /// any more.
     #[serde(deserialize_with = "seconds::<_, 5, 3600>")]
@@ -35,6 +53,8 @@ pub struct Registry {
     /// How long expired entries are still listed, 1 s to 365 days.
     #[serde(deserialize_with = "seconds::<_, 1, 31536000>")]
     pub retention: Duration,
+    /// How services are asked whether they work: those that registered with a `healthPath`.
+    pub probe: Probe,
     /// Whether a VM that is known gets 409 when it registers again, as in the service before this one.
     pub strict_conflict: bool,
 }
@@ -43,11 +63,99 @@ impl Default for Registry {
     fn default() -> Self {
         Self {
             name: super::unnamed(),
+            url: None,
             store: None,
             token: None,
+            admin_token: None,
+            addresses: RegistryAddresses::default(),
+            changes_per_client: None,
             ttl: Duration::from_secs(45),
             retention: Duration::from_secs(24 * 3600),
+            probe: Probe::default(),
             strict_conflict: false,
+        }
+    }
+}
+
+/// Which addresses VMs may register.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RegistryAddresses {
+    /// Any.
+    #[default]
+    Any,
+    /// The IP address that they come from, and names that begin with their id.
+    Own,
+}
+
+/// How services are asked whether they work: by `GET` for their `healthPath`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Probe {
+    /// Whether they are asked at all.
+    pub enabled: bool,
+    /// From the end of one question to the next, 1 s to 1 h.
+    #[serde(deserialize_with = "seconds::<_, 1, 3600>")]
+    pub interval: Duration,
+    /// How long an answer may take, the connection included.
+    pub timeout: Duration,
+    /// Good answers in a row after which a service that did not work does, 1 to 100. One is enough for who has
+    /// just registered.
+    #[serde(deserialize_with = "whole::<_, u32, _, 1, 100>")]
+    #[schemars(range(min = 1, max = 100))]
+    pub healthy: u32,
+    /// Bad answers in a row after which a service does not work, 1 to 100.
+    #[serde(deserialize_with = "whole::<_, u32, _, 1, 100>")]
+    #[schemars(range(min = 1, max = 100))]
+    pub unhealthy: u32,
+    /// Questions at a time, 1 to 10000.
+    #[serde(deserialize_with = "whole::<_, u32, _, 1, 10000>")]
+    #[schemars(range(min = 1, max = 10000))]
+    pub at_once: u32,
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            interval: Duration::from_secs(15),
+            timeout: Duration::from_secs(3),
+            healthy: 2,
+            unhealthy: 3,
+            at_once: 64,
+        }
+    }
+}
+
+/// Where another registry is: `http` or `https`, a host, perhaps a port and the beginning of paths.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegistryUrl(String);
+
+impl RegistryUrl {
+    /// Without a slash at its end.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RegistryUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromText for RegistryUrl {
+    const EXPECTED: &'static str = "expected a URL such as \"https://infra.vm.example.com:3000\"";
+
+    fn from_text(text: &str) -> Result<Self, Mistake> {
+        let uri = text.parse::<http::Uri>().ok();
+        let is_good = uri.is_some_and(|uri| {
+            let has_user = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
+            matches!(uri.scheme_str(), Some("http" | "https")) && uri.query().is_none() && !has_user
+        });
+        match is_good {
+            true => Ok(Self(text.trim_end_matches('/').to_owned())),
+            false => Err(Mistake::new("not the URL of a registry")),
         }
     }
 }
@@ -92,6 +200,12 @@ mod tests {
     fn stores_print_as_they_are_written() {
         for text in ["memory", "file:/var/lib/vers/registry.redb", "file:registry.redb"] {
             assert_eq!(RegistryStore::from_text(text).expect("a store").to_string(), text);
+        }
+        for good in ["http://[::1]:3000", "https://infra.vm.test:3000/", "https://infra.vm.test/base"] {
+            assert_eq!(RegistryUrl::from_text(good).expect("a URL").to_string(), good.trim_end_matches('/'));
+        }
+        for bad in ["infra:3000", "ftp://infra", "http://", "https://a?b", "https://a@b", "/registry", ""] {
+            assert!(RegistryUrl::from_text(bad).is_err(), "{bad}");
         }
         for text in ["file:", "redis://localhost", "etcd:http://localhost:2379", ""] {
             assert!(RegistryStore::from_text(text).is_err(), "{text}");

@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
+use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use super::{
     backend::ProxyHeader,
-    text::list,
+    text::{list, optional_list},
     values::{Duration, whole},
 };
 
@@ -49,6 +50,11 @@ pub struct Vms {
     pub keepalive: VmKeepalive,
     /// Whether a VM may be reached over IPv4.
     pub allow_ipv4: bool,
+    /// Networks that VMs are in. By default any, but for those that lead to this machine and its link, which
+    /// only `table` and `file` may name.
+    #[serde(deserialize_with = "optional_list")]
+    #[schemars(with = "Option<Vec<String>>")]
+    pub networks: Option<Vec<Spanned<IpNet>>>,
     /// Header of the PROXY protocol that each connection to a VM begins with.
     pub proxy_protocol: ProxyHeader,
 }
@@ -111,6 +117,7 @@ impl Default for Vms {
             timeouts: VmTimeouts::default(),
             keepalive: VmKeepalive::default(),
             allow_ipv4: false,
+            networks: None,
             proxy_protocol: ProxyHeader::Off,
         }
     }

@@ -41,7 +41,7 @@ const ELSEWHERE: &[(&str, &[&str], &str)] = &[
     ("route.limits", &["body_size", "max_body", "max_body_size", "client_max_body_size"], "body"),
     ("limits", &["connections_per_ip", "per_client", "per_ip", "limit_conn"], "connections_per_client"),
     ("listener", &["connections_per_ip", "per_client", "per_ip", "limit_conn"], "connections_per_client"),
-    ("backend", &["discover", "dns"], "servers"),
+    ("backend", &["dns"], "servers"),
     ("backend", &["url", "urls", "targets", "endpoints", "address", "addresses"], "servers"),
     ("backend", &["http2", "h2c", "grpc", "scheme"], "protocol"),
     ("limits", &["streams", "max_concurrent_streams", "http2_max_concurrent_streams"], "http2_streams"),

@@ -5,10 +5,13 @@ use std::{fmt, io};
 
 /// Why a stream, or its connection, ended.
 #[derive(Debug, thiserror::Error)]
-#[error("{inner}")]
-pub struct Error {
-    #[source]
-    inner: h2::Error,
+pub enum Error {
+    /// The protocol was broken, or the other side ended it.
+    #[error(transparent)]
+    Protocol(h2::Error),
+    /// What carries the connection failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
 }
 
 /// What is known of a request whose stream has failed.
@@ -28,12 +31,13 @@ pub enum Gone {
 impl Error {
     /// What the error says about the request.
     pub fn gone(&self) -> Gone {
-        let reason = self.inner.reason();
-        let is_remote = self.inner.is_remote();
-        if is_remote && self.inner.is_go_away() && reason == Some(Reason::NO_ERROR) {
+        let Self::Protocol(error) = self else { return Gone::Connection };
+        let reason = error.reason();
+        let is_remote = error.is_remote();
+        if is_remote && error.is_go_away() && reason == Some(Reason::NO_ERROR) {
             return Gone::Retired;
         }
-        match (self.inner.is_reset(), reason) {
+        match (error.is_reset(), reason) {
             (true, Some(Reason::REFUSED_STREAM)) if is_remote => Gone::Refused,
             (true, _) => Gone::Reset,
             (false, _) => Gone::Connection,
@@ -42,14 +46,18 @@ impl Error {
 }
 
 impl From<h2::Error> for Error {
-    fn from(inner: h2::Error) -> Self {
-        Self { inner }
+    fn from(error: h2::Error) -> Self {
+        Self::Protocol(error)
     }
 }
 
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
-        let kind = if error.inner.is_reset() { io::ErrorKind::ConnectionReset } else { io::ErrorKind::Other };
+        let kind = match error {
+            Error::Io(error) => return error,
+            Error::Protocol(ref error) if error.is_reset() => io::ErrorKind::ConnectionReset,
+            Error::Protocol(_) => io::ErrorKind::Other,
+        };
         Self::new(kind, error)
     }
 }

@@ -4,7 +4,7 @@
 //! many are ready at the same time. So a flush of h2's changes nothing here. Whoever polls the
 //! connection drains the outbox when there is nothing more to do.
 
-use crate::io::{Buffers, Stream};
+use crate::io::{BUFFER_SIZE, Buffers, Stream};
 use std::{
     io::{self, IoSlice},
     pin::Pin,
@@ -27,23 +27,27 @@ pub(super) struct Outbox<I> {
     block: Option<Box<[u8]>>,
     start: usize,
     end: usize,
-    /// Bytes that have left and nobody has asked about.
-    left: usize,
+    /// Bytes that have been sent and nobody has asked about.
+    sent: usize,
+    /// Whether all of it has been sent, also by what is beneath.
+    is_drained: bool,
 }
+
+const _: () = assert!(MOST <= BUFFER_SIZE, "what is gathered has room in a block");
 
 impl<I: Stream> Outbox<I> {
     pub(super) fn new(io: I, buffers: Rc<Buffers>) -> Self {
-        Self { io, buffers, block: None, start: 0, end: 0, left: 0 }
+        Self { io, buffers, block: None, start: 0, end: 0, sent: 0, is_drained: true }
     }
 
-    /// Whether everything has left.
-    pub(super) fn is_empty(&self) -> bool {
-        self.start == self.end
+    /// Whether everything has left, for the kernel.
+    pub(super) fn is_drained(&self) -> bool {
+        self.is_drained
     }
 
-    /// Bytes that have left since this was asked last.
-    pub(super) fn take_left(&mut self) -> usize {
-        std::mem::take(&mut self.left)
+    /// Bytes that have been sent since this was asked last.
+    pub(super) fn take_sent(&mut self) -> usize {
+        std::mem::take(&mut self.sent)
     }
 
     /// Puts these bytes behind the others, as far as there is room.
@@ -52,13 +56,14 @@ impl<I: Stream> Outbox<I> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.is_drained = false;
         let total: usize = slices.iter().map(|slice| slice.len()).sum();
         if total >= LARGE || self.end + total > MOST {
             ready!(self.poll_send(cx))?;
         }
         if total >= LARGE {
             let sent = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, slices))?;
-            self.left += sent;
+            self.sent += sent;
             return Poll::Ready(Ok(sent));
         }
         let block = self.block.get_or_insert_with(|| self.buffers.take());
@@ -74,17 +79,19 @@ impl<I: Stream> Outbox<I> {
     /// Ready once everything has left that was put into it.
     pub(super) fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_send(cx))?;
-        Pin::new(&mut self.io).poll_flush(cx)
+        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+        self.is_drained = true;
+        Poll::Ready(Ok(()))
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.is_empty() {
+        while self.start < self.end {
             let waiting = self.block.as_deref().and_then(|block| block.get(self.start..self.end));
             match ready!(Pin::new(&mut self.io).poll_write(cx, waiting.unwrap_or_default()))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 sent => {
                     self.start += sent;
-                    self.left += sent;
+                    self.sent += sent;
                 }
             }
         }
@@ -101,16 +108,13 @@ mod tests {
     use super::*;
     use std::future::poll_fn;
     use tokio::{
-        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf},
         net::{TcpListener, TcpStream},
     };
 
     #[tokio::test]
     async fn what_is_put_leaves_in_order_and_not_before_it_is_drained() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("an address");
-        let (near, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
-        let (near, mut far) = (near.expect("a connection"), accepted.expect("a connection").0);
+        let (near, mut far) = connection().await;
         let mut outbox = Outbox::new(near, Rc::default());
         let mut sent = Vec::new();
         for (round, size) in [10, 300, LARGE - 1, LARGE, 20, MOST - 1, 1, LARGE - 1].into_iter().enumerate() {
@@ -120,25 +124,28 @@ mod tests {
             assert_eq!(put.expect("room"), size);
             sent.extend(bytes);
             let waits = size < LARGE;
-            assert_eq!(outbox.is_empty(), !waits, "{size} bytes");
+            assert_eq!(outbox.start < outbox.end, waits, "{size} bytes");
+            assert!(!outbox.is_drained());
         }
         poll_fn(|cx| outbox.poll_drain(cx)).await.expect("a way out");
-        assert!(outbox.is_empty() && outbox.block.is_none());
-        assert_eq!(outbox.take_left(), sent.len());
+        assert!(outbox.is_drained() && outbox.block.is_none());
+        assert_eq!(outbox.take_sent(), sent.len());
         outbox.io.shutdown().await.expect("an end");
         let mut got = Vec::new();
         far.read_to_end(&mut got).await.expect("the bytes");
         assert!(got == sent, "{} bytes of {}", got.len(), sent.len());
     }
 
+    async fn connection() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let (near, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        (near.expect("a connection"), accepted.expect("a connection").0)
+    }
+
     #[tokio::test]
     async fn it_holds_no_more_than_it_may() {
-        let (near, far) = {
-            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-            let address = listener.local_addr().expect("an address");
-            let (near, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
-            (near.expect("a connection"), accepted.expect("a connection").0)
-        };
+        let (near, _far) = connection().await;
         let mut outbox = Outbox::new(near, Rc::default());
         let piece = [7; 1000];
         let mut put = 0;
@@ -147,6 +154,46 @@ mod tests {
             put += piece.len();
         }
         assert!(outbox.end <= MOST && put > MOST, "{} held of {put}", outbox.end);
-        drop(far);
+    }
+
+    /// Takes everything, and sends it once it is told that it may: as TLS does while a client reads slowly.
+    struct Hoarder(bool);
+
+    impl Stream for Hoarder {
+        fn reset(&self) {}
+    }
+
+    impl AsyncRead for Hoarder {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Hoarder {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(data.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            if self.0 { Poll::Ready(Ok(())) } else { Poll::Pending }
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test]
+    async fn what_waits_beneath_has_not_left() {
+        let mut outbox = Outbox::new(Hoarder(false), Rc::default());
+        let drain = async |outbox: &mut Outbox<Hoarder>| {
+            poll_fn(|cx| Poll::Ready(outbox.poll_drain(cx).is_ready())).await && outbox.is_drained()
+        };
+        assert!(outbox.is_drained(), "nothing was put into it");
+        let put = poll_fn(|cx| outbox.poll_put(cx, &[IoSlice::new(b"an answer")])).await;
+        assert_eq!(put.expect("room"), 9);
+        assert!(!drain(&mut outbox).await);
+        outbox.io.0 = true;
+        assert!(drain(&mut outbox).await);
     }
 }

@@ -33,6 +33,10 @@ const RESETS_UNSEEN: usize = 64;
 /// Streams that a client may make h2 reset by what it sends on them (CVE-2025-8671).
 const RESETS_PROVOKED: usize = 64;
 
+/// Requests that may be looked at, one after the other, before answers that are ready leave: each may take a
+/// plugin's time.
+const GATHERED: u32 = 16;
+
 /// What a client may do with its connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Terms {
@@ -47,6 +51,8 @@ pub struct Server<I> {
     connection: server::Connection<Shared<I>, Bytes>,
     /// The same, beneath.
     io: Shared<I>,
+    /// Requests since what was said left last.
+    gathered: u32,
 }
 
 /// A request that has come.
@@ -84,7 +90,7 @@ impl<I: Stream> Server<I> {
             .enable_connect_protocol();
         let connection = builder.handshake(io.clone()).await?;
         io.gather();
-        Ok(Self { connection, io })
+        Ok(Self { connection, io, gathered: 0 })
     }
 
     /// The next request; none once the connection has ended. What streams have to say leaves, in one
@@ -98,12 +104,18 @@ impl<I: Stream> Server<I> {
         heads: HeadLimits,
     ) -> Poll<Option<Result<Incoming, Error>>> {
         let Poll::Ready(next) = self.connection.poll_accept(cx) else {
+            self.gathered = 0;
             return match self.io.poll_drain(cx) {
-                // Nothing can be said any more, so nothing is left to be asked.
-                Poll::Ready(Err(_)) => Poll::Ready(None),
+                Poll::Ready(Err(error)) => Poll::Ready(Some(Err(error.into()))),
                 _ => Poll::Pending,
             };
         };
+        self.gathered += 1;
+        if self.gathered >= GATHERED {
+            self.gathered = 0;
+            // Where the socket takes no more, what comes next notices it.
+            let _ = self.io.poll_drain(cx);
+        }
         let Some(next) = next else { return Poll::Ready(None) };
         let incoming = next.map_err(Error::from).map(|(request, respond)| incoming(request, respond, heads));
         Poll::Ready(Some(incoming))
@@ -299,12 +311,21 @@ mod tests {
     use super::*;
     use http::StatusCode;
     use std::{cell::Cell, future::poll_fn, io::IoSlice};
-    use tokio::io::{AsyncWriteExt as _, DuplexStream, duplex};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
     /// Counts the writes that reach the other side.
     struct Counting {
         io: DuplexStream,
         writes: Rc<Cell<usize>>,
+        /// Whether none can any more.
+        is_broken: Rc<Cell<bool>>,
+    }
+
+    impl Counting {
+        fn count(&self) -> io::Result<()> {
+            self.writes.set(self.writes.get() + 1);
+            if self.is_broken.get() { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
+        }
     }
 
     impl Stream for Counting {
@@ -327,7 +348,7 @@ mod tests {
             cx: &mut Context<'_>,
             data: &[u8],
         ) -> Poll<io::Result<usize>> {
-            self.writes.set(self.writes.get() + 1);
+            self.count()?;
             Pin::new(&mut self.io).poll_write(cx, data)
         }
 
@@ -336,7 +357,7 @@ mod tests {
             cx: &mut Context<'_>,
             slices: &[IoSlice<'_>],
         ) -> Poll<io::Result<usize>> {
-            self.writes.set(self.writes.get() + 1);
+            self.count()?;
             Pin::new(&mut self.io).poll_write_vectored(cx, slices)
         }
 
@@ -349,23 +370,63 @@ mod tests {
         }
     }
 
+    const HEADS: HeadLimits = HeadLimits { size: 8192, headers: 64 };
+    const TERMS: Terms = Terms { streams: 100, heads: HEADS };
+
+    #[tokio::test]
+    async fn a_client_that_waits_for_the_greeting_gets_it() {
+        let (near, mut far) = duplex(1 << 16);
+        let io = Counting { io: near, writes: Rc::default(), is_broken: Rc::default() };
+        let greeting = Server::greet(io, Bytes::new(), TERMS, Rc::default());
+        let mut settings = [0; 9];
+        tokio::select! {
+            _ = greeting => panic!("it has said nothing"),
+            read = far.read_exact(&mut settings) => drop(read.expect("a frame")),
+        }
+        assert_eq!(settings[3], 0x4, "RFC 9113 §6.5");
+    }
+
+    #[tokio::test]
+    async fn where_nothing_can_be_written_the_connection_has_failed() {
+        let (near, far) = duplex(1 << 16);
+        let io = Counting { io: near, writes: Rc::default(), is_broken: Rc::default() };
+        let is_broken = Rc::clone(&io.is_broken);
+        let serving = async {
+            let mut server = Server::greet(io, Bytes::new(), TERMS, Rc::default()).await.expect("a greeting");
+            let incoming = poll_fn(|cx| server.poll_next(cx, HEADS)).await.expect("a request");
+            let mut stream = incoming.expect("a request").stream;
+            is_broken.set(true);
+            stream.send_head(&ResponseHead::new(StatusCode::OK, Fields::new()), true).expect("a stream");
+            poll_fn(|cx| server.poll_next(cx, HEADS)).await
+        };
+        let asking = async {
+            let (mut send, connection) = h2::client::handshake(far).await.expect("a greeting");
+            let request = Request::get("http://a/").body(()).expect("a request");
+            let _answer = send.send_request(request, true).expect("a stream");
+            connection.await
+        };
+        let next = tokio::select! {
+            end = asking => panic!("it waits for its answer: {end:?}"),
+            next = serving => next,
+        };
+        assert!(matches!(next, Some(Err(Error::Io(_)))), "{next:?}");
+    }
+
     #[tokio::test]
     async fn answers_that_are_ready_together_leave_in_one_write() {
         const REQUESTS: usize = 5;
-        let heads = HeadLimits { size: 8192, headers: 64 };
         let (near, far) = duplex(1 << 20);
         let writes = Rc::new(Cell::new(0));
-        let io = Counting { io: near, writes: Rc::clone(&writes) };
+        let io = Counting { io: near, writes: Rc::clone(&writes), is_broken: Rc::default() };
         let serving = async {
-            let terms = Terms { streams: 100, heads };
-            let mut server = Server::greet(io, Bytes::new(), terms, Rc::default()).await.expect("a greeting");
+            let mut server = Server::greet(io, Bytes::new(), TERMS, Rc::default()).await.expect("a greeting");
             let mut streams = Vec::new();
             while streams.len() < REQUESTS {
-                let incoming = poll_fn(|cx| server.poll_next(cx, heads)).await.expect("a request");
+                let incoming = poll_fn(|cx| server.poll_next(cx, HEADS)).await.expect("a request");
                 streams.push(incoming.expect("a request").stream);
             }
             // What is said about the connection itself leaves first.
-            poll_fn(|cx| Poll::Ready(server.poll_next(cx, heads).is_pending())).await;
+            poll_fn(|cx| Poll::Ready(server.poll_next(cx, HEADS).is_pending())).await;
             for stream in &mut streams {
                 let head = ResponseHead::new(StatusCode::OK, Fields::new());
                 stream.send_head(&head, false).expect("a stream");
@@ -373,7 +434,7 @@ mod tests {
                 stream.end(None).expect("an end");
             }
             let before = writes.get();
-            poll_fn(|cx| Poll::Ready(server.poll_next(cx, heads).is_pending())).await;
+            poll_fn(|cx| Poll::Ready(server.poll_next(cx, HEADS).is_pending())).await;
             let after = writes.get();
             poll_fn(|cx| server.poll_closed(cx)).await;
             after - before

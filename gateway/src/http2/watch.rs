@@ -1,6 +1,7 @@
 //! Watches the frames of a client's connection go by, for what h2 does not tell: how many come that are
 //! of no use (RFC 9113 §10.5), which it answers one by one, mostly without a limit; since when a head has
-//! been on its way; and whether anything leaves.
+//! been on its way; and whether anything leaves. What is said leaves when whoever polls h2 says so, and not
+//! when h2 does: see [`Outbox`].
 
 use super::outbox::Outbox;
 use crate::io::{Buffers, Stream};
@@ -79,7 +80,7 @@ impl<I: Stream> Shared<I> {
 
     /// Whether something was said that has not left.
     pub(super) fn is_holding(&self) -> bool {
-        !self.0.borrow().out.is_empty()
+        !self.0.borrow().out.is_drained()
     }
 
     /// Whether too much came that is of no use.
@@ -121,20 +122,20 @@ struct Watched<I> {
 impl<I: Stream> Watched<I> {
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let drained = self.out.poll_drain(cx);
-        self.count_left();
+        self.count_sent();
         drained
     }
 
     fn poll_put(&mut self, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let put = self.out.poll_put(cx, slices);
-        self.count_left();
+        self.count_sent();
         put
     }
 
-    fn count_left(&mut self) {
-        let left = self.out.take_left();
-        self.credit.earn(left);
-        self.written += left as u64;
+    fn count_sent(&mut self) {
+        let sent = self.out.take_sent();
+        self.credit.earn(sent);
+        self.written += sent as u64;
     }
 
     fn set_head(&mut self, open: Option<u64>) {

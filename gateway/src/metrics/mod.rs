@@ -4,16 +4,18 @@
 //! the metrics: no locked instruction, no cache line that two workers write. Shards with the same
 //! name and labels are summed when somebody asks.
 
+mod custom;
 pub mod names;
 pub mod render;
 mod shard;
 
+pub use custom::{Book, Cell, DeclareError, Declared, LABEL_VALUE, PREFIX};
 pub use names::{Kind, Name};
 pub use shard::{Counter, Gauge, Histogram, Shard, Strip};
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
+    sync::{Arc, Mutex, PoisonError, Weak, atomic::Ordering::Relaxed},
 };
 
 /// A series to be: its name and labels.
@@ -25,6 +27,8 @@ type Labels = Vec<(&'static str, String)>;
 #[derive(Debug, Default)]
 pub struct Metrics {
     series: Mutex<BTreeMap<&'static str, Family>>,
+    /// What plugins name themselves, by plugin.
+    books: Mutex<BTreeMap<String, Weak<Book>>>,
 }
 
 #[derive(Debug)]
@@ -79,7 +83,52 @@ impl Metrics {
             .unwrap_or(0)
     }
 
-    /// Makes the cells of a strip, in their order, shards of these series.
+    /// The metrics that plugins of this name have named, with room for so many series. They are there as
+    /// long as anybody holds them.
+    pub fn book(&self, plugin: &str, most: usize) -> Arc<Book> {
+        let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(book) = books.get(plugin).and_then(Weak::upgrade) {
+            book.limit(most);
+            return book;
+        }
+        let book = Arc::new(Book::new(self, plugin, most));
+        books.retain(|_, book| book.strong_count() > 0);
+        books.insert(plugin.to_owned(), Arc::downgrade(&book));
+        book
+    }
+
+    /// The number of a plugin's metric, which it has already or gets now.
+    ///
+    /// # Errors
+    /// Fails where it cannot be printed, or not beside others.
+    pub fn declare(&self, book: &Book, declared: Declared) -> Result<u32, DeclareError> {
+        let declared = declared.checked()?;
+        let others = self.all_books();
+        let is_other =
+            |other: &Arc<Book>| other.kind_of(&declared.name).is_some_and(|kind| kind != declared.kind);
+        if others.iter().any(is_other) {
+            return Err(DeclareError::Conflict);
+        }
+        book.declare(declared)
+    }
+
+    fn all_books(&self) -> Vec<Arc<Book>> {
+        let books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
+        books.values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Every series of a name that is not 0: its labels and the sum over its shards.
+    pub fn series(&self, name: &'static Name) -> Vec<(Vec<(&'static str, String)>, u64)> {
+        let families = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        let series = families.get(name.name).into_iter().flat_map(|family| &family.series);
+        let first = |series: &Series| series.total().first().copied().unwrap_or(0);
+        series
+            .map(|(labels, series)| (labels.clone(), first(series)))
+            .filter(|(_, value)| *value != 0)
+            .collect()
+    }
+
+    /// Makes the cells of a strip, in their order, shards of these series: all of them, and once.
     pub fn register(&self, strip: &Strip, wanted: &[Wanted<'_>]) {
         let mut families = self.series.lock().unwrap_or_else(PoisonError::into_inner);
         let mut next = 0;

@@ -1,6 +1,6 @@
 //! The text that `/metrics` answers: OpenMetrics, which Prometheus scrapes.
 
-use super::{Family, Kind, Labels, Metrics, Series, shard::BOUNDS};
+use super::{Book, Cell, Declared, Family, Kind, Labels, Metrics, PREFIX, Series, shard::BOUNDS};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text},
@@ -8,6 +8,7 @@ use prometheus_client::{
     registry::Registry,
 };
 use std::{
+    collections::BTreeMap,
     fmt,
     sync::{Arc, PoisonError},
 };
@@ -36,8 +37,44 @@ impl Collector for Metrics {
             let metric = encoder.encode_descriptor(name.name, name.help, None, metric_type)?;
             encode_family(metric, family)?;
         }
-        Ok(())
+        drop(families);
+        encode_custom(&mut encoder, &self.all_books())
     }
+}
+
+/// A series of a plugin's own, with its labels.
+type Labelled = (Vec<(String, String)>, Cell);
+
+/// What plugins name themselves: of one name, all plugins together.
+fn encode_custom(encoder: &mut DescriptorEncoder<'_>, books: &[Arc<Book>]) -> fmt::Result {
+    let mut families: BTreeMap<String, (Declared, Vec<Labelled>)> = BTreeMap::new();
+    for book in books {
+        for (declared, series) in book.all() {
+            let family = families.entry(declared.name.clone());
+            let (first, all) = family.or_insert_with(|| (declared.clone(), Vec::new()));
+            if first.kind == declared.kind {
+                all.extend(series.into_iter().map(|(values, cell)| {
+                    let plugin = ("plugin".to_owned(), escaped(&book.plugin));
+                    let values =
+                        declared.labels.iter().cloned().zip(values.iter().map(|value| escaped(value)));
+                    (std::iter::once(plugin).chain(values).collect(), cell)
+                }));
+            }
+        }
+    }
+    for (name, (declared, mut series)) in families {
+        let (name, kind) = (format!("{PREFIX}{name}"), declared.kind);
+        let mut metric = encoder.encode_descriptor(&name, &declared.help, None, metric_type(kind))?;
+        series.sort_by(|(one, _), (other, _)| one.cmp(other));
+        for (labels, cell) in series {
+            let mut metric = metric.encode_family(&labels)?;
+            match (kind, cell.values().as_slice()) {
+                (Kind::Gauge, [bits, ..]) => metric.encode_gauge(&f64::from_bits(*bits))?,
+                (_, cells) => encode_cells(&mut metric, kind, cells)?,
+            }
+        }
+    }
+    Ok(())
 }
 
 fn encode_family(mut metric: MetricEncoder<'_>, family: &Family) -> fmt::Result {
@@ -58,7 +95,10 @@ fn escaped(value: &str) -> String {
 }
 
 fn encode_series(metric: &mut MetricEncoder<'_>, kind: Kind, series: &Series) -> fmt::Result {
-    let cells = series.total();
+    encode_cells(metric, kind, &series.total())
+}
+
+fn encode_cells(metric: &mut MetricEncoder<'_>, kind: Kind, cells: &[u64]) -> fmt::Result {
     let (value, buckets) = cells.split_first().map_or((0, &[][..]), |(value, rest)| (*value, rest));
     match kind {
         Kind::Counter => metric.encode_counter::<NoLabelSet, u64, u64>(&value, None),

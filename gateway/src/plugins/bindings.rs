@@ -13,6 +13,7 @@ wasmtime::component::bindgen!({
             include vers:gateway/base@0.1.0;
             include vers:gateway/with-request-filter@0.1.0;
             include vers:gateway/with-response-filter@0.1.0;
+            include vers:gateway/with-exchange-log@0.1.0;
             include vers:gateway/with-background@0.1.0;
         }
     ",
@@ -23,6 +24,7 @@ wasmtime::component::bindgen!({
     },
     exports: { default: async },
     with: {
+        "vers:gateway/types.completed": super::handles::CompletedHandle,
         "vers:gateway/types.exchange": super::handles::ExchangeHandle,
         "vers:gateway/types.headers": super::handles::HeadersHandle,
         "vers:gateway/types.request": super::handles::RequestHandle,

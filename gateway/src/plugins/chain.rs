@@ -1,7 +1,10 @@
 //! The plugins of a route, in order.
 
-use super::{Exchange, Fault, Hooks, Instances, LocalResponse};
-use std::rc::Rc;
+use super::{
+    Completed, Exchange, Fault, Hooks, Instances, Journal, LocalResponse,
+    breaker::{Breakers, Whose},
+};
+use std::{rc::Rc, sync::Arc};
 
 /// What a plugin decided about a request or an answer.
 #[derive(Debug)]
@@ -24,17 +27,19 @@ pub enum OnError {
 }
 
 /// The plugins of one route on one worker.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Chain {
-    links: Vec<Link>,
+    route: Arc<str>,
+    links: Rc<[Link]>,
     hooks: Hooks,
 }
 
 #[derive(Debug)]
-struct Link {
-    instances: Rc<Instances>,
-    hooks: Hooks,
+pub(super) struct Link {
+    pub(super) instances: Rc<Instances>,
+    pub(super) hooks: Hooks,
     on_error: OnError,
+    pub(super) breakers: Rc<Breakers>,
 }
 
 /// What a chain decided about a request.
@@ -72,17 +77,21 @@ pub struct Destination {
 
 impl Chain {
     /// A chain of plugins, in the order of the configuration.
-    pub fn new(links: impl IntoIterator<Item = (Rc<Instances>, OnError)>) -> Self {
-        let links: Vec<Link> = links
+    pub fn new(route: &Arc<str>, links: impl IntoIterator<Item = (Rc<Instances>, OnError)>) -> Self {
+        let links: Rc<[Link]> = links
             .into_iter()
-            .map(|(instances, on_error)| Link { hooks: instances.plugin().hooks(), instances, on_error })
+            .map(|(instances, on_error)| {
+                let breakers = instances.breakers(route);
+                Link { hooks: instances.plugin().hooks(), instances, on_error, breakers }
+            })
             .collect();
         let hooks = Hooks {
             request: links.iter().any(|link| link.hooks.request),
             response: links.iter().any(|link| link.hooks.response),
+            log: links.iter().any(|link| link.hooks.log),
             background: false,
         };
-        Self { links, hooks }
+        Self { route: Arc::clone(route), links, hooks }
     }
 
     /// Where the plugins may send requests, in the order of the links.
@@ -100,6 +109,30 @@ impl Chain {
         self.hooks.response
     }
 
+    /// Whether any plugin is shown what is over.
+    pub fn has_logs(&self) -> bool {
+        self.hooks.log
+    }
+
+    /// Leaves what is over to those who log it.
+    pub fn log(&self, journal: &Journal, mut exchange: Box<Exchange>, completed: Completed) {
+        (exchange.request, exchange.response, exchange.completed) = (None, None, Some(completed));
+        journal.begin(&self.route, &self.links, exchange);
+    }
+
+    /// As [`Self::log`], at once: for who tries a plugin out.
+    ///
+    /// # Errors
+    /// Fails with the fault of the first plugin that does.
+    pub async fn log_now(&self, exchange: &mut Box<Exchange>, completed: Completed) -> Result<(), Fault> {
+        (exchange.request, exchange.response, exchange.completed) = (None, None, Some(completed));
+        for (position, link) in self.links.iter().enumerate().filter(|(_, link)| link.hooks.log) {
+            exchange.caller = position;
+            link.instances.on_complete(exchange).await?;
+        }
+        Ok(())
+    }
+
     /// Shows a request to each plugin in turn, until one answers. Returns how many have seen it:
     /// those see the answer too.
     pub async fn on_request(&self, exchange: &mut Box<Exchange>) -> (Outcome, usize) {
@@ -110,7 +143,7 @@ impl Chain {
             }
             exchange.caller = position;
             let untouched = link.may_be_skipped().then(|| exchange.request.clone());
-            match link.instances.on_request(exchange).await {
+            match link.on_request(&self.route, exchange).await {
                 Ok(Verdict::Next) => {}
                 Ok(Verdict::RouteTo(backend)) => to = Some(Destination { link: position, backend }),
                 Ok(Verdict::Respond(response)) => {
@@ -142,7 +175,7 @@ impl Chain {
             }
             exchange.caller = position;
             let untouched = link.may_be_skipped().then(|| exchange.response.clone());
-            match link.instances.on_response(exchange).await {
+            match link.on_response(&self.route, exchange).await {
                 // An answer goes where its request came from.
                 Ok(Verdict::Next | Verdict::RouteTo(_)) => {}
                 Ok(Verdict::Respond(response)) => replace(exchange, response, link.name()),
@@ -157,6 +190,24 @@ impl Chain {
 }
 
 impl Link {
+    async fn on_request(&self, route: &str, exchange: &mut Box<Exchange>) -> Result<Verdict, Fault> {
+        let pass = self.breakers.request.enter(self.whose(route, "request"))?;
+        let verdict = self.instances.on_request(exchange).await;
+        pass.ended(&verdict);
+        verdict
+    }
+
+    async fn on_response(&self, route: &str, exchange: &mut Box<Exchange>) -> Result<Verdict, Fault> {
+        let pass = self.breakers.response.enter(self.whose(route, "response"))?;
+        let verdict = self.instances.on_response(exchange).await;
+        pass.ended(&verdict);
+        verdict
+    }
+
+    pub(super) fn whose<'a>(&'a self, route: &'a str, hook: &'static str) -> Whose<'a> {
+        Whose { instances: &self.instances, route, hook }
+    }
+
     /// Whether a fault must leave no trace: what the plugin changed before it failed is undone.
     fn may_be_skipped(&self) -> bool {
         self.on_error == OnError::Skip

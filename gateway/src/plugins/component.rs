@@ -3,7 +3,7 @@
 
 use super::{Grants, Host, LoadError, Plugin, PluginSpec, bindings, plugin::Exports};
 use sha2::{Digest as _, Sha256};
-use std::fmt;
+use std::{fmt, sync::Arc};
 use wasmtime::component::types::ComponentItem;
 
 /// The package of our interface.
@@ -30,6 +30,8 @@ pub struct Hooks {
     pub request: bool,
     /// `response-filter`.
     pub response: bool,
+    /// `exchange-log`.
+    pub log: bool,
     /// `background`.
     pub background: bool,
 }
@@ -59,6 +61,7 @@ impl Hooks {
         let all = [
             (self.request, "request-filter"),
             (self.response, "response-filter"),
+            (self.log, "exchange-log"),
             (self.background, "background"),
         ];
         all.into_iter().filter(|(has, _)| *has).map(|(_, name)| name).collect()
@@ -81,6 +84,7 @@ impl Component {
         let hooks = Hooks {
             request: exports("request-filter"),
             response: exports("response-filter"),
+            log: exports("exchange-log"),
             background: exports("background"),
         };
         // Types alone need nobody who implements them.
@@ -129,7 +133,9 @@ impl Host {
         let mismatch = |error: wasmtime::Error| LoadError::Mismatch { reason: format!("{error:#}") };
         let pre = linker.map_err(mismatch)?.instantiate_pre(&spec.component.compiled).map_err(mismatch)?;
         let hooks = spec.component.hooks;
-        use bindings::exports::vers::gateway::{background, lifecycle, request_filter, response_filter};
+        use bindings::exports::vers::gateway::{
+            background, exchange_log, lifecycle, request_filter, response_filter,
+        };
         let exports = Exports {
             lifecycle: lifecycle::GuestIndices::new(&pre).map_err(mismatch)?,
             request: hooks
@@ -142,6 +148,7 @@ impl Host {
                 .then(|| response_filter::GuestIndices::new(&pre))
                 .transpose()
                 .map_err(mismatch)?,
+            log: hooks.log.then(|| exchange_log::GuestIndices::new(&pre)).transpose().map_err(mismatch)?,
             background: hooks
                 .background
                 .then(|| background::GuestIndices::new(&pre))
@@ -150,7 +157,23 @@ impl Host {
         };
         let PluginSpec { name, component, config, grants, limits, vm_id } = spec;
         let space = (grants.kv > 0).then(|| self.space(&name, grants.kv));
-        Ok(Plugin { name, component, config, grants, limits, vm_id, space, pre, exports })
+        let gate = limits.concurrency.map(|most| self.gate(&name, most));
+        let metrics = Arc::clone(&self.metrics);
+        let book = metrics.book(&name, limits.series);
+        Ok(Plugin {
+            metrics,
+            book,
+            name,
+            component,
+            config,
+            grants,
+            limits,
+            vm_id,
+            space,
+            gate,
+            pre,
+            exports,
+        })
     }
 
     /// The linker's own words for a missing import name the interface, but not what to do.
@@ -206,7 +229,7 @@ impl Grant {
 /// What it takes to import this; none where this gateway does not have it.
 pub(super) fn offer(import: &str) -> Option<Offer> {
     match interface(import) {
-        Some("types" | "log" | "identity" | "random" | "clock") => Some(Offer::Always),
+        Some("types" | "log" | "metrics" | "identity" | "random" | "clock") => Some(Offer::Always),
         Some("secrets") => Some(Offer::Granted(Grant::Secrets)),
         Some("kv") => Some(Offer::Granted(Grant::Kv)),
         Some("outbound-http") => Some(Offer::Granted(Grant::Http)),

@@ -4,7 +4,8 @@ use crate::{
     ids::{ClientAddr, RequestId},
     message::{RequestHead, ResponseHead},
 };
-use std::sync::Arc;
+use http::StatusCode;
+use std::{sync::Arc, time::Duration};
 
 /// How many bytes all values of one exchange may have together.
 const VALUES_LIMIT: usize = 16 * 1024;
@@ -18,10 +19,39 @@ pub struct Exchange {
     pub request: Option<RequestHead>,
     /// The answer's head, once there is one.
     pub response: Option<ResponseHead>,
+    /// What became of both, once they are over.
+    pub completed: Option<Completed>,
     values: Vec<Value>,
     values_size: usize,
     /// Whose turn it is: the position of the called plugin in its chain.
     pub(super) caller: usize,
+}
+
+/// What became of an exchange.
+#[derive(Debug)]
+pub struct Completed {
+    /// The client's method.
+    pub method: Box<str>,
+    /// `host[:port]`, as the client asked for it.
+    pub authority: Box<str>,
+    /// The client's path, without the query.
+    pub path: Box<str>,
+    /// What the client was sent; none where it left before.
+    pub status: Option<StatusCode>,
+    /// From the request's head to the answer's.
+    pub head: Option<Duration>,
+    /// From the request's head to the end.
+    pub total: Duration,
+    /// Bytes to the backend.
+    pub received: u64,
+    /// Bytes to the client.
+    pub sent: u64,
+    /// The plugin that answered, and why.
+    pub answered_by: Option<(String, String)>,
+    /// Code of the gateway's own error.
+    pub error: Option<&'static str>,
+    /// The answer did not come to its end.
+    pub broke_off: bool,
 }
 
 /// What the host knows about an exchange.
@@ -54,6 +84,11 @@ impl Exchange {
     /// An exchange of which the request is known.
     pub fn new(facts: Facts, request: RequestHead) -> Self {
         Self { facts: Some(facts), request: Some(request), ..Self::default() }
+    }
+
+    /// One that is over.
+    pub fn over(facts: Facts) -> Self {
+        Self { facts: Some(facts), ..Self::default() }
     }
 
     pub(super) fn value(&self, key: &str) -> Option<&[u8]> {

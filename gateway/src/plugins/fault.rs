@@ -22,8 +22,12 @@ pub enum FaultKind {
     Wall,
     /// It wanted more memory than it may have.
     Memory,
-    /// All its instances are in use.
+    /// All its instances are in use, and nobody else may wait for one.
     Busy,
+    /// It waited too long for its turn.
+    Queue,
+    /// Its breaker is open: it was not called.
+    Open,
     /// No instance could be made.
     Start,
     /// It sent a request to a backend that it may not send requests to.
@@ -32,8 +36,22 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// All kinds.
-    pub const ALL: [Self; 7] =
-        [Self::Trap, Self::Cpu, Self::Wall, Self::Memory, Self::Busy, Self::Start, Self::Route];
+    pub const ALL: [Self; 9] = [
+        Self::Trap,
+        Self::Cpu,
+        Self::Wall,
+        Self::Memory,
+        Self::Busy,
+        Self::Queue,
+        Self::Open,
+        Self::Start,
+        Self::Route,
+    ];
+
+    /// Whether it cost an instance, or there was none: what a breaker counts.
+    pub fn is_of_instance(self) -> bool {
+        matches!(self, Self::Trap | Self::Cpu | Self::Wall | Self::Memory | Self::Start)
+    }
 
     /// The name in metrics, status and reason codes.
     pub fn as_str(self) -> &'static str {
@@ -43,9 +61,18 @@ impl FaultKind {
             Self::Wall => "wall",
             Self::Memory => "memory",
             Self::Busy => "busy",
+            Self::Queue => "queue",
+            Self::Open => "open",
             Self::Start => "start",
             Self::Route => "route",
         }
+    }
+}
+
+/// One of which nothing else is to be said.
+impl From<FaultKind> for Fault {
+    fn from(kind: FaultKind) -> Self {
+        Self { kind, detail: String::new() }
     }
 }
 
@@ -56,7 +83,11 @@ impl fmt::Display for FaultKind {
             Self::Cpu => "it used up its CPU time (`limits.cpu`)",
             Self::Wall => "it was not done in time (`limits.wall`)",
             Self::Memory => "it wanted more memory than `limits.memory`",
-            Self::Busy => "all its instances are in use (`limits.instances`)",
+            Self::Busy => {
+                "it is called as often at a time as it may be (`limits.instances`, `concurrency`, `queue`)"
+            }
+            Self::Queue => "it had too much to do for too long (`limits.queue_timeout`)",
+            Self::Open => "it failed too often on this route, and is left alone for a while (`breaker`)",
             Self::Start => "no instance of it could be made",
             Self::Route => "it chose a backend that it is not granted (`grants.backends`)",
         })

@@ -15,6 +15,10 @@ pub enum RequestHandle {}
 #[derive(Debug)]
 pub enum ResponseHandle {}
 
+/// What became of both.
+#[derive(Debug)]
+pub enum CompletedHandle {}
+
 /// The headers of a head: [`REQUEST`] or [`RESPONSE`].
 #[derive(Debug)]
 pub enum HeadersHandle {}

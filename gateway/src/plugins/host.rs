@@ -3,16 +3,19 @@
 use super::{
     FetchError,
     bindings::vers::gateway::{
-        clock, identity, kv, log, outbound_http, random, secrets,
+        clock, identity, kv, log, metrics, outbound_http, random, secrets,
         types::{self, EditError, Header},
     },
-    exchange::Exchange,
-    handles::{ExchangeHandle, HeadersHandle, REQUEST, RESPONSE, RequestHandle, ResponseHandle},
+    exchange::{Completed, Exchange},
+    handles::{
+        CompletedHandle, ExchangeHandle, HeadersHandle, REQUEST, RESPONSE, RequestHandle, ResponseHandle,
+    },
     kv::{Condition, Entry, KvError, Lookup, Space},
     state::{LogVerdict, State},
 };
-use crate::message::{
-    Fields, Known, RequestHead, ResponseHead, host_of, is_field_value, is_target, is_token, trim,
+use crate::{
+    message::{Fields, Known, RequestHead, ResponseHead, host_of, is_field_value, is_target, is_token, trim},
+    metrics::{Cell, DeclareError, Declared, Kind, LABEL_VALUE},
 };
 use http::{HeaderName, StatusCode};
 use std::time::Duration;
@@ -174,6 +177,64 @@ impl types::HostRequest for State {
     }
 }
 
+impl types::HostCompleted for State {
+    fn exchange(&mut self, _: Resource<CompletedHandle>) -> Resource<ExchangeHandle> {
+        Resource::new_own(0)
+    }
+
+    fn method(&mut self, _: Resource<CompletedHandle>) -> String {
+        self.completed().map(|done| done.method.to_string()).unwrap_or_default()
+    }
+
+    fn authority(&mut self, _: Resource<CompletedHandle>) -> String {
+        self.completed().map(|done| done.authority.to_string()).unwrap_or_default()
+    }
+
+    fn path(&mut self, _: Resource<CompletedHandle>) -> String {
+        self.completed().map(|done| done.path.to_string()).unwrap_or_default()
+    }
+
+    fn status(&mut self, _: Resource<CompletedHandle>) -> Option<u16> {
+        Some(self.completed()?.status?.as_u16())
+    }
+
+    fn head_duration_us(&mut self, _: Resource<CompletedHandle>) -> Option<u64> {
+        self.completed()?.head.map(micros)
+    }
+
+    fn duration_us(&mut self, _: Resource<CompletedHandle>) -> u64 {
+        self.completed().map_or(0, |done| micros(done.total))
+    }
+
+    fn request_bytes(&mut self, _: Resource<CompletedHandle>) -> u64 {
+        self.completed().map_or(0, |done| done.received)
+    }
+
+    fn response_bytes(&mut self, _: Resource<CompletedHandle>) -> u64 {
+        self.completed().map_or(0, |done| done.sent)
+    }
+
+    fn answered_by(&mut self, _: Resource<CompletedHandle>) -> Option<String> {
+        self.completed()?.answered_by.as_ref().map(|(plugin, _)| plugin.clone())
+    }
+
+    fn reason(&mut self, _: Resource<CompletedHandle>) -> Option<String> {
+        self.completed()?.answered_by.as_ref().map(|(_, reason)| reason.clone())
+    }
+
+    fn error(&mut self, _: Resource<CompletedHandle>) -> Option<String> {
+        self.completed()?.error.map(str::to_owned)
+    }
+
+    fn broke_off(&mut self, _: Resource<CompletedHandle>) -> bool {
+        self.completed().is_some_and(|done| done.broke_off)
+    }
+
+    fn drop(&mut self, _: Resource<CompletedHandle>) -> wasmtime::Result<()> {
+        Ok(())
+    }
+}
+
 impl types::HostResponse for State {
     fn exchange(&mut self, _: Resource<ResponseHandle>) -> Resource<ExchangeHandle> {
         Resource::new_own(0)
@@ -244,6 +305,41 @@ impl random::Host for State {
     fn u64(&mut self) -> u64 {
         // The kernel's generator does not fail once the machine is up.
         getrandom::u64().unwrap_or_default()
+    }
+}
+
+impl metrics::Host for State {
+    fn declare(
+        &mut self,
+        kind: metrics::Kind,
+        name: String,
+        help: String,
+        labels: Vec<String>,
+    ) -> Result<u32, metrics::Error> {
+        let kind = match kind {
+            metrics::Kind::Counter => Kind::Counter,
+            metrics::Kind::Gauge => Kind::Gauge,
+            metrics::Kind::Histogram => Kind::Histogram,
+        };
+        let declared = Declared { kind, name, help, labels };
+        self.plugin.metrics.declare(&self.plugin.book, declared).map_err(|error| match error {
+            DeclareError::Name => metrics::Error::InvalidName,
+            DeclareError::Label => metrics::Error::InvalidLabel,
+            DeclareError::Conflict => metrics::Error::Conflict,
+            DeclareError::Full => metrics::Error::Full,
+        })
+    }
+
+    fn add(&mut self, metric: u32, by: u64, values: Vec<String>) {
+        self.with_series(metric, values, |series| series.add(by));
+    }
+
+    fn set(&mut self, metric: u32, value: f64, values: Vec<String>) {
+        self.with_series(metric, values, |series| series.set(value));
+    }
+
+    fn observe(&mut self, metric: u32, seconds: f64, values: Vec<String>) {
+        self.with_series(metric, values, |series| series.observe(seconds));
     }
 }
 
@@ -360,7 +456,27 @@ impl outbound_http::Host for State {
     }
 }
 
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
 impl State {
+    /// Does something with a series, where there is one.
+    fn with_series(&mut self, metric: u32, values: Vec<String>, write: impl FnOnce(&Cell)) {
+        let key = (metric, values);
+        if let Some(series) = self.series.get(&key) {
+            return write(series);
+        }
+        if let Some(series) = self.plugin.book.series(metric, &key.1) {
+            write(&series);
+            // What is cut to one series in the book may have many names here, and long ones.
+            let is_short = key.1.iter().all(|value| value.len() <= LABEL_VALUE);
+            if is_short && self.series.len() < self.plugin.limits.series {
+                self.series.insert(key, series);
+            }
+        }
+    }
+
     fn space(&self) -> Result<&Space, kv::Error> {
         // Where it is not granted, it is not linked.
         self.plugin.space.as_deref().ok_or(kv::Error::Unavailable)
@@ -368,6 +484,10 @@ impl State {
 
     fn request(&self) -> Option<&RequestHead> {
         self.exchange.request.as_ref()
+    }
+
+    fn completed(&self) -> Option<&Completed> {
+        self.exchange.completed.as_ref()
     }
 
     fn response(&self) -> Option<&ResponseHead> {

@@ -2,7 +2,7 @@
 
 use super::{
     ConfigProblem, Fault, FaultKind, LoadError, Plugin, Services,
-    bindings::exports::vers::gateway::{background, request_filter, response_filter},
+    bindings::exports::vers::gateway::{background, exchange_log, request_filter, response_filter},
     clock::{CallError, CpuBudgetSpent, Timed},
     engine::Caller,
     state::State,
@@ -15,7 +15,10 @@ pub(super) struct Instance {
     pub(super) store: Store<State>,
     pub(super) request: Option<request_filter::Guest>,
     pub(super) response: Option<response_filter::Guest>,
+    pub(super) log: Option<exchange_log::Guest>,
     pub(super) background: Option<background::Guest>,
+    /// Bytes of memory that it had once it was configured.
+    pub(super) born: usize,
     /// CPU time of the last call.
     pub(super) cpu: Duration,
     /// Calls of hooks so far.
@@ -38,7 +41,9 @@ impl Instance {
             store,
             request: None,
             response: None,
+            log: None,
             background: None,
+            born: 0,
             cpu: Duration::ZERO,
             calls: 0,
             caller,
@@ -51,14 +56,21 @@ impl Instance {
                 plugin.exports.request.as_ref().map(|hook| hook.load(&mut *store, &linked)).transpose()?;
             let response =
                 plugin.exports.response.as_ref().map(|hook| hook.load(&mut *store, &linked)).transpose()?;
+            let log = plugin.exports.log.as_ref().map(|hook| hook.load(&mut *store, &linked)).transpose()?;
             let background =
                 plugin.exports.background.as_ref().map(|hook| hook.load(&mut *store, &linked)).transpose()?;
-            Ok((configured, request, response, background))
+            Ok((configured, request, response, log, background))
         });
-        let (configured, request, response, background) = started.await.map_err(LoadError::Fault)?;
+        let (configured, request, response, log, background) = started.await.map_err(LoadError::Fault)?;
         configured
             .map_err(|problems| LoadError::Config(problems.into_iter().map(ConfigProblem::from).collect()))?;
-        Ok(Self { request, response, background, calls: 0, ..instance })
+        let born = instance.store.data().memory.held;
+        Ok(Self { request, response, log, background, born, calls: 0, ..instance })
+    }
+
+    /// Bytes by which its memory has grown since it was configured.
+    pub(super) fn grown(&self) -> usize {
+        self.store.data().memory.held.saturating_sub(self.born)
     }
 
     /// Runs code in the store within the plugin's limits. After an error the instance is of no use.

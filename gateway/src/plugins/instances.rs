@@ -3,20 +3,24 @@
 use super::{
     Exchange, Fault, FaultKind, LocalResponse, Plugin, Services, Verdict,
     bindings::exports::vers::gateway::{request_filter, response_filter},
+    breaker::Breakers,
     engine::Caller,
     handles::{REQUEST, RESPONSE},
     instance::Instance,
+    journal::LogQueue,
 };
-use crate::metrics::{Counter, Gauge};
+use crate::metrics::{Counter, Gauge, Metrics, names};
 use std::{
     cell::{Cell, RefCell},
-    rc::Rc,
+    collections::HashMap,
+    rc::{Rc, Weak},
     sync::Arc,
 };
+use tokio::{
+    sync::{Notify, SemaphorePermit},
+    time::timeout,
+};
 use wasmtime::component::Resource;
-
-/// Calls after which an instance is replaced: what a guest leaks is bounded by that.
-const CALLS_PER_INSTANCE: u64 = 100_000;
 
 /// One worker's share of a plugin's metrics.
 #[derive(Debug, Clone)]
@@ -25,15 +29,52 @@ pub struct PluginMetrics {
     pub requests: Counter,
     /// Calls of `on-response`.
     pub responses: Counter,
+    /// Calls of `on-complete`.
+    pub logs: Counter,
+    /// Exchanges that it should have logged, and that found no room in its queue.
+    pub log_dropped: Counter,
     /// Faults, in the order of [`FaultKind::ALL`].
     pub faults: [Counter; FaultKind::ALL.len()],
     /// Nanoseconds inside the guest.
     pub cpu: Counter,
     /// Live instances.
     pub instances: Gauge,
+    /// Calls that wait for their turn.
+    pub waiting: Gauge,
+    /// Instances replaced after so many calls.
+    pub recycled_calls: Counter,
+    /// Instances replaced after they had grown so much.
+    pub recycled_memory: Counter,
+    /// Where the others are that few plugins ever need.
+    pub all: Arc<Metrics>,
 }
 
 impl PluginMetrics {
+    /// One thread's share of a plugin's metrics.
+    pub fn new(metrics: &Arc<Metrics>, plugin: &str) -> Self {
+        let counter = |name, label, value| metrics.counter(name, &[("plugin", plugin), (label, value)]);
+        let gauge = |name| metrics.gauge(name, &[("plugin", plugin)]);
+        Self {
+            requests: counter(&names::PLUGIN_CALLS, "hook", "request"),
+            responses: counter(&names::PLUGIN_CALLS, "hook", "response"),
+            logs: counter(&names::PLUGIN_CALLS, "hook", "log"),
+            log_dropped: metrics.counter(&names::PLUGIN_LOG_DROPPED, &[("plugin", plugin)]),
+            faults: FaultKind::ALL.map(|kind| counter(&names::PLUGIN_FAULTS, "kind", kind.as_str())),
+            cpu: metrics.counter(&names::PLUGIN_CPU, &[("plugin", plugin)]),
+            instances: gauge(&names::PLUGIN_INSTANCES),
+            waiting: gauge(&names::PLUGIN_WAITING),
+            recycled_calls: counter(&names::PLUGIN_RECYCLED, "reason", "calls"),
+            recycled_memory: counter(&names::PLUGIN_RECYCLED, "reason", "memory"),
+            all: Arc::clone(metrics),
+        }
+    }
+
+    /// Counts an open breaker.
+    pub(super) fn breaker_gauge(&self, plugin: &str, route: &str, hook: &str) -> Gauge {
+        let labels = [("plugin", plugin), ("route", route), ("hook", hook)];
+        self.all.gauge(&names::PLUGIN_BREAKERS_OPEN, &labels)
+    }
+
     /// Counts a fault.
     pub fn fault(&self, kind: FaultKind) {
         if let Some(counter) =
@@ -51,7 +92,10 @@ pub struct Instances {
     caller: Caller,
     metrics: PluginMetrics,
     idle: RefCell<Vec<Idle>>,
-    live: Rc<Cell<usize>>,
+    stock: Rc<Stock>,
+    log_queue: LogQueue,
+    /// By route; they outlive a reload that changes neither.
+    breakers: RefCell<HashMap<Arc<str>, Weak<Breakers>>>,
     /// Most instances in use at once since the last trim.
     peak: Cell<usize>,
     /// Whether new requests use other instances.
@@ -60,28 +104,92 @@ pub struct Instances {
 
 struct Idle {
     instance: Instance,
-    calls: u64,
+    calls: u32,
     _live: Live,
+}
+
+/// An instance for one call, and its place among all calls at a time, where these are bounded.
+struct Borrowed<'a> {
+    idle: Idle,
+    _place: Option<SemaphorePermit<'a>>,
+}
+
+/// How many instances there are, and who waits for one.
+#[derive(Debug, Default)]
+struct Stock {
+    live: Cell<usize>,
+    /// Calls in the queue.
+    queued: Cell<usize>,
+    /// Those of them that wait for an instance of this worker.
+    waiting: Cell<usize>,
+    freed: Notify,
+    /// Calls that nobody waits for, and that have an instance when nobody else wants it.
+    patient: Cell<usize>,
+    spare: Notify,
+}
+
+impl Stock {
+    /// Somebody may have a turn.
+    fn free(&self) {
+        if self.waiting.get() > 0 {
+            self.freed.notify_one();
+        } else if self.patient.get() > 0 {
+            self.spare.notify_one();
+        }
+    }
 }
 
 /// Counts one live instance, however it ends.
 struct Live {
-    count: Rc<Cell<usize>>,
+    stock: Rc<Stock>,
     gauge: Gauge,
 }
 
 impl Live {
-    fn new(count: &Rc<Cell<usize>>, gauge: &Gauge) -> Self {
-        count.set(count.get() + 1);
+    fn new(stock: &Rc<Stock>, gauge: &Gauge) -> Self {
+        stock.live.set(stock.live.get() + 1);
         gauge.inc();
-        Self { count: Rc::clone(count), gauge: gauge.clone() }
+        Self { stock: Rc::clone(stock), gauge: gauge.clone() }
     }
 }
 
 impl Drop for Live {
     fn drop(&mut self) {
-        self.count.set(self.count.get() - 1);
+        self.stock.live.set(self.stock.live.get() - 1);
         self.gauge.dec();
+        self.stock.free();
+    }
+}
+
+/// Counts one call more, until it is dropped.
+struct Count<'a>(&'a Cell<usize>);
+
+impl<'a> Count<'a> {
+    fn new(count: &'a Cell<usize>) -> Self {
+        count.set(count.get() + 1);
+        Self(count)
+    }
+}
+
+impl Drop for Count<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// Tells the metrics that a call waits.
+struct Waits(Gauge);
+
+impl Waits {
+    fn new(gauge: Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 
@@ -92,8 +200,30 @@ impl Instances {
         caller: Caller,
         metrics: PluginMetrics,
     ) -> Self {
-        let (idle, live, peak, is_retired) = Default::default();
-        Self { plugin, services, caller, metrics, idle, live, peak, is_retired }
+        let (idle, stock, log_queue, breakers, peak, is_retired) = Default::default();
+        Self { plugin, services, caller, metrics, idle, stock, log_queue, breakers, peak, is_retired }
+    }
+
+    /// Those of a route: as they are, where a route of this name has them already.
+    pub(super) fn breakers(&self, route: &Arc<str>) -> Rc<Breakers> {
+        let mut known = self.breakers.borrow_mut();
+        if let Some(breakers) = known.get(route).and_then(Weak::upgrade) {
+            return breakers;
+        }
+        if known.len() == known.capacity() {
+            known.retain(|_, breakers| breakers.strong_count() > 0);
+        }
+        let breakers = Rc::default();
+        known.insert(Arc::clone(route), Rc::downgrade(&breakers));
+        breakers
+    }
+
+    pub(super) fn log_queue(&self) -> &LogQueue {
+        &self.log_queue
+    }
+
+    pub(super) fn metrics(&self) -> &PluginMetrics {
+        &self.metrics
     }
 
     /// Frees what is idle, and keeps nothing from now on: no new request will come.
@@ -106,7 +236,7 @@ impl Instances {
     /// last time.
     pub fn trim(&self) {
         let mut idle = self.idle.borrow_mut();
-        let in_use = self.live.get().saturating_sub(idle.len());
+        let in_use = self.stock.live.get().saturating_sub(idle.len());
         // The oldest go: the youngest were used last, and their memory is warm.
         let superfluous = idle.len().saturating_sub(self.peak.get().saturating_sub(in_use).max(1));
         idle.drain(..superfluous);
@@ -166,46 +296,151 @@ impl Instances {
         })
     }
 
+    /// Calls `on-complete`, when nobody else wants an instance.
+    pub(super) async fn on_complete(&self, exchange: &mut Box<Exchange>) -> Result<(), Fault> {
+        self.metrics.logs.inc();
+        let borrowed = timeout(self.plugin.limits.wall, self.borrow_spare()).await;
+        let borrowed = borrowed.unwrap_or_else(|_| Err(FaultKind::Queue.into()));
+        self.call_in(borrowed, exchange, async |instance| {
+            let Some(guest) = instance.log.take() else { return Ok(()) };
+            let logged = instance
+                .run(async |store| guest.call_on_complete(store, Resource::new_borrow(0)).await)
+                .await;
+            instance.log = Some(guest);
+            logged
+        })
+        .await
+    }
+
     async fn call<T>(
         &self,
         exchange: &mut Box<Exchange>,
         hook: impl AsyncFnOnce(&mut Instance) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
-        let mut borrowed = self.borrow().await.inspect_err(|fault| self.report(fault))?;
-        let instance = &mut borrowed.instance;
+        self.call_in(self.borrow().await, exchange, hook).await
+    }
+
+    async fn call_in<T>(
+        &self,
+        borrowed: Result<Borrowed<'_>, Fault>,
+        exchange: &mut Box<Exchange>,
+        hook: impl AsyncFnOnce(&mut Instance) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        let mut borrowed = borrowed.inspect_err(|fault| self.report(fault))?;
+        let instance = &mut borrowed.idle.instance;
         std::mem::swap(exchange, &mut instance.store.data_mut().exchange);
         let result = hook(instance).await;
         std::mem::swap(exchange, &mut instance.store.data_mut().exchange);
         self.metrics.cpu.add(u64::try_from(instance.cpu.as_nanos()).unwrap_or(u64::MAX));
         match &result {
-            Ok(_) => self.give_back(borrowed),
+            Ok(_) => self.give_back(borrowed.idle),
             Err(fault) => self.report(fault),
         }
         result
     }
 
-    async fn borrow(&self) -> Result<Idle, Fault> {
+    async fn borrow(&self) -> Result<Borrowed<'_>, Fault> {
+        // Without anybody who waits, it takes no more than a look at what is there.
+        let place = match &self.plugin.gate {
+            None => None,
+            Some(gate) => match gate.try_acquire() {
+                Ok(place) => Some(place),
+                Err(_) => return Box::pin(self.queue(None)).await,
+            },
+        };
+        if self.stock.waiting.get() == 0
+            && let Some(idle) = self.take().await?
+        {
+            return Ok(Borrowed { idle, _place: place });
+        }
+        Box::pin(self.queue(place)).await
+    }
+
+    /// An instance that nobody else wants.
+    async fn borrow_spare(&self) -> Result<Borrowed<'_>, Fault> {
+        let place = match &self.plugin.gate {
+            Some(gate) => gate.acquire().await.ok(),
+            None => None,
+        };
+        while self.stock.waiting.get() > 0 || !self.has_room() {
+            let _patient = Count::new(&self.stock.patient);
+            self.stock.spare.notified().await;
+        }
+        let idle = self.take().await?.ok_or(FaultKind::Queue)?;
+        Ok(Borrowed { idle, _place: place })
+    }
+
+    fn has_room(&self) -> bool {
+        !self.idle.borrow().is_empty() || self.stock.live.get() < self.plugin.limits.instances
+    }
+
+    /// An instance that is idle, or a new one; none where there may be no more.
+    async fn take(&self) -> Result<Option<Idle>, Fault> {
         let idle = self.idle.borrow_mut().pop();
-        let in_use = self.live.get() - self.idle.borrow().len() + usize::from(idle.is_none());
-        self.peak.set(self.peak.get().max(in_use));
+        let in_use = self.stock.live.get() - self.idle.borrow().len();
         if let Some(idle) = idle {
-            return Ok(idle);
+            self.peak.set(self.peak.get().max(in_use));
+            return Ok(Some(idle));
         }
-        if self.live.get() >= self.plugin.limits.instances {
-            return Err(Fault { kind: FaultKind::Busy, detail: String::new() });
+        if self.stock.live.get() >= self.plugin.limits.instances {
+            return Ok(None);
         }
-        let live = Live::new(&self.live, &self.metrics.instances);
+        self.peak.set(self.peak.get().max(in_use + 1));
+        let live = Live::new(&self.stock, &self.metrics.instances);
         let started =
             Instance::start(Arc::clone(&self.plugin), Arc::clone(&self.services), self.caller.clone()).await;
         let instance =
             started.map_err(|error| Fault { kind: FaultKind::Start, detail: error.to_string() })?;
-        Ok(Idle { instance, calls: 0, _live: live })
+        Ok(Some(Idle { instance, calls: 0, _live: live }))
     }
 
-    fn give_back(&self, mut borrowed: Idle) {
-        borrowed.calls += 1;
-        if borrowed.calls < CALLS_PER_INSTANCE && !self.is_retired.get() {
-            self.idle.borrow_mut().push(borrowed);
+    /// Waits for a place among all calls, where there is none yet, and for an instance.
+    async fn queue<'a>(&'a self, place: Option<SemaphorePermit<'a>>) -> Result<Borrowed<'a>, Fault> {
+        let limits = &self.plugin.limits;
+        if self.stock.queued.get() >= limits.queue {
+            return Err(FaultKind::Busy.into());
+        }
+        let turn = {
+            let _queued = Count::new(&self.stock.queued);
+            let _waits = Waits::new(self.metrics.waiting.clone());
+            timeout(limits.queue_timeout, self.turn(place)).await
+        };
+        let place = turn.map_err(|_| Fault::from(FaultKind::Queue))?;
+        // Nobody else has come between: this is the only thread, and an instance or room for one is there.
+        let idle = self.take().await?.ok_or(FaultKind::Queue)?;
+        Ok(Borrowed { idle, _place: place })
+    }
+
+    /// Waits until there is an instance, or room for one.
+    async fn turn<'a>(&'a self, place: Option<SemaphorePermit<'a>>) -> Option<SemaphorePermit<'a>> {
+        let place = match (&self.plugin.gate, place) {
+            // It is never closed.
+            (Some(gate), None) => gate.acquire().await.ok(),
+            (_, place) => place,
+        };
+        // Who waits already comes first.
+        let mut is_first = self.stock.waiting.get() == 0;
+        while !(is_first && self.has_room()) {
+            let _waiting = Count::new(&self.stock.waiting);
+            self.stock.freed.notified().await;
+            is_first = true;
+        }
+        place
+    }
+
+    fn give_back(&self, mut idle: Idle) {
+        idle.calls += 1;
+        let limits = &self.plugin.limits;
+        if self.is_retired.get() {
+            return;
+        }
+        if idle.calls >= limits.recycle_calls {
+            self.metrics.recycled_calls.inc();
+        } else if idle.instance.grown() > limits.recycle_memory {
+            self.metrics.recycled_memory.inc();
+        } else {
+            self.idle.borrow_mut().push(idle);
+            self.stock.free();
         }
     }
 
@@ -232,7 +467,7 @@ impl std::fmt::Debug for Instances {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Instances")
             .field("plugin", &self.plugin)
-            .field("live", &self.live.get())
+            .field("live", &self.stock.live.get())
             .finish_non_exhaustive()
     }
 }

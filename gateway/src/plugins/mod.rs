@@ -9,6 +9,7 @@
 
 mod background;
 mod bindings;
+mod breaker;
 mod chain;
 mod clock;
 mod component;
@@ -22,6 +23,7 @@ mod host;
 mod inspect;
 mod instance;
 mod instances;
+mod journal;
 mod kv;
 mod plugin;
 mod response;
@@ -30,14 +32,16 @@ mod state;
 pub use background::{Background, Ran};
 pub use chain::{Chain, Destination, OnError, Outcome, Verdict};
 pub use component::{Component, Hash, Hooks};
-pub use exchange::{Exchange, Facts};
+pub use exchange::{Completed, Exchange, Facts};
 pub use fault::{ConfigProblem, Fault, FaultKind, LoadError};
 pub use grant::{Origin, OriginError, Secret};
 pub use inspect::{Import, Inspection, Manifest, inspect};
 pub use instances::{Instances, PluginMetrics};
+pub use journal::Journal;
 pub use plugin::{Grants, Limits, Plugin, PluginSpec};
 pub use response::LocalResponse;
 
+use crate::metrics::Metrics;
 use bytes::Bytes;
 use engine::{Caller, Ticker};
 use kv::Space;
@@ -47,6 +51,7 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, PoisonError, Weak},
 };
+use tokio::sync::Semaphore;
 use wasmtime::component::{HasSelf, Linker};
 
 /// What plugins may ask for and only the rest of the gateway can do.
@@ -83,6 +88,10 @@ pub struct Host {
     /// What plugins keep, by their names: a plugin that a reload makes anew finds what the one before it
     /// has kept, and what no plugin has any more is freed.
     spaces: Mutex<HashMap<String, Weak<Space>>>,
+    /// How many calls of plugins there may be at a time, by name and number: all tables of one share it.
+    gates: Mutex<HashMap<(String, usize), Weak<Semaphore>>>,
+    /// Where plugins' own metrics are.
+    metrics: Arc<Metrics>,
 }
 
 /// The sandbox could not be set up.
@@ -95,12 +104,14 @@ impl Host {
     ///
     /// # Errors
     /// Fails where the machine refuses address space or a thread.
-    pub fn new() -> Result<Self, HostError> {
+    pub fn new(metrics: &Arc<Metrics>) -> Result<Self, HostError> {
         let failed = |error: &dyn std::fmt::Display| HostError(error.to_string());
         let engine = engine::engine().map_err(|error| failed(&error))?;
         let ticker = Ticker::start(engine.clone()).map_err(|error| failed(&error))?;
         let linker = base_linker(&engine).map_err(|error| failed(&error))?;
-        Ok(Self { engine, ticker, linker, components: Mutex::default(), spaces: Mutex::default() })
+        let (components, spaces, gates) = Default::default();
+        let metrics = Arc::clone(metrics);
+        Ok(Self { engine, ticker, linker, components, spaces, gates, metrics })
     }
 
     /// Compiles a component, or finds it compiled. Takes milliseconds to seconds: not for a worker.
@@ -144,6 +155,18 @@ impl Host {
         space
     }
 
+    /// What bounds the calls at a time of a plugin of this name.
+    fn gate(&self, plugin: &str, most: usize) -> Arc<Semaphore> {
+        let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
+        gates.retain(|_, gate| gate.strong_count() > 0);
+        let gate = gates.entry((plugin.to_owned(), most)).or_default();
+        gate.upgrade().unwrap_or_else(|| {
+            let new = Arc::new(Semaphore::new(most));
+            *gate = Arc::downgrade(&new);
+            new
+        })
+    }
+
     fn caller(&self) -> Caller {
         self.ticker.caller()
     }
@@ -173,13 +196,14 @@ impl std::fmt::Debug for Host {
 
 /// What every plugin can import. WASI is an empty sandbox: standard libraries expect it to be there.
 fn base_linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
-    use bindings::vers::gateway::{clock, identity, log, random, types};
+    use bindings::vers::gateway::{clock, identity, log, metrics, random, types};
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     types::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
     log::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
     identity::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
     random::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
+    metrics::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
     clock::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
     Ok(linker)
 }

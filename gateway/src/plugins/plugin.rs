@@ -1,10 +1,14 @@
 //! A plugin that is ready to be called: a component, its configuration, what it may do.
 
 use super::{Component, ConfigProblem, Hooks, Origin, Secret, Services, state::State};
+use crate::metrics::{Book, Metrics};
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use tokio::sync::Semaphore;
 use wasmtime::component::InstancePre;
 
-use super::bindings::exports::vers::gateway::{background, lifecycle, request_filter, response_filter};
+use super::bindings::exports::vers::gateway::{
+    background, exchange_log, lifecycle, request_filter, response_filter,
+};
 
 /// What a plugin is made from.
 #[derive(Debug)]
@@ -47,6 +51,45 @@ pub struct Limits {
     pub wall: Duration,
     /// Live instances per worker.
     pub instances: usize,
+    /// Calls at a time in all workers; none where instances are the only bound.
+    pub concurrency: Option<usize>,
+    /// Calls that wait for their turn, per worker.
+    pub queue: usize,
+    /// How long each of them waits.
+    pub queue_timeout: Duration,
+    /// Exchanges that wait for `exchange-log`, per worker.
+    pub log_queue: usize,
+    /// Series of its own metrics.
+    pub series: usize,
+    /// Calls after which an instance is replaced.
+    pub recycle_calls: u32,
+    /// Bytes by which an instance may grow until it is replaced.
+    pub recycle_memory: usize,
+    /// Faults in a row that open a breaker; 0 where none does.
+    pub breaker_faults: u32,
+    /// How long a breaker stays open until a call may try.
+    pub breaker_open: Duration,
+}
+
+/// As `[plugin.NAME]` has them where it says nothing.
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory: 64 * 1024 * 1024,
+            cpu: Duration::from_millis(50),
+            wall: Duration::from_secs(5),
+            instances: 64,
+            concurrency: None,
+            queue: 0,
+            queue_timeout: Duration::from_secs(1),
+            log_queue: 1024,
+            series: 100,
+            recycle_calls: 100_000,
+            recycle_memory: 16 * 1024 * 1024,
+            breaker_faults: 20,
+            breaker_open: Duration::from_secs(1),
+        }
+    }
 }
 
 /// A plugin that is ready to be called. Instances of it are made by each worker for itself.
@@ -59,6 +102,11 @@ pub struct Plugin {
     pub(super) vm_id: Option<String>,
     /// What it keeps, where it may.
     pub(super) space: Option<Arc<super::kv::Space>>,
+    /// Where its own metrics are.
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) book: Arc<Book>,
+    /// How many calls there may be at a time, where that is bounded.
+    pub(super) gate: Option<Arc<Semaphore>>,
     pub(super) pre: InstancePre<State>,
     pub(super) exports: Exports,
 }
@@ -68,6 +116,7 @@ pub(super) struct Exports {
     pub(super) lifecycle: lifecycle::GuestIndices,
     pub(super) request: Option<request_filter::GuestIndices>,
     pub(super) response: Option<response_filter::GuestIndices>,
+    pub(super) log: Option<exchange_log::GuestIndices>,
     pub(super) background: Option<background::GuestIndices>,
 }
 

@@ -1,7 +1,8 @@
 //! What the host keeps for one instance: the data of its store.
 
 use super::{clock::CpuClock, exchange::Exchange, guest_text::GuestText, plugin::Plugin};
-use std::{sync::Arc, time::Instant};
+use crate::metrics::Cell;
+use std::{collections::HashMap, sync::Arc, time::Instant};
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
@@ -14,6 +15,8 @@ pub(super) struct State {
     pub(super) clock: Arc<CpuClock>,
     pub(super) text: GuestText,
     pub(super) log: LogBudget,
+    /// Series of the plugin's metrics that this instance has met; no more than it may have.
+    pub(super) series: HashMap<(u32, Vec<String>), Cell>,
     wasi: WasiCtx,
     table: ResourceTable,
 }
@@ -29,6 +32,7 @@ impl State {
             table: bounded_table(),
             exchange: Box::default(),
             log: LogBudget::new(),
+            series: HashMap::new(),
             text,
             services,
             plugin,

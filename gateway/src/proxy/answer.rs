@@ -137,6 +137,8 @@ pub enum ErrorCode {
     Resolve,
     /// No server works.
     Down,
+    /// Nobody is registered who serves it.
+    NoneRegistered,
     /// No server has room, and too many requests wait for it.
     QueueFull,
     /// No server had room in time.
@@ -149,13 +151,15 @@ pub enum ErrorCode {
     TotalTimeout,
     /// A plugin failed.
     PluginFault,
-    /// All instances of a plugin are in use.
+    /// A plugin is called as often at a time as it may be.
     PluginBusy,
+    /// A plugin fails again and again, and is not called now.
+    PluginOpen,
 }
 
 impl ErrorCode {
     /// All codes.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 36] = [
         Self::BadRequest,
         Self::BadVersion,
         Self::BadMethod,
@@ -183,6 +187,7 @@ impl ErrorCode {
         Self::ConnectFailed,
         Self::Resolve,
         Self::Down,
+        Self::NoneRegistered,
         Self::QueueFull,
         Self::QueueTimeout,
         Self::BadAnswer,
@@ -190,6 +195,7 @@ impl ErrorCode {
         Self::TotalTimeout,
         Self::PluginFault,
         Self::PluginBusy,
+        Self::PluginOpen,
     ];
 
     /// As it is printed.
@@ -300,6 +306,11 @@ impl ErrorCode {
             Self::Down => {
                 (StatusCode::SERVICE_UNAVAILABLE, "upstream-down", "no server of the backend works now")
             }
+            Self::NoneRegistered => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "upstream-none-registered",
+                "nobody is registered now who serves this",
+            ),
             Self::QueueFull => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "upstream-queue-full",
@@ -329,6 +340,11 @@ impl ErrorCode {
             Self::PluginBusy => {
                 (StatusCode::SERVICE_UNAVAILABLE, "plugin-busy", "a plugin of this route has too much to do")
             }
+            Self::PluginOpen => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "plugin-open",
+                "a plugin of this route failed too often, and is not called for a while",
+            ),
         }
     }
 }
@@ -391,7 +407,8 @@ impl Error {
             Self::WrongUpgrade | Self::BadAnswer(_) | Self::EndlessInterim => ErrorCode::BadAnswer,
             Self::ResponseTimeout => ErrorCode::ResponseTimeout,
             Self::TotalTimeout => ErrorCode::TotalTimeout,
-            Self::Plugin { kind: FaultKind::Busy, .. } => ErrorCode::PluginBusy,
+            Self::Plugin { kind: FaultKind::Busy | FaultKind::Queue, .. } => ErrorCode::PluginBusy,
+            Self::Plugin { kind: FaultKind::Open, .. } => ErrorCode::PluginOpen,
             Self::Plugin { .. } => ErrorCode::PluginFault,
             Self::Upstream(error) => match error.cause {
                 Cause::Refused => ErrorCode::Refused,
@@ -399,6 +416,7 @@ impl Error {
                 Cause::Connect(_) => ErrorCode::ConnectFailed,
                 Cause::Resolve(_) => ErrorCode::Resolve,
                 Cause::Down(_) => ErrorCode::Down,
+                Cause::NoneRegistered => ErrorCode::NoneRegistered,
                 Cause::QueueFull => ErrorCode::QueueFull,
                 Cause::QueueTimeout => ErrorCode::QueueTimeout,
                 Cause::Exchange(_) | Cause::Closed | Cause::Malformed(_) => ErrorCode::BadAnswer,

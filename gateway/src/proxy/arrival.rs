@@ -52,18 +52,17 @@ pub enum NoArrival {
 }
 
 impl Arrival {
-    /// Finds out, and reads nothing beyond the header. It was accepted on the listener's socket with this
-    /// configured address.
+    /// Finds out, and reads nothing beyond the header.
     ///
     /// # Errors
     /// Fails where the listener wants a header, and what there is of one cannot be believed.
     pub async fn of(
         stream: &TcpStream,
         peer: SocketAddr,
-        (listener, socket): (&Listener, SocketAddr),
+        listener: &Listener,
         worker: &Worker,
     ) -> Result<Self, NoArrival> {
-        let destination = destination(stream, socket, listener.original_destination);
+        let destination = destination(stream, listener.original_destination);
         let own = || Self::between(Ends { source: peer, destination }, false);
         let is_trusted = || listener.trusts(ClientAddr::from(peer).ip());
         match listener.proxy_protocol {
@@ -133,12 +132,7 @@ async fn header(stream: &TcpStream, buffer: &mut [u8]) -> Result<Header, NoArriv
 }
 
 /// Where the client connected to, before any redirect rule.
-fn destination(stream: &TcpStream, socket: SocketAddr, is_redirected: bool) -> SocketAddr {
-    let is_one = !is_redirected && !socket.ip().is_unspecified() && socket.port() != 0;
-    if is_one {
-        // There is no other that it could have come to.
-        return socket;
-    }
+fn destination(stream: &TcpStream, is_redirected: bool) -> SocketAddr {
     let own = || stream.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
     // TPROXY changes nothing, so there the socket's own address is the one.
     is_redirected.then(|| before_redirect(stream)).flatten().unwrap_or_else(own)

@@ -283,6 +283,11 @@ impl Exchange {
     }
 
     /// Whether the answer's end is told apart from its bytes.
+    /// Bytes of the request's body that were taken from the client.
+    pub(super) fn uploaded(&self) -> u64 {
+        self.upload.body()
+    }
+
     pub(super) fn frames(&self) -> bool {
         self.lease.io.frames()
     }

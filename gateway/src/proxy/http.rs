@@ -1,7 +1,7 @@
 //! One request: route → headers → plugins → backend → plugins → answer.
 
 use super::{
-    access::Entry,
+    access::{Entry, Readers},
     answer::{self, Error},
     carrier::Downstream,
     client::Client,
@@ -159,8 +159,8 @@ impl<'a> Session<'a> {
     fn nameless(connection: &'a Connection, guard: &'a Guard) -> Self {
         let (id, began) = (connection.worker.ids.next(), Instant::now());
         let view = connection.view();
-        let entry =
-            view.local.shared.log.access.then(|| Box::new(Entry::new(id, connection.arrival.peer, began)));
+        let peer = connection.arrival.peer;
+        let entry = view.local.shared.log.access.then(|| Box::new(Entry::new(id, peer, began, true)));
         Self {
             connection,
             guard,
@@ -222,6 +222,9 @@ impl<'a> Session<'a> {
         let (Some(found), Some(route)) = (found, self.route.clone()) else { return Err(Error::NoRoute) };
         let host = connection_host(authority.full);
         self.captures = found.captures;
+        if route.chain.has_logs() {
+            self.show_later(&head, &route);
+        }
         if self.body.is_told_to_exceed(route.body_limit) {
             return Err(Error::Malformed(Malformed::BodyTooLarge));
         }
@@ -248,6 +251,28 @@ impl<'a> Session<'a> {
             return Box::pin(self.filter(client, &route, facts, head, asked)).await;
         }
         self.deliver(client, (&route, None), head, asked).await
+    }
+
+    /// Once it is over, the route's plugins are shown what became of this request.
+    #[cold]
+    fn show_later(&mut self, head: &RequestHead, route: &Rc<LocalRoute>) {
+        let arrival = &self.connection.arrival;
+        let readers = Readers {
+            worker: Rc::clone(&self.connection.worker),
+            route: Rc::downgrade(route),
+            peer: arrival.peer,
+            local_port: arrival.port,
+            captures: self.captures.iter().map(|(name, text)| (name.into(), text.into())).collect(),
+            exchange: None,
+        };
+        let (id, began) = (self.id, self.began);
+        let entry = self.entry.get_or_insert_with(|| {
+            let mut entry = Box::new(Entry::new(id, arrival.peer, began, false));
+            entry.asked(head);
+            entry
+        });
+        entry.route = Some(Arc::clone(&route.name));
+        entry.plugins = Some(Box::new(readers));
     }
 
     /// RFC 9110 §7.4: whose certificate the client has seen is whom it may talk to. Other hosts of one
@@ -297,8 +322,21 @@ impl<'a> Session<'a> {
         asked: Option<Asked>,
     ) -> Result<Outgoing, Error> {
         let mut exchange = Box::new(plugins::Exchange::new(facts, head));
-        let (outcome, seen) =
-            client.while_waiting(self.buffers(), route.chain.on_request(&mut exchange)).await?;
+        let filtered = self.filter_in(client, route, &mut exchange, asked).await;
+        if let Some(entry) = &mut self.entry {
+            entry.keep(exchange);
+        }
+        filtered
+    }
+
+    async fn filter_in<I: Downstream>(
+        &mut self,
+        client: &mut Client<I>,
+        route: &Rc<LocalRoute>,
+        exchange: &mut Box<plugins::Exchange>,
+        asked: Option<Asked>,
+    ) -> Result<Outgoing, Error> {
+        let (outcome, seen) = client.while_waiting(self.buffers(), route.chain.on_request(exchange)).await?;
         let Answer { head, mut content } = match outcome {
             Outcome::Next { to } => {
                 let detour = to.and_then(|to| route.detours.get(to.link)?.get(to.backend));
@@ -319,7 +357,7 @@ impl<'a> Session<'a> {
         }
         exchange.response = Some(head);
         let buffers = self.buffers();
-        let filtered = route.chain.on_response(&mut exchange, seen, |exchange, replacement, plugin| {
+        let filtered = route.chain.on_response(exchange, seen, |exchange, replacement, plugin| {
             self.answered_by(plugin, &replacement);
             let answer = local(replacement);
             (exchange.response, content) = (Some(answer.head), answer.content);
@@ -451,10 +489,10 @@ impl<'a> Session<'a> {
         };
         let Some(body) = body else { return Ok(registry::too_large()) };
         self.body = BodyLength::None;
-        let answer = client
-            .while_waiting(self.buffers(), registry::ask(plan, head, &body, self.guard.another()))
-            .await?;
-        Ok(answer)
+        let listener = Rc::clone(&self.view);
+        let trusted = &listener.listener.trusted_proxies;
+        let asking = registry::ask(plan, (head, &body), trusted, self.guard.another());
+        client.while_waiting(self.buffers(), asking).await
     }
 
     /// What an error is to whoever runs what the route leads to.
@@ -612,6 +650,7 @@ impl<'a> Session<'a> {
         let sent = exchange.transfer(client, &mut flow, idle, self.buffers()).await;
         if let Some(entry) = &mut self.entry {
             entry.sent = flow.body();
+            entry.uploaded = exchange.uploaded();
             entry.broke_off = sent.is_err();
         }
         match sent {
@@ -894,11 +933,12 @@ impl<'a> Session<'a> {
     /// Counts the answer.
     fn count(&mut self, status: StatusCode) {
         let status = self.counted.unwrap_or(status);
+        let after = self.began.elapsed();
         if let Some(route) = &self.route {
-            route.metrics.answered(status, self.began.elapsed());
+            route.metrics.answered(status, after);
         }
         if let Some(entry) = &mut self.entry {
-            entry.status = Some(status);
+            (entry.status, entry.head) = (Some(status), Some(after));
             entry.route = self.route.as_ref().map(|route| Arc::clone(&route.name));
         }
     }

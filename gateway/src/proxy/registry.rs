@@ -17,7 +17,8 @@ use crate::{
     },
     snapshot::RegistryPlan,
 };
-use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
+use ipnet::IpNet;
+use std::{future::poll_fn, net::IpAddr, sync::Arc, task::Poll, time::Duration};
 use tokio::time::{Instant, timeout};
 
 pub(super) use api::BODY;
@@ -93,7 +94,12 @@ pub(super) fn too_large() -> Answer {
 }
 
 /// Asks the registry, and waits for what it waits for. Who waits for changes does so until the listener goes.
-pub(super) async fn ask(plan: &RegistryPlan, head: &RequestHead, body: &[u8], mut guard: Guard) -> Answer {
+pub(super) async fn ask(
+    plan: &RegistryPlan,
+    (head, body): (&RequestHead, &[u8]),
+    trusted_proxies: &[IpNet],
+    mut guard: Guard,
+) -> Answer {
     let field = |name: &'static str| head.fields.get_named(name.as_bytes());
     let request = Request {
         method: &head.method,
@@ -104,9 +110,11 @@ pub(super) async fn ask(plan: &RegistryPlan, head: &RequestHead, body: &[u8], mu
         accept: field("accept"),
         if_none_match: field("if-none-match"),
         last_event_id: field("last-event-id"),
+        lease_key: field("x-lease-key"),
+        peer: client_of(field("x-forwarded-for"), trusted_proxies),
     };
     let registry = &plan.registry;
-    match api::answer(registry, &request, plan.door()) {
+    match api::answer(registry, &request, plan.rules()) {
         Reply::Answer(answer, kept) => whole(once_kept(answer, kept).await),
         Reply::Wait(mut watcher, patience) => {
             tokio::select! {
@@ -125,6 +133,21 @@ pub(super) async fn ask(plan: &RegistryPlan, head: &RequestHead, body: &[u8], mu
             Answer { head: ResponseHead::new(http::StatusCode::OK, fields), content: Content::Changes(watch) }
         }
     }
+}
+
+/// Who the client is, by the header that this gateway has settled: the last address in it that is not a trusted
+/// proxy's; the first one where all are.
+fn client_of(forwarded_for: Option<&[u8]>, trusted_proxies: &[IpNet]) -> Option<IpAddr> {
+    let chain = str::from_utf8(forwarded_for?).ok()?;
+    let addresses = chain.rsplit(',').map_while(|address| address.trim().parse::<IpAddr>().ok());
+    let mut last = None;
+    for address in addresses {
+        last = Some(address);
+        if !trusted_proxies.iter().any(|network| network.contains(&address)) {
+            break;
+        }
+    }
+    last
 }
 
 /// The answer, once what it says would survive the machine.

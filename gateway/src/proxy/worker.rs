@@ -10,6 +10,7 @@ use crate::{
     ids::RequestIds,
     io::{Buffers, Timers},
     metrics::{Metrics, names},
+    plugins::Journal,
     relay::Turns,
     snapshot::{Local, Parts, Snapshot},
 };
@@ -29,6 +30,7 @@ pub struct Worker {
     pub(super) timers: Timers,
     pub(super) turns: Rc<Turns>,
     pub(super) date: Date,
+    pub(super) journal: Rc<Journal>,
 }
 
 impl Worker {
@@ -47,12 +49,18 @@ impl Worker {
             timers: Timers::default(),
             turns: Rc::default(),
             date: Date::default(),
+            journal: Rc::default(),
         }
     }
 
     /// What new requests run on.
     pub fn local(&self) -> Rc<Local> {
         Rc::clone(&self.local.borrow())
+    }
+
+    /// Where plugins are shown what is over.
+    pub fn journal(&self) -> &Rc<Journal> {
+        &self.journal
     }
 
     /// Whether this is what new requests run on.

@@ -1,16 +1,18 @@
 //! The registry in the words of HTTP: a request → an answer, or what to wait for. No connection in sight.
 
 use super::{
-    Change, Committed, ENTRY, OPENAPI, Record, Refusal, Registration, Registry, Renewal, Role, Watcher,
+    Caller, Change, Committed, ENTRY, LeaseKey, OPENAPI, Record, Refusal, Registration, Registry, Renewal,
+    Role, Verdict, Watcher,
+    caller::is_own,
     query::{Query, decoded},
-    shelf::Prepared,
+    shelf::{Choice, Prepared},
     show::{Shown, Time},
 };
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 use subtle::ConstantTimeEq as _;
 
 /// Bytes that a request's body may have.
@@ -44,6 +46,23 @@ pub struct Request<'a> {
     pub if_none_match: Option<&'a [u8]>,
     /// Its `last-event-id`.
     pub last_event_id: Option<&'a [u8]>,
+    /// Its `x-lease-key`.
+    pub lease_key: Option<&'a [u8]>,
+    /// Where it comes from, where that is known.
+    pub peer: Option<IpAddr>,
+}
+
+/// Who may do what.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules<'a> {
+    /// Who may ask.
+    pub door: Door<'a>,
+    /// The token of who may change everybody's entries.
+    pub admin: Option<&'a str>,
+    /// Whether VMs register addresses of their own only.
+    pub own_addresses: bool,
+    /// Changes a second that one address may make; any number where there is none.
+    pub changes: Option<u32>,
 }
 
 /// Who may ask.
@@ -97,7 +116,8 @@ impl Answer {
             Refusal::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::Unknown | Refusal::Deleted => StatusCode::NOT_FOUND,
             Refusal::Conflict | Refusal::Superseded(_) => StatusCode::CONFLICT,
-            Refusal::Full => StatusCode::TOO_MANY_REQUESTS,
+            Refusal::Bound | Refusal::Foreign => StatusCode::FORBIDDEN,
+            Refusal::Full | Refusal::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Refusal::Busy | Refusal::Closed | Refusal::NotKept(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         let mut value = json!({ "error": refusal.to_string() });
@@ -121,14 +141,14 @@ impl From<Refusal> for Answer {
 }
 
 /// Answers a request.
-pub fn answer(registry: &Registry, request: &Request<'_>, door: Door<'_>) -> Reply {
-    match dispatch(registry, request, door) {
+pub fn answer(registry: &Registry, request: &Request<'_>, rules: Rules<'_>) -> Reply {
+    match dispatch(registry, request, rules) {
         Ok(reply) => reply,
         Err(answer) => Reply::Answer(answer, None),
     }
 }
 
-fn dispatch(registry: &Registry, request: &Request<'_>, door: Door<'_>) -> Result<Reply, Answer> {
+fn dispatch(registry: &Registry, request: &Request<'_>, rules: Rules<'_>) -> Result<Reply, Answer> {
     let parts: Vec<_> = request.path.trim_start_matches('/').split('/').collect();
     let parts: Vec<_> = parts.iter().map(|part| decoded(part, false)).collect();
     let parts: Vec<&str> = parts.iter().map(AsRef::as_ref).collect();
@@ -137,13 +157,9 @@ fn dispatch(registry: &Registry, request: &Request<'_>, door: Door<'_>) -> Resul
         only(method, "GET")?;
         return done(Answer::json(StatusCode::OK, &json!({ "status": "ok" })));
     }
-    if !may_enter(request.authorization, door) {
-        return Err(Answer::error(StatusCode::UNAUTHORIZED, "Unauthorized"));
-    }
-    if !registry.is_open() {
-        return Err(Refusal::Closed.into());
-    }
+    let caller = admitted(registry, request, rules)?;
     let query = Query(request.query);
+    let must_be_own = (rules.own_addresses && !caller.is_admin).then_some(request.peer);
     match (method.as_str(), &*parts) {
         ("GET", ["registry", "openapi.json"]) => {
             let body = Bytes::from_static(OPENAPI.as_bytes());
@@ -151,7 +167,9 @@ fn dispatch(registry: &Registry, request: &Request<'_>, door: Door<'_>) -> Resul
         }
         ("GET", ["registry", "vms"]) => list(registry, request, query),
         ("POST", ["registry", "vms"]) => {
-            let (record, kept) = registry.register(Registration::read(request.body)?)?;
+            let asked = Registration { caller, ..Registration::read(request.body)? };
+            own(&asked.what.address, &asked.what.id, must_be_own)?;
+            let (record, kept) = registry.register(asked)?;
             Ok(Reply::Answer(shown(registry, StatusCode::CREATED, &record), kept))
         }
         ("GET", ["registry", "vms", id]) => {
@@ -161,15 +179,17 @@ fn dispatch(registry: &Registry, request: &Request<'_>, door: Door<'_>) -> Resul
         ("PATCH", ["registry", "vms", id]) => {
             // Whether there is such an entry comes first, as ever.
             registry.get(id).ok_or(Refusal::Unknown)?;
-            let (record, kept) = registry.change(id, Change::read(request.body)?)?;
+            let change = Change { caller, ..Change::read(request.body)? };
+            change.address.as_ref().map_or(Ok(()), |address| own(address, id, must_be_own))?;
+            let (record, kept) = registry.change(id, change)?;
             Ok(Reply::Answer(shown(registry, StatusCode::OK, &record), kept))
         }
         ("DELETE", ["registry", "vms", id]) => {
-            let kept = registry.remove(id)?;
+            let kept = registry.remove(id, &caller)?;
             Ok(Reply::Answer(Answer::json(StatusCode::OK, &json!({ "deleted": true })), kept))
         }
         ("POST", ["registry", "vms", id, "heartbeat"]) => {
-            let (record, kept) = registry.renew(id, Renewal::read(request.body)?)?;
+            let (record, kept) = registry.renew(id, &Renewal { caller, ..Renewal::read(request.body)? })?;
             Ok(Reply::Answer(renewed(&record), kept))
         }
         ("GET", ["registry", "discover", role]) => discover(registry, request, role, query),
@@ -182,6 +202,34 @@ fn dispatch(registry: &Registry, request: &Request<'_>, door: Door<'_>) -> Resul
         ("DELETE", ["registry", "stale"]) => purge(registry),
         ("GET", ["registry", "watch"]) => watch(registry, request, query),
         (_, parts) => Err(no_such_call(parts)),
+    }
+}
+
+/// Who asks, where it may.
+fn admitted(registry: &Registry, request: &Request<'_>, rules: Rules<'_>) -> Result<Caller, Answer> {
+    let is_admin =
+        rules.admin.is_some_and(|admin| may_enter(request.authorization, Door::Token(Some(admin))));
+    if !is_admin && !may_enter(request.authorization, rules.door) {
+        return Err(Answer::error(StatusCode::UNAUTHORIZED, "Unauthorized"));
+    }
+    if !registry.is_open() {
+        return Err(Refusal::Closed.into());
+    }
+    if !matches!(*request.method, Method::GET | Method::HEAD)
+        && let (Some(most), Some(peer)) = (rules.changes, request.peer)
+        && !registry.admits(peer, most)
+    {
+        return Err(Refusal::TooMany(most).into());
+    }
+    Ok(Caller { key: request.lease_key.map(LeaseKey::read).transpose()?, is_admin })
+}
+
+/// Where addresses have to be VMs' own: whether this one is.
+fn own(address: &str, id: &str, must_be_of: Option<Option<IpAddr>>) -> Result<(), Refusal> {
+    match must_be_of {
+        None => Ok(()),
+        Some(Some(peer)) if is_own(address, id, peer) => Ok(()),
+        Some(_) => Err(Refusal::Foreign),
     }
 }
 
@@ -305,40 +353,81 @@ fn discover(
     };
     let limit =
         limit.or(pick.is_some().then_some(1)).map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let fails = |record: &Record| record.verdict(service.as_deref()) == Verdict::Unhealthy;
+    // Those that are certain come first, and the oldest of them.
+    let rank = |record: &Record| (record.is_held(), record.verdict(service.as_deref()));
     let find = || {
         // A role that there is not has no VMs.
         let mut found = if of_role.is_none() { Vec::new() } else { registry.all(of_role) };
         found.retain(|record| {
             (is_all || record.is_discoverable())
-                && (!is_healthy || !record.is_held())
+                && (!is_healthy || !(record.is_held() || fails(record)))
                 && service.as_deref().is_none_or(|name| record.service(name).is_some())
         });
-        if is_random {
-            shuffle(&mut found, limit.unwrap_or(usize::MAX));
-        } else {
-            // Those that are certain come first.
-            found.sort_by(|a, b| {
-                let key = |record: &Record| (record.is_held(), record.registered_at);
-                key(a).cmp(&key(b)).then_with(|| a.what.id.cmp(&b.what.id))
-            });
+        // Where nothing works, the fault may be with those who found that out.
+        if !is_all && found.iter().any(|record| !fails(record)) {
+            found.retain(|record| !fails(record));
         }
-        found.truncate(limit.unwrap_or(usize::MAX));
+        found.sort_by(|a, b| {
+            let key = |record: &Record| (rank(record), record.registered_at);
+            key(a).cmp(&key(b)).then_with(|| a.what.id.cmp(&b.what.id))
+        });
         found
     };
+    let key = format!("discover {of_role:?} {service:?} {is_healthy} {is_all}");
     if is_random {
-        return done(many(registry, &find(), registry.revision(of_role)));
+        // Before the entries, so that what is found is at least as new.
+        let revision = registry.revision(of_role);
+        let choice = registry.choice(&key, revision, || {
+            let found = find();
+            let best = found.first().map(|record| rank(record));
+            let best = found.partition_point(|record| Some(rank(record)) == best);
+            Choice { revision, best, ids: found.iter().map(|record| Arc::clone(&record.what.id)).collect() }
+        });
+        let picked = picked(&choice, limit.unwrap_or(usize::MAX));
+        let picked: Vec<_> = picked.iter().filter_map(|id| registry.get(id)).collect();
+        return done(many(registry, &picked, revision));
     }
-    let key = format!("discover {of_role:?} {service:?} {is_healthy} {is_all} {limit:?}");
-    prepared(registry, request, key, of_role, find)
+    let key = format!("{key} {limit:?}");
+    prepared(registry, request, key, of_role, || {
+        let mut found = find();
+        found.truncate(limit.unwrap_or(usize::MAX));
+        found
+    })
+}
+
+/// So many of them, each of the best as likely as any other of the best, and then of the others.
+fn picked(choice: &Choice, most: usize) -> Vec<Arc<str>> {
+    let best = choice.ids.get(..choice.best).unwrap_or_default();
+    if most * 4 <= best.len() {
+        // Few of many: none is met twice for long.
+        let mut picked: Vec<usize> = Vec::with_capacity(most);
+        while picked.len() < most {
+            let chosen = below(best.len());
+            if !picked.contains(&chosen) {
+                picked.push(chosen);
+            }
+        }
+        return picked.into_iter().filter_map(|index| best.get(index).cloned()).collect();
+    }
+    let mut all = choice.ids.to_vec();
+    let (front, back) = all.split_at_mut(choice.best.min(choice.ids.len()));
+    shuffle(front, most);
+    shuffle(back, most.saturating_sub(choice.best));
+    all.truncate(most);
+    all
+}
+
+fn below(end: usize) -> usize {
+    let chosen = getrandom::u64().unwrap_or_default().checked_rem(end as u64).unwrap_or_default();
+    usize::try_from(chosen).unwrap_or_default()
 }
 
 /// Brings so many to the front, each as likely as any other.
-fn shuffle(records: &mut [Arc<Record>], most: usize) {
-    let length = records.len();
+fn shuffle<T>(items: &mut [T], most: usize) {
+    let length = items.len();
     for front in 0..most.min(length) {
-        let left = u64::try_from(length - front).unwrap_or(1);
-        let chosen = getrandom::u64().unwrap_or_default() % left;
-        records.swap(front, front + usize::try_from(chosen).unwrap_or_default());
+        items.swap(front, front + below(length - front));
     }
 }
 
@@ -409,7 +498,7 @@ fn purge(registry: &Registry) -> Result<Reply, Answer> {
     let (mut purged, mut last) = (0, None);
     for record in registry.all(None) {
         if record.is_expired()
-            && let Ok(kept) = registry.remove(&record.what.id)
+            && let Ok(kept) = registry.remove(&record.what.id, &Caller::default())
         {
             (purged, last) = (purged + 1, kept.or(last));
         }

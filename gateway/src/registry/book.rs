@@ -1,8 +1,8 @@
 //! Entries and leases: what becomes of them, and when. Pure: time is a parameter.
 
 use super::{
-    Change, Description, ENTRY, Grace, Lease, Moment, Record, Refusal, Registration, Renewal, Role, Service,
-    Status,
+    Caller, Change, Description, ENTRY, Finding, Grace, Health, Lease, LeaseKey, Moment, Record, Refusal,
+    Registration, Renewal, Role, Service, Status,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -92,6 +92,9 @@ pub struct Kept {
     ttl: Duration,
     granted: Duration,
     asked_ttl: bool,
+    /// The hash of the key that it was registered with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key: Option<LeaseKey>,
     /// When its lease ran out, where it has.
     expired_at: Option<SystemTime>,
     /// When the registry was started, where it was not renewed since.
@@ -110,6 +113,7 @@ impl Kept {
             last_seen: record.last_seen,
             ttl: record.ttl,
             granted: record.granted,
+            key: record.key.clone(),
             asked_ttl: record.asked_ttl,
             expired_at: match record.lease {
                 Lease::Expired { at, .. } => Some(at),
@@ -174,6 +178,7 @@ impl Book {
         if before.is_some() && self.terms.strict_conflict {
             return Err(Refusal::Conflict);
         }
+        let key = key_after(before.as_deref(), &asked.caller)?;
         let newest = match (&before, self.deleted.get(&id)) {
             (Some(before), _) => before.what.generation,
             (None, Some(deleted)) if deleted.until > now.mono => {
@@ -200,11 +205,14 @@ impl Book {
         self.deleted.remove(&id);
         if let Some(before) = &before
             && before.what.is_like(&what)
+            && before.key == key
             && (before.status, before.granted) == (asked.status, ttl)
         {
             // Who says the same again renews.
-            return self.renew(&id, Renewal { ttl: asked.ttl, status: Some(asked.status) }, now);
+            let renewal = Renewal { ttl: asked.ttl, status: Some(asked.status), caller: asked.caller };
+            return self.renew(&id, &renewal, now);
         }
+        let health = before.as_ref().map(|before| still_true(before, &what)).unwrap_or_default();
         let record = Record {
             what: Arc::new(what),
             status: asked.status,
@@ -215,6 +223,8 @@ impl Book {
             granted: ttl,
             asked_ttl: asked.ttl.is_some(),
             lease: running(asked.status, ttl, now),
+            key,
+            health,
             revision: 0,
         };
         Ok(self.replace(before.as_ref(), record))
@@ -225,7 +235,7 @@ impl Book {
     /// # Errors
     /// Fails where there is none, and where it would be too large.
     pub fn change(&mut self, id: &str, change: Change, now: Moment) -> Result<Arc<Record>, Refusal> {
-        let before = self.known(id, now)?;
+        let before = self.touched(id, &change.caller, now)?;
         let mut what = (*before.what).clone();
         if let Some(name) = change.name {
             what.name = name;
@@ -245,6 +255,7 @@ impl Book {
         }
         let status = change.status.unwrap_or(before.status);
         let mut record = (*before).clone();
+        record.health = still_true(&before, &what);
         record.what = Arc::new(what);
         record.status = status;
         (record.last_seen, record.heard) = (now.wall, now.mono);
@@ -256,8 +267,8 @@ impl Book {
     ///
     /// # Errors
     /// Fails where there is no such entry.
-    pub fn renew(&mut self, id: &str, renewal: Renewal, now: Moment) -> Result<Arc<Record>, Refusal> {
-        let before = self.known(id, now)?;
+    pub fn renew(&mut self, id: &str, renewal: &Renewal, now: Moment) -> Result<Arc<Record>, Refusal> {
+        let before = self.touched(id, &renewal.caller, now)?;
         let mut record = (*before).clone();
         record.status = match (renewal.status, before.status) {
             (Some(status), _) => status,
@@ -291,12 +302,24 @@ impl Book {
         Ok(self.replace(Some(&before), record))
     }
 
+    /// Takes up what somebody found out about a service. It is not kept: after a restart it is found out anew.
+    pub fn judge(&mut self, finding: &Finding, now: Moment) {
+        let Some(before) = self.records.get(&finding.id).cloned() else { return };
+        // Whoever asked may have done so before it was registered anew, without this service.
+        let is_there = before.service(&finding.service).is_some();
+        let Some(health) = before.health.with(finding, now.wall).filter(|_| is_there) else { return };
+        self.revision += 1;
+        let record = Arc::new(Record { health, revision: self.revision, ..(*before).clone() });
+        self.put(Some(&before), Arc::clone(&record));
+        self.effects.push(Effect::Put { record, was: None, is_news: true, is_kept: false });
+    }
+
     /// Removes an entry. A late renewal does not bring it back.
     ///
     /// # Errors
     /// Fails where there is none.
-    pub fn remove(&mut self, id: &str, now: Moment) -> Result<(), Refusal> {
-        let record = self.known(id, now)?;
+    pub fn remove(&mut self, id: &str, caller: &Caller, now: Moment) -> Result<(), Refusal> {
+        let record = self.touched(id, caller, now)?;
         let deleted = Deleted { until: now.mono + self.terms.ttl, generation: record.what.generation };
         if self.deleted.len() < ENTRIES {
             self.deleted.insert(Arc::clone(&record.what.id), deleted);
@@ -383,6 +406,8 @@ impl Book {
                 granted: kept.granted,
                 asked_ttl: kept.asked_ttl,
                 lease,
+                key: kept.key,
+                health: Health::default(),
                 revision: kept.revision,
             });
             self.revision = self.revision.max(kept.revision);
@@ -414,6 +439,13 @@ impl Book {
             }
             None => Err(Refusal::Unknown),
         }
+    }
+
+    /// The entry, where this caller may touch it. What has expired is nobody's.
+    fn touched(&self, id: &str, caller: &Caller, now: Moment) -> Result<Arc<Record>, Refusal> {
+        let record = self.known(id, now)?;
+        let may = record.is_expired() || caller.may_touch(record.key.as_ref());
+        if may { Ok(record) } else { Err(Refusal::Bound) }
     }
 
     /// Removes the entry that expired longest ago.
@@ -466,6 +498,30 @@ fn due(record: &Record) -> Option<Duration> {
         Lease::Expired { gone, .. } => Some(gone),
         Lease::Endless => None,
     }
+}
+
+/// The key that an entry has once this caller has registered it: its own, or the one that is there.
+fn key_after(before: Option<&Record>, caller: &Caller) -> Result<Option<LeaseKey>, Refusal> {
+    match before.filter(|before| !before.is_expired()) {
+        None => Ok(caller.key.clone()),
+        Some(before) if caller.may_touch(before.key.as_ref()) => {
+            // An admin that repairs an entry does not take it.
+            let own = caller.key.clone().filter(|_| !caller.is_admin || before.key.is_none());
+            Ok(own.or_else(|| before.key.clone()))
+        }
+        Some(_) => Err(Refusal::Bound),
+    }
+}
+
+/// What was found out about services that are still the same.
+fn still_true(before: &Record, what: &Description) -> Health {
+    before.health.only(|name| {
+        let of = |what: &Description| {
+            let service = what.services.iter().flatten().find(|service| service.name == name)?;
+            Some((what.address.clone(), service.port, service.health_path.clone()))
+        };
+        of(&before.what) == of(what)
+    })
 }
 
 /// A lease that begins now.

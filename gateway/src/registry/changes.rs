@@ -18,6 +18,8 @@ const MOST_BYTES: usize = 16 * 1024 * 1024;
 pub(super) struct Changes {
     log: Mutex<Log>,
     latest: watch::Sender<u64>,
+    /// The same for those of this gateway, who are no clients.
+    own: watch::Sender<u64>,
 }
 
 #[derive(Debug)]
@@ -46,7 +48,8 @@ impl Changes {
     /// None yet, after this one.
     pub(super) fn new(revision: u64) -> Self {
         let log = Log { changes: VecDeque::new(), bytes: 0, since: revision };
-        Self { log: Mutex::new(log), latest: watch::Sender::new(revision) }
+        let sender = || watch::Sender::new(revision);
+        Self { log: Mutex::new(log), latest: sender(), own: sender() }
     }
 
     /// Begins after this one.
@@ -55,6 +58,7 @@ impl Changes {
         *log = Log { changes: VecDeque::new(), bytes: 0, since: revision };
         drop(log);
         self.latest.send_replace(revision);
+        self.own.send_replace(revision);
     }
 
     /// Adds one, as JSON.
@@ -72,6 +76,12 @@ impl Changes {
     /// Tells those who wait of what was added.
     pub(super) fn announce(&self, revision: u64) {
         self.latest.send_if_modified(|latest| std::mem::replace(latest, revision) != revision);
+        self.own.send_replace(revision);
+    }
+
+    /// Tells somebody of this gateway of each change.
+    pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.own.subscribe()
     }
 
     /// Somebody who has seen everything up to there; up to now where that is not said.

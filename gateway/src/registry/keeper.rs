@@ -12,7 +12,7 @@ use std::{
 /// How often leases are looked at.
 const INTERVAL: Duration = Duration::from_millis(200);
 
-const STATES: [&str; 5] = ["registered", "draining", "paused", "stopped", "expired"];
+const STATES: [&str; 7] = ["registered", "healthy", "unhealthy", "draining", "paused", "stopped", "expired"];
 
 /// Starts it. It ends with the registry.
 pub(super) fn start(registry: &Arc<Registry>, metrics: &Metrics) -> io::Result<()> {

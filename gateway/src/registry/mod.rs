@@ -7,13 +7,18 @@
 
 pub mod api;
 mod book;
+mod caller;
 mod changes;
 mod clock;
+mod directory;
 mod file;
+mod health;
 mod keeper;
+mod mirror;
 mod model;
 mod openapi;
 mod query;
+mod rate;
 mod shared;
 mod shelf;
 mod show;
@@ -24,15 +29,19 @@ mod writer;
 mod tests;
 
 pub use book::{Book, ENTRIES, Effect, Kept, Terms};
+pub use caller::{Caller, LeaseKey};
 pub use changes::{Behind, Watcher};
 pub use clock::{Clock, Moment, SystemClock};
+pub use directory::{Directory, Endpoint};
 pub use file::{FILE_NAME, FileStore};
+pub use health::{Finding, Health, Verdict, Witness};
+pub use mirror::{Mirror, MirrorState, NoRegistry};
 pub use model::{
     Change, Description, ENTRY, Grace, LONGEST_TTL, Lease, Record, Registration, Renewal, Role, SERVICES,
     SHORTEST_TTL, Service, Status,
 };
 pub use openapi::OPENAPI;
-pub use shared::{Committed, Place, Registry};
+pub use shared::{Committed, Place, Probed, Registry};
 pub use store::{Loaded, Store, StoreError, Write};
 
 /// Why the registry does not do what it is asked for.
@@ -53,6 +62,15 @@ pub enum Refusal {
     /// There is one already, and clients want to know.
     #[error("VM already registered")]
     Conflict,
+    /// There is one already, and it was registered with another key.
+    #[error("this VM was registered with another x-lease-key")]
+    Bound,
+    /// The address is somebody else's.
+    #[error("address must be this client's own, or a name that begins with the VM's id")]
+    Foreign,
+    /// Too many changes come from one address.
+    #[error("too many changes from this address: {0} a second are let in")]
+    TooMany(u32),
     /// There is a newer one.
     #[error("superseded: generation {0} of this VM has registered")]
     Superseded(u64),

@@ -1,6 +1,6 @@
 //! What is registered: VMs with their services, as their owners write them and as they are kept.
 
-use super::Refusal;
+use super::{Caller, Health, LeaseKey, Refusal, Verdict};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, value::RawValue};
 use std::{
@@ -160,6 +160,8 @@ pub struct Registration {
     pub ttl: Option<Duration>,
     /// Whether its client is one of the service before this one, whose window it counts on.
     pub is_old_client: bool,
+    /// Who says so.
+    pub caller: Caller,
 }
 
 /// What changes of an entry.
@@ -177,15 +179,19 @@ pub struct Change {
     pub services: Option<Option<Vec<Service>>>,
     /// Other metadata, all of it.
     pub metadata: Option<Box<RawValue>>,
+    /// Who says so.
+    pub caller: Caller,
 }
 
 /// What a renewal may say.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Renewal {
     /// How long the lease should be from now on.
     pub ttl: Option<Duration>,
     /// A status; without one, whoever renews is running.
     pub status: Option<Status>,
+    /// Who says so.
+    pub caller: Caller,
 }
 
 /// A body as it was written, before anything of it is believed. What it has beyond this is ignored, as ever.
@@ -265,6 +271,7 @@ impl Registration {
             },
             status,
             ttl,
+            caller: Caller::default(),
         })
     }
 }
@@ -293,6 +300,7 @@ impl Change {
                 value => Some(services(value.as_ref())?),
             },
             metadata: metadata(written.metadata.as_deref())?,
+            caller: Caller::default(),
         })
     }
 }
@@ -307,7 +315,8 @@ impl Renewal {
             return Ok(Self::default());
         }
         let written = Written::read(body)?;
-        Ok(Self { ttl: ttl(written.ttl.as_ref())?, status: written.status.as_ref().map(status).transpose()? })
+        let status = written.status.as_ref().map(status).transpose()?;
+        Ok(Self { ttl: ttl(written.ttl.as_ref())?, status, caller: Caller::default() })
     }
 }
 
@@ -367,8 +376,10 @@ fn services(value: Option<&Value>) -> Result<Option<Vec<Service>>, Refusal> {
         return Err(Refusal::invalid(format!("more than {SERVICES} services")));
     }
     let read = |(index, item): (usize, &Value)| {
-        let service = Service::deserialize(item)
+        let mut service = Service::deserialize(item)
             .map_err(|error| Refusal::invalid(format!("services[{index}]: {error}")))?;
+        // What was read here may be written back; this is for the registry to say.
+        ["url", "state", "why"].into_iter().for_each(|ours| drop(service.more.remove(ours)));
         if service.name.is_empty() || service.port == 0 {
             return Err(Refusal::invalid(format!("services[{index}] needs a name, and a port from 1")));
         }
@@ -431,6 +442,10 @@ pub struct Record {
     pub(super) asked_ttl: bool,
     /// How its lease stands.
     pub lease: Lease,
+    /// The key that it was registered with.
+    pub(super) key: Option<LeaseKey>,
+    /// What others found out about its services.
+    pub health: Health,
     /// When it changed last, as the registry counts changes. Renewals are none.
     pub revision: u64,
 }
@@ -470,9 +485,14 @@ impl Record {
     pub fn state(&self) -> &'static str {
         match (self.lease, self.status) {
             (Lease::Expired { .. }, _) => "expired",
-            (_, Status::Running) => "registered",
+            (_, Status::Running) => self.health.of_all().name(),
             (_, status) => status.name(),
         }
+    }
+
+    /// What is thought of a service of it, or of all where none is named.
+    pub fn verdict(&self, service: Option<&str>) -> Verdict {
+        service.map_or_else(|| self.health.of_all(), |service| self.health.of(service))
     }
 
     /// Whether it may be handed out.
@@ -503,7 +523,7 @@ impl Record {
             (Lease::Runs { grace: Some(Grace::Recovered(_)), .. }, _) => Some(
                 "recovered: known from before the registry was restarted, and not renewed since".to_owned(),
             ),
-            (_, Status::Running) => None,
+            (_, Status::Running) => self.health.why(),
             (_, status) => Some(format!("its owner says that it is {}", status.name())),
         }
     }

@@ -1,12 +1,13 @@
 //! The registry as all threads share it.
 
 use super::{
-    Behind, Book, Change, Clock, Effect, FileStore, Kept, Moment, Record, Refusal, Registration, Renewal,
-    Role, StoreError, SystemClock, Terms, Watcher, Write,
+    Behind, Book, Caller, Change, Clock, Effect, FileStore, Finding, Kept, Moment, Record, Refusal,
+    Registration, Renewal, Role, StoreError, SystemClock, Terms, Watcher, Witness, Write,
     changes::Changes,
     clock::Gaps,
     keeper,
-    shelf::{Prepared, Shelf},
+    rate::Rates,
+    shelf::{Choice, Prepared, Shelf},
     show::{News, Shown},
     writer::Writer,
 };
@@ -14,6 +15,7 @@ use crate::metrics::Metrics;
 use bytes::Bytes;
 use std::{
     collections::HashMap,
+    net::IpAddr,
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -46,6 +48,7 @@ pub struct Registry {
     state: Mutex<State>,
     shelf: Shelf,
     changes: Changes,
+    rates: Rates,
     is_open: AtomicBool,
 }
 
@@ -56,6 +59,21 @@ struct State {
     writer: Option<Writer>,
     /// What was counted, at this revision.
     census: Option<(u64, HashMap<&'static str, u64>, u64)>,
+}
+
+/// A service that says how to ask whether it works.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Probed {
+    /// Which VM.
+    pub id: Arc<str>,
+    /// Which service of it.
+    pub service: Arc<str>,
+    /// Where the VM is.
+    pub address: String,
+    /// The service's port there.
+    pub port: u16,
+    /// What answers 2xx or 3xx while it works.
+    pub path: String,
 }
 
 /// The news that something is kept; at once where there is nothing to wait for.
@@ -87,6 +105,7 @@ impl Registry {
             state: Mutex::new(state),
             shelf: Shelf::default(),
             changes: Changes::new(0),
+            rates: Rates::default(),
             is_open: AtomicBool::new(false),
         }
     }
@@ -176,7 +195,7 @@ impl Registry {
     ///
     /// # Errors
     /// As [`Book::renew`], and where nothing can be kept now.
-    pub fn renew(&self, id: &str, renewal: Renewal) -> Result<(Arc<Record>, Committed), Refusal> {
+    pub fn renew(&self, id: &str, renewal: &Renewal) -> Result<(Arc<Record>, Committed), Refusal> {
         self.write(|book, now| book.renew(id, renewal, now))
     }
 
@@ -184,8 +203,46 @@ impl Registry {
     ///
     /// # Errors
     /// As [`Book::remove`], and where nothing can be kept now.
-    pub fn remove(&self, id: &str) -> Result<Committed, Refusal> {
-        self.keep(|book, now| book.remove(id, now)).map(|((), committed)| committed)
+    pub fn remove(&self, id: &str, caller: &Caller) -> Result<Committed, Refusal> {
+        self.keep(|book, now| book.remove(id, caller, now)).map(|((), committed)| committed)
+    }
+
+    /// Takes up what was found out about services.
+    pub fn judge(&self, findings: &[Finding]) {
+        let mut state = self.state();
+        let now = self.clock.now();
+        findings.iter().for_each(|finding| state.book.judge(finding, now));
+        self.publish(&mut state, now);
+    }
+
+    /// Takes nothing that this witness has said for true any more, but of services that it still looks at.
+    pub fn forget(&self, witness: Witness, looks_at: impl Fn(Role, &str) -> bool) {
+        let mut findings = Vec::new();
+        for record in self.shelf.all(None) {
+            for service in record.health.said_by(witness).filter(|name| !looks_at(record.what.role, name)) {
+                let (id, service) = (Arc::clone(&record.what.id), Arc::clone(service));
+                findings.push(Finding { id, service, witness, works: None });
+            }
+        }
+        self.judge(&findings);
+    }
+
+    /// Services that say how to ask whether they work, of VMs that may be connected to.
+    pub fn probed(&self) -> Vec<Probed> {
+        let mut found = Vec::new();
+        for record in self.shelf.all(None).iter().filter(|record| record.is_discoverable()) {
+            for service in record.what.services.iter().flatten() {
+                let Some(path) = &service.health_path else { continue };
+                found.push(Probed {
+                    id: Arc::clone(&record.what.id),
+                    service: service.name.as_str().into(),
+                    address: record.what.address.clone(),
+                    port: service.port,
+                    path: path.clone(),
+                });
+            }
+        }
+        found
     }
 
     /// The entry of this id.
@@ -198,9 +255,24 @@ impl Registry {
         self.shelf.all(role)
     }
 
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.shelf.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Whether it can be asked.
     pub fn is_open(&self) -> bool {
         self.is_open.load(Relaxed)
+    }
+
+    /// Whether a client at this address may make one more change, at so many a second.
+    pub fn admits(&self, peer: IpAddr, per_second: u32) -> bool {
+        self.rates.admit(peer, per_second, self.clock.now().mono)
     }
 
     /// What time it is here.
@@ -218,6 +290,11 @@ impl Registry {
         self.changes.watch(since)
     }
 
+    /// The revision, as it grows.
+    pub fn subscribe(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
     /// What changed since a watcher looked last, at most so many: revisions, and JSON.
     ///
     /// # Errors
@@ -228,6 +305,10 @@ impl Registry {
 
     pub(super) fn prepared(&self, key: &str, revision: u64, now: Duration) -> Option<Prepared> {
         self.shelf.prepared(key, revision, now)
+    }
+
+    pub(super) fn choice(&self, key: &str, revision: u64, make: impl FnOnce() -> Choice) -> Choice {
+        self.shelf.choice(key, revision, make)
     }
 
     pub(super) fn prepare(&self, key: String, answer: Prepared) {

@@ -28,6 +28,19 @@ pub(super) struct Shelf {
     revisions: [AtomicU64; Role::ALL.len()],
     answers: DashMap<String, Prepared>,
     kept: AtomicUsize,
+    choices: DashMap<String, Choice>,
+}
+
+/// Lists of candidates that are kept: one for each role and service that is asked for.
+const MOST_CHOICES: usize = 256;
+
+/// Who may be picked, the best first. Holds until something changes but renewals.
+#[derive(Debug, Clone)]
+pub(super) struct Choice {
+    pub(super) revision: u64,
+    pub(super) ids: Arc<[Arc<str>]>,
+    /// So many at the front are as good as each other.
+    pub(super) best: usize,
 }
 
 /// An answer that can be given again.
@@ -79,6 +92,10 @@ impl Shelf {
         self.entries.get(id).map(|record| Arc::clone(&record))
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// The entries of this role, or all.
     pub(super) fn all(&self, role: Option<Role>) -> Vec<Arc<Record>> {
         match role {
@@ -105,6 +122,19 @@ impl Shelf {
         if let Some(before) = self.answers.insert(key, answer) {
             self.kept.fetch_sub(before.body.len().min(self.kept.load(Relaxed)), Relaxed);
         }
+    }
+
+    /// Candidates of a moment ago, as long as nothing has changed; others where it has.
+    pub(super) fn choice(&self, key: &str, revision: u64, make: impl FnOnce() -> Choice) -> Choice {
+        if let Some(found) = self.choices.get(key).filter(|found| found.revision == revision) {
+            return found.clone();
+        }
+        let made = make();
+        if self.choices.len() >= MOST_CHOICES {
+            self.choices.clear();
+        }
+        self.choices.insert(key.to_owned(), made.clone());
+        made
     }
 
     fn take_out(&self, role: Role, id: &Arc<str>) {

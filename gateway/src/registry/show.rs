@@ -1,6 +1,6 @@
 //! Entries as clients see them: the fields of the service before this one, in its order, and ours behind.
 
-use super::{Lease, Moment, Record, Role, Service, Status};
+use super::{Lease, Moment, Record, Role, Service, Status, Verdict};
 use bytes::Bytes;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -56,6 +56,11 @@ struct ShownService<'a> {
     #[serde(flatten)]
     service: &'a Service,
     url: String,
+    /// What was found out about it, where anybody looked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
 }
 
 /// A time as JavaScript prints it: `2026-02-03T04:05:06.789Z`.
@@ -71,7 +76,15 @@ impl Serialize for Time {
 impl<'a> Shown<'a> {
     pub(super) fn of(record: &'a Record, now: Moment) -> Self {
         let what = &*record.what;
-        let service = |service: &'a Service| ShownService { service, url: url(&what.address, service.port) };
+        let service = |service: &'a Service| {
+            let verdict = record.health.of(&service.name);
+            ShownService {
+                service,
+                url: url(&what.address, service.port),
+                state: (verdict != Verdict::Unknown).then(|| verdict.name()),
+                why: record.health.why_of(&service.name),
+            }
+        };
         Self {
             id: &what.id,
             name: &what.name,

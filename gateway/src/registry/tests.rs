@@ -83,7 +83,7 @@ impl Bench {
     }
 
     fn renew(&self, id: &str) -> Result<Arc<Record>, Refusal> {
-        let renewed = self.registry.renew(id, Renewal::default());
+        let renewed = self.registry.renew(id, &Renewal::default());
         renewed.map(|(record, committed)| {
             kept(committed);
             record
@@ -227,11 +227,11 @@ fn registering_again_replaces_and_an_older_life_never_does() {
 fn what_was_deleted_does_not_come_back_by_a_late_renewal() {
     let bench = Bench::new();
     bench.vm("a", r#","generation":3"#);
-    bench.registry.remove("a").expect("it is known");
+    bench.registry.remove("a", &Caller::default()).expect("it is known");
     assert_eq!(bench.renew("a").err(), Some(Refusal::Deleted));
     assert_eq!(bench.register(&vm("a", r#","generation":3"#)).err(), Some(Refusal::Superseded(4)));
     assert_eq!(bench.vm("a", r#","generation":4"#).state(), "registered", "a new life is another matter");
-    bench.registry.remove("a").expect("it is known");
+    bench.registry.remove("a", &Caller::default()).expect("it is known");
     bench.pass(TTL + secs(1));
     assert_eq!(bench.renew("a").err(), Some(Refusal::Unknown), "and it is forgotten after a while");
 }
@@ -328,7 +328,7 @@ fn a_restart_forgets_nothing_and_grants_one_time_to_live() {
     for id in ["kept", "expired", "deleted", "paused"] {
         bench.vm(id, r#","metadata":{"z":1,"a":[true,null]},"generation":2"#);
     }
-    kept(bench.registry.remove("deleted").expect("it is known"));
+    kept(bench.registry.remove("deleted", &Caller::default()).expect("it is known"));
     let again =
         Registration::read(vm("kept", r#","metadata":{"z":1,"a":[true,null]},"generation":2"#).as_bytes());
     let (_, committed) = bench.registry.register(again.expect("a registration")).expect("it is the same");
@@ -390,7 +390,7 @@ fn of_a_damaged_file_what_can_be_read_is_kept() {
         let path = folder.path().join("registry.redb");
         let bench = Bench::at(Place::File(path.clone()), FakeClock::new());
         (0..50).for_each(|n| drop(bench.vm(&format!("vm-{n}"), "")));
-        kept(bench.registry.remove("vm-3").expect("it is known"));
+        kept(bench.registry.remove("vm-3", &Caller::default()).expect("it is known"));
         drop(bench);
         damage(&path);
         let bench = Bench::at(Place::File(path.clone()), FakeClock::new());
@@ -446,7 +446,7 @@ fn who_watches_hears_of_each_change_and_of_no_renewal() {
     bench.vm("a", "");
     bench.renew("a").expect("it is known");
     bench.pass(TTL + secs(1));
-    bench.registry.remove("a").expect("it is listed");
+    bench.registry.remove("a", &Caller::default()).expect("it is listed");
     let heard = bench.registry.changes(&mut watcher, 100).expect("all of it");
     let texts: Vec<String> =
         heard.iter().map(|(_, change)| String::from_utf8_lossy(change).into_owned()).collect();
@@ -486,4 +486,23 @@ fn what_makes_no_sense_is_refused_in_words() {
     }
     let services = format!(",\"services\":[{}]", vec![r#"{"name":"s","port":1}"#; 65].join(","));
     assert!(Registration::read(vm("a", &services).as_bytes()).is_err());
+}
+
+#[test]
+fn a_lease_key_holds_as_long_as_its_lease() {
+    let bench = Bench::new();
+    let key = |text: &str| Caller { key: LeaseKey::read(text.as_bytes()).ok(), is_admin: false };
+    let body = r#"{"id":"a","name":"n","role":"worker","address":"a.test","ttl":5,"generation":7}"#;
+    let register = |caller: &Caller| {
+        let asked = Registration::read(body.as_bytes()).expect("a registration");
+        bench.registry.register(Registration { caller: caller.clone(), ..asked }).map(drop)
+    };
+    let (own, other) = (key("0123456789abcdef"), key("fedcba9876543210"));
+    assert_eq!(register(&own), Ok(()));
+    assert_eq!(register(&other), Err(Refusal::Bound), "a copy of the VM, or somebody else");
+    assert_eq!(register(&Caller::default()), Err(Refusal::Bound));
+    assert_eq!(register(&own), Ok(()));
+    bench.pass(Duration::from_secs(6));
+    assert_eq!(register(&other), Ok(()), "whoever comes first after its end");
+    assert_eq!(register(&own), Err(Refusal::Bound));
 }

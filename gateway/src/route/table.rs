@@ -379,6 +379,18 @@ mod tests {
     }
 
     #[test]
+    fn of_thousands_of_hosts_each_is_found() {
+        let hosts: Vec<String> = (0..5_000).map(|n| format!("{n}.example.com")).collect();
+        let routes: Vec<_> = hosts.iter().map(|host| (host.as_str(), "", "")).collect();
+        let table = table(&routes).expect("a table");
+        for (number, host) in hosts.iter().enumerate() {
+            check(&table, host, "/", Some(number));
+        }
+        check(&table, "5000.example.com", "/", None);
+        check(&table, ".example.com", "/", None);
+    }
+
+    #[test]
     fn without_a_match() {
         let table = table(&[("a", "/x", "")]).expect("a table");
         check(&table, "a", "/y", None);

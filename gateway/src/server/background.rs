@@ -2,8 +2,8 @@
 
 use crate::{
     metrics::Metrics,
-    plugins::{Background, Fault, Host, Plugin, Ran},
-    snapshot::{Outbound, Snapshot, plugin_metrics},
+    plugins::{Background, Fault, Host, Plugin, PluginMetrics, Ran},
+    snapshot::{Outbound, Snapshot},
 };
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
 use tokio::{
@@ -70,7 +70,7 @@ impl BackgroundWork {
     }
 
     fn start(&mut self, plugin: &Arc<Plugin>, before: Vec<(Arc<Plugin>, JoinHandle<()>)>) {
-        let metrics = plugin_metrics(&self.metrics, plugin.name());
+        let metrics = PluginMetrics::new(&self.metrics, plugin.name());
         let services = Arc::new(self.outbound.clone());
         let background = Background::new(&self.host, Arc::clone(plugin), services, metrics);
         let (stop, stopped) = watch::channel(false);

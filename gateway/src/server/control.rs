@@ -8,7 +8,7 @@ use super::{
     certificates::{self, CertificateReports},
     health::HealthChecks,
     load::{self, Refused},
-    registry,
+    registry::{self, Discovery},
     status::{self, LastReload},
     watch::FileWatch,
     worker::{Orders, WorkerThread},
@@ -193,6 +193,7 @@ struct Control {
     workers: Vec<WorkerThread>,
     background: BackgroundWork,
     health: HealthChecks,
+    discovery: Discovery,
     certificates: CertificateReports,
     acme: AcmeWork,
     admin: AdminServer,
@@ -220,7 +221,7 @@ impl Control {
         metrics: Arc<Metrics>,
         commands: mpsc::Sender<Command>,
     ) -> Result<Self, StartError> {
-        let host = Arc::new(Host::new()?);
+        let host = Arc::new(Host::new(&metrics)?);
         let outbound = Outbound::default();
         let loaded =
             load::load(&options.source, None, &host, Arc::new(outbound.clone()), (false, true)).await;
@@ -244,6 +245,8 @@ impl Control {
         background.apply(&snapshot);
         let mut health = HealthChecks::new(Arc::clone(&metrics));
         health.apply(&snapshot);
+        let discovery =
+            Discovery::start(&snapshot, &metrics).map_err(|error| StartError::Thread(error.to_string()))?;
         let mut certificates = CertificateReports::new(Arc::clone(&metrics));
         certificates.apply(&snapshot);
         let mut watch = if options.watch { FileWatch::new() } else { None };
@@ -261,6 +264,7 @@ impl Control {
             workers,
             background,
             health,
+            discovery,
             certificates,
             acme,
             admin,
@@ -302,6 +306,10 @@ impl Control {
                         // It is logged, counted and shown; nobody waits for it.
                         let _ = self.reload(Trigger::Renewal).await;
                     }
+                }
+                () = self.discovery.told() => {
+                    let snapshot = Arc::clone(&self.generation.borrow().snapshot);
+                    self.health.apply(&snapshot);
                 }
                 () = files_changed(self.watch.as_ref()) => {
                     if self.files.changed() {
@@ -369,6 +377,7 @@ impl Control {
             sockets,
         }));
         registry::apply(&snapshot);
+        self.discovery.apply(&snapshot);
         self.background.apply(&snapshot);
         self.health.apply(&snapshot);
         self.certificates.apply(&snapshot);

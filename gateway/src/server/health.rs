@@ -5,10 +5,15 @@ use crate::{
     http2,
     metrics::{Counter, Gauge, Metrics, names},
     snapshot::{HealthCheck, Question, Snapshot},
-    upstream::{self, Server},
+    upstream::{self, Member, Server},
 };
 use http::StatusCode;
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap, HashSet},
+    rc::Rc,
+    sync::Arc,
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -50,21 +55,26 @@ impl HealthChecks {
     /// had found out holds until its successor says otherwise; a server that is not asked any more is
     /// taken to work.
     pub(super) fn apply(&mut self, snapshot: &Snapshot) {
-        let is_same = |a: &HealthCheck, b: &HealthCheck| Arc::ptr_eq(&a.member, &b.member);
+        let checks = snapshot.checks();
+        // There may be as many servers as there are VMs.
+        let wanted: HashMap<*const Member, &HealthCheck> =
+            checks.iter().map(|check| (Arc::as_ptr(&check.member), check)).collect();
         let is_wanted = |task: &Task| {
-            let mut wanted = snapshot.checks.iter();
-            wanted.any(|check| is_same(check, &task.check) && check.question == task.check.question)
+            let wanted = wanted.get(&Arc::as_ptr(&task.check.member));
+            wanted.is_some_and(|check| check.question == task.check.question)
         };
         let (kept, gone): (Vec<Task>, Vec<Task>) = self.running.drain(..).partition(is_wanted);
         self.running = kept;
         for task in gone {
-            if !snapshot.checks.iter().any(|check| is_same(check, &task.check)) {
+            if !wanted.contains_key(&Arc::as_ptr(&task.check.member)) {
                 task.check.member.checked(true);
                 self.reports.forget(&task.check);
             }
         }
-        for check in &snapshot.checks {
-            if !self.running.iter().any(|task| is_same(check, &task.check)) {
+        let running: HashSet<*const Member> =
+            self.running.iter().map(|task| Arc::as_ptr(&task.check.member)).collect();
+        for check in &checks {
+            if !running.contains(&Arc::as_ptr(&check.member)) {
                 self.start(check);
             }
         }
@@ -190,12 +200,13 @@ async fn ask(server: &Server, question: &Question) -> Result<(), String> {
 }
 
 /// What an answer says of a server.
-fn verdict(status: StatusCode) -> Result<(), String> {
+pub(super) fn verdict(status: StatusCode) -> Result<(), String> {
     let works = status.is_success() || status.is_redirection();
     if works { Ok(()) } else { Err(format!("it answered {status}")) }
 }
 
-async fn get(mut stream: TcpStream, path: &str, host: &str) -> Result<(), String> {
+/// Asks over a connection that is there already.
+pub(super) async fn get(mut stream: TcpStream, path: &str, host: &str) -> Result<(), String> {
     let request = format!(
         "GET {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: vers-gateway (health check)\r\nconnection: close\r\n\r\n"
     );

@@ -278,7 +278,7 @@ impl Door {
         let (door, guard) = (Rc::clone(self), drain.guard());
         // In a place of its own: the runtime moves a task's future about, and this one is large.
         spawn_local(Box::pin(async move {
-            let Some((arrival, seat)) = door.arrive((&listener, address), &stream, peer, seat).await else {
+            let Some((arrival, seat)) = door.arrive(&listener, &stream, peer, seat).await else {
                 return;
             };
             let worker = Rc::clone(&door.worker);
@@ -296,12 +296,12 @@ impl Door {
     /// Finds out who has come, and what for. Who comes by a trusted proxy is counted only now.
     async fn arrive(
         &self,
-        (listener, address): (&Listener, SocketAddr),
+        listener: &Listener,
         stream: &TcpStream,
         peer: SocketAddr,
         mut seat: Option<Seat>,
     ) -> Option<(Arrival, Option<Seat>)> {
-        let arrival = match Arrival::of(stream, peer, (listener, address), &self.worker).await {
+        let arrival = match Arrival::of(stream, peer, listener, &self.worker).await {
             Ok(arrival) => arrival,
             Err(error) => {
                 self.metrics.borrow().unproxied.inc();
@@ -338,11 +338,13 @@ impl Door {
     }
 }
 
-/// The runtime tries to read from an accepted socket at once. What its client says is on the way at that
-/// moment, and the kernel tells of it together with what else there is.
+/// Takes back the runtime's guess that an accepted socket can be read from, which costs a call in vain: what
+/// its client says is on the way at that moment, and the kernel tells of it with what else there is.
+///
+/// Only a guess may be taken back. The kernel tells each thing once, so this must come before the runtime
+/// looks for events again: nothing is awaited between `accept` and here.
 fn wait_for_the_kernel(stream: &TcpStream) {
-    let nothing: io::Result<()> = stream.try_io(Interest::READABLE, || Err(io::ErrorKind::WouldBlock.into()));
-    debug_assert!(nothing.is_err(), "nothing was read");
+    let _: io::Result<()> = stream.try_io(Interest::READABLE, || Err(io::ErrorKind::WouldBlock.into()));
 }
 
 /// Best effort, and it costs nothing: the socket's buffer is empty.

@@ -3,6 +3,7 @@
 use super::StartError;
 use crate::{
     config::{self, Diagnostic, Source},
+    metrics::Metrics,
     plugins::{Host, Services},
     snapshot::{self, Files, Inputs, Outbound, Snapshot},
 };
@@ -119,7 +120,7 @@ pub struct Prepared {
 /// # Errors
 /// Fails with everything that is wrong, and where the sandbox cannot be set up.
 pub fn prepare(path: &Path, color: bool) -> Result<Prepared, StartError> {
-    let host = Arc::new(Host::new()?);
+    let host = Arc::new(Host::new(&Arc::new(Metrics::new()))?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| StartError::Thread(error.to_string()))?;
     let source = ConfigSource::File(path.to_owned());

@@ -4,6 +4,7 @@ use super::{Generation, acme::AcmeStates, background::States, certificates, heal
 use crate::{
     metrics::{Metrics, names},
     plugins::{FaultKind, Plugin},
+    registry::Place,
     snapshot::{FleetPlan, Mode, Snapshot, Target, VmName},
     upstream::{Backend, Member, Server},
     vms::Known,
@@ -43,6 +44,7 @@ pub(super) fn status(
         "certificates": certificates::status(snapshot).into_iter().chain(acme.all()).collect::<Vec<_>>(),
         "routes": routes(snapshot, metrics),
         "backends": backends(snapshot, reports, metrics),
+        "registry": registry(snapshot),
         "vms": snapshot.fleet.as_ref().map(|plan| vms(plan, metrics)),
         "plugins": snapshot.plugins.iter().map(|plugin| of_plugin(plugin, states, metrics)).collect::<Vec<_>>(),
     })
@@ -108,11 +110,12 @@ fn routes(snapshot: &Snapshot, metrics: &Metrics) -> Vec<Value> {
 fn backends(snapshot: &Snapshot, reports: &Reports, metrics: &Metrics) -> Vec<Value> {
     let one = |backend: &Arc<Backend>| {
         let name = &*backend.settings.name;
+        let now = backend.now();
         let connects =
             |outcome| metrics.value(&names::UPSTREAM_CONNECTS, &[("backend", name), ("outcome", outcome)]);
         json!({
             "name": name,
-            "servers": backend.members().map(|(server, member)| of_server(name, server, member, reports)).collect::<Vec<_>>(),
+            "servers": now.members().map(|(server, member)| of_server(name, server, member, reports)).collect::<Vec<_>>(),
             "connected": connects("connected"),
             "failed": connects("failed"),
             "idle_connections": metrics.value(&names::UPSTREAM_IDLE, &[("backend", name)]),
@@ -120,6 +123,27 @@ fn backends(snapshot: &Snapshot, reports: &Reports, metrics: &Metrics) -> Vec<Va
         })
     };
     snapshot.backends.iter().map(one).collect()
+}
+
+fn registry(snapshot: &Snapshot) -> Option<Value> {
+    if let Some(plan) = &snapshot.remote {
+        let state = plan.mirror.report();
+        return Some(json!({
+            "url": plan.url,
+            "entries": state.entries,
+            "age_seconds": state.age.map(|age| age.as_secs_f64()),
+            "trouble": state.trouble,
+        }));
+    }
+    let plan = snapshot.registry.as_ref()?;
+    Some(json!({
+        "store": match plan.registry.place() {
+            Place::Memory => "memory".to_owned(),
+            Place::File(path) => format!("file:{}", path.display()),
+        },
+        "entries": plan.registry.len(),
+        "revision": plan.registry.revision(None),
+    }))
 }
 
 fn vms(plan: &FleetPlan, metrics: &Metrics) -> Value {
@@ -152,6 +176,25 @@ fn of_server(backend: &str, server: &Server, member: &Member, reports: &Reports)
     })
 }
 
+/// Where it is not called, and in how many workers.
+fn breakers(plugin: &str, metrics: &Metrics) -> Vec<Value> {
+    let open = metrics.series(&names::PLUGIN_BREAKERS_OPEN);
+    let labelled = |labels: &[(&'static str, String)], key| {
+        labels.iter().find(|(label, _)| *label == key).map(|(_, value)| value.clone())
+    };
+    open.iter()
+        .filter(|(labels, _)| labelled(labels, "plugin").as_deref() == Some(plugin))
+        .map(|(labels, workers)| {
+            json!({
+                "route": labelled(labels, "route"),
+                "hook": labelled(labels, "hook"),
+                "state": "open",
+                "workers": workers,
+            })
+        })
+        .collect()
+}
+
 fn of_plugin(plugin: &Plugin, states: &States, metrics: &Metrics) -> Value {
     let name = plugin.name();
     let calls = |hook| metrics.value(&names::PLUGIN_CALLS, &[("plugin", name), ("hook", hook)]);
@@ -167,9 +210,11 @@ fn of_plugin(plugin: &Plugin, states: &States, metrics: &Metrics) -> Value {
         "component": plugin.component().file(),
         "sha256": plugin.component().hash().to_string(),
         "hooks": plugin.hooks().names(),
-        "calls": calls("request") + calls("response"),
+        "calls": calls("request") + calls("response") + calls("log"),
         "faults": faults,
         "instances": metrics.value(&names::PLUGIN_INSTANCES, &[("plugin", name)]),
+        "waiting": metrics.value(&names::PLUGIN_WAITING, &[("plugin", name)]),
+        "breakers": breakers(name, metrics),
         "kv": plugin.kept().map(|(kept, granted)| json!({ "bytes": kept, "granted": granted })),
         "background": states.borrow().get(name),
     })

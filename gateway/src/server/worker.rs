@@ -17,6 +17,7 @@ use std::{
 use tokio::{
     runtime::{Builder, LocalOptions, RuntimeMetrics},
     sync::watch,
+    task::spawn_local,
     time::{Instant, MissedTickBehavior, interval, timeout_at},
 };
 
@@ -84,6 +85,9 @@ async fn run(index: usize, mut orders: Orders, host: &Host, metrics: &Arc<Metric
     let first = Arc::clone(&orders.generation.borrow_and_update());
     let worker = Rc::new(proxy::Worker::new(Arc::clone(&first.snapshot), parts));
     let mut listeners = Listeners::new(index, Rc::clone(&worker), Arc::clone(metrics));
+    let journal = Rc::clone(worker.journal());
+    // It holds no connection; what it has begun is waited for below.
+    spawn_local(Rc::clone(&journal).run());
     listeners.apply(&first, &worker.local());
     drop(first);
     let mut sweep = interval(SWEEP);
@@ -105,7 +109,12 @@ async fn run(index: usize, mut orders: Orders, host: &Host, metrics: &Arc<Metric
     };
     listeners.drain();
     if let Some(deadline) = deadline
-        && timeout_at(deadline, listeners.drained()).await.is_err()
+        && timeout_at(deadline, async {
+            listeners.drained().await;
+            journal.finished().await;
+        })
+        .await
+        .is_err()
     {
         tracing::warn!(worker = index, "connections were cut: they were not done within the time for a stop");
     }

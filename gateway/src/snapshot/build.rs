@@ -3,8 +3,12 @@
 
 use super::{
     Destination, Files, Fixed, HealthCheck, Listener, PortRules, Retries, Route, Snapshot, Sticky, Target,
-    Timeouts, VmName, modes, plugins::Plugins, registry, registry::RegistryPlan, terminators::Terminators,
-    tls::Draft, vms,
+    Timeouts, VmName, modes,
+    plugins::Plugins,
+    registry::{Discovered, Registries, RegistryPlan, Whose},
+    terminators::Terminators,
+    tls::Draft,
+    vms,
 };
 use crate::{
     config::{
@@ -59,9 +63,10 @@ pub async fn build(
     inputs: &Inputs<'_>,
 ) -> Result<Snapshot, Problems> {
     let mut plugins = Plugins::load(inputs, config, previous, &mut files).await;
-    let registry = registry::build(config, previous, inputs, |name| plugins.secret(name));
+    let registries = Registries::build(config, previous, inputs, |name| plugins.secret(name));
     let mut problems = Vec::new();
-    let mut backends = Backends { config, previous, built: Vec::new() };
+    let whose = registries.directory().map(|(_, whose)| whose);
+    let mut backends = Backends { config, previous, whose, built: Vec::new() };
     let mut routes = Vec::new();
     let mut conditions = Vec::new();
     for (index, route) in config.routes.iter().enumerate() {
@@ -70,13 +75,12 @@ pub async fn build(
             used.extend(plugins.attach(plugin.get_ref()).await);
         }
         conditions.push(self::conditions(route, &mut problems));
-        let target = build_target(route, registry.as_ref(), &mut backends, &mut problems);
+        let target = build_target(route, registries.own.as_ref(), &mut backends, &mut problems);
         routes.push(Arc::new(build_route(route, index, used, target, &backends)));
     }
     let written = config.vms.as_ref();
-    let fleet = written.and_then(|vms| {
-        vms::build(vms, previous, registry.as_ref(), (inputs.base, &mut files), &mut problems)
-    });
+    let fleet = written
+        .and_then(|vms| vms::build(vms, previous, &registries, (inputs.base, &mut files), &mut problems));
     let mut tls = Draft::new(config, (previous, fleet.as_ref()), inputs, &mut files, &mut problems);
     let listeners = build_listeners(config, &conditions, &mut tls.terminators, &mut files, &mut problems);
     let admin_token = config.admin.token.as_ref().map(|name| plugins.secret(name.get_ref()));
@@ -87,14 +91,16 @@ pub async fn build(
         problems.sort_by_key(|problem| problem.span.start);
         return Err(Problems { diagnostics: problems, files });
     }
-    let (backends, checks) = backends.finish();
+    let (backends, checks, discovered) = backends.finish();
     Ok(Snapshot {
         listeners,
         routes,
         backends,
         fleet,
-        registry,
+        registry: registries.own,
+        remote: registries.remote,
         checks,
+        discovered,
         plugins,
         destinations,
         warnings: tls.warnings(config),
@@ -242,6 +248,8 @@ fn fixed_fields(
 struct Backends<'a> {
     config: &'a Config,
     previous: Option<&'a Snapshot>,
+    /// The registry that tells servers.
+    whose: Option<Whose>,
     built: Vec<Arc<Backend>>,
 }
 
@@ -255,7 +263,11 @@ impl Backends<'_> {
         // The configuration was checked: the backend exists, and its servers parse.
         let Some(declared) = self.config.backends.get(name) else { return self.of_address(name) };
         let servers = declared.servers.iter().filter_map(|server| server.get_ref().parse().ok()).collect();
-        self.add(settings(name, servers, declared))
+        let source = declared.discover.as_ref().map(|discover| {
+            let config::Discover { role, service } = discover.get_ref();
+            format!("{service} of {role}, {:?}", self.whose)
+        });
+        self.add(Settings { source, ..settings(name, servers, declared) })
     }
 
     /// What requests for the same server of this backend have in common.
@@ -285,20 +297,29 @@ impl Backends<'_> {
         let unchanged = before(&|known| *known == settings).cloned();
         let backend = unchanged.unwrap_or_else(|| {
             let namesake = before(&|known| known.name == settings.name).cloned();
-            Arc::new(Backend::new(settings, namesake.as_deref()))
+            Arc::new(match settings.source {
+                None => Backend::new(settings, namesake.as_deref()),
+                Some(_) => Backend::followed(settings, namesake.as_deref()),
+            })
         });
         self.built.push(backend);
         self.built.len() - 1
     }
 
-    fn finish(self) -> (Vec<Arc<Backend>>, Vec<HealthCheck>) {
-        let checks = self.built.iter().flat_map(|backend| {
-            let declared = self.config.backends.get(&backend.settings.name);
-            let health = declared.and_then(|declared| declared.health.as_ref());
-            health.map(|health| HealthCheck::of_backend(backend, health.get_ref())).unwrap_or_default()
-        });
-        let checks = checks.collect();
-        (self.built, checks)
+    fn finish(self) -> (Vec<Arc<Backend>>, Vec<HealthCheck>, Vec<Discovered>) {
+        let (mut checks, mut discovered) = (Vec::new(), Vec::new());
+        for backend in &self.built {
+            let Some(declared) = self.config.backends.get(&backend.settings.name) else { continue };
+            let health = declared.health.as_ref().map(Spanned::get_ref);
+            match (&declared.discover, health) {
+                (Some(discover), _) => {
+                    discovered.push(Discovered::new(backend, discover.get_ref(), health));
+                }
+                (None, Some(health)) => checks.extend(HealthCheck::of_backend(backend, health)),
+                (None, None) => {}
+            }
+        }
+        (self.built, checks, discovered)
     }
 }
 
@@ -312,6 +333,7 @@ fn settings(name: &str, servers: Vec<Server>, declared: &config::Backend) -> Set
         },
         name: name.to_owned(),
         servers,
+        source: None,
         balance: match declared.balance {
             config::Balance::RoundRobin => Balance::RoundRobin,
             config::Balance::Random => Balance::Random,

@@ -6,8 +6,8 @@ use super::{
     services::Outbound,
 };
 use crate::{
-    metrics::{Counter, Gauge, Kind, Metrics, Strip, names},
-    plugins::{Chain, FaultKind, Host, Instances, Plugin, PluginMetrics},
+    metrics::{Counter, Gauge, Kind, Metrics, Name, Strip, Wanted, names},
+    plugins::{Chain, Host, Instances, Plugin, PluginMetrics},
     upstream::{Budget, Fleet, Pool, PoolMetrics, QueueMetrics, ServersMetrics, Settings},
     vms::{Directory, DirectoryMetrics},
 };
@@ -111,7 +111,7 @@ pub struct Parts<'a> {
     /// The sandbox.
     pub host: &'a Host,
     /// All metrics.
-    pub metrics: &'a Metrics,
+    pub metrics: &'a Arc<Metrics>,
     /// This worker's way to send plugins' requests.
     pub outbound: &'a Outbound,
 }
@@ -148,16 +148,7 @@ impl Local {
             .flat_map(|previous| &previous.routes)
             .map(|kept| (&*kept.route.name, &kept.metrics))
             .collect();
-        // Where there are thousands of routes, a request finds nothing of its own in the processor's
-        // caches. What it reads and writes lies close together then: first all cells, then all routes.
-        let metrics: Vec<RouteMetrics> = (shared.routes.iter())
-            .map(|route| kept.get(&*route.name).copied().cloned().unwrap_or_else(RouteMetrics::new))
-            .collect();
-        for (route, metrics) in shared.routes.iter().zip(&metrics) {
-            if !kept.contains_key(&*route.name) {
-                metrics.register(parts.metrics, &route.name);
-            }
-        }
+        let metrics = route_metrics(&shared.routes, &kept, parts.metrics);
         let mut fleets: Vec<Rc<Fleet>> = Vec::new();
         let mut local = |(route, metrics): (&Arc<Route>, RouteMetrics)| {
             let target = match &route.target {
@@ -212,16 +203,16 @@ impl Local {
 
 impl RouteMetrics {
     // In the order in which a request meets them.
-    const KINDS: [Kind; 9] = [
-        Kind::Counter,
-        Kind::Counter,
-        Kind::Counter,
-        Kind::Counter,
-        Kind::Counter,
-        Kind::Histogram,
-        Kind::Gauge,
-        Kind::Counter,
-        Kind::Counter,
+    const NAMES: [&'static Name; 9] = [
+        &names::REQUESTS,
+        &names::REQUESTS,
+        &names::REQUESTS,
+        &names::REQUESTS,
+        &names::REQUESTS,
+        &names::REQUEST_SECONDS,
+        &names::TUNNELS_ACTIVE,
+        &names::TUNNEL_BYTES,
+        &names::TUNNEL_BYTES,
     ];
     const CLASSES: usize = 5;
     const DURATION: usize = Self::CLASSES;
@@ -230,26 +221,19 @@ impl RouteMetrics {
     const RECEIVED: usize = Self::SENT + 1;
 
     fn new() -> Self {
-        Self(Strip::new(Self::KINDS))
+        Self(Strip::new(Self::NAMES.map(|name| name.kind)))
     }
 
     fn register(&self, metrics: &Metrics, route: &str) {
-        let class = |class| [("route", route), ("status", class)];
-        let bytes = |direction| [("route", route), ("direction", direction)];
-        metrics.register(
-            &self.0,
-            &[
-                (&names::REQUESTS, &class("1xx")),
-                (&names::REQUESTS, &class("2xx")),
-                (&names::REQUESTS, &class("3xx")),
-                (&names::REQUESTS, &class("4xx")),
-                (&names::REQUESTS, &class("5xx")),
-                (&names::REQUEST_SECONDS, &[("route", route)]),
-                (&names::TUNNELS_ACTIVE, &[("route", route)]),
-                (&names::TUNNEL_BYTES, &bytes("sent")),
-                (&names::TUNNEL_BYTES, &bytes("received")),
-            ],
-        );
+        let own = ("route", route);
+        let class = |class| [own, ("status", class)];
+        let bytes = |direction| [own, ("direction", direction)];
+        let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"].map(class);
+        let [c1, c2, c3, c4, c5] = &classes;
+        let (sent, received) = (bytes("sent"), bytes("received"));
+        let labels: [&[_]; 9] = [c1, c2, c3, c4, c5, &[own], &[own], &sent, &received];
+        let wanted: Vec<Wanted<'_>> = Self::NAMES.into_iter().zip(labels).collect();
+        metrics.register(&self.0, &wanted);
     }
 
     /// Counts an answer, and the time from the request's head to the answer's.
@@ -277,6 +261,23 @@ impl RouteMetrics {
     }
 }
 
+/// One for each route: those that are kept, and new ones.
+///
+/// Where there are thousands of routes, a request finds nothing of its own in the processor's caches. What
+/// it reads and writes lies close together then: first all cells, then all routes.
+fn route_metrics(
+    routes: &[Arc<Route>],
+    kept: &HashMap<&str, &RouteMetrics>,
+    metrics: &Metrics,
+) -> Vec<RouteMetrics> {
+    let of = |route: &Arc<Route>| kept.get(&*route.name).copied().cloned();
+    let all = routes.iter().map(|route| of(route).unwrap_or_else(RouteMetrics::new)).collect::<Vec<_>>();
+    for (route, new) in routes.iter().zip(&all).filter(|(route, _)| !kept.contains_key(&*route.name)) {
+        new.register(metrics, &route.name);
+    }
+    all
+}
+
 /// Where each plugin may send requests, in the order of its grants.
 fn detours(shared: &Snapshot, pools: &[Rc<Pool>]) -> Vec<Rc<[Detour]>> {
     let detour = |destination: &Destination| {
@@ -297,8 +298,8 @@ fn local_route(
         .iter()
         .filter_map(|(plugin, on_error)| Some((Rc::clone(instances.get(*plugin)?), *on_error)));
     let detours = route.plugins.iter().filter_map(|(plugin, _)| detours.get(*plugin).cloned());
+    let name = Arc::from(&*route.name);
     LocalRoute {
-        name: Arc::from(&*route.name),
         route: Arc::clone(route),
         timeouts: route.timeouts,
         body_limit: route.body_limit,
@@ -306,7 +307,8 @@ fn local_route(
         sticky: route.sticky.clone(),
         target,
         budget: Budget::new(route.retries.budget),
-        chain: Chain::new(links),
+        chain: Chain::new(&name, links),
+        name,
         detours: detours.collect(),
         metrics,
     }
@@ -347,22 +349,8 @@ fn new_fleet(settings: &Settings, most_idle: usize, metrics: &Metrics) -> Rc<Fle
 }
 
 fn new_instances(plugin: &Arc<Plugin>, parts: Parts<'_>) -> Instances {
-    let metrics = plugin_metrics(parts.metrics, plugin.name());
+    let metrics = PluginMetrics::new(parts.metrics, plugin.name());
     parts.host.instances(Arc::clone(plugin), Arc::new(parts.outbound.clone()), metrics)
-}
-
-/// One thread's share of a plugin's metrics.
-pub fn plugin_metrics(metrics: &Metrics, plugin: &str) -> PluginMetrics {
-    let calls = |hook| metrics.counter(&names::PLUGIN_CALLS, &[("plugin", plugin), ("hook", hook)]);
-    PluginMetrics {
-        requests: calls("request"),
-        responses: calls("response"),
-        faults: FaultKind::ALL.map(|kind| {
-            metrics.counter(&names::PLUGIN_FAULTS, &[("plugin", plugin), ("kind", kind.as_str())])
-        }),
-        cpu: metrics.counter(&names::PLUGIN_CPU, &[("plugin", plugin)]),
-        instances: metrics.gauge(&names::PLUGIN_INSTANCES, &[("plugin", plugin)]),
-    }
 }
 
 fn pool_metrics(metrics: &Metrics, settings: &Settings) -> PoolMetrics {
@@ -379,7 +367,7 @@ fn pool_metrics(metrics: &Metrics, settings: &Settings) -> PoolMetrics {
         idle: metrics.gauge(&names::UPSTREAM_IDLE, &[("backend", backend)]),
         stale: retries("stale"),
         // There are backends by the ten thousand, and most have one server and no limits.
-        servers: (settings.servers.len() > 1).then(|| ServersMetrics {
+        servers: (settings.servers.len() > 1 || settings.source.is_some()).then(|| ServersMetrics {
             unreachable: retries("unreachable"),
             broken: retries("broken"),
             over_budget: metrics.counter(&names::UPSTREAM_OVER_BUDGET, &[("backend", backend)]),
@@ -391,5 +379,33 @@ fn pool_metrics(metrics: &Metrics, settings: &Settings) -> PoolMetrics {
             full: refused("full"),
             late: refused("late"),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_metric_of_a_route_counts_what_it_is_named_for() {
+        let metrics = Arc::new(Metrics::new());
+        let route = RouteMetrics::new();
+        route.register(&metrics, "a");
+        for (status, times) in [(101, 1), (200, 2), (304, 3), (404, 4), (503, 5), (999, 1)] {
+            let status = StatusCode::from_u16(status).expect("a status");
+            (0..times).for_each(|_| route.answered(status, Duration::from_millis(1)));
+        }
+        route.tunnels().set(6);
+        route.sent().add(7);
+        route.received().add(8);
+        let value = |name, labels: &[_]| metrics.value(name, &[&[("route", "a")], labels].concat());
+        let class = |class| value(&names::REQUESTS, &[("status", class)]);
+        assert_eq!(["1xx", "2xx", "3xx", "4xx", "5xx"].map(class), [1, 2, 3, 4, 5]);
+        assert_eq!(value(&names::REQUEST_SECONDS, &[]), 16_000_000, "nanoseconds in all");
+        assert_eq!(value(&names::TUNNELS_ACTIVE, &[]), 6);
+        assert_eq!(value(&names::TUNNEL_BYTES, &[("direction", "sent")]), 7);
+        assert_eq!(value(&names::TUNNEL_BYTES, &[("direction", "received")]), 8);
+        let text = metrics.render();
+        assert!(text.contains(r#"vers_request_duration_seconds_count{route="a"} 16"#), "{text}");
     }
 }

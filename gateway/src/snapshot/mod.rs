@@ -8,6 +8,7 @@ mod build;
 mod certificates;
 mod files;
 mod health;
+mod identity;
 mod local;
 mod modes;
 mod ordered;
@@ -25,13 +26,11 @@ pub use build::{Inputs, Problems, build};
 pub use certificates::{Certificate, Source};
 pub use files::Files;
 pub use health::{HealthCheck, Question};
-pub use local::{
-    Detour, Goal, Local, LocalRoute, LocalTarget, Parts, RouteMetrics, directory, plugin_metrics,
-};
+pub use local::{Detour, Goal, Local, LocalRoute, LocalTarget, Parts, RouteMetrics, directory};
 pub use modes::{Kinds, Mode, Modes};
 pub use ordered::{Demand, Ordered};
 pub use private::{try_private, write_private};
-pub use registry::RegistryPlan;
+pub use registry::{Discovered, RegistryPlan, RemotePlan};
 pub use services::Outbound;
 pub use sticky::Sticky;
 pub use terminators::SessionKeys;
@@ -44,6 +43,7 @@ use crate::{
     message::Fields,
     plugins::{OnError, Plugin, Secret},
     ports::{ListenAddress, PortSet},
+    registry::Directory,
     tls::Terminator,
     upstream::{Backend, Settings},
     vms::VmId,
@@ -68,10 +68,14 @@ pub struct Snapshot {
     pub backends: Vec<Arc<Backend>>,
     /// Where VMs are, and how they are reached, where routes go to VMs.
     pub fleet: Option<FleetPlan>,
-    /// The registry, where routes go to it or VMs are looked up in it.
+    /// The registry, where routes go to it, or VMs or servers are looked up in it.
     pub registry: Option<Arc<RegistryPlan>>,
-    /// How their servers are asked whether they work; one for each server that is.
+    /// The registry that is asked instead, where it is elsewhere.
+    pub remote: Option<Arc<RemotePlan>>,
+    /// How the servers of backends are asked whether they work; one for each server that is listed.
     pub checks: Vec<HealthCheck>,
+    /// Backends whose servers are those that are registered.
+    pub discovered: Vec<Discovered>,
     /// Plugins as the routes use them: one for each component and configuration.
     pub plugins: Vec<Arc<Plugin>>,
     /// Where each of them may send requests, in the order of its grants.
@@ -99,6 +103,23 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// How all servers are asked whether they work, those that are registered now among them.
+    pub fn checks(&self) -> Vec<HealthCheck> {
+        let of_discovered = self.discovered.iter().flat_map(|discovered| {
+            let health = discovered.health.as_ref();
+            health
+                .map(|health| HealthCheck::of_backend(&discovered.backend.now(), health))
+                .unwrap_or_default()
+        });
+        self.checks.iter().cloned().chain(of_discovered).collect()
+    }
+
+    /// The registry that is asked, wherever it is.
+    pub fn directory(&self) -> Option<Directory> {
+        let own = self.registry.as_ref().map(|plan| Directory::Own(Arc::clone(&plan.registry)));
+        own.or_else(|| self.remote.as_ref().map(|plan| Directory::Remote(Arc::clone(&plan.mirror))))
+    }
+
     /// The listener that has a socket with this configured address.
     pub fn listener(&self, socket: SocketAddr) -> Option<&Arc<Listener>> {
         self.listeners.iter().find(|listener| listener.address.contains(socket))

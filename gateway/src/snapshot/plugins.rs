@@ -1,10 +1,10 @@
 //! From `[plugin.NAME]` and its uses to plugins that are compiled, linked and tried out.
 
-use super::{Files, Inputs, Snapshot};
+use super::{Files, Inputs, Snapshot, identity};
 use crate::{
     config::{
-        Config, Diagnostic, OnError as OnErrorConfig, Plugin as PluginConfig, PluginConfig as Table,
-        PluginUse, SecretSource,
+        Breaker, Config, Diagnostic, OnError as OnErrorConfig, Plugin as PluginConfig, PluginConfig as Table,
+        PluginLimits, PluginUse, SecretSource,
     },
     plugins::{Component, Grants, Host, Limits, LoadError, OnError, Plugin, PluginSpec, Secret, Services},
 };
@@ -17,6 +17,7 @@ pub(super) struct Plugins<'a> {
     previous: Option<&'a Snapshot>,
     components: BTreeMap<&'a str, Option<Arc<Component>>>,
     secrets: BTreeMap<&'a str, Secret>,
+    vm_id: Option<String>,
     built: Vec<Arc<Plugin>>,
     problems: Vec<Diagnostic>,
 }
@@ -29,7 +30,10 @@ impl<'a> Plugins<'a> {
         previous: Option<&'a Snapshot>,
         files: &mut Files,
     ) -> Self {
+        let vm_id = config.gateway.vm_id.as_deref();
+        let vm_id = vm_id.and_then(|written| identity::vm_id(written, inputs.base, files));
         let mut plugins = Self {
+            vm_id,
             inputs,
             config,
             previous,
@@ -169,14 +173,27 @@ impl<'a> Plugins<'a> {
                 kv: usize::try_from(plugin.grants.kv.get()).unwrap_or(usize::MAX),
                 backends: plugin.grants.backends.iter().map(|backend| backend.get_ref().clone()).collect(),
             },
-            limits: Limits {
-                memory: usize::try_from(plugin.limits.memory.get()).unwrap_or(usize::MAX),
-                cpu: plugin.limits.cpu.get(),
-                wall: plugin.limits.wall.get(),
-                instances: plugin.limits.instances as usize,
-            },
-            vm_id: self.config.gateway.vm_id.clone(),
+            limits: limits(&plugin.limits, &plugin.breaker),
+            vm_id: self.vm_id.clone(),
         }
+    }
+}
+
+fn limits(limits: &PluginLimits, breaker: &Breaker) -> Limits {
+    Limits {
+        memory: usize::try_from(limits.memory.get()).unwrap_or(usize::MAX),
+        cpu: limits.cpu.get(),
+        wall: limits.wall.get(),
+        instances: limits.instances as usize,
+        concurrency: limits.concurrency.map(|most| most as usize),
+        queue: limits.queue as usize,
+        queue_timeout: limits.queue_timeout.get(),
+        log_queue: limits.log_queue as usize,
+        series: limits.series as usize,
+        recycle_calls: limits.recycle_calls,
+        recycle_memory: usize::try_from(limits.recycle_memory.get()).unwrap_or(usize::MAX),
+        breaker_faults: breaker.faults,
+        breaker_open: breaker.open.get(),
     }
 }
 
@@ -240,4 +257,14 @@ fn explain(
 fn said(detail: &str) -> &str {
     let words = detail.lines().find(|line| !line.is_empty() && !line.starts_with("thread '"));
     words.filter(|line| !line.starts_with("error while executing")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_table_does_not_say_is_what_an_author_tries_out() {
+        assert_eq!(limits(&PluginLimits::default(), &Breaker::default()), Limits::default());
+    }
 }

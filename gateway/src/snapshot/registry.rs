@@ -1,14 +1,18 @@
-//! From `[registry]` to the registry that routes lead to. Its entries outlast reloads: where they are kept is
-//! what tells one registry from another.
+//! From `[registry]` to the registry that routes lead to, or to what is known of another. Entries outlast reloads:
+//! where they are kept is what tells one registry from another.
 
 use super::{Inputs, Snapshot, state_dir::StateDir};
 use crate::{
     config::{self, Config, RegistryStore, Resolve, Vms},
     plugins::Secret,
-    registry::{FILE_NAME, Place, Registry, Terms, api::Door},
+    registry::{
+        Directory, Endpoint, FILE_NAME, Finding, Mirror, Place, Registry, Role, Terms, Witness,
+        api::{Door, Rules},
+    },
+    upstream::{Backend, Member, Server},
     vms::{Answer, Lookup, Source, SourceError, VmId},
 };
-use std::{future::Future, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::HashSet, future::Future, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
 /// The registry, and who may ask it.
 #[derive(Debug)]
@@ -17,18 +21,170 @@ pub struct RegistryPlan {
     pub registry: Arc<Registry>,
     /// What may be configured of it.
     pub terms: Terms,
+    /// How services are asked whether they work, where they are.
+    pub probe: Option<config::Probe>,
     /// The token of those who may ask; everybody may where there is none.
     pub token: Option<Secret>,
+    admin_token: Option<Secret>,
+    own_addresses: bool,
+    changes: Option<u32>,
 }
 
 impl RegistryPlan {
-    /// Who may ask.
-    pub fn door(&self) -> Door<'_> {
-        self.token.as_ref().map_or(Door::Open, |token| Door::Token(token.reveal()))
+    /// Who may do what.
+    pub fn rules(&self) -> Rules<'_> {
+        Rules {
+            door: self.token.as_ref().map_or(Door::Open, |token| Door::Token(token.reveal())),
+            admin: self.admin_token.as_ref().and_then(Secret::reveal),
+            own_addresses: self.own_addresses,
+            changes: self.changes,
+        }
     }
 }
 
-pub(super) fn build(
+/// A registry that is elsewhere.
+#[derive(Debug)]
+pub struct RemotePlan {
+    /// What is known of it. Whoever runs the snapshot asks it.
+    pub mirror: Arc<Mirror>,
+    /// Where it is, without a slash at its end.
+    pub url: String,
+    /// The token to show there.
+    pub token: Option<Secret>,
+}
+
+/// A backend whose servers are those that are registered.
+#[derive(Debug)]
+pub struct Discovered {
+    /// Whom to tell.
+    pub backend: Arc<Backend>,
+    role: String,
+    service: String,
+    pub(super) health: Option<config::Health>,
+}
+
+impl Discovered {
+    pub(super) fn new(
+        backend: &Arc<Backend>,
+        discover: &config::Discover,
+        health: Option<&config::Health>,
+    ) -> Self {
+        Self {
+            backend: Arc::clone(backend),
+            role: discover.role.get_ref().clone(),
+            service: discover.service.get_ref().clone(),
+            health: health.cloned(),
+        }
+    }
+
+    /// Whether servers of it are such a service.
+    pub fn is_of(&self, role: Role, service: &str) -> bool {
+        self.role == role.name() && self.service == service
+    }
+
+    /// What this gateway's own requests say of servers that are registered: which are left alone, and which of
+    /// those `before` are not any more. Who does not know those says so of all. Returns those that are.
+    pub fn witness(&self, registry: &Arc<Registry>, before: Option<&HashSet<Server>>) -> HashSet<Server> {
+        let now = self.backend.now();
+        let is_ejected = |(server, member): (&Server, &Arc<Member>)| {
+            member.ejected_for().is_some().then(|| server.clone())
+        };
+        let ejected: HashSet<Server> = now.members().filter_map(is_ejected).collect();
+        if Some(&ejected) == before {
+            return ejected;
+        }
+        let directory = Directory::Own(Arc::clone(registry));
+        let findings = directory.endpoints(&self.role, &self.service).into_iter().filter_map(|endpoint| {
+            let server = server(&endpoint)?;
+            let works = if ejected.contains(&server) {
+                let backend = &self.backend.settings.name;
+                Some(Err(format!("requests of backend {backend} to {server} fail")))
+            } else if before.is_none_or(|before| before.contains(&server)) {
+                None
+            } else {
+                return None;
+            };
+            let (id, service) = (endpoint.id.into(), self.service.as_str().into());
+            Some(Finding { id, service, witness: Witness::Traffic, works })
+        });
+        registry.judge(&findings.collect::<Vec<_>>());
+        ejected
+    }
+
+    /// Tells the backend who is registered now. Returns whether that changed anything.
+    pub fn look(&self, directory: &Directory) -> bool {
+        let endpoints = directory.endpoints(&self.role, &self.service);
+        let servers = endpoints.iter().filter_map(server);
+        let changes = self.backend.follow(servers.collect());
+        if changes {
+            let servers = self.backend.now().settings.servers.len();
+            tracing::info!(backend = self.backend.settings.name, servers, "other servers are registered");
+        }
+        changes
+    }
+}
+
+/// Where an endpoint is, for connections. None where its address makes no sense.
+fn server(endpoint: &Endpoint) -> Option<Server> {
+    let Endpoint { address, port, .. } = endpoint;
+    // An IPv6 address stands in brackets before a port.
+    match address.parse::<std::net::Ipv6Addr>() {
+        Ok(ip) => format!("[{ip}]:{port}").parse().ok(),
+        Err(_) => format!("{address}:{port}").parse().ok(),
+    }
+}
+
+/// The registries of a configuration: at most one of them is there.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Registries {
+    pub(super) own: Option<Arc<RegistryPlan>>,
+    pub(super) remote: Option<Arc<RemotePlan>>,
+}
+
+/// Which registry it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Whose {
+    Own(Place),
+    Remote(String),
+}
+
+impl Registries {
+    pub(super) fn build(
+        config: &Config,
+        previous: Option<&Snapshot>,
+        inputs: &Inputs<'_>,
+        secret: impl Fn(&str) -> Secret,
+    ) -> Self {
+        match config.registry.as_ref().and_then(|registry| registry.url.as_ref()) {
+            None => Self { own: build(config, previous, inputs, secret), remote: None },
+            Some(url) => {
+                let url = url.get_ref().as_str();
+                let before = previous.and_then(|previous| previous.remote.as_ref());
+                let before = before.filter(|before| before.url == url);
+                let mirror = before.map(|before| Arc::clone(&before.mirror)).unwrap_or_default();
+                let token = config.registry.as_ref().and_then(|registry| registry.token.as_ref());
+                let token = token.map(|name| secret(name.get_ref()));
+                Self { own: None, remote: Some(Arc::new(RemotePlan { mirror, url: url.to_owned(), token })) }
+            }
+        }
+    }
+
+    /// Where to ask.
+    pub(super) fn directory(&self) -> Option<(Directory, Whose)> {
+        match self {
+            Self { own: Some(plan), .. } => {
+                let whose = Whose::Own(plan.registry.place().clone());
+                Some((Directory::Own(Arc::clone(&plan.registry)), whose))
+            }
+            Self { remote: Some(plan), .. } => {
+                Some((Directory::Remote(Arc::clone(&plan.mirror)), Whose::Remote(plan.url.clone())))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn build(
     config: &Config,
     previous: Option<&Snapshot>,
     inputs: &Inputs<'_>,
@@ -36,7 +192,8 @@ pub(super) fn build(
 ) -> Option<Arc<RegistryPlan>> {
     let is_target = config.routes.iter().any(|route| *route.to.get_ref() == config::Target::Registry);
     let resolves = config.vms.as_ref().map(Vms::resolution) == Some(Resolve::Registry);
-    if !is_target && !resolves {
+    let discovers = config.backends.values().any(|backend| backend.discover.is_some());
+    if !is_target && !resolves && !discovers {
         return None;
     }
     let written = config.registry.clone().unwrap_or_default();
@@ -54,15 +211,24 @@ pub(super) fn build(
     let registry = before.map(|before| &before.registry).filter(|registry| *registry.place() == place);
     let registry = registry.cloned().unwrap_or_else(|| Arc::new(Registry::new(place, terms)));
     let token = written.token.as_ref().map(|name| secret(name.get_ref()));
-    Some(Arc::new(RegistryPlan { registry, terms, token }))
+    let probe = Some(written.probe).filter(|probe| probe.enabled);
+    Some(Arc::new(RegistryPlan {
+        registry,
+        terms,
+        probe,
+        token,
+        admin_token: written.admin_token.as_ref().map(|name| secret(name.get_ref())),
+        own_addresses: written.addresses == config::RegistryAddresses::Own,
+        changes: written.changes_per_client,
+    }))
 }
 
 /// How long the address of a registered VM counts: it is asked for here, and costs nothing.
 const TTL: Duration = Duration::from_secs(1);
 
-/// VMs by their entries in the registry of this gateway.
+/// VMs by their entries in a registry.
 #[derive(Debug, Clone)]
-pub(super) struct Registered(pub(super) Arc<Registry>);
+pub(super) struct Registered(pub(super) Directory);
 
 impl Source for Registered {
     fn open(&self) -> Box<dyn Lookup> {
@@ -78,10 +244,10 @@ impl Lookup for Registered {
 
 impl Registered {
     fn address(&self, vm: &VmId) -> Answer {
-        let Some(record) = self.0.get(&vm.to_string()).filter(|record| !record.is_expired()) else {
+        let Some(address) = self.0.address(&vm.to_string()) else {
             return Ok((Vec::new(), Some(TTL)));
         };
-        let address = record.what.address.as_str();
+        let address = address.as_str();
         let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
         match bare.parse::<IpAddr>() {
             Ok(ip) => Ok((vec![ip], Some(TTL))),

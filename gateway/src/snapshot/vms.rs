@@ -3,14 +3,13 @@
 
 use super::{
     Files, Snapshot,
-    registry::{Registered, RegistryPlan},
+    registry::{Registered, Registries, Whose},
 };
 use crate::{
     config::{self, Diagnostic, ProxyHeader, Resolve, Spanned},
     proxy_protocol::Version,
-    registry::Place,
     upstream::{Balance, Ejection, Protocol, Settings},
-    vms::{self, Dns, Known, MACHINES_SERVERS, Table, Terms, Vms},
+    vms::{self, Dns, Known, MACHINES_SERVERS, Networks, Table, Terms, Vms},
 };
 use std::{
     net::{IpAddr, SocketAddr},
@@ -44,8 +43,8 @@ struct Origin {
     config: config::Vms,
     /// The hash of the file of VMs, or of the one that the machine's name servers are in.
     file: Option<[u8; 32]>,
-    /// Where the registry is that is asked.
-    registry: Option<Place>,
+    /// Which registry is asked.
+    registry: Option<Whose>,
 }
 
 /// What each server that is known only when it is asked for is like.
@@ -53,6 +52,7 @@ pub(super) fn settings(name: &str, keep: usize, keep_for: Duration, header: Prox
     Settings {
         name: name.to_owned(),
         servers: Vec::new(),
+        source: None,
         balance: Balance::RoundRobin,
         // gRPC over HTTP/2, everything else over HTTP/1.
         protocol: Protocol::Auto,
@@ -77,7 +77,7 @@ pub(super) fn version(header: ProxyHeader) -> Option<Version> {
 pub(super) fn build(
     written: &config::Vms,
     previous: Option<&Snapshot>,
-    registry: Option<&Arc<RegistryPlan>>,
+    registries: &Registries,
     (base, files): (&Path, &mut Files),
     problems: &mut Vec<Diagnostic>,
 ) -> Option<FleetPlan> {
@@ -87,6 +87,7 @@ pub(super) fn build(
         timeout: written.timeouts.lookup.get(),
         remembered: written.limits.remembered as usize,
         allow_ipv4: written.allow_ipv4,
+        networks: networks(written),
     };
     let text = match &written.file {
         Some(file) => Some(read(file, base, files, problems)?),
@@ -102,16 +103,16 @@ pub(super) fn build(
         _ => written.nameservers.iter().map(|server| *server.get_ref()).collect(),
     };
     let file = path.and_then(|path| files.hash_of(&path));
-    let registry = registry.filter(|_| written.resolution() == Resolve::Registry).map(|plan| &plan.registry);
-    let place = registry.map(|registry| registry.place().clone());
-    let origin = Origin { config: written.clone(), file, registry: place };
+    let registry = registries.directory().filter(|_| written.resolution() == Resolve::Registry);
+    let (directory, whose) = registry.unzip();
+    let origin = Origin { config: written.clone(), file, registry: whose };
     let before = previous.and_then(|previous| previous.fleet.as_ref());
     let known = before.filter(|before| before.origin == origin).map(|before| Arc::clone(&before.vms));
     let vms = match known {
         Some(vms) => vms,
         None => {
-            let known = match registry {
-                Some(registry) => Known::Asked(Box::new(Registered(Arc::clone(registry)))),
+            let known = match directory {
+                Some(directory) => Known::Asked(Box::new(Registered(directory))),
                 None => self::known(written, text.as_deref(), servers, &terms, problems)?,
             };
             Arc::new(Vms { known, terms })
@@ -120,6 +121,14 @@ pub(super) fn build(
     let most_idle = written.keepalive.connections as usize;
     let settings = settings("vms", most_idle, written.keepalive.idle.get(), written.proxy_protocol);
     Some(FleetPlan { vms, settings, most_idle, origin })
+}
+
+fn networks(written: &config::Vms) -> Networks {
+    match (&written.networks, written.resolution()) {
+        (Some(networks), _) => Networks::Of(networks.iter().map(|network| *network.get_ref()).collect()),
+        (None, Resolve::Static) => Networks::All,
+        (None, Resolve::Dns | Resolve::Registry) => Networks::Others,
+    }
 }
 
 fn asks_the_machines_servers(written: &config::Vms) -> bool {

@@ -1,8 +1,9 @@
 //! What a backend is: servers that are equal, and what all workers know of them together.
 
-use super::{Member, queue::Queue};
+use super::{Member, queue::Queue, roster::Roster};
 use crate::proxy_protocol;
 use std::{
+    collections::HashMap,
     fmt,
     net::{IpAddr, SocketAddr},
     str::FromStr,
@@ -21,6 +22,8 @@ pub struct Backend {
     /// In the order of the servers.
     members: Vec<Arc<Member>>,
     queue: Arc<Queue>,
+    /// Its servers, where somebody else tells them.
+    roster: Option<Roster>,
 }
 
 /// A backend as configured.
@@ -28,8 +31,10 @@ pub struct Backend {
 pub struct Settings {
     /// Its name in the configuration, or its only server's address.
     pub name: String,
-    /// At least one.
+    /// At least one, unless somebody else tells them.
     pub servers: Vec<Server>,
+    /// Who tells its servers, and which, where that is somebody else.
+    pub source: Option<String>,
     /// What is spoken with them.
     pub protocol: Protocol,
     /// How one of them is chosen.
@@ -96,17 +101,42 @@ impl Backend {
     /// A backend with these settings. Of servers that the previous one had too, it knows what that
     /// knew.
     pub fn new(settings: Settings, previous: Option<&Self>) -> Self {
-        let mut members: Vec<Arc<Member>> = Vec::with_capacity(settings.servers.len());
-        for (index, server) in settings.servers.iter().enumerate() {
-            // A server that stands there twice gets twice as much, and is one server all the same.
-            let twice = settings.servers.iter().take(index).position(|other| other == server);
-            let known = twice
-                .and_then(|first| members.get(first).cloned())
-                .or_else(|| previous?.member_of(server).cloned());
-            members.push(known.unwrap_or_default());
-        }
+        let known = previous.map(|previous| previous.known()).unwrap_or_default();
+        // A server that stands there twice gets twice as much, and is one server all the same.
+        let mut first: HashMap<&Server, Arc<Member>> = HashMap::with_capacity(settings.servers.len());
+        let members = settings.servers.iter().map(|server| {
+            let member = || known.get(server).cloned().unwrap_or_default();
+            Arc::clone(first.entry(server).or_insert_with(member))
+        });
+        let members = members.collect();
         let queue = previous.map(|previous| Arc::clone(&previous.queue)).unwrap_or_default();
-        Self { settings, members, queue }
+        Self { settings, members, queue, roster: None }
+    }
+
+    /// A backend whose servers [`Self::follow`] tells. It begins with those of the previous one, where the
+    /// same told them.
+    pub fn followed(settings: Settings, previous: Option<&Self>) -> Self {
+        let before = previous.filter(|previous| previous.settings.source == settings.source);
+        let before = before.and_then(|before| before.roster.as_ref()).map(Roster::now);
+        let servers = before.as_ref().map(|before| before.settings.servers.clone()).unwrap_or_default();
+        let now = Self::new(Settings { servers, ..settings.clone() }, before.as_deref().or(previous));
+        let queue = Arc::clone(&now.queue);
+        Self { settings, members: Vec::new(), queue, roster: Some(Roster::new(now)) }
+    }
+
+    /// These are its servers from now on, where it is [followed](Self::followed). Returns whether that changed
+    /// anything.
+    pub fn follow(&self, servers: Vec<Server>) -> bool {
+        self.roster.as_ref().is_some_and(|roster| roster.set(&self.settings, servers))
+    }
+
+    /// The backend with the servers that it has now.
+    pub fn now(self: &Arc<Self>) -> Arc<Self> {
+        self.roster.as_ref().map_or_else(|| Arc::clone(self), Roster::now)
+    }
+
+    pub(super) fn roster(&self) -> Option<&Roster> {
+        self.roster.as_ref()
     }
 
     /// The servers, with what is known of each.
@@ -122,8 +152,12 @@ impl Backend {
         &self.queue
     }
 
-    fn member_of(&self, server: &Server) -> Option<&Arc<Member>> {
-        self.members().find(|(known, _)| *known == server).map(|(_, member)| member)
+    /// What is known of which server.
+    fn known(&self) -> HashMap<Server, Arc<Member>> {
+        let known = |backend: &Self| {
+            backend.members().map(|(server, member)| (server.clone(), Arc::clone(member))).collect()
+        };
+        self.roster.as_ref().map_or_else(|| known(self), |roster| known(&roster.now()))
     }
 }
 
@@ -225,6 +259,7 @@ impl Settings {
         Self {
             name: "test".to_owned(),
             servers: servers.iter().filter_map(|server| server.parse().ok()).collect(),
+            source: None,
             protocol: Protocol::Http1,
             balance: Balance::RoundRobin,
             keep: 1,
@@ -267,5 +302,30 @@ mod tests {
         assert!(Arc::ptr_eq(&old.members[1], &new.members[0]));
         assert!(!Arc::ptr_eq(&old.members[1], &new.members[1]), "another port is another server");
         assert!(Arc::ptr_eq(&old.queue, &new.queue));
+    }
+
+    #[test]
+    fn servers_that_are_told_come_and_go_and_those_that_stay_are_known() {
+        let servers = |servers: &[&str]| servers.iter().map(|it| it.parse().expect("a server")).collect();
+        let settings = |source: &str| Settings {
+            servers: Vec::new(),
+            source: Some(source.to_owned()),
+            ..Settings::test()
+        };
+        let backend = Arc::new(Backend::followed(settings("a"), None));
+        assert!(backend.now().settings.servers.is_empty() && !backend.follow(Vec::new()));
+        assert!(backend.follow(servers(&["a:1", "b:1"])));
+        let (mut seen, before) = (backend.roster().expect("a roster").subscribe(), backend.now());
+        assert!(!backend.follow(servers(&["a:1", "b:1"])), "the same once more");
+        assert!(!seen.has_changed().expect("it is there"));
+        assert!(backend.follow(servers(&["b:1", "c:1"])));
+        assert_eq!(seen.borrow_and_update().settings.servers, servers(&["b:1", "c:1"]));
+        assert!(Arc::ptr_eq(&before.members[1], &backend.now().members[0]));
+        // After a reload it knows what it knew, as far as the same is followed.
+        let same = Arc::new(Backend::followed(Settings { keep: 7, ..settings("a") }, Some(&backend)));
+        assert_eq!(same.now().settings.servers, servers(&["b:1", "c:1"]));
+        assert!(Arc::ptr_eq(&same.now().members[0], &backend.now().members[0]));
+        let other = Arc::new(Backend::followed(settings("b"), Some(&backend)));
+        assert!(other.now().settings.servers.is_empty());
     }
 }

@@ -32,6 +32,13 @@ impl Balancer {
         Self { balance, next: Cell::new(next), seeds }
     }
 
+    /// Goes on where this one is, over other servers.
+    pub(super) fn go_on_from(&self, before: &Self) {
+        let place = before.next.get();
+        let is_chance = self.balance == Balance::Random;
+        self.next.set(if is_chance { place } else { place.checked_rem(self.seeds.len()).unwrap_or(0) });
+    }
+
     /// One of the servers that may be chosen; none where none may.
     pub(super) fn choose(
         &self,

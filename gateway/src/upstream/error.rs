@@ -49,6 +49,9 @@ pub enum Cause {
     /// No server is thought to work, and trying one all the same failed like this.
     #[error("no server works; the last one tried: {0}")]
     Down(#[source] Box<Cause>),
+    /// There is no server, for now.
+    #[error("nobody is registered who serves this")]
+    NoneRegistered,
     /// All servers have as much to do as they may, and as many requests wait as may.
     #[error("no server has room, and too many requests wait for it")]
     QueueFull,

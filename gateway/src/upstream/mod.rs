@@ -14,6 +14,7 @@ mod metrics;
 mod names;
 mod pool;
 mod queue;
+mod roster;
 mod seat;
 
 pub use backend::{Backend, Balance, Ejection, Limits, Protocol, Server, ServerError, Settings};

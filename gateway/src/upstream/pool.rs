@@ -16,13 +16,14 @@ use crate::{http1::HeadLimits, http2::Client, metrics::Gauge, proxy_protocol::En
 use smallvec::SmallVec;
 use std::{
     cell::{Cell, RefCell},
+    collections::{HashMap, VecDeque},
     rc::Rc,
     sync::Arc,
     time::Duration,
 };
 use tokio::{
     net::TcpStream,
-    sync::Semaphore,
+    sync::{Semaphore, watch},
     task::spawn_local,
     time::{Instant, timeout},
 };
@@ -32,12 +33,22 @@ use tokio::{
 pub struct Pool {
     backend: Arc<Backend>,
     balancer: Balancer,
-    places: Vec<Place>,
+    /// In the order of the servers. A pool that takes this one's place has those of servers that stay.
+    places: Vec<Rc<Place>>,
     /// Where unused connections of many pools are counted together.
     shelf: Option<Rc<Shelf>>,
     metrics: PoolMetrics,
     /// The last connection of HTTP/2.
     last_shared: Cell<u64>,
+    /// The pool of the servers of now, where somebody else tells them: this one has none then.
+    followed: Option<Followed>,
+}
+
+/// Connections to servers that somebody else tells.
+#[derive(Debug)]
+struct Followed {
+    servers: RefCell<watch::Receiver<Arc<Backend>>>,
+    pool: RefCell<Rc<Pool>>,
     /// Whether new requests use other pools.
     is_retired: Cell<bool>,
 }
@@ -55,6 +66,8 @@ struct Place {
     load: Rc<Cell<usize>>,
     /// Where its address must be looked up.
     name: Option<Rc<Name>>,
+    /// Whether nothing is kept any more: no new request will come.
+    is_retired: Cell<bool>,
 }
 
 #[derive(Debug)]
@@ -106,6 +119,17 @@ pub struct Tries {
 }
 
 impl Place {
+    fn new(server: &Server) -> Self {
+        Self {
+            idle: RefCell::default(),
+            shared: RefCell::default(),
+            opening: Semaphore::new(1),
+            load: Rc::default(),
+            name: server.has_name().then(Rc::default),
+            is_retired: Cell::new(false),
+        }
+    }
+
     /// How many connections nobody uses.
     fn unused(&self) -> usize {
         let shared = self.shared.borrow();
@@ -160,25 +184,60 @@ impl Pool {
 
     /// The same, with its unused connections on this shelf.
     pub(super) fn on_shelf(backend: Arc<Backend>, metrics: PoolMetrics, shelf: Option<Rc<Shelf>>) -> Self {
-        let settings = &backend.settings;
-        let place = |server: &Server| Place {
-            idle: RefCell::default(),
-            shared: RefCell::default(),
-            opening: Semaphore::new(1),
-            load: Rc::default(),
-            name: server.has_name().then(Rc::default),
-        };
-        let places = settings.servers.iter().map(place).collect();
-        let balancer = Balancer::new(settings.balance, &settings.servers);
-        Self {
-            backend,
-            balancer,
-            places,
-            shelf,
-            metrics,
-            last_shared: Cell::new(0),
-            is_retired: Cell::new(false),
+        let places = backend.settings.servers.iter().map(|server| Rc::new(Place::new(server))).collect();
+        let followed = backend.roster().map(|roster| {
+            let mut servers = roster.subscribe();
+            let now = Arc::clone(&servers.borrow_and_update());
+            let pool = RefCell::new(Rc::new(Self::on_shelf(now, metrics.clone(), None)));
+            Followed { servers: RefCell::new(servers), pool, is_retired: Cell::new(false) }
+        });
+        let mut pool = Self::at(backend, metrics, shelf, places);
+        pool.followed = followed;
+        pool
+    }
+
+    fn at(
+        backend: Arc<Backend>,
+        metrics: PoolMetrics,
+        shelf: Option<Rc<Shelf>>,
+        places: Vec<Rc<Place>>,
+    ) -> Self {
+        let balancer = Balancer::new(backend.settings.balance, &backend.settings.servers);
+        Self { backend, balancer, places, shelf, metrics, last_shared: Cell::new(0), followed: None }
+    }
+
+    /// Connections to the servers of now. Those to servers that stayed go on, and requests that began
+    /// before end as they began.
+    fn current(followed: &Followed) -> Rc<Self> {
+        let mut servers = followed.servers.borrow_mut();
+        // Its backend tells them, and is here as long as this is.
+        if servers.has_changed().unwrap_or(false) {
+            let now = Arc::clone(&servers.borrow_and_update());
+            let next = Rc::new(followed.pool.borrow().succeed(now));
+            if followed.is_retired.get() {
+                next.retire();
+            }
+            followed.pool.replace(next);
         }
+        Rc::clone(&followed.pool.borrow())
+    }
+
+    /// A pool of other servers, with this one's connections to those that are its own, too.
+    fn succeed(&self, backend: Arc<Backend>) -> Self {
+        let mut known: HashMap<&Server, VecDeque<&Rc<Place>>> = HashMap::with_capacity(self.places.len());
+        for (server, place) in self.backend.settings.servers.iter().zip(&self.places) {
+            known.entry(server).or_default().push_back(place);
+        }
+        let mut place = |server: &Server| {
+            let stays = known.get_mut(server).and_then(VecDeque::pop_front);
+            stays.map_or_else(|| Rc::new(Place::new(server)), Rc::clone)
+        };
+        let places = backend.settings.servers.iter().map(&mut place).collect();
+        known.values().flatten().for_each(|gone| self.give_up(gone));
+        let next = Self::at(backend, self.metrics.clone(), None, places);
+        next.balancer.go_on_from(&self.balancer);
+        next.last_shared.set(self.last_shared.get());
+        next
     }
 
     /// What the pool connects to.
@@ -197,32 +256,44 @@ impl Pool {
         tries: &mut Tries,
         deadline: Duration,
     ) -> Result<Lease, UpstreamError> {
-        let is_first = self.backend.settings.limits.is_none() || self.backend.queue().is_empty();
-        let seat = match is_first.then(|| self.enter(tries)).flatten() {
-            Some(seat) => match self.kept(seat, tries) {
+        let current = self.followed.as_ref().map(Self::current);
+        let pool = current.as_ref().unwrap_or(self);
+        let is_first = pool.backend.settings.limits.is_none() || pool.backend.queue().is_empty();
+        let seat = match is_first.then(|| pool.enter(tries)).flatten() {
+            Some(seat) => match pool.kept(seat, tries) {
                 Ok(lease) => return Ok(lease),
                 Err(seat) => Some(seat),
             },
             None => None,
         };
         // In a place of its own: most requests find a connection.
-        Box::pin(self.open(seat, tries, deadline)).await
+        Box::pin(pool.open(seat, tries, deadline)).await
     }
 
     /// Closes what is kept, and keeps nothing from now on: no new request will come.
     pub fn retire(&self) {
-        self.is_retired.set(true);
-        for Place { idle, shared, .. } in &self.places {
-            self.close(shared, |_| true);
-            idle.take().iter().for_each(|_| self.taken());
+        if let Some(followed) = &self.followed {
+            followed.is_retired.set(true);
+            followed.pool.borrow().retire();
         }
+        self.places.iter().for_each(|place| self.give_up(place));
+    }
+
+    fn give_up(&self, place: &Place) {
+        place.is_retired.set(true);
+        self.close(&place.shared, |_| true);
+        place.idle.take().iter().for_each(|_| self.taken());
     }
 
     /// Closes connections that were idle for too long, or that the server closed.
     pub fn sweep(&self) {
         let now = Instant::now();
         let keep_for = self.backend.settings.keep_for;
-        for Place { idle, shared, .. } in &self.places {
+        if let Some(followed) = &self.followed {
+            Self::current(followed).sweep();
+        }
+        for place in &self.places {
+            let Place { idle, shared, .. } = &**place;
             self.close(shared, |Shared { client, .. }| {
                 !client.is_alive() || client.idle().is_some_and(|idle| idle >= keep_for)
             });
@@ -245,7 +316,8 @@ impl Pool {
 
     /// Whether this unused connection is still there.
     pub(super) fn has(&self, number: u64) -> bool {
-        self.places.iter().any(|Place { idle, shared, .. }| {
+        self.places.iter().any(|place| {
+            let Place { idle, shared, .. } = &**place;
             idle.borrow().iter().any(|idle| idle.number == number)
                 || shared.borrow().iter().any(|shared| shared.unused == Some(number))
         })
@@ -253,7 +325,8 @@ impl Pool {
 
     /// Closes an unused connection.
     pub(super) fn discard(&self, number: u64) {
-        for Place { idle, shared, .. } in &self.places {
+        for place in &self.places {
+            let Place { idle, shared, .. } = &**place;
             self.close(shared, |shared| shared.unused == Some(number));
             let found = idle.borrow().iter().position(|idle| idle.number == number);
             if let Some(found) = found {
@@ -267,7 +340,7 @@ impl Pool {
     fn put_down(self: &Rc<Self>, server: usize, id: u64) {
         let Some(place) = self.places.get(server) else { return };
         let most = self.backend.settings.keep;
-        if self.is_retired.get() || most == 0 {
+        if place.is_retired.get() || most == 0 {
             return self.close(&place.shared, |shared| shared.id == id);
         }
         let number = self.shelf.as_ref().map_or(0, |shelf| shelf.number());
@@ -441,7 +514,7 @@ impl Pool {
         let (client, driver) = greeted.map_err(|error| Cause::Exchange(error.into()))?;
         let call = client.call();
         self.close(&place.shared, |Shared { client, .. }| !client.is_alive());
-        if !self.is_retired.get() {
+        if !place.is_retired.get() {
             let id = self.last_shared.get() + 1;
             self.last_shared.set(id);
             let pool = Rc::downgrade(self);
@@ -477,7 +550,11 @@ impl Pool {
                         Ok(lease) => return Ok(lease),
                         Err(seat) => seat,
                     },
-                    None => return Err(last.unwrap_or_else(|| self.error(None, Cause::Refused))),
+                    None => {
+                        let cause =
+                            if self.places.is_empty() { Cause::NoneRegistered } else { Cause::Refused };
+                        return Err(last.unwrap_or_else(|| self.error(None, cause)));
+                    }
                 },
             };
             let server = seat.server();
@@ -608,9 +685,10 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        for Place { idle, shared, .. } in &self.places {
-            self.close(shared, |_| true);
-            idle.borrow().iter().for_each(|_| self.taken());
+        // Those that others have go on.
+        for place in self.places.iter().filter(|place| Rc::strong_count(place) == 1) {
+            self.close(&place.shared, |_| true);
+            place.idle.take().iter().for_each(|_| self.taken());
         }
     }
 }
@@ -701,7 +779,7 @@ impl Lease {
         // A stream is over; its connection stays where it is.
         let Io::Tcp(io) = io else { return };
         let Some(place) = pool.places.get(seat.server()) else { return };
-        if pool.is_retired.get() {
+        if place.is_retired.get() {
             return;
         }
         let (idle, most) = (&place.idle, pool.backend.settings.keep);

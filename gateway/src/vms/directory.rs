@@ -230,11 +230,13 @@ impl Entry {
         let mut state = self.state.borrow_mut();
         let (known, lasts) = match answer {
             Ok((addresses, ttl)) => {
-                let any = !addresses.is_empty();
-                let usable: Addresses = addresses.into_iter().filter(|ip| terms.allow(*ip)).collect();
+                let usable: Addresses = addresses.iter().copied().filter(|ip| terms.allow(*ip)).collect();
                 if usable.is_empty() {
-                    if any {
-                        tracing::warn!(%vm, "a VM has no IPv6 address; `allow_ipv4` of `[vms]` would let it have another");
+                    if let Some(address) = addresses.first() {
+                        tracing::warn!(
+                            %vm, %address,
+                            "a VM has no address that it may have: see `networks` and `allow_ipv4` of `[vms]`"
+                        );
                     }
                     (Err(NoVm::Unknown), terms.negative_ttl)
                 } else {
@@ -312,6 +314,7 @@ mod tests {
             timeout: Duration::from_secs(5),
             remembered: 100,
             allow_ipv4: false,
+            networks: super::super::Networks::All,
         };
         let metrics = Metrics::new();
         let counter = || metrics.counter(&names::VM_LOOKUPS, &[]);

@@ -1,35 +1,55 @@
-//! Registers this VM and its services, renews the registration, and takes it back at the end.
+//! Registers this VM and its services, keeps the registration alive, and takes it back at the end.
 
-use serde_json::{Map, Value, json};
-use std::{cell::Cell, num::NonZeroU16, time::Duration};
+mod entry;
+mod local;
+mod registry;
+
+use registry::Registration;
+use serde_json::{Map, Value};
+use std::{
+    cell::{Cell, RefCell},
+    num::NonZeroU16,
+    time::Duration,
+};
 use vers_plugin::prelude::*;
 
 #[derive(Debug, Deserialize, ConfigSchema)]
 #[serde(deny_unknown_fields)]
 struct RegistryRegister {
     /// Where the registry is, such as `https://infra.vm.example.com:3000`.
-    registry: BaseUrl,
+    registry: Option<BaseUrl>,
+    /// Several of them instead: it registers in each, and each is enough.
+    #[serde(default)]
+    registries: Vec<BaseUrl>,
     name: String,
     #[serde(default = "worker")]
     role: String,
     /// This VM's id; the gateway's own, where the environment tells.
     id: Option<PathSegment>,
-    /// Where others reach it.
+    /// Where others reach it; `{id}` stands for the id.
     address: Option<String>,
     #[serde(default)]
     services: Vec<Service>,
     #[serde(default)]
     metadata: Map<String, Value>,
-    /// Between renewals.
-    #[serde(default = "duration::seconds::<15>", with = "duration")]
-    interval: Duration,
+    /// Counts the lives of this VM: an older one leaves the registry to a newer one.
+    generation: Option<u64>,
+    /// How long the registry believes it without a renewal; three times `interval` where that is set.
+    #[serde(default, with = "optional::duration")]
+    ttl: Option<Duration>,
+    /// Between renewals; a third of what the registry grants, or 15 s where it does not say.
+    #[serde(default, with = "optional::duration")]
+    interval: Option<Duration>,
+    /// How long it waits for services to work before it registers as stopped.
+    #[serde(default = "duration::seconds::<60>", with = "duration")]
+    grace: Duration,
     /// Name of the secret to show to the registry.
     secret: Option<String>,
     // What follows lasts from call to call: a background plugin has one instance.
     #[serde(skip)]
-    is_registered: Cell<bool>,
+    registrations: RefCell<Vec<Registration>>,
     #[serde(skip)]
-    back_off: BackOff,
+    works: Works,
 }
 
 #[derive(Debug, Deserialize, Serialize, ConfigSchema)]
@@ -41,27 +61,55 @@ struct Service {
     health_path: Option<String>,
 }
 
+/// Whether the services work, as far as that was looked at.
+#[derive(Debug, Default)]
+struct Works {
+    since: Cell<Option<Duration>>,
+    /// How many of them do, in their order.
+    checked: Cell<usize>,
+    failed: RefCell<Option<String>>,
+}
+
+/// Between looks at services that do not work yet.
+const LOOK: Duration = Duration::from_secs(1);
+
 impl Background for RegistryRegister {
+    /// One registry at a time: what one call may take is bounded.
     fn run(&self, _why: Reason) -> Result<Next, String> {
         let id = self.id()?;
-        let outcome = if self.is_registered.get() { self.renew(&id) } else { self.register(&id) };
-        if let Err(error) = outcome {
-            log::warn(format!("{}: {error}", self.registry));
-            return Ok(Next::after(self.back_off.failed()));
+        let patient = self.look_at_services();
+        if patient {
+            return Ok(Next::after(LOOK));
         }
-        self.back_off.succeeded();
-        Ok(Next::about(self.interval))
+        let mut registrations = self.registrations.borrow_mut();
+        if registrations.is_empty() {
+            registrations
+                .extend(self.registry.iter().chain(&self.registries).cloned().map(Registration::new));
+        }
+        let now = clock::monotonic();
+        if let Some(next) = registrations.iter_mut().filter(|it| !it.is_over()).min_by_key(|it| it.due()) {
+            next.turn(self, &id, now);
+        }
+        let due = registrations.iter().filter(|it| !it.is_over()).map(Registration::due).min();
+        let Some(due) = due else { return Ok(Next::never()) };
+        let pause = due.saturating_sub(now);
+        // A service that comes up after all is worth a look before the next renewal.
+        Ok(Next::after(if self.works.failed.borrow().is_some() { pause.min(LOOK) } else { pause }))
     }
 
     fn stop(&self) {
-        let (true, Ok(id)) = (self.is_registered.get(), self.id()) else { return };
-        match self.request("DELETE", &format!("/{id}")).send().and_then(http::Response::error_for_status) {
-            Ok(_) => log::info(format!("{id} deregistered")),
-            Err(error) => log::warn(format!("{id} not deregistered: {error}")),
-        }
+        let Ok(id) = self.id() else { return };
+        self.registrations.borrow().iter().for_each(|registration| registration.leave(self, &id));
     }
 
     fn validate(&self, problems: &mut Problems) {
+        match (&self.registry, self.registries.as_slice()) {
+            (None, []) => {
+                problems.add("registry", "missing field `registry`: where to register, or `registries`")
+            }
+            (Some(_), [_, ..]) => problems.add("registries", "either `registry` or `registries`"),
+            _ => {}
+        }
         for (i, service) in self.services.iter().enumerate() {
             if service.health_path.as_deref().is_some_and(|path| !path.starts_with('/')) {
                 problems.add(format!("services.{i}.health_path"), "expected a path that starts with \"/\"");
@@ -72,56 +120,56 @@ impl Background for RegistryRegister {
 vers_plugin::export!(RegistryRegister: background);
 
 impl RegistryRegister {
-    /// A restarted VM may be known still. Its entry is brought up to date, and the renewal makes it
-    /// seen again, which a change alone does not in every registry.
-    fn register(&self, id: &PathSegment) -> Result<(), http::Error> {
-        let entry = self.entry(id);
-        let mut answer = self.request("POST", "").json(&entry).send()?;
-        if answer.status() == 409 {
-            self.request("PATCH", &format!("/{id}")).json(&entry).send()?.error_for_status()?;
-            answer = self.request("POST", &format!("/{id}/heartbeat")).send()?;
+    /// Looks whether the services work, until they do. Returns whether that is worth waiting for.
+    fn look_at_services(&self) -> bool {
+        let now = clock::monotonic();
+        let works = &self.works;
+        let since = works.since.get().unwrap_or(now);
+        works.since.set(Some(since));
+        let left = local::check(&self.services, works.checked.get(), now);
+        works.checked.set(left.working);
+        let is_first = works.failed.borrow().is_none();
+        match left.failed {
+            None => {
+                if works.failed.replace(None).is_some() {
+                    log::info("all services work");
+                }
+                false
+            }
+            Some(why) => {
+                if is_first {
+                    log::info(format!("waiting for services: {why}"));
+                }
+                works.failed.replace(Some(why));
+                now.saturating_sub(since) < self.grace
+            }
         }
-        answer.error_for_status()?;
-        log::info(format!("{id} registered at {} as {}", self.registry, self.role));
-        self.is_registered.set(true);
-        Ok(())
-    }
-
-    /// A registry that lost its data, or was replaced, knows nobody: the fleet comes back by itself.
-    fn renew(&self, id: &PathSegment) -> Result<(), http::Error> {
-        let answer = self.request("POST", &format!("/{id}/heartbeat")).send()?;
-        if answer.status() == 404 { self.register(id) } else { answer.error_for_status().map(drop) }
-    }
-
-    fn request(&self, method: &str, path: &str) -> http::Request {
-        let request = http::request(method, &format!("{}/registry/vms{path}", self.registry));
-        // A fleet without a token has none on either side.
-        let token = self.secret.as_deref().and_then(secrets::get);
-        if let Some(token) = token { request.bearer(&token) } else { request }
     }
 
     fn id(&self) -> Result<PathSegment, &'static str> {
         let id = self.id.clone().or_else(|| identity::vm_id()?.parse().ok());
         id.ok_or("this VM has no usable id: set `id` here, or VERS_VM_ID in the gateway's environment")
     }
-
-    fn entry(&self, id: &PathSegment) -> Value {
-        json!({
-            "id": id, "name": self.name, "role": self.role, "address": self.address(id), "status": "running",
-            "registeredBy": "vers-gateway", "services": self.services, "metadata": self.metadata,
-        })
-    }
-
-    /// As told; else beside the registry's own VM, where VMs are called `<id>.vm.<domain>`; else the id.
-    fn address(&self, id: &PathSegment) -> String {
-        let domain = self.registry.host().split_once('.').map(|(_, domain)| domain);
-        let beside = domain.filter(|it| it.starts_with("vm.")).map(|domain| format!("{id}.{domain}"));
-        self.address.clone().or(beside).unwrap_or_else(|| id.to_string())
-    }
 }
 
 fn worker() -> String {
     "worker".into()
+}
+
+/// What may be absent.
+mod optional {
+    pub(super) mod duration {
+        use std::time::Duration;
+        use vers_plugin::prelude::*;
+
+        pub(in super::super) fn deserialize<'de, D: serde::Deserializer<'de>>(
+            value: D,
+        ) -> Result<Option<Duration>, D::Error> {
+            #[derive(Deserialize)]
+            struct Written(#[serde(with = "duration")] Duration);
+            Ok(Option::<Written>::deserialize(value)?.map(|Written(duration)| duration))
+        }
+    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use vers_plugin::testing::{self, MockHost};
 const TABLE: &str = r#"
     registry = "https://infra.vm.example.com:3000/"
     name = "my-service"
-    services = [{ name = "api", port = 3000, health_path = "/health" }, { name = "ssh", port = 22 }]
+    services = [{ name = "api", port = 3000 }, { name = "ssh", port = 22 }]
     metadata = { region = "eu", slots = 4 }
 "#;
 
@@ -43,16 +43,19 @@ fn it_registers_then_renews() {
 
 #[test]
 fn the_entry_is_what_the_registry_reads() {
-    let host = MockHost::new().vm_id("a1").secret("fleet", "s3cret").reply(201, "{}");
-    plugin(&format!("{TABLE}\nsecret = 'fleet'")).run(Reason::Start).expect("a next call");
-    let [sent] = host.sent().try_into().expect("one request");
+    let host = MockHost::new().vm_id("a1").secret("fleet", "s3cret");
+    // Without a grant for this VM's own ports, no service is asked.
+    let host = host.fail(http::Error::NotGranted).fail(http::Error::NotGranted).reply(201, "{}");
+    let table = TABLE.replace("port = 3000", "port = 3000, health_path = '/health'");
+    plugin(&format!("{table}\nsecret = 'fleet'")).run(Reason::Start).expect("a next call");
+    let sent = host.sent().pop().expect("a request");
     assert_eq!(sent.header_str("authorization"), Some("Bearer s3cret"));
     assert_eq!(sent.header_str("content-type"), Some("application/json"));
     let expected = serde_json::json!({
         "id": "a1", "name": "my-service", "role": "worker", "address": "a1.vm.example.com",
         "registeredBy": "vers-gateway", "status": "running",
         "services": [{ "name": "api", "port": 3000, "healthPath": "/health" }, { "name": "ssh", "port": 22 }],
-        "metadata": { "region": "eu", "slots": 4 },
+        "metadata": { "region": "eu", "slots": 4 }, "ttl": 45.0,
     });
     assert_eq!(sent.json(), expected);
 }
@@ -100,10 +103,14 @@ fn stop_deregisters_what_was_registered() {
     let host = MockHost::new();
     plugin.stop();
     assert_eq!(host.sent(), []);
-    let host = host.reply(201, "").reply(200, "");
+    let host = host.reply(201, "").reply(400, "").reply(200, "");
     run(&plugin, &host, Reason::Start);
     plugin.stop();
-    let [sent] = host.sent().try_into().expect("one request");
+    let [draining, sent] = host.sent().try_into().expect("two requests");
+    assert_eq!(
+        (draining.json(), path(&draining.url)),
+        (serde_json::json!({ "status": "draining" }), "/vms/b2/heartbeat")
+    );
     assert_eq!((sent.method.as_str(), path(&sent.url)), ("DELETE", "/vms/b2"));
 }
 
@@ -119,7 +126,10 @@ fn addresses() {
     let _host = MockHost::new();
     let check = |registry: &str, more: &str, expected: &str| {
         let table = format!("registry = '{registry}'\nname = 'n'\n{more}");
-        let entry = serde_json::to_value(plugin(&table).entry(&"a1".parse().expect("an id"))).expect("JSON");
+        let entry = serde_json::to_value(
+            plugin(&table).entry(&"a1".parse().expect("an id"), &registry.parse().expect("a URL")),
+        )
+        .expect("JSON");
         assert_eq!(entry["address"], expected, "{table}");
     };
     check("https://infra.vm.example.com:3000", "", "a1.vm.example.com");
@@ -128,6 +138,7 @@ fn addresses() {
     check("http://localhost:3000", "", "a1");
     check("http://[::1]:3000", "", "a1");
     check("http://localhost:3000", "address = 'a.example.com'", "a.example.com");
+    check("http://localhost:3000", "address = '{id}.vm.example.com'", "a1.vm.example.com");
 }
 
 #[test]
@@ -138,7 +149,8 @@ fn mistakes_are_named() {
         assert_eq!(problems[0].path, path, "{table}");
         assert!(problems[0].message.contains(message), "{table}: {}", problems[0].message);
     };
-    check("", "", "missing field `registry`");
+    check("", "registry", "missing field `registry`");
+    check("registry = 'http://r'\nregistries = ['http://s']", "registries", "either");
     for url in ["infra:3000", "ftp://infra", "http://", "http:///x", "https://a?b"] {
         check(&format!("registry = '{url}'"), "registry", "expected a URL such as");
     }
@@ -160,4 +172,95 @@ fn mistakes_are_named() {
         "starts with",
     );
     check(&format!("{registry}\nstate = 1"), "state", "unknown field");
+}
+
+#[test]
+fn what_the_registry_grants_decides_on_renewals() {
+    let host = MockHost::new().vm_id("a1").reply(201, r#"{"ttl":30,"state":"registered"}"#);
+    let (_, delay) = run(&plugin(TABLE), &host, Reason::Start);
+    assert!((9_000..=11_000).contains(&delay), "{delay}");
+    let host = MockHost::new().vm_id("a1").reply(201, r#"{"ttl":30}"#);
+    let next = plugin(&format!("{TABLE}\ninterval = '2s'")).run(Reason::Start).expect("a next call");
+    let next = next.delay().expect("a delay").as_millis();
+    assert!((1_800..=2_200).contains(&next), "{next}");
+    assert_eq!(host.sent()[0].json()["ttl"], 6.0, "what is renewed each 2 s may be late twice");
+}
+
+const WAITING: &str = r#"
+    registry = "https://infra.vm.example.com:3000"
+    name = "n"
+    grace = "10s"
+    services = [{ name = "api", port = 3000, health_path = "/health" }, { name = "web", port = 80, health_path = "/" }]
+"#;
+
+fn refused() -> http::Error {
+    http::Error::Connect("refused".into())
+}
+
+#[test]
+fn it_waits_for_its_services_on_either_family() {
+    let plugin = plugin(WAITING);
+    let host = MockHost::new().vm_id("a1").fail(refused()).fail(refused());
+    let next = plugin.run(Reason::Start).expect("a next call").delay().expect("a delay");
+    assert_eq!(next, Duration::from_secs(1));
+    let asked: Vec<String> = host.sent().into_iter().map(|sent| sent.url).collect();
+    assert_eq!(asked, ["http://127.0.0.1:3000/health", "http://[::1]:3000/health"]);
+    // One that works is not asked again.
+    let host = host.fail(refused()).reply(204, "").reply(503, "");
+    plugin.run(Reason::Timer).expect("a next call");
+    assert_eq!(host.sent().len(), 3);
+    let host = host.reply(200, "").reply(201, "");
+    plugin.run(Reason::Timer).expect("a next call");
+    let sent = host.sent();
+    assert_eq!(
+        (sent[0].url.as_str(), sent[1].json()["status"].as_str()),
+        ("http://127.0.0.1:80/", Some("running"))
+    );
+}
+
+#[test]
+fn one_that_does_not_come_up_is_seen_and_not_used_until_it_does() {
+    let plugin = plugin(WAITING);
+    let host = MockHost::new().vm_id("a1").reply(500, "");
+    plugin.run(Reason::Start).expect("a next call");
+    host.advance(Duration::from_secs(10));
+    let host = host.reply(500, "").reply(201, "");
+    let next = plugin.run(Reason::Timer).expect("a next call").delay().expect("a delay");
+    assert_eq!(next, Duration::from_secs(1), "a look is worth it");
+    let entry = host.sent().pop().expect("a registration").json();
+    assert_eq!(
+        (&entry["status"], &entry["metadata"]["unhealthy"]),
+        (&"stopped".into(), &"api: /health answers 500".into())
+    );
+    let host = host.reply(200, "").reply(200, "").reply(201, "");
+    let next = plugin.run(Reason::Timer).expect("a next call").delay().expect("a delay").as_millis();
+    assert!(is_renewal(next), "{next}");
+    assert_eq!(host.sent().pop().expect("a registration").json()["status"], "running");
+}
+
+#[test]
+fn each_of_several_registries_is_enough() {
+    let plugin = plugin("registries = ['https://a', 'https://b']\nname = 'n'");
+    let host = MockHost::new().vm_id("a1").fail(refused()).reply(201, "");
+    let next = plugin.run(Reason::Start).expect("a next call").delay().expect("a delay");
+    assert_eq!(next, Duration::ZERO, "the other one is due");
+    plugin.run(Reason::Timer).expect("a next call");
+    let hosts: Vec<String> = host.sent().into_iter().map(|sent| sent.url).collect();
+    assert_eq!(hosts, ["https://a/registry/vms", "https://b/registry/vms"]);
+    // The one that failed comes sooner than the renewal of the other.
+    host.advance(Duration::from_secs(3));
+    let host = host.reply(201, "");
+    plugin.run(Reason::Timer).expect("a next call");
+    assert_eq!(host.sent()[0].url, "https://a/registry/vms");
+}
+
+#[test]
+fn an_older_life_leaves_the_registry_to_a_newer_one() {
+    let plugin = plugin(&format!("{TABLE}\ngeneration = 3"));
+    let host = MockHost::new().vm_id("a1").reply(409, r#"{"error":"superseded","generation":4}"#);
+    assert_eq!(plugin.run(Reason::Start).expect("no more calls").delay(), None);
+    assert_eq!(host.sent()[0].json()["generation"], 3);
+    assert!(host.logged(log::Level::Error, "generation 4"));
+    plugin.stop();
+    assert_eq!(host.sent(), [], "the entry is not its own");
 }

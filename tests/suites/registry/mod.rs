@@ -1,8 +1,13 @@
 //! The registry: what clients of today get, leases, what outlasts a process, and changes as they come.
 
 mod cli; // the command line
+mod clocks; // a process that is stopped
 mod crash; // kill -9 at random points
+mod discovery; // backends whose servers are those that are registered
+mod health; // what is found out about services
+mod keys; // whose entries may be changed by whom, and how often
 mod openapi; // the document, against what is served
+mod scale; // much of everything
 mod session; // a recorded session of today's clients
 mod watch; // changes as they come
 
@@ -181,7 +186,7 @@ async fn vms_are_found_by_their_entries() {
     let toml = format!(
         "[[listener]]\naddress = \"[::]:0\"\n[[route]]\npath = \"/registry/*\"\nto = \"registry\"\n\
          [[route]]\nname = \"vms\"\nhost = \"{{vm}}.vm.test\"\nto = \"vm:{{vm}}:{port}\"\n\
-         [registry]\nstore = \"memory\"\n[vms]\nresolve = \"registry\"\nnegative_ttl = \"1s\"\n"
+         [registry]\nstore = \"memory\"\n[vms]\nresolve = \"registry\"\nnegative_ttl = \"1s\"\nnetworks = [\"::1/128\"]\n"
     );
     let gateway = TestGateway::start(&toml);
     let client = gateway.client();
@@ -204,32 +209,71 @@ async fn vms_are_found_by_their_entries() {
     within("a stop", gateway.stop(std::time::Duration::from_secs(1))).await;
 }
 
-/// The first-party plugin on a VM, and the registry of another gateway.
+/// The first-party plugin on a VM, and the registry of another gateway. `granted` are further origins, `config`
+/// further keys.
+fn registering(app: &gateway_tests::Backend, infra: &TestGateway, granted: &str, config: &str) -> String {
+    let registry = infra.addr_v4();
+    let grants = format!("grants = {{ http = [\"http://{registry}\"{granted}], secrets = [\"fleet\"] }}");
+    let table = gateway_tests::plugin_table("register", &gateway_tests::plugin("registry_register"), &grants);
+    format!(
+        "{}\nplugins = [\"register\"]\n{table}\n[plugin.register.config]\nregistry = \"http://{registry}\"\n\
+         name = \"app\"\naddress = \"{{id}}.vm.test\"\n{config}\n[secret.fleet]\nfile = \"none\"\n\
+         [gateway]\nworkers = 1\nvm_id = \"file:vm-id\"\n",
+        gateway_tests::one_route(app.addr(), "")
+    )
+}
+
 #[tokio::test]
 async fn a_vm_registers_itself_comes_back_when_forgotten_and_leaves() {
     let infra = gateway("");
     let client = infra.client();
-    let grants = format!("grants = {{ http = [\"http://{}\"], secrets = [\"fleet\"] }}", infra.addr_v4());
-    let table = gateway_tests::plugin_table("register", &gateway_tests::plugin("registry_register"), &grants);
     let app = gateway_tests::Backend::hello().await;
-    let toml = format!(
-        "{}\nplugins = [\"register\"]\n{table}\n[plugin.register.config]\nregistry = \"http://{}\"\nid = \"a1\"\n\
-         name = \"app\"\ninterval = \"100ms\"\naddress = \"a1.vm.test\"\nservices = [{{ name = \"web\", port = 80 }}]\n\
-         [secret.fleet]\nfile = \"none\"\n",
-        gateway_tests::one_route(app.addr(), ""),
-        infra.addr_v4()
-    );
-    let vm = TestGateway::start(&toml);
+    let config = "interval = \"100ms\"\nservices = [{ name = \"web\", port = 80 }]";
+    let vm = TestGateway::with_files(&registering(&app, &infra, "", config), &[("vm-id", "a1\n")]);
     let found = async || {
         let (_, found) = call(&client, "GET", "/registry/discover/worker?service=web", &Value::Null).await;
         found["vms"].get(0).cloned()
     };
     let entry = eventually("the entry", found).await;
     assert_eq!(entry["services"][0]["url"], "https://a1.vm.test:80", "{entry}");
+    assert_eq!(entry["ttl"], 5, "three intervals, and no less than a registry grants: {entry}");
     let renewed = async || found().await.filter(|it| it["lastSeen"] != entry["lastSeen"]);
     eventually("a renewal", renewed).await;
     call(&client, "DELETE", "/registry/vms/a1", &Value::Null).await;
     eventually("its return", found).await;
+    let (_, before) = call(&client, "GET", "/registry/vms", &Value::Null).await;
     vm.stop(std::time::Duration::from_secs(5)).await;
     assert_eq!(found().await, None);
+    let path = format!("/registry/watch?wait=0&since={}", before["revision"]);
+    let (_, changes) = call(&client, "GET", &path, &Value::Null).await;
+    let changes = changes["changes"].as_array().expect("changes").clone();
+    let kinds: Vec<&str> = changes
+        .iter()
+        .filter_map(|change| change["vm"]["state"].as_str().or(change["kind"].as_str()))
+        .collect();
+    assert_eq!(kinds, ["draining", "gone"]);
+}
+
+#[tokio::test]
+async fn a_vm_whose_service_does_not_work_is_seen_and_not_used() {
+    let infra = gateway("probe = { enabled = false }");
+    let client = infra.client();
+    let service = gateway_tests::Asleep::new();
+    let app = gateway_tests::Backend::hello().await;
+    let port = service.addr().port();
+    let config = format!(
+        "grace = \"1ms\"\nservices = [{{ name = \"web\", port = {port}, health_path = \"/health\" }}]"
+    );
+    let granted = format!(", \"http://127.0.0.1:{port}\"");
+    let toml = registering(&app, &infra, &granted, &config);
+    let _vm = TestGateway::with_files(&toml, &[("vm-id", "a1\n")]);
+    let entry = async || call(&client, "GET", "/registry/vms/a1", &Value::Null).await.1;
+    let has = async |state: &str| (entry().await["state"] == state).then_some(());
+    eventually("that it is stopped", async || has("stopped").await).await;
+    let why = entry().await["metadata"]["unhealthy"].clone();
+    assert!(why.as_str().is_some_and(|why| why.starts_with("web: ")), "{why}");
+    assert_eq!(entry().await["ttl"], 45);
+    let _awake = service.wake();
+    eventually("that it runs", async || has("registered").await).await;
+    assert_eq!(entry().await["metadata"], json!({}));
 }

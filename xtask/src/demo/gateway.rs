@@ -22,13 +22,17 @@ pub(crate) struct Gateway {
 impl Gateway {
     /// Starts it with its log on this terminal, or in a file.
     pub(crate) fn start(plan: &Plan, log: Option<&Path>) -> Result<Self> {
+        Self::run(&plan.file(), plan, log)
+    }
+
+    /// The one that is the registry, with its log in a file.
+    pub(crate) fn start_infra(plan: &Plan) -> Result<Self> {
+        Self::run(&plan.infra(), plan, Some(&plan.infra_log()))
+    }
+
+    fn run(file: &Path, plan: &Plan, log: Option<&Path>) -> Result<Self> {
         let mut command = Command::new(tree::gateway());
-        command
-            .arg("run")
-            .arg("-c")
-            .arg(plan.file())
-            .env("VERS_AUTH_TOKEN", &plan.token)
-            .stdin(Stdio::null());
+        command.arg("run").arg("-c").arg(file).env("VERS_AUTH_TOKEN", &plan.token).stdin(Stdio::null());
         if let Some(log) = log {
             command.stderr(File::create(log)?);
         }

@@ -1,5 +1,5 @@
-//! `cargo xtask demo`: the main job on real input. An application on 127.0.0.1 only, a small
-//! registry, and in front of them the real gateway with the first-party plugins.
+//! `cargo xtask demo`: the main job on real input. An application on 127.0.0.1 only, in front of it the real
+//! gateway with the first-party plugins, and another one that is the registry of the fleet.
 
 mod app;
 mod checks;
@@ -8,7 +8,6 @@ mod gateway;
 mod http;
 mod line;
 mod plan;
-mod registry;
 mod screen;
 mod smoke;
 mod tries;
@@ -26,7 +25,6 @@ use tokio::{
 use self::{
     gateway::Gateway,
     plan::{Plan, Services},
-    registry::Registry,
 };
 use crate::{Result, build};
 
@@ -64,8 +62,10 @@ pub(crate) fn run(mode: Mode) -> Result {
 async fn show() -> Result {
     // Never the user's own: it is shown.
     let token = "demo-token".to_owned();
-    let (services, _registry) = start_services(&token, [3000, 3001, 3002]).await?;
+    let services = start_services([3000, 3001]).await?;
     let plan = Plan::for_a_person(services, token)?;
+    let mut infra = Gateway::start_infra(&plan)?;
+    infra.ready(plan.infra_admin, READY).await?;
     let mut gateway = Gateway::start(&plan, None)?;
     tokio::select! {
         failed = serve(&mut gateway, &plan) => return failed,
@@ -73,6 +73,7 @@ async fn show() -> Result {
     }
     screen::stopping();
     gateway.stop(STOPPED).await?;
+    infra.stop(STOPPED).await?;
     screen::stopped();
     Ok(())
 }
@@ -84,17 +85,12 @@ async fn serve(gateway: &mut Gateway, plan: &Plan) -> Result {
 }
 
 /// Starts what is behind the gateway, on the ports wished for or on free ones.
-async fn start_services(token: &str, wishes: [u16; 3]) -> Result<(Services, Registry)> {
-    let [app, line, registry] =
-        [listen(wishes[0]).await?, listen(wishes[1]).await?, listen(wishes[2]).await?];
-    let services =
-        Services { app: app.local_addr()?, line: line.local_addr()?, registry: registry.local_addr()? };
-    let entries = Registry::new(token);
+async fn start_services(wishes: [u16; 2]) -> Result<Services> {
+    let [app, line] = [listen(wishes[0]).await?, listen(wishes[1]).await?];
+    let services = Services { app: app.local_addr()?, line: line.local_addr()? };
     tokio::spawn(http::serve(app, app::answer));
     tokio::spawn(line::serve(line));
-    let answering = entries.clone();
-    tokio::spawn(http::serve(registry, move |request| answering.clone().answer(request)));
-    Ok((services, entries))
+    Ok(services)
 }
 
 /// A listener as users write it: on IPv4 loopback.

@@ -14,6 +14,8 @@ pub(crate) const VM: &str = "demo-vm";
 
 const TEMPLATE: &str = include_str!("demo.toml");
 
+const INFRA: &str = include_str!("infra.toml");
+
 /// What answers carry, as it stands in the template; the smoke test changes it while traffic flows.
 pub(crate) const SERVED_BY: &str = "x-served-by = \"vers-gateway\"";
 
@@ -21,7 +23,6 @@ pub(crate) const SERVED_BY: &str = "x-served-by = \"vers-gateway\"";
 pub(crate) struct Services {
     pub(crate) app: SocketAddr,
     pub(crate) line: SocketAddr,
-    pub(crate) registry: SocketAddr,
 }
 
 pub(crate) struct Plan {
@@ -32,6 +33,9 @@ pub(crate) struct Plan {
     /// On loopback: the page for a browser, and the gateway's own admin address.
     pub(crate) page: SocketAddr,
     pub(crate) admin: SocketAddr,
+    /// The registry, and the admin address of the gateway that it is.
+    pub(crate) registry: SocketAddr,
+    pub(crate) infra_admin: SocketAddr,
     pub(crate) token: String,
     folder: PathBuf,
     /// Path from there to the components.
@@ -43,7 +47,7 @@ impl Plan {
     /// so that the next build is taken over.
     pub(crate) fn for_a_person(services: Services, token: String) -> Result<Self> {
         let folder = tree::target().join("demo");
-        let ports = [8080, 8081, 8082, 9900].map(|port| free_port(Some(port)));
+        let ports = [8080, 8081, 8082, 9900, 3002, 9901].map(|port| free_port(Some(port)));
         Self::new(services, token, ports, folder, "../wasm32-wasip2/release/")
     }
 
@@ -55,23 +59,25 @@ impl Plan {
             let file = format!("{name}.wasm");
             fs::copy(tree::components().join(&file), folder.join(&file))?;
         }
-        Self::new(services, token, [(); 4].map(|()| free_port(None)), folder, "")
+        Self::new(services, token, [(); 6].map(|()| free_port(None)), folder, "")
     }
 
     fn new(
         services: Services,
         token: String,
-        ports: [Option<u16>; 4],
+        ports: [Option<u16>; 6],
         folder: PathBuf,
         components: &'static str,
     ) -> Result<Self> {
-        let [Some(web), Some(raw), Some(page), Some(admin)] = ports else {
+        let [Some(web), Some(raw), Some(page), Some(admin), Some(registry), Some(infra)] = ports else {
             return Err("no free ports".into());
         };
-        let [page, admin] = [page, admin].map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        let on_loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let [page, admin, registry, infra_admin] = [page, admin, registry, infra].map(on_loopback);
         fs::create_dir_all(&folder)?;
-        let plan = Self { services, web, raw, page, admin, token, folder, components };
-        fs::write(plan.file(), plan.toml())?;
+        let plan = Self { services, web, raw, page, admin, registry, infra_admin, token, folder, components };
+        fs::write(plan.file(), plan.filled(TEMPLATE))?;
+        fs::write(plan.infra(), plan.filled(INFRA))?;
         Ok(plan)
     }
 
@@ -80,30 +86,41 @@ impl Plan {
         self.folder.join("demo.toml")
     }
 
+    /// The configuration of the registry's gateway.
+    pub(crate) fn infra(&self) -> PathBuf {
+        self.folder.join("infra.toml")
+    }
+
     /// Where a check's gateway writes its log.
     pub(crate) fn log(&self) -> PathBuf {
         self.folder.join("gateway.log")
+    }
+
+    /// Where the registry's does, which a person need not read beside the other.
+    pub(crate) fn infra_log(&self) -> PathBuf {
+        self.folder.join("infra.log")
     }
 
     pub(crate) fn remove(&self) -> Result {
         Ok(fs::remove_dir_all(&self.folder)?)
     }
 
-    fn toml(&self) -> String {
-        let Services { app, line, registry } = &self.services;
-        let values: [(&str, &dyn Display); 9] = [
+    fn filled(&self, template: &str) -> String {
+        let Services { app, line } = &self.services;
+        let values: [(&str, &dyn Display); 10] = [
             ("@web@", &self.web),
             ("@raw@", &self.raw),
             ("@page@", &self.page),
             ("@admin@", &self.admin),
             ("@app@", app),
             ("@line@", line),
-            ("@registry@", registry),
+            ("@registry@", &self.registry),
+            ("@infra_admin@", &self.infra_admin),
             ("@vm@", &VM),
             ("@components@", &self.components),
         ];
         let fill = |text: String, (name, value): (&str, &dyn Display)| text.replace(name, &value.to_string());
-        values.into_iter().fold(TEMPLATE.to_owned(), fill)
+        values.into_iter().fold(template.to_owned(), fill)
     }
 }
 

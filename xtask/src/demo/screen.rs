@@ -37,7 +37,7 @@ pub(crate) fn show(plan: &Plan) {
         ("its admin", format!("http://{admin}/status"), "and /metrics, /livez, /readyz"),
         ("application", format!("http://{}", services.app), "on IPv4 loopback: nobody outside reaches it"),
         ("", format!("tcp://{}", services.line), "its raw TCP service"),
-        ("registry", format!("http://{}", services.registry), "the demo's own, in memory"),
+        ("registry", format!("http://{}", plan.registry), "another gateway, in memory"),
     ] {
         said += &format!("  {what:<12} {address:<31} {note}\n");
     }

@@ -9,7 +9,6 @@ use super::{
     client::{self, Asker},
     gateway::Gateway,
     plan::{self, Plan},
-    registry::Registry,
     start_services,
     tries::Tries,
 };
@@ -22,14 +21,15 @@ const IN_ALL: Duration = Duration::from_secs(180);
 
 pub(crate) async fn run() -> Result {
     let token = "smoke-token".to_owned();
-    let (services, registry) = start_services(&token, [0; 3]).await?;
+    let services = start_services([0; 2]).await?;
     let plan = Plan::for_a_check(services, token)?;
+    let mut infra = Gateway::start_infra(&plan)?;
     let mut gateway = Gateway::start(&plan, Some(&plan.log()))?;
     let mut report = Report { failed: 0 };
-    if timeout(IN_ALL, all(&mut report, &plan, &registry, &mut gateway)).await.is_err() {
+    if timeout(IN_ALL, all(&mut report, &plan, &mut infra, &mut gateway)).await.is_err() {
         report.add("in time", Err(format!("not done within {IN_ALL:?}").into()));
     }
-    drop(gateway);
+    drop((gateway, infra));
     if report.failed == 0 {
         println!("all of it works");
         return plan.remove();
@@ -37,7 +37,11 @@ pub(crate) async fn run() -> Result {
     Err(format!("{} of the checks failed; the gateway's log ends:\n{}", report.failed, tail(&plan)).into())
 }
 
-async fn all(report: &mut Report, plan: &Plan, registry: &Registry, gateway: &mut Gateway) {
+async fn all(report: &mut Report, plan: &Plan, infra: &mut Gateway, gateway: &mut Gateway) {
+    let ready = infra.ready(plan.infra_admin, READY).await;
+    if !report.add("the registry is ready", ready) {
+        return;
+    }
     let ready = gateway.ready(plan.admin, READY).await;
     if !report.add("the gateway is ready", ready) {
         return;
@@ -52,7 +56,7 @@ async fn all(report: &mut Report, plan: &Plan, registry: &Registry, gateway: &mu
     family(report, ask, "IPv4", "127.0.0.1", plan).await;
 
     report.check("the VM is in the registry", checks::registered(ask, plan)).await;
-    report.check("it renews its registration", checks::heartbeats(registry)).await;
+    report.check("it renews its registration", checks::heartbeats(ask, plan)).await;
     report.check("the admin address tells", checks::admin(plan)).await;
     report.check("an edit of the TOML is taken over, no connection is cut", checks::edit(ask, plan)).await;
     report.check("a broken edit is refused, and changes nothing", checks::broken_edit(ask, plan)).await;
@@ -63,7 +67,7 @@ async fn all(report: &mut Report, plan: &Plan, registry: &Registry, gateway: &mu
         "SIGTERM ends it well",
         ended.and_then(|status| client::equal("status", status.code(), Some(0))),
     );
-    report.check("the VM has left the registry", checks::left(registry)).await;
+    report.check("the VM has left the registry", checks::left(ask, plan)).await;
 }
 
 /// Everything that a client sees, over one family of addresses.

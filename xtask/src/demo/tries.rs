@@ -84,5 +84,5 @@ pub(crate) const DOWNLOAD: usize = 10_000_000;
 
 /// What the fleet knows.
 pub(crate) fn registry(plan: &Plan) -> Try {
-    Try::get(format!("http://{}/registry/vms", plan.services.registry)).token(&plan.token)
+    Try::get(format!("http://{}/registry/vms", plan.registry)).token(&plan.token)
 }

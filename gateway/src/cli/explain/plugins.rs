@@ -4,9 +4,11 @@ use crate::{
     ids::{ClientAddr, RequestIds},
     message::RequestHead,
     metrics::Metrics,
-    plugins::{Chain, Exchange, Facts, FetchError, Fetching, Host, OnError, Outcome, Plugin, Services},
+    plugins::{
+        Chain, Exchange, Facts, FetchError, Fetching, Host, OnError, Outcome, Plugin, PluginMetrics, Services,
+    },
     route::Captures,
-    snapshot::{Route, Snapshot, plugin_metrics},
+    snapshot::{Route, Snapshot},
 };
 use bytes::Bytes;
 use serde::Serialize;
@@ -78,9 +80,9 @@ pub(super) async fn walk(host: &Host, snapshot: &Snapshot, arrived: &Arrived<'_>
         }
         // What a plugin keeps of an exchange, no other one sees: each may have one of its own.
         let mut exchange = Box::new(Exchange::new(facts(), head.clone()));
-        let labels = plugin_metrics(&metrics, plugin.name());
+        let labels = PluginMetrics::new(&metrics, plugin.name());
         let instances = host.instances(Arc::clone(plugin), Arc::new(Nobody), labels);
-        let chain = Chain::new([(Rc::new(instances), OnError::Deny)]);
+        let chain = Chain::new(&arrived.route.name, [(Rc::new(instances), OnError::Deny)]);
         match chain.on_request(&mut exchange).await.0 {
             Outcome::Next { to: chosen } => {
                 let after = exchange.request.take().unwrap_or_else(|| head.clone());

@@ -2,10 +2,10 @@
 
 use super::{
     Exit, no, print,
-    stage::{Stage, words},
+    stage::{Ready, Stage, words},
     tell, test,
 };
-use crate::config::{CaseRequest, CaseResponse, PluginCase, PluginCases, Spanned};
+use crate::config::{PluginCase, PluginCases, Spanned};
 use clap::Args;
 use std::{
     path::PathBuf,
@@ -56,29 +56,39 @@ impl Bench {
         let has = |hook: &str| stage.inspection().hooks.iter().any(|known| known == hook);
         for case in cases.cases.iter().map(Spanned::get_ref) {
             if has("request-filter") {
-                let each = self.each(&stage, &cases, case, (&case.request, None))?;
+                let each = self.fastest(&stage, &cases, case, |ready| {
+                    stage.measure(ready, (&case.request, None), self.calls)
+                })?;
                 line(&format!("on-request   {}", case.name), each);
             }
             if has("response-filter") {
-                let each = self.each(&stage, &cases, case, (&case.request, Some(&case.response)))?;
+                let each = self.fastest(&stage, &cases, case, |ready| {
+                    stage.measure(ready, (&case.request, Some(&case.response)), self.calls)
+                })?;
                 line(&format!("on-response  {}", case.name), each);
+            }
+            if has("exchange-log") {
+                let each = self.fastest(&stage, &cases, case, |ready| {
+                    stage.measure_log(ready, &case.request, self.calls)
+                })?;
+                line(&format!("on-complete  {}", case.name), each);
             }
         }
         Ok(())
     }
 
     /// Nanoseconds of a call, less what is done around it.
-    fn each(
+    fn fastest(
         &self,
         stage: &Stage,
         cases: &PluginCases,
         case: &PluginCase,
-        what: (&CaseRequest, Option<&CaseResponse>),
+        measure: impl Fn(Option<&Ready>) -> Result<Duration, String>,
     ) -> Result<String, String> {
         let ready =
             stage.start(&test::settings(cases, case), cases, &case.replies).map_err(|error| words(&error))?;
         let fastest = |ready| {
-            let rounds = (0..ROUNDS).map(|_| stage.measure(ready, what, self.calls));
+            let rounds = (0..ROUNDS).map(|_| measure(ready));
             rounds.collect::<Result<Vec<_>, _>>().map(|rounds| rounds.into_iter().min().unwrap_or_default())
         };
         let (without, with) = (fastest(None)?, fastest(Some(&ready))?);

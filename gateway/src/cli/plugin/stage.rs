@@ -8,10 +8,10 @@ use crate::{
     message::{Fields, Known, RequestHead, ResponseHead, is_field_value, is_target, is_token},
     metrics::Metrics,
     plugins::{
-        self, Chain, Component, Destination, Exchange, Facts, Fault, FetchError, Fetching, Grants, Host,
-        Inspection, Limits, LoadError, LocalResponse, OnError, Outcome, Plugin, PluginSpec, Secret, Services,
+        self, Chain, Completed, Component, Destination, Exchange, Facts, Fault, FetchError, Fetching, Grants,
+        Host, Inspection, Limits, LoadError, LocalResponse, OnError, Outcome, Plugin, PluginMetrics,
+        PluginSpec, Secret, Services,
     },
-    snapshot::plugin_metrics,
 };
 use bytes::Bytes;
 use http::StatusCode;
@@ -23,20 +23,12 @@ use std::{
     time::Duration,
 };
 
-/// As `[plugin.NAME]` has them where it says nothing.
-const LIMITS: Limits = Limits {
-    memory: 64 * 1024 * 1024,
-    cpu: Duration::from_millis(50),
-    wall: Duration::from_secs(5),
-    instances: 64,
-};
-
 /// A compiled component, and what it runs on.
 pub(super) struct Stage {
     host: Host,
     component: Arc<Component>,
     inspection: Inspection,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     runtime: tokio::runtime::Runtime,
     ids: RequestIds,
     /// How long compiling took.
@@ -72,7 +64,8 @@ impl Stage {
     pub(super) fn open(file: &Path) -> Result<Self, String> {
         let bytes = super::read(file)?;
         let name = file.display().to_string();
-        let host = Host::new().map_err(|error| error.to_string())?;
+        let metrics = Arc::new(Metrics::new());
+        let host = Host::new(&metrics).map_err(|error| error.to_string())?;
         let began = std::time::Instant::now();
         let component = host.component(&name, &bytes).map_err(|error| words(&error))?;
         let compiled_in = began.elapsed();
@@ -81,7 +74,7 @@ impl Stage {
             inspection: plugins::inspect(&name, &bytes).map_err(|error| words(&error))?,
             host,
             component,
-            metrics: Metrics::new(),
+            metrics,
             runtime: runtime.map_err(|error| error.to_string())?,
             ids: RequestIds::new(0),
             compiled_in,
@@ -121,16 +114,16 @@ impl Stage {
                 backends: cases.backends.clone(),
                 kv: 1024 * 1024,
             },
-            limits: LIMITS,
+            limits: Limits::default(),
             vm_id: cases.vm_id.clone(),
         })?);
         let services = Arc::new(Script::of(replies));
         let instances = self.host.instances(
             Arc::clone(&plugin),
             Arc::clone(&services) as Arc<dyn Services>,
-            plugin_metrics(&self.metrics, "plugin"),
+            PluginMetrics::new(&self.metrics, "plugin"),
         );
-        let chain = Chain::new([(Rc::new(instances), OnError::Deny)]);
+        let chain = Chain::new(&"test".into(), [(Rc::new(instances), OnError::Deny)]);
         Ok(Ready { chain, plugin, services })
     }
 
@@ -197,6 +190,30 @@ impl Stage {
         })
     }
 
+    /// Calls `on-complete` so many times: what all of it took. Without a plugin, what the rest takes.
+    pub(super) fn measure_log(
+        &self,
+        ready: Option<&Ready>,
+        request: &CaseRequest,
+        calls: u32,
+    ) -> Result<Duration, String> {
+        let head = request_head(request)?;
+        let mut exchange = Box::new(Exchange::over(self.facts(request)));
+        self.runtime.block_on(async {
+            let began = std::time::Instant::now();
+            for _ in 0..calls {
+                let completed = completed(Some(&head));
+                if let Some(ready) = ready {
+                    let logged = ready.chain.log_now(&mut exchange, completed).await;
+                    logged.map_err(|fault| format!("a call failed: {}\n{}", fault.kind, fault.detail))?;
+                } else {
+                    exchange.completed = Some(completed);
+                }
+            }
+            Ok(began.elapsed())
+        })
+    }
+
     fn facts(&self, request: &CaseRequest) -> Facts {
         Facts {
             id: self.ids.next(),
@@ -216,6 +233,7 @@ impl Stage {
 
 async fn exchanged(ready: &Ready, mut exchange: Box<Exchange>, answer: ResponseHead) -> Became {
     let chain = &ready.chain;
+    let mut completed = completed(exchange.request.as_ref());
     let (outcome, seen) = chain.on_request(&mut exchange).await;
     let mut became = Became {
         request: exchange.request.take(),
@@ -244,8 +262,34 @@ async fn exchanged(ready: &Ready, mut exchange: Box<Exchange>, answer: ResponseH
         became.response = exchange.response.take();
         became.said = replaced.or(became.said);
     }
+    if became.fault.is_none() && chain.has_logs() {
+        completed.status = became.response.as_ref().map(|head| head.status);
+        if let Some((body, reason)) = &became.said {
+            completed.sent = body.len() as u64;
+            completed.answered_by = Some(("plugin".to_owned(), reason.clone()));
+        }
+        became.fault = chain.log_now(&mut exchange, completed).await.err();
+    }
     became.sent = ready.services.take_sent();
     became
+}
+
+/// The end of a request: after a millisecond, without bodies.
+fn completed(request: Option<&RequestHead>) -> Completed {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into();
+    Completed {
+        method: request.map(|head| head.method.as_str().into()).unwrap_or_default(),
+        authority: request.and_then(|head| head.fields.get(Known::Host)).map(text).unwrap_or_default(),
+        path: request.map(|head| head.path().into()).unwrap_or_default(),
+        status: Some(StatusCode::OK),
+        head: Some(Duration::from_millis(1)),
+        total: Duration::from_millis(1),
+        received: 0,
+        sent: 0,
+        answered_by: None,
+        error: None,
+        broke_off: false,
+    }
 }
 
 fn backend(ready: &Ready, to: Destination) -> String {

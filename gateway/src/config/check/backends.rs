@@ -5,7 +5,8 @@ use toml::Spanned;
 
 use super::{
     super::{
-        BackendLimits, Balance, Config, Health, diagnostic::Diagnostic, report::Report, target::host_port,
+        Backend, BackendLimits, Balance, Config, Discover, Health, describe::list, diagnostic::Diagnostic,
+        nearest::nearest, report::Report, target::host_port,
     },
     targets,
 };
@@ -24,6 +25,7 @@ pub(super) fn check(config: &Config, report: &mut Report) {
         });
     }
     for backend in config.backends.values() {
+        servers(backend, report);
         balance(&backend.balance, report);
         if let Some(written) = &backend.health {
             health(written, report);
@@ -36,6 +38,41 @@ pub(super) fn check(config: &Config, report: &mut Report) {
                     .label("its `limits` have no `connections`"),
             );
         }
+    }
+}
+
+/// They are either listed or discovered.
+fn servers(backend: &Backend, report: &mut Report) {
+    match (&backend.discover, backend.servers.first()) {
+        (Some(discover), Some(server)) => report.add(
+            Diagnostic::error(discover.span(), "servers are either listed or discovered")
+                .label("remove `discover`, or `servers`")
+                .also(server.span(), "listed here"),
+        ),
+        (Some(discover), None) => self::discover(discover.get_ref(), report),
+        (None, _) => {}
+    }
+}
+
+fn discover(discover: &Discover, report: &mut Report) {
+    let role = discover.role.get_ref();
+    if !Discover::ROLES.contains(&role.as_str()) {
+        let label = match nearest(role, Discover::ROLES) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "no VM can have this role".to_owned(),
+        };
+        report.add(
+            Diagnostic::error(discover.role.span(), format!("no role is named `{}`", role.escape_debug()))
+                .label(label)
+                .help(format!("roles: {}", list(&Discover::ROLES))),
+        );
+    }
+    let service = discover.service.get_ref();
+    if service.is_empty() || service.contains(char::is_control) {
+        report.add(
+            Diagnostic::error(discover.service.span(), "not the name of a service")
+                .label("expected a name such as \"api\""),
+        );
     }
 }
 

@@ -106,7 +106,8 @@ fn unused(config: &Config, report: &mut Report) {
         }
     }
     for (name, secret) in &config.secrets {
-        let of_registry = config.registry.iter().flat_map(|registry| &registry.token);
+        let of_registry =
+            config.registry.iter().flat_map(|registry| registry.token.iter().chain(&registry.admin_token));
         let granted = config.plugins.values().flat_map(|plugin| &plugin.grants.secrets);
         if !granted.chain(&config.admin.token).chain(of_registry).any(|used| used.get_ref() == name) {
             report.add(never_used(&secret.name, "nothing may read this secret"));

@@ -1,8 +1,13 @@
 //! `[registry]`: its secret exists, somebody asks it, and not everybody may.
 
+use std::ops::Range;
+
+use toml::Spanned;
+
 use super::{
     super::{
-        Config, Registry, Resolve, Route, Target, Vms, diagnostic::Diagnostic, read::Names, report::Report,
+        Config, Registry, RegistryUrl, Resolve, Route, Target, diagnostic::Diagnostic, read::Names,
+        report::Report,
     },
     Known,
 };
@@ -10,15 +15,20 @@ use super::{
 pub(super) fn check(config: &Config, names: &Names, report: &mut Report) {
     let routes: Vec<&Route> =
         config.routes.iter().filter(|route| *route.to.get_ref() == Target::Registry).collect();
+    let url = config.registry.as_ref().and_then(|registry| registry.url.as_ref());
     let token = config.registry.as_ref().and_then(|registry| registry.token.as_ref());
-    if let Some(token) = token {
+    let admin_token = config.registry.as_ref().and_then(|registry| registry.admin_token.as_ref());
+    for token in token.into_iter().chain(admin_token) {
         let secrets = Known {
             kind: "secret",
             none: "this file has none; define one with `[secret.NAME]`",
             names: names.secrets.as_deref(),
         };
         secrets.check(token, report);
-    } else if let Some(open) = routes.iter().find(|route| route.plugins.is_empty()) {
+    }
+    if token.is_none()
+        && let Some(open) = routes.iter().find(|route| route.plugins.is_empty() && url.is_none())
+    {
         report.add(
             Diagnostic::warning(open.to.span(), "everybody who reaches this route may change the registry")
                 .label("no token, and no plugin that asks for one")
@@ -27,10 +37,24 @@ pub(super) fn check(config: &Config, names: &Names, report: &mut Report) {
                 ),
         );
     }
-    let resolves = config.vms.as_ref().map(Vms::resolution) == Some(Resolve::Registry);
+    let askers = askers(config);
+    match (&config.registry, url) {
+        (Some(registry), Some(url)) => elsewhere(registry, url, &routes, report),
+        _ if routes.is_empty() => {
+            for (span, label) in &askers {
+                report.add(
+                    Diagnostic::error(span.clone(), "no VM can register").label(*label).help(
+                        "for example\n[[route]]\npath = \"/registry/*\"\nto = \"registry\"\n\
+                         or, where it is another gateway's,\n[registry]\nurl = \"https://infra.vm.example.com:3000\"",
+                    ),
+                );
+            }
+        }
+        _ => {}
+    }
     if let Some(Registry { name, .. }) = &config.registry
         && routes.is_empty()
-        && !resolves
+        && askers.is_empty()
     {
         report.add(
             Diagnostic::warning(name.span(), "`registry` is never used")
@@ -38,12 +62,43 @@ pub(super) fn check(config: &Config, names: &Names, report: &mut Report) {
                 .help("a route that does has `path = \"/registry/*\"` and `to = \"registry\"`"),
         );
     }
-    if resolves && routes.is_empty() {
-        let vms = config.vms.as_ref().and_then(|vms| vms.resolve.as_ref());
+}
+
+/// Who wants to know something of a registry, but for routes to it.
+fn askers(config: &Config) -> Vec<(Range<usize>, &'static str)> {
+    let resolves = config.vms.as_ref().filter(|vms| vms.resolution() == Resolve::Registry);
+    let resolves = resolves.map(|vms| {
+        let span = vms.resolve.as_ref().map(Spanned::span).unwrap_or_default();
+        (span, "VMs are looked up in the registry of this gateway")
+    });
+    let discovers = config.backends.values().filter_map(|backend| backend.discover.as_ref());
+    let discovers =
+        discovers.map(|discover| (discover.span(), "servers are discovered in the registry of this gateway"));
+    resolves.into_iter().chain(discovers).collect()
+}
+
+/// What a registry that is somebody else's cannot have.
+fn elsewhere(registry: &Registry, url: &Spanned<RegistryUrl>, routes: &[&Route], report: &mut Report) {
+    if let Some(route) = routes.first() {
         report.add(
-            Diagnostic::error(vms.map(toml::Spanned::span).unwrap_or_default(), "no VM can register")
-                .label("VMs are looked up in the registry of this gateway")
-                .help("for example\n[[route]]\npath = \"/registry/*\"\nto = \"registry\""),
+            Diagnostic::error(route.to.span(), "this gateway is no registry")
+                .label("requests for a registry go to its own address")
+                .also(url.span(), "it is there"),
+        );
+    }
+    let (own, usual) = ((registry.ttl, registry.retention, registry.strict_conflict), Registry::default());
+    if own != (usual.ttl, usual.retention, usual.strict_conflict) {
+        report.add(
+            Diagnostic::warning(registry.name.span(), "the registry decides on leases, where it is")
+                .label("`ttl`, `retention` and `strict_conflict` change nothing here")
+                .also(url.span(), "it is there"),
+        );
+    }
+    if let Some(store) = &registry.store {
+        report.add(
+            Diagnostic::error(store.span(), "entries are kept where the registry is")
+                .label("remove `store`, or `url`")
+                .also(url.span(), "it is there"),
         );
     }
 }

@@ -1,4 +1,11 @@
-//! The registry's life: it is opened before a snapshot runs that has one, and goes with the last that did.
+//! The registry's life: it is opened before a snapshot runs that has one, and goes with the last that did; and
+//! what is done with it apart from requests.
+
+mod discovery;
+mod probes;
+mod remote;
+
+pub(super) use discovery::Discovery;
 
 use super::StartError;
 use crate::{
@@ -12,6 +19,17 @@ use crate::{
 /// # Errors
 /// Fails where its file cannot be used.
 pub(super) fn open(snapshot: &Snapshot, metrics: &Metrics) -> Result<(), StartError> {
+    open_own(snapshot, metrics)?;
+    // Who is known already serves the first request.
+    if let Some(directory) = snapshot.directory() {
+        for discovered in &snapshot.discovered {
+            discovered.look(&directory);
+        }
+    }
+    Ok(())
+}
+
+fn open_own(snapshot: &Snapshot, metrics: &Metrics) -> Result<(), StartError> {
     let Some(plan) = &snapshot.registry else { return Ok(()) };
     if !plan.registry.open().map_err(StartError::Registry)? {
         return Ok(());

@@ -1,0 +1,328 @@
+//! Asks registered services whether they work, by the way that others take to them: what is said of them is then
+//! what others will meet. An address is asked itself; a name leads through the VM's edge, over TLS.
+
+use super::super::health;
+use crate::{
+    config,
+    metrics::{Counter, Gauge, Metrics, names},
+    registry::{Finding, Probed, Registry, Witness},
+    snapshot::RegistryPlan,
+    tls,
+    upstream::{self, Cause, Server},
+};
+use bytes::Bytes;
+use http::{Request, header};
+use http_body_util::Full;
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    sync::watch,
+    task::{Id, JoinSet},
+    time::{Instant, sleep_until, timeout},
+};
+
+/// How long changes of the registry are collected before it is looked who is to be asked: many come at once.
+const TOGETHER: Duration = Duration::from_millis(20);
+
+/// The share of its time that may go into looking: one in so many.
+const SHARE: u32 = 10;
+
+/// What an answer of an edge says where it is the edge's own.
+const X_GATEWAY_ERROR: &str = "x-gateway-error";
+
+type Https = Client<tls::Connector, Full<Bytes>>;
+
+/// The questions to all services.
+pub(super) struct Probes {
+    registry: Arc<Registry>,
+    terms: config::Probe,
+    client: Https,
+    known: HashMap<Probed, Verdict>,
+    /// Who is asked next, and when.
+    due: BinaryHeap<Reverse<(Instant, u64)>>,
+    /// By the numbers in `due`: whoever is gone is not found.
+    waiting: HashMap<u64, Probed>,
+    numbers: u64,
+    running: JoinSet<Result<(), String>>,
+    asked: HashMap<Id, Probed>,
+    changes: watch::Receiver<u64>,
+    /// When it is looked again who is to be asked.
+    look_at: Option<Instant>,
+    counts: Counts,
+}
+
+/// What is thought of a service, and how often in a row it contradicted that.
+#[derive(Debug, Clone, Copy, Default)]
+struct Verdict {
+    works: Option<bool>,
+    contradicted: u32,
+}
+
+impl Verdict {
+    /// Takes one more answer into account, and says whether that changes anything.
+    fn changes(&mut self, passed: bool, terms: &config::Probe) -> bool {
+        if self.works == Some(passed) {
+            self.contradicted = 0;
+            return false;
+        }
+        self.contradicted += 1;
+        let enough = match (passed, self.works) {
+            // Who has just registered is believed at once.
+            (true, None) => 1,
+            (true, Some(_)) => terms.healthy,
+            (false, _) => terms.unhealthy,
+        };
+        let changes = self.contradicted >= enough;
+        if changes {
+            *self = Self { works: Some(passed), contradicted: 0 };
+        }
+        changes
+    }
+}
+
+impl Probes {
+    /// Those of this plan; the ones before, where they are the same.
+    pub(super) fn of(
+        plan: Option<&Arc<RegistryPlan>>,
+        before: Option<Self>,
+        metrics: &Metrics,
+    ) -> Option<Self> {
+        let plan = plan?;
+        let terms = plan.probe.clone()?;
+        if let Some(mut before) = before
+            && Arc::ptr_eq(&before.registry, &plan.registry)
+        {
+            before.terms = terms;
+            return Some(before);
+        }
+        let mut changes = plan.registry.subscribe();
+        changes.mark_unchanged();
+        Some(Self {
+            registry: Arc::clone(&plan.registry),
+            terms,
+            client: Client::builder(TokioExecutor::new())
+                .pool_max_idle_per_host(0)
+                .build(tls::connector(Duration::from_secs(3))),
+            known: HashMap::new(),
+            due: BinaryHeap::new(),
+            waiting: HashMap::new(),
+            numbers: 0,
+            running: JoinSet::new(),
+            asked: HashMap::new(),
+            changes,
+            look_at: Some(Instant::now()),
+            counts: Counts::new(metrics),
+        })
+    }
+
+    /// Never ends. May be dropped at any time, and goes on where it was.
+    pub(super) async fn run(&mut self) {
+        loop {
+            self.start();
+            let is_full = self.running.len() >= self.terms.at_once as usize;
+            let next = self.due.peek().map(|Reverse((at, _))| *at).filter(|_| !is_full);
+            tokio::select! {
+                done = self.running.join_next_with_id(), if !self.running.is_empty() => match done {
+                    Some(Ok((id, answer))) => self.answered(id, &answer),
+                    // It panicked: the service has failed, and is asked again.
+                    Some(Err(error)) => self.answered(error.id(), &Err("the question itself failed".to_owned())),
+                    None => {}
+                },
+                () = until(next) => {}
+                () = until(self.look_at) => self.look(),
+                changed = self.changes.changed(), if self.look_at.is_none() => match changed {
+                    Ok(()) => self.look_at = Some(Instant::now() + TOGETHER),
+                    Err(_) => return std::future::pending().await,
+                },
+            }
+        }
+    }
+
+    /// Looks who is to be asked.
+    fn look(&mut self) {
+        let began = Instant::now();
+        self.changes.mark_unchanged();
+        let wanted: HashSet<Probed> = self.registry.probed().into_iter().collect();
+        self.known.retain(|known, _| wanted.contains(known));
+        self.waiting.retain(|_, waiting| wanted.contains(waiting));
+        for service in wanted {
+            if !self.known.contains_key(&service) {
+                self.known.insert(service.clone(), Verdict::default());
+                // A fleet that registers at once is not asked at once.
+                self.plan(service, Duration::from_secs(1).mul_f64(chance()));
+            }
+        }
+        self.counts.probed.set(self.known.len() as u64);
+        // Until then, changes are only noticed.
+        let busy = began.elapsed() * SHARE;
+        self.look_at =
+            self.changes.has_changed().is_ok_and(|changed| changed).then(|| began + busy.max(TOGETHER));
+    }
+
+    fn plan(&mut self, service: Probed, pause: Duration) {
+        self.numbers += 1;
+        self.due.push(Reverse((Instant::now() + pause, self.numbers)));
+        self.waiting.insert(self.numbers, service);
+    }
+
+    /// Asks whoever is due.
+    fn start(&mut self) {
+        let now = Instant::now();
+        while self.running.len() < self.terms.at_once as usize
+            && let Some(Reverse((at, number))) = self.due.peek().copied()
+            && at <= now
+        {
+            self.due.pop();
+            let Some(service) = self.waiting.remove(&number) else { continue };
+            let (client, of_task, deadline) =
+                (self.client.clone(), service.clone(), self.terms.timeout.get());
+            let question = async move {
+                let asking = ask(&of_task, &client, deadline);
+                timeout(deadline, asking).await.unwrap_or_else(|_| Err(late(&of_task)))
+            };
+            let handle = self.running.spawn(question);
+            self.asked.insert(handle.id(), service);
+        }
+    }
+
+    fn answered(&mut self, id: Id, answer: &Result<(), String>) {
+        let Some(service) = self.asked.remove(&id) else { return };
+        (if answer.is_ok() { &self.counts.passed } else { &self.counts.failed }).inc();
+        // Who has left meanwhile is not asked again.
+        let Some(verdict) = self.known.get_mut(&service) else { return };
+        if verdict.changes(answer.is_ok(), &self.terms) {
+            let (vm, name) = (&*service.id, &*service.service);
+            match answer {
+                Ok(()) => tracing::info!(vm, service = name, "a registered service works"),
+                Err(why) => tracing::warn!(vm, service = name, "a registered service does not work: {why}"),
+            }
+            self.registry.judge(&[Finding {
+                id: Arc::clone(&service.id),
+                service: Arc::clone(&service.service),
+                witness: Witness::Probe,
+                works: Some(answer.clone()),
+            }]);
+        }
+        // Doubts are cleared up sooner.
+        let is_doubtful = verdict.works != Some(answer.is_ok());
+        let pause = self.terms.interval.get() / if is_doubtful { 5 } else { 1 };
+        self.plan(service, pause.mul_f64(0.9 + 0.2 * chance()));
+    }
+}
+
+impl Drop for Probes {
+    /// Nobody finds out any more when that is over.
+    fn drop(&mut self) {
+        self.registry.forget(Witness::Probe, |_, _| false);
+    }
+}
+
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Anything from 0 to 1.
+fn chance() -> f64 {
+    f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX)
+}
+
+/// Asks a service once. The reason says what its owner needs to know.
+async fn ask(service: &Probed, client: &Https, deadline: Duration) -> Result<(), String> {
+    let path =
+        if service.path.starts_with('/') { service.path.clone() } else { format!("/{}", service.path) };
+    if !path.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(format!("its healthPath is no path: {}", service.path.escape_debug()));
+    }
+    let bare = service.address.trim_start_matches('[').trim_end_matches(']');
+    match bare.parse::<IpAddr>() {
+        Ok(ip) => at_address(ip, service.port, &path, deadline).await,
+        Err(_) => through_edge(&service.address, service.port, &path, client).await,
+    }
+}
+
+async fn at_address(ip: IpAddr, port: u16, path: &str, deadline: Duration) -> Result<(), String> {
+    let place = std::net::SocketAddr::new(ip, port).to_string();
+    let server: Server = place.parse().map_err(|_| format!("{place} is no address"))?;
+    let connected = upstream::connect(&server, None, deadline).await;
+    let stream = connected.map_err(|cause| match (&cause, ip) {
+        (Cause::Refused, IpAddr::V6(_)) => format!(
+            "connection refused on {place}: nothing listens there on IPv6; a service on 0.0.0.0 or 127.0.0.1 has \
+             to bind `::`, or vers-gateway runs on the VM"
+        ),
+        (Cause::Refused, IpAddr::V4(_)) => format!("connection refused on {place}"),
+        _ => format!("{cause}: {place}"),
+    })?;
+    health::get(stream, path, &place).await.map_err(|why| format!("{why}: {place}{path}"))
+}
+
+async fn through_edge(address: &str, port: u16, path: &str, client: &Https) -> Result<(), String> {
+    let url = format!("https://{address}:{port}{path}");
+    let request = Request::get(&url).header(header::USER_AGENT, "vers-gateway (health check)");
+    let request = request.body(Full::default()).map_err(|_| format!("{url} is no URL"))?;
+    let answer = client.request(request).await.map_err(|error| {
+        // The last cause says what happened; the error itself only that something did.
+        let mut cause: &dyn std::error::Error = &error;
+        while let Some(next) = cause.source() {
+            cause = next;
+        }
+        format!("{cause}: {url}")
+    })?;
+    match answer.headers().get(X_GATEWAY_ERROR).and_then(|code| code.to_str().ok()) {
+        Some("vm-port-closed") => Err(format!(
+            "its edge finds nothing on IPv6 port {port}: a service on 0.0.0.0 or 127.0.0.1 has to bind `::`, or \
+             vers-gateway runs on the VM"
+        )),
+        Some(code) => Err(format!("its edge says {code}: {url}")),
+        None => health::verdict(answer.status()).map_err(|why| format!("{why}: {url}")),
+    }
+}
+
+fn late(service: &Probed) -> String {
+    format!("no answer in time: {} port {}", service.address, service.port)
+}
+
+struct Counts {
+    passed: Counter,
+    failed: Counter,
+    probed: Gauge,
+}
+
+impl Counts {
+    fn new(metrics: &Metrics) -> Self {
+        let outcome = |outcome| metrics.counter(&names::REGISTRY_PROBES, &[("outcome", outcome)]);
+        let probed = metrics.gauge(&names::REGISTRY_PROBED, &[]);
+        Self { passed: outcome("passed"), failed: outcome("failed"), probed }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verdict_changes_after_so_many_in_a_row() {
+        let terms = config::Probe::default();
+        let mut verdict = Verdict::default();
+        let said: String = "xx.x.xxx.x..xx.xxx"
+            .chars()
+            .map(|answer| match (verdict.changes(answer == '.', &terms), verdict.works) {
+                (true, Some(true)) => 'U',
+                (true, _) => 'D',
+                (false, _) => '-',
+            })
+            .collect();
+        assert_eq!(said, "--U----D---U-----D");
+        let mut verdict = Verdict::default();
+        let said: Vec<bool> = (0..4).map(|_| verdict.changes(false, &terms)).collect();
+        assert_eq!(said, [false, false, true, false], "who never worked");
+    }
+}

@@ -1,0 +1,118 @@
+//! Whose entries may be changed by whom, and how often: lease keys, addresses of one's own, rates.
+
+use super::{call, register, text, vm};
+use gateway_tests::{Client, TestGateway};
+use serde_json::{Value, json};
+
+const KEY: &str = "0123456789abcdef";
+
+fn with_key(client: &Client, key: &str) -> Client {
+    client.clone().with("x-lease-key", key)
+}
+
+/// What each change of an entry is answered.
+async fn changes(client: &Client, id: &str) -> [u16; 4] {
+    let path = format!("/registry/vms/{id}");
+    [
+        call(client, "POST", "/registry/vms", &vm(id)).await.0,
+        call(client, "PATCH", &path, &json!({ "name": "other" })).await.0,
+        call(client, "POST", &format!("{path}/heartbeat"), &Value::Null).await.0,
+        call(client, "DELETE", &path, &Value::Null).await.0,
+    ]
+}
+
+#[tokio::test]
+async fn who_registers_with_a_key_is_changed_by_nobody_else() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = folder.path().join("registry.redb");
+    let toml = text(&format!(
+        "store = \"file:{}\"\ntoken = \"fleet\"\nadmin_token = \"admin\"\n\
+         [secret.fleet]\nfile = \"fleet\"\n[secret.admin]\nfile = \"admin\"",
+        store.display()
+    ));
+    let files = [("fleet", "fleet-token"), ("admin", "admin-token")];
+    let gateway = TestGateway::with_files(&toml, &files);
+    let client = gateway.client().with("authorization", "Bearer fleet-token");
+    register(&with_key(&client, KEY), &vm("a")).await;
+    register(&with_key(&client, KEY), &vm("b")).await;
+    assert_eq!(changes(&client, "a").await, [403; 4]);
+    assert_eq!(changes(&with_key(&client, "another 0123456789"), "a").await, [403; 4]);
+    let (status, answer) = call(&with_key(&client, "short"), "POST", "/registry/vms", &vm("a")).await;
+    assert_eq!((status, answer["error"].as_str()), (400, Some("x-lease-key must have 16 to 256 bytes")));
+    assert_eq!(call(&client, "GET", "/registry/vms/a", &Value::Null).await.0, 200, "everybody may look");
+    let shown = client.get("/registry/vms/a").await.text();
+    assert!(!shown.contains("key") && !shown.contains(KEY), "{shown}");
+
+    // A restart does not forget whose it is.
+    gateway.stop(std::time::Duration::ZERO).await;
+    let gateway = TestGateway::with_files(&toml, &files);
+    let client = gateway.client().with("authorization", "Bearer fleet-token");
+    assert_eq!(changes(&client, "a").await, [403; 4]);
+    assert_eq!(changes(&with_key(&client, KEY), "a").await, [201, 200, 200, 200]);
+    let admin = gateway.client().with("authorization", "Bearer admin-token");
+    assert_eq!(changes(&admin, "b").await, [201, 200, 200, 200]);
+    // Who has no key is changed by everybody who may ask, as ever.
+    register(&client, &vm("c")).await;
+    assert_eq!(changes(&client, "c").await, [201, 200, 200, 200]);
+}
+
+#[tokio::test]
+async fn addresses_may_have_to_be_ones_own() {
+    let gateway = TestGateway::start(&text("store = \"memory\"\naddresses = \"own\""));
+    let client = gateway.client();
+    let mut entry = vm("a");
+    for (address, status) in [
+        ("a.vm.test", 201),
+        (client_address(&gateway), 201),
+        ("2001:db8::7", 403),
+        ("api.other.test", 403),
+        ("ab.vm.test", 403),
+    ] {
+        entry["address"] = address.into();
+        let (answered, said) = call(&client, "POST", "/registry/vms", &entry).await;
+        assert_eq!(answered, status, "{address}: {said}");
+    }
+    let moved = json!({ "address": "api.other.test" });
+    assert_eq!(call(&client, "PATCH", "/registry/vms/a", &moved).await.0, 403);
+    assert_eq!(call(&client, "PATCH", "/registry/vms/a", &json!({ "name": "b" })).await.0, 200);
+    // A stranger's word for where it comes from is nothing.
+    let forged = client.clone().with("x-forwarded-for", "2001:db8::7");
+    entry["address"] = "2001:db8::7".into();
+    assert_eq!(call(&forged, "POST", "/registry/vms", &entry).await.0, 403);
+}
+
+/// Where this test's clients come from.
+fn client_address(gateway: &TestGateway) -> &'static str {
+    if gateway.addr().is_ipv6() { "::1" } else { "127.0.0.1" }
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_tells_whose_address_it_is() {
+    let toml = text("store = \"memory\"\naddresses = \"own\"");
+    let toml = toml.replacen("[[route]]", "trusted_proxies = [\"127.0.0.0/8\", \"::1/128\"]\n[[route]]", 1);
+    let gateway = TestGateway::start(&toml);
+    let client = gateway.client().with("x-forwarded-for", "2001:db8::9, 2001:db8::7");
+    let mut entry = vm("a");
+    for (address, status) in [("2001:db8::7", 201), ("2001:db8::9", 403), ("::1", 403)] {
+        entry["address"] = address.into();
+        assert_eq!(call(&client, "POST", "/registry/vms", &entry).await.0, status, "{address}");
+    }
+}
+
+#[tokio::test]
+async fn one_address_changes_no_more_than_it_may() {
+    let gateway = TestGateway::start(&text("store = \"memory\"\nchanges_per_client = 1"));
+    let client = gateway.client();
+    let mut refused = None;
+    for number in 0..20 {
+        let (status, answer) = call(&client, "POST", "/registry/vms", &vm(&format!("vm-{number}"))).await;
+        if status != 201 {
+            refused = Some((number, status, answer["error"].as_str().unwrap_or_default().to_owned()));
+            break;
+        }
+    }
+    let (number, status, error) = refused.expect("a refusal");
+    assert!(number >= 5, "five at once are let in, and not {number}");
+    assert_eq!((status, error.as_str()), (429, "too many changes from this address: 1 a second are let in"));
+    assert_eq!(call(&client, "GET", "/registry/vms", &Value::Null).await.0, 200, "who asks changes nothing");
+}
