@@ -30,6 +30,7 @@ mod http2; // the same requests over HTTP/2: heads, bodies, ends
 mod http2_backends; // HTTP/2 to backends: shared connections, and how they end
 mod http2_frames; // frames that no library sends: heads with two readings, and attacks
 mod http2_websocket; // WebSocket over a stream, and what is refused
+mod jwt; // tokens of an issuer that changes its keys
 mod limits; // how long is waited, how much is taken
 mod loading; // components and tables that cannot be used: what is said of them
 mod plugins; // what plugins can do to requests and answers, in which order, and what not
