@@ -509,7 +509,7 @@ async fn a_client_that_has_just_come_may_ask_at_a_listener_that_goes() {
 #[tokio::test]
 async fn connections_that_wait_at_a_removed_listener_are_served() {
     let backend = Backend::hello().await;
-    let spin = plugin_table("spin", &guest("spin"), "limits = { cpu = \"60ms\" }");
+    let spin = plugin_table("spin", &guest("spin"), "limits = { cpu = \"60ms\" }\nbreaker = { faults = 0 }");
     let staying = format!(
         "[[listener]]\nname = \"stays\"\naddress = \"[::]:0\"\n\
          [[route]]\nlisteners = [\"stays\"]\nto = \"{}\"\nplugins = [\"spin\"]\n",
