@@ -59,7 +59,7 @@ pub(super) struct Arrived<'a> {
 
 /// Calls each plugin of the route, until one answers.
 pub(super) async fn walk(host: &Host, snapshot: &Snapshot, arrived: &Arrived<'_>, head: RequestHead) -> Walk {
-    let metrics = Metrics::new();
+    let metrics = Arc::new(Metrics::new());
     let id = RequestIds::new(0).next();
     let facts = || Facts {
         id,

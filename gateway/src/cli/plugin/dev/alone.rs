@@ -2,7 +2,7 @@
 
 use super::super::test;
 use crate::{config::PluginCases, plugins, snapshot::write_private};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::{
     fmt::Write as _,
     net::SocketAddr,
@@ -59,21 +59,22 @@ impl Alone {
         let settings = cases.config.as_ref().map(|config| config.to_json());
         let settings: Value =
             settings.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_else(|| json!({}));
-        let mut grants = json!({});
+        let mut grants = Map::new();
         if !cases.secrets.is_empty() {
-            grants["secrets"] = cases.secrets.keys().cloned().collect();
+            grants.insert("secrets".to_owned(), cases.secrets.keys().cloned().collect());
         }
         if !cases.http.is_empty() {
-            grants["http"] = cases.http.iter().map(|origin| origin.get_ref().clone()).collect();
+            let origins = cases.http.iter().map(|origin| origin.get_ref().clone());
+            grants.insert("http".to_owned(), origins.collect());
         }
         if !cases.backends.is_empty() {
-            grants["backends"] = cases.backends.iter().cloned().collect();
+            grants.insert("backends".to_owned(), cases.backends.iter().cloned().collect());
         }
         if keeps {
-            grants["kv"] = json!("1MiB");
+            grants.insert("kv".to_owned(), json!("1MiB"));
         }
         // Writing to a text cannot fail.
-        let _ = writeln!(text, "config = {}\ngrants = {}", toml(&settings), toml(&grants));
+        let _ = writeln!(text, "config = {}\ngrants = {}", toml(&settings), toml(&Value::Object(grants)));
         for (number, name) in cases.secrets.keys().enumerate() {
             let _ = writeln!(text, "[secret.{}]\nfile = \"{}\"", toml(&json!(name)), secret(number));
         }

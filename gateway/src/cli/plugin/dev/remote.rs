@@ -58,15 +58,16 @@ impl Remote {
         let hash = Hash::of(&super::super::read(component)?).to_string();
         let (status, said) = self.ask(Method::POST, "/reload").await?;
         if status != StatusCode::OK {
-            let why = said["error"].as_str().unwrap_or("no gateway answers there");
+            let why = said.get("error").and_then(Value::as_str).unwrap_or("no gateway answers there");
             return Err(format!("the one before it goes on: {status}\n{why}"));
         }
         let (_, said) = self.ask(Method::GET, "/status").await?;
-        let mut plugins = said["plugins"].as_array().into_iter().flatten();
-        match plugins.find(|plugin| plugin["sha256"] == hash.as_str()) {
+        let mut plugins = said.get("plugins").and_then(Value::as_array).into_iter().flatten();
+        match plugins.find(|plugin| plugin.get("sha256").is_some_and(|sha256| *sha256 == hash.as_str())) {
             Some(plugin) => {
-                let name = plugin["name"].as_str().unwrap_or_default();
-                Ok(format!("runs as `{name}` in generation {}", said["generation"]))
+                let name = plugin.get("name").and_then(Value::as_str).unwrap_or_default();
+                let generation = said.get("generation").cloned().unwrap_or_default();
+                Ok(format!("runs as `{name}` in generation {generation}"))
             }
             None => Err(format!("no [plugin.NAME] of that gateway has {}", component.display())),
         }
