@@ -2,7 +2,7 @@
 
 use super::super::test;
 use crate::{config::PluginCases, plugins, snapshot::write_private};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::{
     fmt::Write as _,
     net::SocketAddr,
@@ -59,13 +59,15 @@ impl Alone {
         let settings = cases.config.as_ref().map(|config| config.to_json());
         let settings: Value =
             settings.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_else(|| json!({}));
-        let mut grants = Map::new();
+        let mut grants = serde_json::Map::new();
         if !cases.secrets.is_empty() {
             grants.insert("secrets".to_owned(), cases.secrets.keys().cloned().collect());
         }
         if !cases.http.is_empty() {
-            let origins = cases.http.iter().map(|origin| origin.get_ref().clone());
-            grants.insert("http".to_owned(), origins.collect());
+            grants.insert(
+                "http".to_owned(),
+                cases.http.iter().map(|origin| origin.get_ref().clone()).collect(),
+            );
         }
         if !cases.backends.is_empty() {
             grants.insert("backends".to_owned(), cases.backends.iter().cloned().collect());

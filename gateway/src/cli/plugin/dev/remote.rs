@@ -63,7 +63,7 @@ impl Remote {
         }
         let (_, said) = self.ask(Method::GET, "/status").await?;
         let mut plugins = said.get("plugins").and_then(Value::as_array).into_iter().flatten();
-        match plugins.find(|plugin| plugin.get("sha256").is_some_and(|sha256| *sha256 == hash.as_str())) {
+        match plugins.find(|plugin| plugin.get("sha256").and_then(Value::as_str) == Some(hash.as_str())) {
             Some(plugin) => {
                 let name = plugin.get("name").and_then(Value::as_str).unwrap_or_default();
                 let generation = said.get("generation").cloned().unwrap_or_default();
