@@ -47,6 +47,7 @@ mod routing; // plugins that choose where a request goes
 mod scale; // much of everything, in flat memory
 mod ssh; // the commands that lead to a VM: keys, options, refusals
 mod state; // what plugins keep from request to request
+mod stored; // components of older versions of the interface
 mod tcp; // raw TCP routes
 mod tidy; // habits that a machine can check
 mod tls; // certificates and handshakes, and what goes over them
