@@ -72,7 +72,10 @@ mod exports {
                 Verdict::Next => request_hook::Verdict::Next,
                 Verdict::Respond(reply) => request_hook::Verdict::Respond(reply.into()),
                 Verdict::RouteTo(backend) => request_hook::Verdict::RouteTo(backend),
-                Verdict::NextWithBody(most) => request_hook::Verdict::NextWithBody(most),
+                Verdict::NextWithBody(most) => {
+                    req.want_body(most);
+                    request_hook::Verdict::Next
+                }
             }
         }
     }

@@ -61,6 +61,7 @@ async fn nothing_is_asked_for_that_could_not_be_kept() {
         let gateway = TestGateway::start(&toml(authority.addr(), names, &keeping(&state)));
         eventually("a problem", async || (orders(&gateway, "withheld").await == 1.0).then_some(())).await;
         assert_eq!(seen(&authority).await, before, "{spoiled}");
+        assert_eq!(orders(&gateway, "withheld").await, 1.0, "and it is not looked at again at once");
         assert_eq!(orders(&gateway, "failed").await, 0.0);
         assert_eq!(gateway.metric("vers_certificate_problem", &["certificate=\"web\""]).await, 1.0);
         let problem =
@@ -91,6 +92,31 @@ async fn a_name_that_cannot_be_kept_keeps_nobody_waiting() {
     failed(&gateway, 1.0).await;
     assert_eq!(orders(&gateway, "withheld").await, 0.0);
     assert_eq!(seen(&authority).await, 1);
+}
+
+/// The folder of this name, wherever it is below.
+fn folder_below(above: &Path, name: &str) -> Option<std::path::PathBuf> {
+    let entries = std::fs::read_dir(above).ok()?.flatten().map(|entry| entry.path());
+    let folders: Vec<_> = entries.filter(|path| path.is_dir()).collect();
+    let here = folders.iter().find(|path| path.ends_with(name)).cloned();
+    here.or_else(|| folders.iter().find_map(|folder| folder_below(folder, name)))
+}
+
+#[tokio::test]
+async fn a_name_that_has_no_place_holds_up_no_other() {
+    let authority = closing().await;
+    let state = tempfile::tempdir().expect("a folder");
+    let acme = "on_demand = [\"*.vm.example.com\"]";
+    let gateway = TestGateway::start(&toml(authority.addr(), acme, &keeping(state.path())));
+    ask_for(gateway.addr_of("tls"), "first").await;
+    failed(&gateway, 1.0).await;
+    let kept = folder_below(state.path(), "on-demand").expect("the folder of names");
+    std::fs::create_dir(kept.join("blocked.vm.example.com.pem")).expect("a folder in its place");
+    ask_for(gateway.addr_of("tls"), "blocked").await;
+    eventually("a problem", async || (orders(&gateway, "withheld").await == 1.0).then_some(())).await;
+    ask_for(gateway.addr_of("tls"), "another").await;
+    failed(&gateway, 2.0).await;
+    assert_eq!(seen(&authority).await, 2);
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! What plugin authors type: `vers-gateway plugin new`, `build`, `inspect`, `check`, `test`, `bench`.
+//! What plugin authors type: `vers-gateway plugin new`, `build`, `inspect`, `check`, `test`, `bench`; for `dev` see `guide_dev`.
 
 use crate::guide::{target, wasm_compiler};
 use gateway_tests::{guest, pages::checkout, plugin};
@@ -10,7 +10,7 @@ use std::{
 
 /// What a command said, and what it ended with.
 #[derive(Debug)]
-struct Said {
+pub(crate) struct Said {
     code: Option<i32>,
     out: String,
     err: String,
@@ -25,20 +25,20 @@ impl From<Output> for Said {
 
 impl Said {
     #[track_caller]
-    fn fine(self) -> Self {
+    pub(crate) fn fine(self) -> Self {
         assert_eq!(self.code, Some(0), "{self:?}");
         self
     }
 
     /// The answer is no, and these words are said.
     #[track_caller]
-    fn no(self, words: &[&str]) -> Self {
+    pub(crate) fn no(self, words: &[&str]) -> Self {
         assert_eq!(self.code, Some(1), "{self:?}");
         self.has(words)
     }
 
     #[track_caller]
-    fn has(self, words: &[&str]) -> Self {
+    pub(crate) fn has(self, words: &[&str]) -> Self {
         for part in words {
             assert!(self.out.contains(part) || self.err.contains(part), "{part:?} is not said: {self:#?}");
         }
@@ -47,16 +47,16 @@ impl Said {
 }
 
 /// A folder in which an author works.
-struct Author {
+pub(crate) struct Author {
     folder: tempfile::TempDir,
 }
 
 impl Author {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { folder: tempfile::tempdir().expect("a folder") }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
@@ -68,7 +68,7 @@ impl Author {
     }
 
     /// `vers-gateway plugin …`, in this folder.
-    fn plugin(&self, arguments: &[&str]) -> Said {
+    pub(crate) fn plugin(&self, arguments: &[&str]) -> Said {
         self.run(Command::new(crate::DAEMON).arg("plugin").args(arguments), "")
     }
 
@@ -78,6 +78,12 @@ impl Author {
     }
 
     fn run(&self, command: &mut Command, folder: &str) -> Said {
+        self.prepare(command, folder);
+        command.output().expect("it starts").into()
+    }
+
+    /// Has a command run in a crate's folder, as its author would have it.
+    pub(crate) fn prepare(&self, command: &mut Command, folder: &str) {
         // The versions that this checkout was tested with are on this machine already.
         command
             .current_dir(self.path(folder))
@@ -92,7 +98,6 @@ impl Author {
         {
             command.env_remove(name);
         }
-        command.output().expect("it starts").into()
     }
 }
 

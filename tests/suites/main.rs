@@ -16,12 +16,14 @@ mod edge_and_vm; // two gateways, and who the client is behind both
 mod examples; // every file in `examples/` starts
 mod exchange_log; // plugins that are shown what became of requests, and metrics of their own
 mod execution; // how many calls of a plugin there are, how long instances live, and when nobody calls
+mod explain; // which way a request would go, and why no other
 mod faults; // what a plugin that misbehaves costs, and whom
 mod first_party; // the first-party filters: what they let pass, what they change
 mod fleet; // a client, an edge and three VMs in networks of their own: what users type
 mod forwarding; // what reaches the backend, and what comes back
 mod grpc; // gRPC by a real implementation
 mod guide; // the plugin guide and the READMEs of plugins, executed
+mod guide_dev; // its shortest way, walked: `plugin dev`
 mod headers; // what a proxy adds to heads and takes away
 mod health; // servers that do not work: who notices, and for how long
 mod http2; // the same requests over HTTP/2: heads, bodies, ends
@@ -29,6 +31,7 @@ mod http2_backends; // HTTP/2 to backends: shared connections, and how they end
 mod http2_frames; // frames that no library sends: heads with two readings, and attacks
 mod http2_websocket; // WebSocket over a stream, and what is refused
 mod isolation; // what a plugin cannot reach without a grant, and what never
+mod jwt; // tokens of an issuer that changes its keys
 mod limits; // how long is waited, how much is taken
 mod loading; // components and tables that cannot be used: what is said of them
 mod plugins; // what plugins can do to requests and answers, in which order, and what not
@@ -46,6 +49,7 @@ mod routing; // plugins that choose where a request goes
 mod scale; // much of everything, in flat memory
 mod ssh; // the commands that lead to a VM: keys, options, refusals
 mod state; // what plugins keep from request to request
+mod stored; // components of older versions of the interface
 mod tcp; // raw TCP routes
 mod tidy; // habits that a machine can check
 mod tls; // certificates and handshakes, and what goes over them

@@ -471,8 +471,6 @@ async fn a_secret_that_changes_is_noticed() {
     assert_eq!((status("first").await, status("second").await), (200, 401));
 }
 
-/// A client whose connection the kernel has accepted was told that somebody is there: a listener that
-/// goes serves it first.
 /// A client that has connected is about to ask; that its listener goes meanwhile is not its fault.
 #[tokio::test]
 async fn a_client_that_has_just_come_may_ask_at_a_listener_that_goes() {
@@ -506,6 +504,8 @@ async fn a_client_that_has_just_come_may_ask_at_a_listener_that_goes() {
     }
 }
 
+/// A client whose connection the kernel has accepted was told that somebody is there: a listener that
+/// goes serves it first.
 #[tokio::test]
 async fn connections_that_wait_at_a_removed_listener_are_served() {
     let backend = Backend::hello().await;

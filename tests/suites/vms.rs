@@ -134,7 +134,7 @@ async fn a_file_of_vms_is_followed_and_a_bad_one_changes_nothing() {
     assert_eq!(vm.connections(), 1, "connections stay");
     std::fs::write(&file, "web,::1\ndb,192.0.2.1\n-,::1\n").expect("a file");
     let refused = gateway.reload().await.expect_err("a bad file");
-    assert!(refused.text.contains("line 2: `192.0.2.1` is not an IPv6 address"), "{refused}");
+    assert!(refused.text.contains("line 2: `192.0.2.1` is no address that a VM may have"), "{refused}");
     assert!(refused.text.contains("line 3: `-` is no VM's name"), "{refused}");
     assert_eq!(ask(&gateway, "db").await.text(), "the VM");
 }

@@ -10,13 +10,14 @@ use std::{
 
 use crate::{Result, tree};
 
-const PLUGINS: [&str; 8] = [
+const PLUGINS: [&str; 9] = [
     "auth-token",
     "basic-auth",
     "canary",
     "cors",
     "header-inject",
     "ip-allow",
+    "jwt",
     "rate-limit",
     "registry-register",
 ];

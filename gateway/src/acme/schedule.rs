@@ -37,6 +37,11 @@ impl Rate {
         Self { most, begun: begun.into_iter().collect() }
     }
 
+    /// The last one has not begun after all.
+    pub fn undo(&mut self) {
+        self.begun.pop_back();
+    }
+
     /// Counts one that begins now.
     pub fn begin(&mut self, now: SystemTime) {
         self.begun.retain(|begun| counts(*begun, now));

@@ -2,6 +2,7 @@
 
 mod check;
 mod connect;
+mod explain;
 mod logging;
 mod plugin;
 mod registry;
@@ -27,6 +28,8 @@ enum Command {
     Run(run::Run),
     /// Find everything that is wrong with a configuration, without opening a port
     Check(check::Check),
+    /// Say which listener, route, plugins and backend a request would meet, and why no others
+    Explain(explain::Explain),
     /// Print the JSON Schema of the configuration; editors complete and validate with it
     Schema,
     /// What plugin authors do: begin, build, look at, test and measure one
@@ -77,6 +80,7 @@ pub fn main() -> ExitCode {
     let exit = match Args::parse().command {
         Command::Run(run) => run.run(),
         Command::Check(check) => check.run(),
+        Command::Explain(explain) => explain.run(),
         Command::Schema => schema::print(),
         Command::Plugin(plugin) => plugin.run(),
         Command::Ssh(ssh) => ssh.run(),

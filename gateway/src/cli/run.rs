@@ -35,7 +35,7 @@ pub(super) struct Run {
 }
 
 /// A port on every address of this machine, or `address:port`.
-fn address(text: &str) -> Result<SocketAddr, String> {
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     match text.parse::<u16>() {
         Ok(port) => Ok((Ipv6Addr::UNSPECIFIED, port).into()),
         Err(_) => text.parse().map_err(|_| "expected a port, or an address such as [::1]:8080".to_owned()),
@@ -43,7 +43,7 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 }
 
 /// A port of this machine, or `host:port`.
-fn target(text: &str) -> Result<String, String> {
+pub(super) fn target(text: &str) -> Result<String, String> {
     match text.parse::<u16>() {
         Ok(port) if port > 0 => Ok(format!("127.0.0.1:{port}")),
         _ if config::host_port(text).is_some() => Ok(text.to_owned()),
@@ -123,21 +123,25 @@ struct Signals {
     ends: Ends,
 }
 
-struct Ends {
+/// The signals that say stop.
+pub(super) struct Ends {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
     fn catch() -> std::io::Result<Self> {
-        let ends =
-            Ends { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
+        let ends = Ends::catch()?;
         Ok(Self { hang_up: signal(SignalKind::hangup())?, ends })
     }
 }
 
 impl Ends {
-    async fn recv(&mut self) {
+    pub(super) fn catch() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    pub(super) async fn recv(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

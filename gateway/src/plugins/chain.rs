@@ -15,8 +15,6 @@ pub enum Verdict {
     Respond(LocalResponse),
     /// Go on to the backend of this number in [`Plugin::backends`](super::Plugin::backends).
     RouteTo(usize),
-    /// Go on, and show the body of at most so many bytes.
-    NextWithBody(u64),
     /// Go on with this body.
     Replace(Vec<u8>),
 }
@@ -162,18 +160,18 @@ impl Chain {
             let untouched = link.may_be_skipped().then(|| exchange.request.clone());
             match link.on_request(&self.route, exchange).await {
                 Ok(Verdict::Next | Verdict::Replace(_)) => {}
-                Ok(Verdict::NextWithBody(most)) => {
-                    exchange.body_for.push(position);
-                    body = Some(body.map_or(most, |known: u64| known.min(most)));
-                }
                 Ok(Verdict::RouteTo(backend)) => to = Some(Destination { link: position, backend }),
                 Ok(Verdict::Respond(response)) => {
                     return (Outcome::Respond { response, plugin: link.name() }, position + 1);
                 }
                 Err(fault) => match untouched {
-                    Some(head) => exchange.request = head,
+                    Some(head) => (exchange.request, exchange.wanted) = (head, None),
                     None => return (Outcome::Denied { fault, plugin: link.name() }, position + 1),
                 },
+            }
+            if let Some(most) = exchange.wanted.take() {
+                exchange.body_for.push(position);
+                body = Some(body.map_or(most, |known: u64| known.min(most)));
             }
         }
         (Outcome::Next { to, body }, self.links.len())
@@ -192,7 +190,7 @@ impl Chain {
             exchange.caller = position;
             let untouched = link.may_be_skipped().then(|| exchange.request.clone());
             match link.on_request_body(&self.route, exchange, body).await {
-                Ok(Verdict::Next | Verdict::NextWithBody(_)) => {}
+                Ok(Verdict::Next) => {}
                 Ok(Verdict::Replace(other)) => *body = other,
                 Ok(Verdict::RouteTo(backend)) => to = Some(Destination { link: position, backend }),
                 Ok(Verdict::Respond(response)) => {
@@ -226,7 +224,7 @@ impl Chain {
             let untouched = link.may_be_skipped().then(|| exchange.response.clone());
             match link.on_response(&self.route, exchange).await {
                 // An answer goes where its request came from.
-                Ok(Verdict::Next | Verdict::RouteTo(_) | Verdict::NextWithBody(_) | Verdict::Replace(_)) => {}
+                Ok(Verdict::Next | Verdict::RouteTo(_) | Verdict::Replace(_)) => {}
                 Ok(Verdict::Respond(response)) => replace(exchange, response, link.name()),
                 Err(fault) => match untouched {
                     Some(head) => exchange.response = head,

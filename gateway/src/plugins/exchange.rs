@@ -21,6 +21,8 @@ pub struct Exchange {
     pub response: Option<ResponseHead>,
     /// What became of both, once they are over.
     pub completed: Option<Completed>,
+    /// Bytes of the body that the called plugin wants to see, where it does.
+    pub(super) wanted: Option<u64>,
     /// Plugins that have asked for the body, by their positions in the chain.
     pub(super) body_for: Vec<usize>,
     values: Vec<Value>,

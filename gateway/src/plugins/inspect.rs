@@ -106,6 +106,9 @@ pub fn inspect(file: &str, bytes: &[u8]) -> Result<Inspection, LoadError> {
         }
     }
     if is_plugin {
+        // A component has them in the order in which its linker met them, which no source says.
+        found.hooks.sort_unstable();
+        found.imports.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         return Ok(found);
     }
     Err(LoadError::NotAPlugin { component: file.to_owned(), missing: format!("{PACKAGE}lifecycle") })
@@ -148,6 +151,41 @@ impl Inspection {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A component that exports an empty instance under each of these names.
+    fn component(exports: &[&str]) -> Vec<u8> {
+        let length = |bytes: &[u8]| u8::try_from(bytes.len()).expect("a short section");
+        let mut section = vec![length(&vec![0; exports.len()])];
+        for name in exports {
+            section.extend([0, length(name.as_bytes())]);
+            section.extend(name.as_bytes());
+            // The instance of this number, with its own type.
+            section.extend([5, 0, 0]);
+        }
+        let size = section.len();
+        let mut bytes = b"\0asm\x0d\0\x01\0".to_vec();
+        bytes.extend([5, 3, 1, 1, 0]);
+        bytes.push(11);
+        bytes.extend([
+            u8::try_from(size & 127).expect("seven bits") | 128,
+            u8::try_from(size >> 7).expect("short"),
+        ]);
+        bytes.extend(section);
+        bytes
+    }
+
+    #[test]
+    fn hooks_are_told_in_one_order_however_they_were_linked() {
+        let names = ["response-filter", "lifecycle", "request-filter"];
+        let names = names.map(|name| format!("vers:gateway/{name}@0.1.0"));
+        let mut names = names.each_ref().map(String::as_str);
+        for _ in 0..2 {
+            let found = inspect("a.wasm", &component(&names)).expect("a plugin");
+            assert_eq!(found.hooks, ["request-filter", "response-filter"]);
+            assert_eq!(found.interface.as_deref(), Some("0.1.0"));
+            names.reverse();
+        }
+    }
 
     #[test]
     fn what_is_no_component_is_told_so() {

@@ -267,20 +267,18 @@ impl Instances {
             instance.request = Some(guest);
             verdict
         });
-        Ok(match verdict.await? {
+        let verdict = verdict.await?;
+        if exchange.wanted.is_some() && !self.plugin.hooks().body {
+            let fault = FaultKind::Body.into();
+            self.report(&fault);
+            return Err(fault);
+        }
+        Ok(match verdict {
             request_filter::Verdict::Next => Verdict::Next,
             request_filter::Verdict::Respond(response) => {
                 Verdict::Respond(LocalResponse::from_guest(response))
             }
             request_filter::Verdict::RouteTo(name) => self.route_to(&name)?,
-            request_filter::Verdict::NextWithBody(_) if !self.plugin.hooks().body => {
-                let fault = FaultKind::Body.into();
-                self.report(&fault);
-                return Err(fault);
-            }
-            request_filter::Verdict::NextWithBody(most) => {
-                Verdict::NextWithBody(u64::from(most).min(self.plugin.limits.body))
-            }
         })
     }
 

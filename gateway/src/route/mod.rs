@@ -3,6 +3,8 @@
 
 mod pattern;
 mod table;
+mod weigh;
 
 pub use pattern::{HostPattern, PathPattern, PatternError};
 pub use table::{Captures, Conditions, Duplicate, Match, Question, Table};
+pub use weigh::{Condition, Precedence, Weighed, Weight};

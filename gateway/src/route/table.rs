@@ -82,15 +82,15 @@ pub struct Duplicate {
 /// All routes of one listener.
 #[derive(Debug, Default)]
 pub struct Table {
-    exact: Exact,
+    pub(super) exact: Exact,
     /// By suffix: `{vm}.suffix` and `*.suffix`.
-    suffix: HashMap<Box<str>, Vec<Candidate>>,
-    any: Vec<Candidate>,
+    pub(super) suffix: HashMap<Box<str>, Vec<Candidate>>,
+    pub(super) any: Vec<Candidate>,
 }
 
 /// Groups by exact host, in little memory: a host that is asked for seldom has to be fetched.
 #[derive(Debug, Default)]
-struct Exact {
+pub(super) struct Exact {
     groups: HashTable<(Range<u32>, Group)>,
     /// All hosts, one behind the other; those of the groups are ranges of it.
     hosts: Box<str>,
@@ -99,7 +99,7 @@ struct Exact {
 
 /// The routes of one exact host.
 #[derive(Debug)]
-enum Group {
+pub(super) enum Group {
     /// One, whatever the rest of the request is: there is nothing to look at.
     Always(usize),
     /// Several, or one that asks for more.
@@ -107,9 +107,9 @@ enum Group {
 }
 
 #[derive(Debug)]
-struct Candidate {
-    route: usize,
-    conditions: Conditions,
+pub(super) struct Candidate {
+    pub(super) route: usize,
+    pub(super) conditions: Conditions,
 }
 
 impl Table {
@@ -194,6 +194,11 @@ impl Exact {
         let is_it = |(range, _): &(Range<u32>, Group)| slice(&self.hosts, range) == host;
         self.groups.find(self.hasher.hash_one(host), is_it).map(|(_, group)| group)
     }
+
+    /// All groups, with their hosts.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Group)> {
+        self.groups.iter().map(|(range, group)| (slice(&self.hosts, range), group))
+    }
 }
 
 fn slice<'a>(hosts: &'a str, range: &Range<u32>) -> &'a str {
@@ -221,11 +226,11 @@ impl Group {
 }
 
 /// See [`Candidate::rank`].
-type Rank = (bool, Option<(bool, usize, usize)>, usize, bool, bool, bool);
+pub(super) type Rank = (bool, Option<(bool, usize, usize)>, usize, bool, bool, bool);
 
 impl Candidate {
     /// Greater is more specific, within one group of hosts.
-    fn rank(&self) -> Rank {
+    pub(super) fn rank(&self) -> Rank {
         let conditions = &self.conditions;
         (
             matches!(conditions.host, Some(HostPattern::Label { .. })),
@@ -238,7 +243,7 @@ impl Candidate {
     }
 
     fn matches(&self, question: Question<'_>, before_suffix: Option<&str>) -> Option<Captures> {
-        let Conditions { host, path, methods, headers, has_port: _, has_protocol: _ } = &self.conditions;
+        let Conditions { host, path, .. } = &self.conditions;
         let mut captures = Captures::default();
         if let (Some(HostPattern::Label { capture, .. }), Some(before)) = (host, before_suffix) {
             if before.contains('.') {
@@ -249,12 +254,21 @@ impl Candidate {
         let path_matches = path.as_ref().is_none_or(|path| {
             path.matches(question.path, |name, text| captures.0.push((Arc::clone(name), text.into())))
         });
-        let applies = path_matches
-            && (methods.is_empty() || methods.contains(question.method))
-            && headers.iter().all(|(name, value)| {
-                question.fields.get_named(name.as_str().as_bytes()) == Some(value.as_bytes())
-            });
+        let applies = path_matches && self.takes_method(question) && self.missed_header(question).is_none();
         applies.then_some(captures)
+    }
+
+    pub(super) fn takes_method(&self, question: Question<'_>) -> bool {
+        let methods = &self.conditions.methods;
+        methods.is_empty() || methods.contains(question.method)
+    }
+
+    /// The first header that the request does not have with this value.
+    pub(super) fn missed_header(&self, question: Question<'_>) -> Option<&HeaderName> {
+        let misses = |(name, value): &&(HeaderName, HeaderValue)| {
+            question.fields.get_named(name.as_str().as_bytes()) != Some(value.as_bytes())
+        };
+        self.conditions.headers.iter().find(misses).map(|(name, _)| name)
     }
 }
 

@@ -104,6 +104,32 @@ fn read(source: &ConfigSource, files: &mut Files) -> Result<(Source, PathBuf), R
     }
 }
 
+/// A configuration that can be run, and is not: for whoever only has a question.
+#[derive(Debug)]
+pub struct Prepared {
+    /// What a gateway would run on.
+    pub snapshot: Snapshot,
+    /// The sandbox of its plugins.
+    pub host: Arc<Host>,
+    /// What is probably not as it was meant, ready to print; empty where there is nothing.
+    pub warnings: String,
+}
+
+/// Does everything that a start would do before it opens a port.
+///
+/// # Errors
+/// Fails with everything that is wrong, and where the sandbox cannot be set up.
+pub fn prepare(path: &Path, color: bool) -> Result<Prepared, StartError> {
+    let host = Arc::new(Host::new(&Arc::new(Metrics::new()))?);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| StartError::Thread(error.to_string()))?;
+    let source = ConfigSource::File(path.to_owned());
+    let loaded = runtime
+        .block_on(async { load(&source, None, &host, Arc::new(Outbound::default()), (color, false)).await });
+    let snapshot = loaded.result.map_err(StartError::Config)?;
+    Ok(Prepared { snapshot, host, warnings: loaded.warnings })
+}
+
 /// What [`check`] found in a configuration that can be run.
 #[derive(Debug)]
 pub struct Checked {
@@ -118,13 +144,7 @@ pub struct Checked {
 /// # Errors
 /// Fails with everything that is wrong, and where the sandbox cannot be set up.
 pub fn check(path: &Path, color: bool) -> Result<Checked, StartError> {
-    let host = Arc::new(Host::new(&Arc::new(Metrics::new()))?);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| StartError::Thread(error.to_string()))?;
-    let source = ConfigSource::File(path.to_owned());
-    let loaded = runtime
-        .block_on(async { load(&source, None, &host, Arc::new(Outbound::default()), (color, false)).await });
-    let snapshot = loaded.result.map_err(StartError::Config)?;
+    let Prepared { snapshot, warnings, .. } = prepare(path, color)?;
     let count =
         |number: usize, thing: &str| format!("{number} {thing}{}", if number == 1 { "" } else { "s" });
     let parts = [
@@ -132,5 +152,5 @@ pub fn check(path: &Path, color: bool) -> Result<Checked, StartError> {
         count(snapshot.routes.len(), "route"),
         count(snapshot.plugins.len(), "plugin"),
     ];
-    Ok(Checked { warnings: loaded.warnings, summary: parts.join(", ") })
+    Ok(Checked { warnings, summary: parts.join(", ") })
 }

@@ -18,7 +18,9 @@ mod watch;
 mod worker;
 
 pub use control::{Reloaded, Running, StartError, start};
-pub use load::{Checked, ConfigSource, Refused, check};
+pub(crate) use watch::FileWatch;
+
+pub use load::{Checked, ConfigSource, Prepared, Refused, check, prepare};
 
 use crate::{listen::Bound, snapshot::Snapshot};
 use std::{path::PathBuf, sync::Arc};

@@ -25,14 +25,14 @@ const LONGEST: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_secs(2);
 
 /// Watches the folders of files: a file that is replaced is another file, but in the same folder.
-pub(super) struct FileWatch {
+pub(crate) struct FileWatch {
     watcher: Box<dyn Watcher>,
     folders: BTreeSet<PathBuf>,
     happened: Arc<Notify>,
 }
 
 impl FileWatch {
-    pub(super) fn new() -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
         let happened = Arc::new(Notify::new());
         let notify = Arc::clone(&happened);
         let on_event = move |event: notify::Result<notify::Event>| {
@@ -59,7 +59,7 @@ impl FileWatch {
     }
 
     /// Watches these files, and no others.
-    pub(super) fn set<'a>(&mut self, files: impl Iterator<Item = &'a Path>) {
+    pub(crate) fn set<'a>(&mut self, files: impl Iterator<Item = &'a Path>) {
         let folders: BTreeSet<PathBuf> = files.flat_map(folders).collect();
         for known in &self.folders {
             // All of them: one that was removed and made again is another folder of the same name.
@@ -83,7 +83,7 @@ impl FileWatch {
     }
 
     /// Waits until something happened in the folders and all is quiet again.
-    pub(super) async fn changed(&self) {
+    pub(crate) async fn changed(&self) {
         self.happened.notified().await;
         let latest = Instant::now() + LONGEST;
         loop {

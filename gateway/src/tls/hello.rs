@@ -1,7 +1,7 @@
 //! What a TLS client asks for, where nobody else reads it: the name of a connection that only passes through
 //! (RFC 6066 §3), the protocol that it would like best (RFC 7301).
 
-use rustls::server::Acceptor;
+use rustls::server::{Accepted, Acceptor};
 
 /// Reads the beginning of a connection that somebody else will answer.
 #[derive(Default)]
@@ -18,29 +18,31 @@ impl Hello {
     ///
     /// # Errors
     /// Fails where what came is no `ClientHello`. There is nothing to read on then.
-    pub fn read(&mut self, mut came: &[u8]) -> Result<Option<Box<str>>, NoHello> {
+    pub fn read(&mut self, came: &[u8]) -> Result<Option<Box<str>>, NoHello> {
+        let whole = self.take_in(came)?;
+        let name =
+            |hello: Accepted| hello.client_hello().server_name().unwrap_or_default().to_ascii_lowercase();
+        Ok(whole.map(|whole| name(whole).into()))
+    }
+
+    fn take_in(&mut self, mut came: &[u8]) -> Result<Option<Accepted>, NoHello> {
         loop {
             // As much as it takes at a time; what is behind a hello is nobody's here.
             if !came.is_empty() && !matches!(self.0.read_tls(&mut came), Ok(1..)) {
                 return Err(NoHello);
             }
-            if let Some(accepted) = self.0.accept().map_err(|_| NoHello)? {
-                let name = accepted.client_hello().server_name().unwrap_or_default().to_ascii_lowercase();
-                return Ok(Some(name.into()));
-            }
-            if came.is_empty() {
-                return Ok(None);
+            let whole = self.0.accept().map_err(|_| NoHello)?;
+            if whole.is_some() || came.is_empty() {
+                return Ok(whole);
             }
         }
     }
 }
 
 /// The first protocol that a client offers; none where it offers none, or this is no whole `ClientHello`.
-pub(super) fn first_protocol(mut hello: &[u8]) -> Option<Vec<u8>> {
-    let mut reader = Acceptor::default();
-    reader.read_tls(&mut hello).ok()?;
-    let accepted = reader.accept().ok()??;
-    accepted.client_hello().alpn()?.next().map(<[u8]>::to_vec)
+pub(super) fn first_protocol(hello: &[u8]) -> Option<Vec<u8>> {
+    let whole = Hello::default().take_in(hello).ok()??;
+    whole.client_hello().alpn()?.next().map(<[u8]>::to_vec)
 }
 
 impl std::fmt::Debug for Hello {
@@ -92,6 +94,7 @@ mod tests {
         let long = long_hello("a.test", 90);
         assert!(long.len() > 20_000, "{}", long.len());
         assert_eq!(Hello::default().read(&long), Ok(Some("a.test".into())));
+        assert_eq!(first_protocol(&long), Some(vec![b'x'; 250]));
         let followed = [hello("a.test"), vec![23; 40_000]].concat();
         assert_eq!(Hello::default().read(&followed), Ok(Some("a.test".into())));
     }

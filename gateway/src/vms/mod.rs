@@ -60,8 +60,9 @@ pub struct Terms {
 pub enum Networks {
     /// All, where the operator says which VM is where.
     All,
-    /// Those of other machines, where somebody else says that: clients choose the port, so an address of this
-    /// machine, or of what only its own link reaches, would open to them what is not meant for them.
+    /// All but loopback and link-local ones, where somebody else says that: clients choose the port, so these
+    /// would open to them what is not meant for them. The other addresses of this machine and its network, only
+    /// the operator knows.
     Others,
     /// These.
     Of(Vec<IpNet>),

@@ -125,7 +125,11 @@ fn entry(line: &str, may: impl Fn(IpAddr) -> bool) -> Result<(VmId, IpAddr), Str
     let (id, address) = (unquoted(id), unquoted(address));
     let id = id.parse().map_err(|error| format!("`{id}` is no VM's name: {error}"))?;
     let parsed = address.parse::<IpAddr>().map_err(|_| format!("`{address}` is not an IP address"))?;
-    if may(parsed) { Ok((id, parsed)) } else { Err(format!("`{address}` is not an IPv6 address")) }
+    if may(parsed) {
+        Ok((id, parsed))
+    } else {
+        Err(format!("`{address}` is no address that a VM may have: see `networks` and `allow_ipv4`"))
+    }
 }
 
 #[cfg(test)]

@@ -44,6 +44,18 @@ impl Build {
 /// # Errors
 /// Says what is wrong, where the compiler has not.
 pub(super) fn component(folder: &Path) -> Result<PathBuf, String> {
+    build(folder, &[])
+}
+
+/// The same; nothing is said but what is wrong.
+///
+/// # Errors
+/// Says what is wrong, where the compiler has not.
+pub(super) fn component_quietly(folder: &Path) -> Result<PathBuf, String> {
+    build(folder, &["--quiet"])
+}
+
+fn build(folder: &Path, more: &[&str]) -> Result<PathBuf, String> {
     if !folder.join("Cargo.toml").is_file() {
         return Err(format!(
             "there is no Cargo.toml in {}; `vers-gateway plugin new NAME` makes a crate",
@@ -53,6 +65,7 @@ pub(super) fn component(folder: &Path) -> Result<PathBuf, String> {
     has_target(folder)?;
     let mut cargo = Command::new(tool("CARGO", "cargo"));
     cargo.args(["build", "--release", "--target", TARGET, "--message-format", "json-render-diagnostics"]);
+    cargo.args(more);
     // Components travel: line numbers would be two thirds of them. Function names stay.
     for (name, value) in
         [("CARGO_PROFILE_RELEASE_DEBUG", "false"), ("CARGO_PROFILE_RELEASE_STRIP", "debuginfo")]

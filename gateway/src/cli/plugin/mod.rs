@@ -3,6 +3,7 @@
 mod bench;
 mod build;
 mod check;
+mod dev;
 mod inspect;
 mod new;
 mod stage;
@@ -27,6 +28,8 @@ pub(super) enum Plugin {
     Inspect(inspect::Inspect),
     /// Find what a gateway would find wrong with a component, and with its settings
     Check(check::Check),
+    /// Build whenever the sources change, and let a gateway take the component over
+    Dev(dev::Dev),
     /// Run cases: requests through the compiled component in the gateway's own sandbox
     Test(test::Test),
     /// Measure what calls and instances of the component cost here
@@ -34,12 +37,13 @@ pub(super) enum Plugin {
 }
 
 impl Plugin {
-    pub(super) fn run(&self) -> Exit {
+    pub(super) fn run(self) -> Exit {
         match self {
             Self::New(new) => new.run(),
             Self::Build(build) => build.run(),
             Self::Inspect(inspect) => inspect.run(),
             Self::Check(check) => check.run(),
+            Self::Dev(dev) => dev.run(),
             Self::Test(test) => test.run(),
             Self::Bench(bench) => bench.run(),
         }

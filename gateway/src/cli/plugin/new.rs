@@ -66,7 +66,7 @@ impl New {
         match self.write(&folder) {
             Ok(()) => {
                 tell(&format_args!(
-                    "{}: a plugin. In it: cargo test; vers-gateway plugin test; vers-gateway run -c gateway.toml",
+                    "{}: a plugin. In it: vers-gateway plugin dev --to PORT; vers-gateway plugin test; cargo test",
                     folder.display()
                 ));
                 Exit::Fine

@@ -18,6 +18,10 @@ pub(super) fn check(config: &Config, report: &mut Report) {
                     .label("an IPv4 address")
                     .help("if this VM has no other, set `allow_ipv4 = true` in `[vms]`"),
             ),
+            Ok(ip) if ip.to_canonical().is_unspecified() || ip.is_multicast() => report.add(
+                Diagnostic::error(address.span(), "this is no address of one machine")
+                    .label(format!("where `{name}` is")),
+            ),
             Ok(ip) => {
                 let is_inside =
                     |network: &toml::Spanned<ipnet::IpNet>| network.get_ref().contains(&ip.to_canonical());

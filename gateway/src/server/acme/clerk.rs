@@ -105,6 +105,14 @@ impl Drop for Counts {
     }
 }
 
+/// Why nobody was asked.
+enum Withheld {
+    /// Nothing of the certificate can be kept.
+    All(String),
+    /// There is no place for what this order would bring.
+    One(String),
+}
+
 /// Makes the orders.
 pub(super) struct Clerk {
     pub(super) desks: Vec<Desk>,
@@ -195,8 +203,8 @@ impl Clerk {
     }
 
     async fn order(&mut self, index: usize, now: SystemTime) {
-        if let Err(problem) = self.begin(index, now) {
-            return self.withhold(index, problem, now);
+        if let Err(withheld) = self.begin(index, now) {
+            return self.withhold(index, withheld, now);
         }
         let Some(item) = self.items.get(index) else { return };
         let Some(desk) = self.desks.get_mut(item.desk) else { return };
@@ -241,22 +249,43 @@ impl Clerk {
     }
 
     /// Sees that what an order brings can be kept, and keeps that it began. Nobody is asked before that.
-    fn begin(&mut self, index: usize, now: SystemTime) -> Result<(), String> {
+    fn begin(&mut self, index: usize, now: SystemTime) -> Result<(), Withheld> {
         let Some(item) = self.items.get_mut(index) else { return Ok(()) };
         let Some(desk) = self.desks.get_mut(item.desk) else { return Ok(()) };
-        Store::of(&desk.ordered).is_ready_for(item)?;
+        let store = Store::of(&desk.ordered);
+        store.is_ready().map_err(Withheld::All)?;
+        store.has_place_for(item).map_err(Withheld::One)?;
         desk.rate.begin(now);
-        item.begins(now);
-        let desk = item.desk;
-        self.keep_record(desk, now)
+        let before = item.begins(now);
+        let of_desk = item.desk;
+        self.keep_record(of_desk, now).map_err(|problem| {
+            // Nobody was asked: it has not begun.
+            if let Some(desk) = self.desks.get_mut(of_desk) {
+                desk.rate.undo();
+            }
+            if let Some(item) = self.items.get_mut(index) {
+                item.has_not_begun(before);
+            }
+            Withheld::All(problem)
+        })
     }
 
-    /// Puts all orders of a certificate off.
-    fn withhold(&mut self, index: usize, problem: String, now: SystemTime) {
-        let Some(item) = self.items.get(index) else { return };
+    /// Puts an order off, or all of a certificate.
+    fn withhold(&mut self, index: usize, withheld: Withheld, now: SystemTime) {
+        let Some(item) = self.items.get_mut(index) else { return };
         let (index_of_desk, names) = (item.desk, item.names.join(", "));
         let Some(desk) = self.desks.get_mut(index_of_desk) else { return };
-        desk.withheld_until = now + WITHHELD;
+        let problem = match withheld {
+            Withheld::All(problem) => {
+                desk.withheld_until = now + WITHHELD;
+                problem
+            }
+            // The names behind it have places of their own.
+            Withheld::One(problem) => {
+                item.due = now + WITHHELD;
+                problem
+            }
+        };
         desk.counts.withheld.inc();
         tracing::error!(
             certificate = desk.ordered.name, names, problem, again_in = ?WITHHELD,

@@ -97,9 +97,18 @@ impl Item {
     }
 
     /// An order begins. Until there is a certificate, it has failed: nobody may be left to say so.
-    pub(super) fn begins(&mut self, now: SystemTime) {
+    ///
+    /// Returns what is to be said where it has not begun after all.
+    pub(super) fn begins(&mut self, now: SystemTime) -> (Option<SystemTime>, u32) {
+        let before = (self.tried, self.failures);
         self.tried = Some(now);
         self.failures = self.failures.saturating_add(1);
+        before
+    }
+
+    /// Nobody was asked.
+    pub(super) fn has_not_begun(&mut self, before: (Option<SystemTime>, u32)) {
+        (self.tried, self.failures) = before;
     }
 
     /// An order failed. Returns how long the next one has to wait.

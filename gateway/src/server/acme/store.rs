@@ -26,12 +26,13 @@ impl<'a> Store<'a> {
 
     /// Sees whether all that an order of this brings could be kept: whoever finds out afterwards has used up
     /// an account, or a certificate, of those that the authority gives.
-    pub(super) fn is_ready_for(&self, item: &Item) -> Result<(), String> {
-        [self.account(), self.attempts(), self.path(item)].iter().try_for_each(|path| {
-            try_private(path).map_err(|error| {
-                format!("what the authority gives could not be kept in {}: {error}", path.display())
-            })
-        })
+    pub(super) fn is_ready(&self) -> Result<(), String> {
+        [self.account(), self.attempts()].iter().try_for_each(|path| try_place(path))
+    }
+
+    /// Whether the certificate of this order can be kept.
+    pub(super) fn has_place_for(&self, item: &Item) -> Result<(), String> {
+        try_place(&self.path(item))
     }
 
     /// Keeps a certificate, if it is what was ordered.
@@ -163,6 +164,11 @@ fn as_file(name: &str) -> String {
         }
     }
     file
+}
+
+fn try_place(path: &Path) -> Result<(), String> {
+    try_private(path)
+        .map_err(|error| format!("what the authority gives could not be kept in {}: {error}", path.display()))
 }
 
 #[cfg(test)]

@@ -1,0 +1,322 @@
+//! What would become of a request, in the order in which it would meet things. Every decision is asked of what the
+//! traffic asks: the listener's modes, the table of routes, the headers' rules, the plugins.
+
+use super::{
+    plugins::{self, Arrived, End, Step, Walk, target},
+    request::Asked,
+};
+use crate::{
+    config::RouteProtocol,
+    headers::{self, Forwarding, hop_by_hop},
+    message::{Known, RequestHead},
+    proxy::ErrorCode,
+    route::{Captures, Condition, Precedence, Question, Weight},
+    server::Prepared,
+    snapshot::{Listener, Mode, Route, Snapshot, Target, VmName},
+};
+use http::Method;
+use serde::Serialize;
+use std::{collections::BTreeMap, sync::Arc};
+
+/// What would become of a request.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Story {
+    /// Method, host and path.
+    pub(super) request: String,
+    /// The listener that it comes to.
+    pub(super) listener: Option<Place>,
+    /// The route that it takes.
+    pub(super) route: Option<Taken>,
+    /// The other routes of the gateway, and why each is not the one.
+    pub(super) others: Vec<Other>,
+    /// What its plugins make of it, in order.
+    pub(super) plugins: Vec<Step>,
+    /// Where it goes then.
+    pub(super) to: Option<Goal>,
+    /// What is answered, where it goes nowhere.
+    pub(super) answer: Option<Answer>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Place {
+    pub(super) name: String,
+    pub(super) address: String,
+    pub(super) tls: bool,
+    /// Other listeners with that port.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) others: Vec<String>,
+    /// What should be known about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) note: Option<&'static str>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Taken {
+    pub(super) name: String,
+    pub(super) captures: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Other {
+    pub(super) route: String,
+    pub(super) why: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Goal {
+    /// The backend, VM or registry.
+    pub(super) name: String,
+    /// Its servers, where they are known.
+    pub(super) servers: Vec<String>,
+    /// What it is asked for.
+    pub(super) target: String,
+    pub(super) host: String,
+    /// Whether a plugin has chosen it.
+    pub(super) by_plugin: bool,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    /// The error's code, a plugin's reason, or what answers.
+    pub(super) why: String,
+    /// Whether it is what the configuration has for such requests.
+    #[serde(skip)]
+    is_meant: bool,
+}
+
+impl Story {
+    /// Whether somebody answers whom the configuration names.
+    pub(super) fn leads_somewhere(&self) -> bool {
+        self.to.is_some() || self.answer.as_ref().is_some_and(|answer| answer.is_meant)
+    }
+}
+
+/// Tells it.
+///
+/// # Errors
+/// Says why there is nothing to tell.
+pub(super) fn tell(prepared: &Prepared, asked: &Asked, named: Option<&str>) -> Result<Story, String> {
+    let snapshot = &prepared.snapshot;
+    let mut story = Story::default();
+    let (listener, port, place) = listener(snapshot, asked, named)?;
+    story.listener = Some(place);
+    let head = asked.head(snapshot.heads)?;
+    story.request = format!("{} {}", head.method, target(&head));
+    if !listener.ports.allow(port) {
+        return Ok(story.error(ErrorCode::PortNotServed));
+    }
+    let Some(table) = listener.modes.of(port).requests() else {
+        return Ok(story.bytes(snapshot, listener.modes.of(port), &head));
+    };
+    if head.method == Method::CONNECT {
+        return Ok(story.error(ErrorCode::ConnectMethod));
+    }
+    let Ok(authority) = headers::authority(&head) else { return Ok(story.error(ErrorCode::BadHost)) };
+    story.request = format!("{} {}{}", head.method, authority.full, target(&head));
+    let question =
+        Question { host: &authority.host, path: head.path(), method: &head.method, fields: &head.fields };
+    let weighed = table.weigh(question);
+    let is_weighed = |number: &usize| weighed.iter().any(|weighed| weighed.route == *number);
+    let elsewhere = (0..snapshot.routes.len()).filter(|number| !is_weighed(number));
+    story.others = weighed
+        .iter()
+        .filter_map(|weighed| Some((weighed.route, why(&weighed.weight)?)))
+        .chain(elsewhere.map(|number| (number, elsewhere_why(snapshot, number))))
+        .filter_map(|(number, why)| {
+            let route = snapshot.routes.get(number)?;
+            Some(Other { route: route.name.to_string(), why })
+        })
+        .collect();
+    let found = table.lookup(question);
+    let route = found.as_ref().and_then(|found| snapshot.routes.get(found.route)).map(Arc::clone);
+    let (Some(found), Some(route)) = (found, route) else { return Ok(story.error(ErrorCode::NoRoute)) };
+    let host = authority.full.as_bytes().to_vec();
+    story.take(&route, &found.captures);
+    let (mut head, peer) = (head, asked.client);
+    let options = hop_by_hop::strip(&mut head.fields);
+    let upgrade = options.upgrade.and_then(|upgrade| upgrade.limited_to(&route.upgrades));
+    let scheme = if listener.tls.is_some() { "https" } else { "http" };
+    let forwarding = Forwarding::new(peer, scheme, port, &listener.trusted_proxies);
+    let client = forwarding.apply(&mut head.fields, &host, &listener.trusted_proxies);
+    let arrived = Arrived {
+        route: &route,
+        captures: &found.captures,
+        client,
+        peer,
+        port,
+        is_upgrade: upgrade.is_some(),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| error.to_string())?;
+    let Walk { steps, end } = runtime.block_on(plugins::walk(&prepared.host, snapshot, &arrived, head));
+    story.plugins = steps;
+    Ok(match end {
+        End::On(head, to) => story.goes(snapshot, &arrived, &head, to),
+        End::Answered(status, reason) => story.answered(status, reason),
+        End::Fault => story.error(ErrorCode::PluginFault),
+    })
+}
+
+/// The listener that the request comes to, and the port of it.
+fn listener<'a>(
+    snapshot: &'a Snapshot,
+    asked: &Asked,
+    named: Option<&str>,
+) -> Result<(&'a Listener, u16, Place), String> {
+    let own_port = |listener: &Listener| listener.address.ports().iter().next().unwrap_or_default();
+    let has_port = |listener: &&Arc<Listener>| {
+        let is_it = |port| listener.original_destination || listener.address.ports().contains(port);
+        match named {
+            Some(name) => listener.name == name || listener.address.to_string() == name,
+            None => asked.port.is_none_or(is_it),
+        }
+    };
+    // Whoever does not speak TLS gets nowhere where it is spoken; without it, somebody else has ended it before.
+    let speaks = |listener: &&Arc<Listener>| asked.tls != Some(false) || listener.tls.is_none();
+    let mut fit: Vec<&Arc<Listener>> = snapshot.listeners.iter().filter(has_port).filter(speaks).collect();
+    fit.sort_by_key(|listener| asked.tls.is_some_and(|tls| tls != listener.tls.is_some()));
+    let Some((first, others)) = fit.split_first() else {
+        let listeners = snapshot.listeners.iter().map(|listener| {
+            let tls = if listener.tls.is_some() { " with TLS" } else { "" };
+            format!("`{}` on {}{tls}", listener.name, listener.address)
+        });
+        let listeners: Vec<_> = listeners.collect();
+        let what = match (named, asked.port) {
+            (Some(name), _) => format!("no listener `{name}` takes such a request"),
+            (None, Some(port)) => format!("no listener takes such a request on port {port}"),
+            (None, None) => "there is no listener".to_owned(),
+        };
+        return Err(format!("{what}; there are: {} (--listener)", listeners.join(", ")));
+    };
+    let tls = first.tls.is_some();
+    let place = Place {
+        name: first.name.clone(),
+        address: first.address.to_string(),
+        tls,
+        others: others.iter().map(|listener| listener.name.clone()).collect(),
+        note: (asked.tls == Some(true) && !tls)
+            .then_some("speaks no TLS: another gateway must end it before"),
+    };
+    // A listener that is named stands for what is in front of it, which leads to any port.
+    let is_own = |port: &u16| first.original_destination || first.address.ports().contains(*port);
+    let port = asked.port.filter(is_own).unwrap_or_else(|| own_port(first));
+    Ok((first, port, place))
+}
+
+impl Story {
+    fn error(mut self, code: ErrorCode) -> Self {
+        self.answer =
+            Some(Answer { status: code.status().as_u16(), why: code.as_str().to_owned(), is_meant: false });
+        self
+    }
+
+    fn answered(mut self, status: u16, why: String) -> Self {
+        self.answer = Some(Answer { status, why, is_meant: true });
+        self
+    }
+
+    fn take(&mut self, route: &Route, captures: &Captures) {
+        let captures = captures.iter().map(|(name, text)| (name.to_owned(), text.to_owned())).collect();
+        self.route = Some(Taken { name: route.name.to_string(), captures });
+    }
+
+    /// A connection that carries just bytes, which the request would be to the gateway.
+    fn bytes(mut self, snapshot: &Snapshot, mode: &Mode, head: &RequestHead) -> Self {
+        let host = headers::authority(head).map(|authority| authority.host.into_owned()).unwrap_or_default();
+        let (number, captures) = match mode {
+            Mode::Tcp(route) => (Some(*route), Captures::default()),
+            Mode::Any(kinds) => {
+                kinds.bytes(&host).map(|found| (Some(found.route), found.captures)).unwrap_or_default()
+            }
+            Mode::Http(_) => Default::default(),
+        };
+        let Some(route) = number.and_then(|number| snapshot.routes.get(number)) else {
+            return self.error(ErrorCode::NoRoute);
+        };
+        self.take(route, &captures);
+        let (name, servers) = goal(snapshot, &route.target, &captures, None);
+        self.to = Some(Goal { name, servers, target: "bytes".to_owned(), host, by_plugin: false });
+        self
+    }
+
+    fn goes(
+        mut self,
+        snapshot: &Snapshot,
+        arrived: &Arrived<'_>,
+        head: &RequestHead,
+        to: Option<usize>,
+    ) -> Self {
+        if let (None, Target::Respond(fixed)) = (to, &arrived.route.target) {
+            return self.answered(fixed.status.as_u16(), "the route's own answer".to_owned());
+        }
+        let (name, servers) = match to {
+            Some(backend) => of_backend(snapshot, backend),
+            None => goal(snapshot, &arrived.route.target, arrived.captures, Some(arrived.port)),
+        };
+        let host = head.fields.get(Known::Host).map(String::from_utf8_lossy).unwrap_or_default().into_owned();
+        self.to = Some(Goal { name, servers, target: target(head), host, by_plugin: to.is_some() });
+        self
+    }
+}
+
+fn of_backend(snapshot: &Snapshot, number: usize) -> (String, Vec<String>) {
+    let Some(backend) = snapshot.backends.get(number) else { return Default::default() };
+    let settings = &backend.settings;
+    (settings.name.clone(), settings.servers.iter().map(ToString::to_string).collect())
+}
+
+/// Where a route leads, and the servers there, where they are known.
+fn goal(
+    snapshot: &Snapshot,
+    target: &Target,
+    captures: &Captures,
+    port: Option<u16>,
+) -> (String, Vec<String>) {
+    let same = || port.map_or_else(|| "the same port".to_owned(), |port| port.to_string());
+    match target {
+        Target::Backend(number) => of_backend(snapshot, *number),
+        Target::Vm(name, fixed) => {
+            let vm = match name {
+                VmName::Captured(name) => captures.get(name).unwrap_or_default().to_owned(),
+                VmName::Fixed(vm) => vm.to_string(),
+            };
+            (format!("vm:{vm}:{}", fixed.map_or_else(same, |port| port.to_string())), Vec::new())
+        }
+        Target::AnyPort(ip, _) => (format!("{ip}, port {}", same()), Vec::new()),
+        Target::Registry(_) => ("registry".to_owned(), Vec::new()),
+        Target::Respond(fixed) => (format!("answer {}", fixed.status.as_u16()), Vec::new()),
+    }
+}
+
+/// Why a route of the table is not the one; none for the one that is.
+fn why(weight: &Weight) -> Option<String> {
+    let by = |by: &Precedence| match by {
+        Precedence::Host => "its host is less specific",
+        Precedence::Path => "its path is less specific",
+        Precedence::Headers => "it names fewer headers",
+        Precedence::Methods => "it names no methods",
+        Precedence::Port => "it names no port",
+        Precedence::Protocol => "it is for any protocol",
+        Precedence::Order => "it is written later",
+    };
+    Some(match weight {
+        Weight::Taken => return None,
+        Weight::LessSpecific(precedence) => format!("would take it, but {}", by(precedence)),
+        Weight::Differs(Condition::Host) => "is for another host".to_owned(),
+        Weight::Differs(Condition::Path) => "is for another path".to_owned(),
+        Weight::Differs(Condition::Method) => "is for other methods".to_owned(),
+        Weight::Differs(Condition::Header(name)) => format!("asks for another `{name}`"),
+    })
+}
+
+/// Why a route is not among those of the listener.
+fn elsewhere_why(snapshot: &Snapshot, number: usize) -> String {
+    let protocol = snapshot.routes.get(number).map(|route| route.protocol);
+    match protocol {
+        Some(RouteProtocol::Tcp) => "carries bytes, not requests",
+        Some(RouteProtocol::Ssh) => "carries SSH, not requests",
+        _ => "is not on this listener, or not on this port",
+    }
+    .to_owned()
+}

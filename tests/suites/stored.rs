@@ -1,0 +1,77 @@
+//! Components that were built for older versions of the interface: they run, as they did.
+
+use gateway_tests::{Backend, TestGateway, eventually, one_route, pages::checkout, plugin_table};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+fn folder() -> PathBuf {
+    checkout().join("tests/components")
+}
+
+/// What each of them is tried by.
+const TRIED: [&str; 3] = ["0.1.0/echo.wasm", "0.1.0/heartbeat.wasm", "0.1.0/rate_limit.wasm"];
+
+fn gateway(backend: &Backend, component: &str, more: &str, files: &[(&str, &str)]) -> TestGateway {
+    let table = plugin_table("it", &folder().join(component), more);
+    TestGateway::with_files(&one_route(backend.addr(), &format!("plugins = [\"it\"]\n{table}")), files)
+}
+
+/// The version in a component's own words.
+fn version(component: &Path) -> String {
+    let output = Command::new(crate::DAEMON).args(["plugin", "inspect", "--json"]).arg(component).output();
+    let output = output.expect("it starts");
+    assert!(output.status.success(), "{}: {output:?}", component.display());
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    said["interface"].as_str().expect("a version").to_owned()
+}
+
+#[test]
+fn each_stored_component_has_a_trial_and_is_of_its_folders_version() {
+    let mut found = BTreeSet::new();
+    for folder in fs::read_dir(folder()).expect("the folder").flatten().filter(|entry| entry.path().is_dir())
+    {
+        let name = folder.file_name().to_string_lossy().into_owned();
+        for file in fs::read_dir(folder.path()).expect("a folder").flatten() {
+            assert_eq!(version(&file.path()), name, "{}", file.path().display());
+            found.insert(format!("{name}/{}", file.file_name().to_string_lossy()));
+        }
+    }
+    assert_eq!(found, TRIED.map(str::to_owned).into());
+}
+
+#[tokio::test]
+async fn filters_of_0_1_0_see_requests_and_answers() {
+    let backend = Backend::hello().await;
+    let gateway = gateway(&backend, "0.1.0/echo.wasm", "", &[]);
+    assert_eq!(gateway.client().with("x-tag", "a tag").get("/").await.header("x-tag"), "a tag");
+    assert_eq!(gateway.client().get("/").await.header("x-tag"), "");
+}
+
+#[tokio::test]
+async fn background_work_of_0_1_0_sends_requests_with_secrets() {
+    let (backend, listener) = (Backend::hello().await, Backend::hello().await);
+    let more = format!(
+        "grants = {{ http = [\"http://{0}\"], secrets = [\"beat\"] }}\n\
+         config = {{ url = \"http://{0}/beat\", seconds = 1, secret = \"beat\" }}\n\
+         [secret.beat]\nfile = \"beat.txt\"\n",
+        listener.addr()
+    );
+    let _gateway = gateway(&backend, "0.1.0/heartbeat.wasm", &more, &[("beat.txt", "s3cret")]);
+    eventually("two heartbeats", async || (listener.heard().len() >= 2).then_some(())).await;
+    assert_eq!(listener.last().header("authorization"), "Bearer s3cret");
+}
+
+#[tokio::test]
+async fn filters_of_0_1_0_keep_values_from_request_to_request() {
+    let backend = Backend::hello().await;
+    let more = "grants = { kv = \"64KiB\" }\nconfig = { requests = 2, per = \"60m\" }\n";
+    let gateway = gateway(&backend, "0.1.0/rate_limit.wasm", more, &[]);
+    for expected in [200, 200, 429] {
+        assert_eq!(gateway.client().get("/").await.status.as_u16(), expected);
+    }
+    assert_ne!(gateway.client().get("/").await.header("retry-after"), "");
+}
