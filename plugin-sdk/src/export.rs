@@ -1,12 +1,13 @@
 //! The macro that makes a component of a struct.
 
 /// Exports a plugin with its hooks: one or more of `http_filter`, `request_filter`,
-/// `response_filter`, `exchange_log` and `background`.
+/// `request_body_filter`, `response_filter`, `exchange_log` and `background`.
 ///
 /// | hook | trait | called |
 /// | --- | --- | --- |
 /// | `http_filter` | [`HttpFilter`](crate::HttpFilter) | for requests and for answers |
 /// | `request_filter` | [`HttpFilter`](crate::HttpFilter) | for requests only |
+/// | `request_body_filter` | [`BodyFilter`](crate::BodyFilter) | for bodies that the request filter asked for |
 /// | `response_filter` | [`HttpFilter`](crate::HttpFilter) | for answers only |
 /// | `exchange_log` | [`ExchangeLog`](crate::ExchangeLog) | for each exchange that is over |
 /// | `background` | [`Background`](crate::Background) | on start and on a timer |
@@ -85,6 +86,9 @@ macro_rules! __validate {
     (response_filter, $plugin:ty, $self:expr, $problems:expr) => {
         <$plugin as $crate::HttpFilter>::validate($self, $problems)
     };
+    (request_body_filter, $plugin:ty, $self:expr, $problems:expr) => {
+        <$plugin as $crate::BodyFilter>::validate($self, $problems)
+    };
     (exchange_log, $plugin:ty, $self:expr, $problems:expr) => {
         <$plugin as $crate::ExchangeLog>::validate($self, $problems)
     };
@@ -95,7 +99,7 @@ macro_rules! __validate {
         ::std::compile_error!(::std::concat!(
             "no hook named `",
             ::std::stringify!($unknown),
-            "`; there are http_filter, request_filter, response_filter, exchange_log and background"
+            "`; there are http_filter, request_filter, request_body_filter, response_filter, exchange_log and background"
         ))
     };
 }
@@ -112,6 +116,9 @@ macro_rules! __export {
     };
     (response_filter, $component:ident) => {
         $crate::bindings::response_filter::export_response_filter!($component with_types_in $crate::bindings::response_filter);
+    };
+    (request_body_filter, $component:ident) => {
+        $crate::bindings::request_body_filter::export_request_body_filter!($component with_types_in $crate::bindings::request_body_filter);
     };
     (exchange_log, $component:ident) => {
         $crate::bindings::exchange_log::export_exchange_log!($component with_types_in $crate::bindings::exchange_log);

@@ -33,14 +33,15 @@ pub fn configure<P: Plugin>(json: &str) -> Configured<P> {
 mod exports {
     use super::Component;
     use crate::{
-        Background, Completed, ConfigProblem, ExchangeLog, HttpFilter, Request, Response, ResponseVerdict,
-        Verdict,
-        bindings::{background, base, exchange_log, request_filter, response_filter},
+        Background, BodyFilter, BodyVerdict, Completed, ConfigProblem, ExchangeLog, HttpFilter, Request,
+        Response, ResponseVerdict, Verdict,
+        bindings::{background, base, exchange_log, request_body_filter, request_filter, response_filter},
         host::types,
     };
     use background::exports::vers::gateway::background as background_hook;
     use base::exports::vers::gateway::lifecycle;
     use exchange_log::exports::vers::gateway::exchange_log as log_hook;
+    use request_body_filter::exports::vers::gateway::request_body_filter as body_hook;
     use request_filter::exports::vers::gateway::request_filter as request_hook;
     use response_filter::exports::vers::gateway::response_filter as response_hook;
 
@@ -71,6 +72,23 @@ mod exports {
                 Verdict::Next => request_hook::Verdict::Next,
                 Verdict::Respond(reply) => request_hook::Verdict::Respond(reply.into()),
                 Verdict::RouteTo(backend) => request_hook::Verdict::RouteTo(backend),
+                Verdict::NextWithBody(most) => {
+                    req.want_body(most);
+                    request_hook::Verdict::Next
+                }
+            }
+        }
+    }
+
+    impl<C: Component<Plugin: BodyFilter>> body_hook::Guest for C {
+        #[allow(unsafe_code, reason = "the handle was just taken from its owner")]
+        fn on_request_body(req: &types::Request, body: Vec<u8>) -> body_hook::Verdict {
+            let mut req = Request::new(unsafe { types::Request::from_handle(req.take_handle()) });
+            match plugin::<C>().on_request_body(&mut req, body) {
+                BodyVerdict::Next => body_hook::Verdict::Next,
+                BodyVerdict::Replace(body) => body_hook::Verdict::Replace(body),
+                BodyVerdict::Respond(reply) => body_hook::Verdict::Respond(reply.into()),
+                BodyVerdict::RouteTo(backend) => body_hook::Verdict::RouteTo(backend),
             }
         }
     }

@@ -111,8 +111,8 @@ pub use config::{ConfigProblem, ParseError, Problems};
 pub use exchange::Exchange;
 pub use headers::{EditError, Headers};
 pub use message::Message;
-pub use plugin::{Background, ExchangeLog, HttpFilter, Next, Plugin, Reason};
-pub use reply::{Reply, ResponseVerdict, Verdict};
+pub use plugin::{Background, BodyFilter, ExchangeLog, HttpFilter, Next, Plugin, Reason};
+pub use reply::{BodyVerdict, Reply, ResponseVerdict, Verdict};
 pub use request::Request;
 pub use response::Response;
 pub use services::{clock, identity, log, random, secrets};
@@ -124,8 +124,9 @@ pub use services::{clock, identity, log, random, secrets};
 /// ```
 pub mod prelude {
     pub use crate::{
-        Background, Completed, ConfigProblem, EditError, Exchange, ExchangeLog, Headers, HttpFilter, Message,
-        Next, Problems, Reason, Reply, Request, Response, ResponseVerdict, Verdict,
+        Background, BodyFilter, BodyVerdict, Completed, ConfigProblem, EditError, Exchange, ExchangeLog,
+        Headers, HttpFilter, Message, Next, Problems, Reason, Reply, Request, Response, ResponseVerdict,
+        Verdict,
         back_off::BackOff,
         clock, duration,
         edits::{HeaderNames, HeaderValues},

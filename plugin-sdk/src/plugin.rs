@@ -1,6 +1,6 @@
 //! The hooks that a plugin may have.
 
-use crate::{Completed, Problems, Request, Response, ResponseVerdict, Verdict, random};
+use crate::{BodyVerdict, Completed, Problems, Request, Response, ResponseVerdict, Verdict, random};
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 
@@ -54,6 +54,45 @@ pub trait HttpFilter {
 
     /// Looks for mistakes that types do not express. It runs in `vers-gateway check` too: it must
     /// depend on nothing but the configuration.
+    fn validate(&self, problems: &mut Problems) {
+        let _ = problems;
+    }
+}
+
+/// A hook on the bodies of requests that the plugin's own [`HttpFilter::on_request`] has asked for, by
+/// [`Verdict::NextWithBody`].
+///
+/// ```
+/// use vers_plugin::prelude::*;
+///
+/// /// Sends questions for large models elsewhere.
+/// #[derive(Deserialize)]
+/// struct ByModel { large: String }
+///
+/// impl HttpFilter for ByModel {
+///     fn on_request(&self, req: &mut Request) -> Verdict {
+///         if req.method() == "POST" { Verdict::NextWithBody(64 * 1024) } else { Verdict::Next }
+///     }
+/// }
+///
+/// impl BodyFilter for ByModel {
+///     fn on_request_body(&self, _req: &mut Request, body: Vec<u8>) -> BodyVerdict {
+///         match String::from_utf8(body) {
+///             Ok(text) if text.contains("\"large\"") => BodyVerdict::RouteTo(self.large.clone()),
+///             Ok(_) => BodyVerdict::Next,
+///             Err(_) => Reply::new(400).reason("no-text").into(),
+///         }
+///     }
+/// }
+/// vers_plugin::export!(ByModel: request_filter, request_body_filter);
+/// # fn main() {}
+/// ```
+pub trait BodyFilter {
+    /// Called with the whole body, when the request filters of all plugins have let the head pass. The head
+    /// may be changed still.
+    fn on_request_body(&self, req: &mut Request, body: Vec<u8>) -> BodyVerdict;
+
+    /// As [`HttpFilter::validate`].
     fn validate(&self, problems: &mut Problems) {
         let _ = problems;
     }

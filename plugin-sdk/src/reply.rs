@@ -26,6 +26,41 @@ pub enum Verdict {
     /// `host:port`, as the TOML has it in `grants = { backends = ["name", "host:port"] }`. Of several
     /// plugins that say so, the last one counts. Any other name is a fault of the plugin.
     RouteTo(String),
+    /// Go on to the next plugin; and when all of them have let the head pass, show
+    /// [`BodyFilter::on_request_body`](crate::BodyFilter::on_request_body) the whole body. At most so many bytes,
+    /// and no more than `limits = { body = "1MiB" }` and the route allow: a larger one is answered with 413. A
+    /// request for another protocol ([`Request::is_upgrade`](crate::Request::is_upgrade)) goes on without.
+    NextWithBody(u32),
+}
+
+/// What becomes of a request, once its body is there.
+///
+/// ```
+/// use vers_plugin::prelude::*;
+///
+/// fn decide(body: Vec<u8>) -> BodyVerdict {
+///     match body.as_slice() {
+///         b"" => Reply::new(400).text("nothing there\n").reason("empty").into(),
+///         _ => BodyVerdict::Replace(body.to_ascii_lowercase()),
+///     }
+/// }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BodyVerdict {
+    /// Go on with the body as it is.
+    Next,
+    /// Go on with this body: later plugins and the backend see this one.
+    Replace(Vec<u8>),
+    /// Answer now. The backend does not see the request.
+    Respond(Reply),
+    /// Go on to this backend instead of the route's own, as [`Verdict::RouteTo`] says.
+    RouteTo(String),
+}
+
+impl From<Reply> for BodyVerdict {
+    fn from(reply: Reply) -> Self {
+        Self::Respond(reply)
+    }
 }
 
 impl Verdict {
@@ -66,7 +101,7 @@ impl Verdict {
     /// The answer, if there is one.
     pub fn reply(&self) -> Option<&Reply> {
         match self {
-            Self::Next | Self::RouteTo(_) => None,
+            Self::Next | Self::RouteTo(_) | Self::NextWithBody(_) => None,
             Self::Respond(reply) => Some(reply),
         }
     }

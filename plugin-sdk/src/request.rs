@@ -98,6 +98,11 @@ impl Request {
         Ok(())
     }
 
+    #[cfg(target_family = "wasm")]
+    pub(crate) fn want_body(&self, most: u32) {
+        self.handle.want_body(most);
+    }
+
     /// Whether the request asks for another protocol, as WebSocket does.
     pub fn is_upgrade(&self) -> bool {
         self.handle.is_upgrade()

@@ -30,6 +30,7 @@ mod http2; // the same requests over HTTP/2: heads, bodies, ends
 mod http2_backends; // HTTP/2 to backends: shared connections, and how they end
 mod http2_frames; // frames that no library sends: heads with two readings, and attacks
 mod http2_websocket; // WebSocket over a stream, and what is refused
+mod isolation; // what a plugin cannot reach without a grant, and what never
 mod jwt; // tokens of an issuer that changes its keys
 mod limits; // how long is waited, how much is taken
 mod loading; // components and tables that cannot be used: what is said of them
@@ -41,6 +42,7 @@ mod proxy_header; // who the client is, by the proxy in front of its connection
 mod registry; // who is there, for how long, and what outlasts a crash
 mod reload; // what a reload changes, and what it leaves alone
 mod reload_under_load; // the promise: a hundred of them, and no client notices
+mod request_bodies; // plugins that ask for bodies: what they see and change, and what is not held up
 mod request_bounds; // how large a request may be, and how long it may take
 mod retries; // what is sent once more, and what never
 mod routing; // plugins that choose where a request goes

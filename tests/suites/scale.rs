@@ -1,7 +1,7 @@
 //! Much of everything, against the daemon in a process of its own: its memory is nobody else's.
 
 use bytes::Bytes;
-use gateway_tests::{Backend, GatewayProcess, Raw, TlsClient, eventually, tls};
+use gateway_tests::{Backend, GatewayProcess, Raw, TlsClient, eventually, guest, plugin_table, tls};
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, channel::Channel};
 use hyper::client::conn::http1;
@@ -31,8 +31,13 @@ const FLAT: u64 = 10 << 20;
 const LONG: Duration = Duration::from_secs(180);
 
 async fn gateway(backend: &Backend) -> GatewayProcess {
+    gateway_with(backend, "").await
+}
+
+/// With further keys of the route, and tables.
+async fn gateway_with(backend: &Backend, more: &str) -> GatewayProcess {
     let toml = format!(
-        "[[listener]]\nname = \"web\"\naddress = \"[::]:0\"\n[[route]]\nto = \"{}\"\n",
+        "[[listener]]\nname = \"web\"\naddress = \"[::]:0\"\n[[route]]\nto = \"{}\"\n{more}",
         backend.addr()
     );
     GatewayProcess::start(DAEMON, &toml).await
@@ -70,6 +75,21 @@ async fn peak<T>(gateway: &GatewayProcess, future: impl Future<Output = T>) -> (
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gibibyte_down_and_up_in_flat_memory() {
+    a_gibibyte("").await;
+}
+
+/// None of them asks for a body, and one of them could.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gibibyte_down_and_up_through_plugins_in_flat_memory() {
+    let tables = [("bodies", guest("body_edit")), ("trap", guest("trap")), ("audit", guest("audit"))]
+        .map(|(name, component)| plugin_table(name, &component, GRANTS));
+    a_gibibyte(&format!("plugins = [\"bodies\", \"trap\", \"audit\"]\n{}", tables.concat())).await;
+}
+
+/// What any of them imports.
+const GRANTS: &str = "grants = { http = [\"http://localhost:1\"] }\n";
+
+async fn a_gibibyte(more: &str) {
     let received = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&received);
     let backend = Backend::streaming(move |request| {
@@ -87,7 +107,7 @@ async fn a_gibibyte_down_and_up_in_flat_memory() {
         }
     })
     .await;
-    let gateway = gateway(&backend).await;
+    let gateway = gateway_with(&backend, more).await;
     let address = gateway.addr_of("web").await;
     let stream = TcpStream::connect(address).await.expect("a connection");
     let (mut client, connection) = http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
@@ -274,4 +294,151 @@ fn thousands_of_ports_on_one_listener() {
 async fn end(mut gateway: GatewayProcess) {
     gateway.signal(rustix::process::Signal::KILL);
     gateway.ended().await;
+}
+
+/// Every kind of misbehaviour, mixed, beside requests that have nothing to do with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_requests_of_plugins_that_misbehave_in_flat_memory() {
+    const REQUESTS: usize = 10_000;
+    const MOST: u64 = 24 << 20;
+    /// What it is asked for, and what comes of it where faults matter.
+    const KINDS: [(&str, u16); 10] = [
+        ("trap", 503),
+        ("loop", 503),
+        ("hog", 503),
+        ("slow", 503),
+        ("names", 200),
+        ("values", 200),
+        ("keep", 200),
+        ("flood", 200),
+        ("series", 200),
+        ("nothing", 200),
+    ];
+    let (backend, silent) = (Backend::hello().await, Backend::silent().await);
+    let table = plugin_table(
+        "mischief",
+        &guest("mischief"),
+        &format!(
+            "config = {{ url = \"http://{0}/\" }}\ngrants = {{ http = [\"http://{0}\"] }}\nbreaker = {{ faults = 0 }}\n\
+             limits = {{ cpu = \"10ms\", wall = \"50ms\", memory = \"4MiB\" }}\n",
+            silent.addr()
+        ),
+    );
+    let to = backend.addr();
+    let more = format!(
+        "plugins = [\"mischief\"]\n[[route]]\npath = \"/plain\"\nto = \"{to}\"\n[[route]]\npath = \"/lenient\"\n\
+         to = \"{to}\"\nplugins = [{{ use = \"mischief\", on_error = \"skip\" }}]\n\
+         [log]\nformat = \"json\"\naccess = false\n{table}"
+    );
+    let gateway = gateway_with(&backend, &more).await;
+    let address = gateway.addr_of("web").await;
+    let ask = async |from: usize, count: usize| {
+        for number in from..from + count {
+            let (what, status) = KINDS[number % KINDS.len()];
+            let path = if number % 20 < 10 { "/" } else { "/lenient" };
+            let status = if path == "/" { status } else { 200 };
+            let answer = gateway_tests::Client::new(address).with("x-do", what).get(path).await;
+            assert_eq!(answer.status, status, "{what} on {path}: {}", answer.text());
+        }
+    };
+    let all = async |count: usize| {
+        let each = count / 10;
+        futures_util::future::join_all((0..10).map(|part| ask(part * each, each))).await;
+    };
+    // The first of each kind load what it takes to tell where a guest was.
+    tokio::time::timeout(LONG, all(500)).await.expect("within minutes");
+    let before = gateway.rss();
+    let beside = async {
+        let mut taken = Vec::new();
+        let mut kept = gateway_tests::Client::new(address).connect().await.expect("a connection");
+        for _ in 0..2000 {
+            let begun = std::time::Instant::now();
+            assert_eq!(kept.get("/plain").await.status, 200, "beside all of that");
+            taken.push(begun.elapsed());
+        }
+        taken.sort_unstable();
+        taken
+    };
+    let (most, (taken, ())) =
+        peak(&gateway, async { futures_util::future::join(beside, all(REQUESTS)).await }).await;
+    let grown = most.saturating_sub(before);
+    println!(
+        "{REQUESTS} requests: memory {} KiB before, {} KiB at most; beside them, half took {:?}, 99 % {:?}",
+        before >> 10,
+        most >> 10,
+        taken[taken.len() / 2],
+        taken[taken.len() * 99 / 100]
+    );
+    assert!(grown < MOST, "memory grew by {grown} bytes");
+    let faults = async |kind: &str| {
+        let kind = format!("kind=\"{kind}\"");
+        gateway.admin().metric("vers_plugin_faults_total", &["plugin=\"mischief\"", &kind]).await
+    };
+    let each = ((REQUESTS + 500) / KINDS.len()) as f64;
+    assert_eq!((faults("trap").await, faults("memory").await), (each, each));
+    // Ten that loop at once on one worker may come to the end of the other clock first.
+    let (cpu, wall) = (faults("cpu").await, faults("wall").await);
+    assert_eq!(cpu + wall, 2.0 * each, "{cpu} by the one, {wall} by the other");
+    assert!(cpu > each / 2.0, "{cpu}");
+}
+
+/// Two versions of a component in turn, under load: no request fails, and what is old is freed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thousands_of_reloads_of_a_component_in_bounded_memory() {
+    const MOST: u64 = 32 << 20;
+    let reloads: u32 =
+        std::env::var("VERS_TEST_RELOADS").ok().and_then(|count| count.parse().ok()).unwrap_or(300);
+    let backend = Backend::hello().await;
+    let versions =
+        [guest("trap"), guest("response_edit")].map(|file| std::fs::read(file).expect("a component"));
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("plugin.wasm");
+    let put = |version: usize| {
+        let new = folder.path().join("new.wasm");
+        std::fs::write(&new, &versions[version % 2]).expect("a component");
+        std::fs::rename(new, &file).expect("a component in its place");
+    };
+    put(0);
+    let table = plugin_table("plugin", &file, "");
+    let gateway = gateway_with(
+        &backend,
+        &format!("plugins = [\"plugin\"]\n[log]\nformat = \"json\"\naccess = false\n{table}"),
+    )
+    .await;
+    let address = gateway.addr_of("web").await;
+    let (over, answered) = (std::sync::atomic::AtomicBool::new(false), AtomicU64::new(0));
+    let load = async {
+        let mut kept = gateway_tests::Client::new(address).connect().await.expect("a connection");
+        while !over.load(Ordering::Relaxed) {
+            assert_eq!(kept.get("/").await.status, 200, "under reloads");
+            answered.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    let reload = async {
+        let begun = std::time::Instant::now();
+        let (mut early, mut most) = (0, 0);
+        for number in 1..=reloads {
+            put(number as usize);
+            let answer = gateway.admin().client().post("/reload", "").await;
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            // What a fifth of them leave behind is what there is.
+            match number <= reloads / 5 {
+                true => early = early.max(gateway.rss()),
+                false => most = most.max(gateway.rss()),
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+        (early, most, begun.elapsed())
+    };
+    let ((early, most, took), ()) = futures_util::future::join(reload, load).await;
+    let grown = most.saturating_sub(early);
+    println!(
+        "{reloads} reloads in {took:?} beside {} requests: at most {} KiB in the first fifth, {} KiB later",
+        answered.load(Ordering::Relaxed),
+        early >> 10,
+        most >> 10
+    );
+    assert!(grown < MOST, "memory grew by {grown} bytes");
+    let generation = gateway.admin().status().await["generation"].as_u64();
+    assert!(generation >= Some(u64::from(reloads)), "each took effect: {generation:?}");
 }

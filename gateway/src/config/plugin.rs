@@ -86,6 +86,10 @@ pub struct PluginLimits {
     pub queue: u32,
     /// How long a call waits for its turn. `wall` begins after that.
     pub queue_timeout: Duration,
+    /// Size of a request's body that it may ask for, up to 1GiB: so much is held in memory for each such
+    /// request. A larger one is answered 413.
+    #[serde(deserialize_with = "size::<_, 0, 1073741824>")]
+    pub body: ByteSize,
     /// Exchanges that wait in each worker until they are logged (`exchange-log`), 0 to 1000000. Those
     /// over it are not.
     #[serde(deserialize_with = "whole::<_, u32, _, 0, 1000000>")]
@@ -134,6 +138,7 @@ impl Default for PluginLimits {
             concurrency: None,
             queue: 0,
             queue_timeout: Duration::from_secs(1),
+            body: ByteSize::mib(1),
             log_queue: 1024,
             series: 100,
             recycle_calls: 100_000,

@@ -59,6 +59,8 @@ pub struct CaseRequest {
     pub host: String,
     /// The other headers.
     pub headers: BTreeMap<String, CaseValues>,
+    /// The body, for plugins that ask for it.
+    pub body: String,
     /// The client's address.
     pub client: IpAddr,
     /// The port that it connected to.
@@ -129,6 +131,8 @@ pub struct ExpectedRequest {
     pub path: Option<String>,
     /// The `Host` header.
     pub host: Option<String>,
+    /// The whole body.
+    pub body: Option<String>,
     /// Headers that it has with these values and no others, or, with `false`, does not have.
     pub headers: BTreeMap<String, ExpectedValues>,
 }
@@ -184,6 +188,7 @@ impl Default for CaseRequest {
             path: "/".to_owned(),
             host: "test.example".to_owned(),
             headers: BTreeMap::new(),
+            body: String::new(),
             client: IpAddr::from([192, 0, 2, 1]),
             port: 8080,
             captures: BTreeMap::new(),

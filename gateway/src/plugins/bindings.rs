@@ -12,6 +12,7 @@ wasmtime::component::bindgen!({
         world every-hook {
             include vers:gateway/base@0.1.0;
             include vers:gateway/with-request-filter@0.1.0;
+            include vers:gateway/with-request-body-filter@0.1.0;
             include vers:gateway/with-response-filter@0.1.0;
             include vers:gateway/with-exchange-log@0.1.0;
             include vers:gateway/with-background@0.1.0;

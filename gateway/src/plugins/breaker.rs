@@ -14,6 +14,7 @@ use std::{
 #[derive(Debug, Default)]
 pub(super) struct Breakers {
     pub(super) request: Breaker,
+    pub(super) body: Breaker,
     pub(super) response: Breaker,
     pub(super) log: Breaker,
 }

@@ -15,6 +15,8 @@ pub enum Verdict {
     Respond(LocalResponse),
     /// Go on to the backend of this number in [`Plugin::backends`](super::Plugin::backends).
     RouteTo(usize),
+    /// Go on with this body.
+    Replace(Vec<u8>),
 }
 
 /// What happens to a request whose plugin failed.
@@ -49,6 +51,8 @@ pub enum Outcome {
     Next {
         /// Where to, if not to the route's own backend.
         to: Option<Destination>,
+        /// Whether plugins want to see the body first, and how many bytes there may be.
+        body: Option<u64>,
     },
     /// A plugin answers it.
     Respond {
@@ -64,6 +68,16 @@ pub enum Outcome {
         /// Name of the plugin.
         plugin: String,
     },
+}
+
+impl Outcome {
+    /// The same, but to this destination where it has none of its own.
+    pub fn or(self, before: Option<Destination>) -> Self {
+        match self {
+            Self::Next { to: None, body } => Self::Next { to: before, body },
+            other => other,
+        }
+    }
 }
 
 /// A backend that a plugin sends a request to.
@@ -88,6 +102,7 @@ impl Chain {
         let hooks = Hooks {
             request: links.iter().any(|link| link.hooks.request),
             response: links.iter().any(|link| link.hooks.response),
+            body: links.iter().any(|link| link.hooks.body),
             log: links.iter().any(|link| link.hooks.log),
             background: false,
         };
@@ -136,7 +151,7 @@ impl Chain {
     /// Shows a request to each plugin in turn, until one answers. Returns how many have seen it:
     /// those see the answer too.
     pub async fn on_request(&self, exchange: &mut Box<Exchange>) -> (Outcome, usize) {
-        let mut to = None;
+        let (mut to, mut body) = (None, None);
         for (position, link) in self.links.iter().enumerate() {
             if !link.hooks.request {
                 continue;
@@ -144,18 +159,50 @@ impl Chain {
             exchange.caller = position;
             let untouched = link.may_be_skipped().then(|| exchange.request.clone());
             match link.on_request(&self.route, exchange).await {
-                Ok(Verdict::Next) => {}
+                Ok(Verdict::Next | Verdict::Replace(_)) => {}
                 Ok(Verdict::RouteTo(backend)) => to = Some(Destination { link: position, backend }),
                 Ok(Verdict::Respond(response)) => {
                     return (Outcome::Respond { response, plugin: link.name() }, position + 1);
                 }
                 Err(fault) => match untouched {
-                    Some(head) => exchange.request = head,
+                    Some(head) => (exchange.request, exchange.wanted) = (head, None),
                     None => return (Outcome::Denied { fault, plugin: link.name() }, position + 1),
                 },
             }
+            if let Some(most) = exchange.wanted.take() {
+                exchange.body_for.push(position);
+                body = Some(body.map_or(most, |known: u64| known.min(most)));
+            }
         }
-        (Outcome::Next { to }, self.links.len())
+        (Outcome::Next { to, body }, self.links.len())
+    }
+
+    /// Shows a request's body to each plugin that has asked for it in turn, until one answers. Returns how
+    /// many have seen the request, as [`Self::on_request`] does.
+    pub async fn on_request_body(
+        &self,
+        exchange: &mut Box<Exchange>,
+        body: &mut Vec<u8>,
+    ) -> (Outcome, usize) {
+        let mut to = None;
+        for position in std::mem::take(&mut exchange.body_for) {
+            let Some(link) = self.links.get(position) else { continue };
+            exchange.caller = position;
+            let untouched = link.may_be_skipped().then(|| exchange.request.clone());
+            match link.on_request_body(&self.route, exchange, body).await {
+                Ok(Verdict::Next) => {}
+                Ok(Verdict::Replace(other)) => *body = other,
+                Ok(Verdict::RouteTo(backend)) => to = Some(Destination { link: position, backend }),
+                Ok(Verdict::Respond(response)) => {
+                    return (Outcome::Respond { response, plugin: link.name() }, self.links.len());
+                }
+                Err(fault) => match untouched {
+                    Some(head) => exchange.request = head,
+                    None => return (Outcome::Denied { fault, plugin: link.name() }, self.links.len()),
+                },
+            }
+        }
+        (Outcome::Next { to, body: None }, self.links.len())
     }
 
     /// Shows an answer to the first `seen` plugins, in reverse order. Those before one that replaces
@@ -177,7 +224,7 @@ impl Chain {
             let untouched = link.may_be_skipped().then(|| exchange.response.clone());
             match link.on_response(&self.route, exchange).await {
                 // An answer goes where its request came from.
-                Ok(Verdict::Next | Verdict::RouteTo(_)) => {}
+                Ok(Verdict::Next | Verdict::RouteTo(_) | Verdict::Replace(_)) => {}
                 Ok(Verdict::Respond(response)) => replace(exchange, response, link.name()),
                 Err(fault) => match untouched {
                     Some(head) => exchange.response = head,
@@ -193,6 +240,18 @@ impl Link {
     async fn on_request(&self, route: &str, exchange: &mut Box<Exchange>) -> Result<Verdict, Fault> {
         let pass = self.breakers.request.enter(self.whose(route, "request"))?;
         let verdict = self.instances.on_request(exchange).await;
+        pass.ended(&verdict);
+        verdict
+    }
+
+    async fn on_request_body(
+        &self,
+        route: &str,
+        exchange: &mut Box<Exchange>,
+        body: &[u8],
+    ) -> Result<Verdict, Fault> {
+        let pass = self.breakers.body.enter(self.whose(route, "request-body"))?;
+        let verdict = self.instances.on_request_body(exchange, body).await;
         pass.ended(&verdict);
         verdict
     }

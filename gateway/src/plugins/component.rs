@@ -28,6 +28,8 @@ pub struct Hash([u8; 32]);
 pub struct Hooks {
     /// `request-filter`.
     pub request: bool,
+    /// `request-body-filter`.
+    pub body: bool,
     /// `response-filter`.
     pub response: bool,
     /// `exchange-log`.
@@ -60,6 +62,7 @@ impl Hooks {
     pub fn names(self) -> Vec<&'static str> {
         let all = [
             (self.request, "request-filter"),
+            (self.body, "request-body-filter"),
             (self.response, "response-filter"),
             (self.log, "exchange-log"),
             (self.background, "background"),
@@ -83,6 +86,7 @@ impl Component {
         }
         let hooks = Hooks {
             request: exports("request-filter"),
+            body: exports("request-body-filter"),
             response: exports("response-filter"),
             log: exports("exchange-log"),
             background: exports("background"),
@@ -134,13 +138,18 @@ impl Host {
         let pre = linker.map_err(mismatch)?.instantiate_pre(&spec.component.compiled).map_err(mismatch)?;
         let hooks = spec.component.hooks;
         use bindings::exports::vers::gateway::{
-            background, exchange_log, lifecycle, request_filter, response_filter,
+            background, exchange_log, lifecycle, request_body_filter, request_filter, response_filter,
         };
         let exports = Exports {
             lifecycle: lifecycle::GuestIndices::new(&pre).map_err(mismatch)?,
             request: hooks
                 .request
                 .then(|| request_filter::GuestIndices::new(&pre))
+                .transpose()
+                .map_err(mismatch)?,
+            body: hooks
+                .body
+                .then(|| request_body_filter::GuestIndices::new(&pre))
                 .transpose()
                 .map_err(mismatch)?,
             response: hooks

@@ -21,6 +21,10 @@ pub struct Exchange {
     pub response: Option<ResponseHead>,
     /// What became of both, once they are over.
     pub completed: Option<Completed>,
+    /// Bytes of the body that the called plugin wants to see, where it does.
+    pub(super) wanted: Option<u64>,
+    /// Plugins that have asked for the body, by their positions in the chain.
+    pub(super) body_for: Vec<usize>,
     values: Vec<Value>,
     values_size: usize,
     /// Whose turn it is: the position of the called plugin in its chain.

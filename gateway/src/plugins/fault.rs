@@ -32,11 +32,13 @@ pub enum FaultKind {
     Start,
     /// It sent a request to a backend that it may not send requests to.
     Route,
+    /// It asked for a body, and has no hook for it.
+    Body,
 }
 
 impl FaultKind {
     /// All kinds.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Trap,
         Self::Cpu,
         Self::Wall,
@@ -46,6 +48,7 @@ impl FaultKind {
         Self::Open,
         Self::Start,
         Self::Route,
+        Self::Body,
     ];
 
     /// Whether it cost an instance, or there was none: what a breaker counts.
@@ -65,6 +68,7 @@ impl FaultKind {
             Self::Open => "open",
             Self::Start => "start",
             Self::Route => "route",
+            Self::Body => "body",
         }
     }
 }
@@ -89,6 +93,7 @@ impl fmt::Display for FaultKind {
             Self::Queue => "it had too much to do for too long (`limits.queue_timeout`)",
             Self::Open => "it failed too often on this route, and is left alone for a while (`breaker`)",
             Self::Start => "no instance of it could be made",
+            Self::Body => "it asked for a body, and does not export `request-body-filter`",
             Self::Route => "it chose a backend that it is not granted (`grants.backends`)",
         })
     }

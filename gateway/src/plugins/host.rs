@@ -172,6 +172,10 @@ impl types::HostRequest for State {
         self.exchange.facts.as_ref().is_some_and(|facts| facts.is_upgrade)
     }
 
+    fn want_body(&mut self, _: Resource<RequestHandle>, most: u32) {
+        self.exchange.wanted = Some(u64::from(most).min(self.plugin.limits.body));
+    }
+
     fn drop(&mut self, _: Resource<RequestHandle>) -> wasmtime::Result<()> {
         Ok(())
     }

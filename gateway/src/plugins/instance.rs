@@ -2,7 +2,9 @@
 
 use super::{
     ConfigProblem, Fault, FaultKind, LoadError, Plugin, Services,
-    bindings::exports::vers::gateway::{background, exchange_log, request_filter, response_filter},
+    bindings::exports::vers::gateway::{
+        background, exchange_log, request_body_filter, request_filter, response_filter,
+    },
     clock::{CallError, CpuBudgetSpent, Timed},
     engine::Caller,
     state::State,
@@ -14,6 +16,7 @@ use wasmtime::{Store, StoreContextMut};
 pub(super) struct Instance {
     pub(super) store: Store<State>,
     pub(super) request: Option<request_filter::Guest>,
+    pub(super) body: Option<request_body_filter::Guest>,
     pub(super) response: Option<response_filter::Guest>,
     pub(super) log: Option<exchange_log::Guest>,
     pub(super) background: Option<background::Guest>,
@@ -40,6 +43,7 @@ impl Instance {
         let mut instance = Self {
             store,
             request: None,
+            body: None,
             response: None,
             log: None,
             background: None,
@@ -54,18 +58,21 @@ impl Instance {
             let configured = lifecycle.call_configure(&mut *store, &plugin.config).await?;
             let request =
                 plugin.exports.request.as_ref().map(|hook| hook.load(&mut *store, &linked)).transpose()?;
+            let body =
+                plugin.exports.body.as_ref().map(|hook| hook.load(&mut *store, &linked)).transpose()?;
             let response =
                 plugin.exports.response.as_ref().map(|hook| hook.load(&mut *store, &linked)).transpose()?;
             let log = plugin.exports.log.as_ref().map(|hook| hook.load(&mut *store, &linked)).transpose()?;
             let background =
                 plugin.exports.background.as_ref().map(|hook| hook.load(&mut *store, &linked)).transpose()?;
-            Ok((configured, request, response, log, background))
+            Ok((configured, request, body, response, log, background))
         });
-        let (configured, request, response, log, background) = started.await.map_err(LoadError::Fault)?;
+        let (configured, request, body, response, log, background) =
+            started.await.map_err(LoadError::Fault)?;
         configured
             .map_err(|problems| LoadError::Config(problems.into_iter().map(ConfigProblem::from).collect()))?;
         let born = instance.store.data().memory.held;
-        Ok(Self { request, response, log, background, born, calls: 0, ..instance })
+        Ok(Self { request, body, response, log, background, born, calls: 0, ..instance })
     }
 
     /// Bytes by which its memory has grown since it was configured.

@@ -2,7 +2,7 @@
 
 use super::{
     Exchange, Fault, FaultKind, LocalResponse, Plugin, Services, Verdict,
-    bindings::exports::vers::gateway::{request_filter, response_filter},
+    bindings::exports::vers::gateway::{request_body_filter, request_filter, response_filter},
     breaker::Breakers,
     engine::Caller,
     handles::{REQUEST, RESPONSE},
@@ -29,6 +29,8 @@ pub struct PluginMetrics {
     pub requests: Counter,
     /// Calls of `on-response`.
     pub responses: Counter,
+    /// Calls of `on-request-body`.
+    pub bodies: Counter,
     /// Calls of `on-complete`.
     pub logs: Counter,
     /// Exchanges that it should have logged, and that found no room in its queue.
@@ -57,6 +59,7 @@ impl PluginMetrics {
         Self {
             requests: counter(&names::PLUGIN_CALLS, "hook", "request"),
             responses: counter(&names::PLUGIN_CALLS, "hook", "response"),
+            bodies: counter(&names::PLUGIN_CALLS, "hook", "request-body"),
             logs: counter(&names::PLUGIN_CALLS, "hook", "log"),
             log_dropped: metrics.counter(&names::PLUGIN_LOG_DROPPED, &[("plugin", plugin)]),
             faults: FaultKind::ALL.map(|kind| counter(&names::PLUGIN_FAULTS, "kind", kind.as_str())),
@@ -264,16 +267,51 @@ impl Instances {
             instance.request = Some(guest);
             verdict
         });
-        Ok(match verdict.await? {
+        let verdict = verdict.await?;
+        if exchange.wanted.is_some() && !self.plugin.hooks().body {
+            let fault = FaultKind::Body.into();
+            self.report(&fault);
+            return Err(fault);
+        }
+        Ok(match verdict {
             request_filter::Verdict::Next => Verdict::Next,
             request_filter::Verdict::Respond(response) => {
                 Verdict::Respond(LocalResponse::from_guest(response))
             }
-            request_filter::Verdict::RouteTo(name) => {
-                let granted = self.plugin.backends().iter().position(|backend| *backend == name);
-                Verdict::RouteTo(granted.ok_or_else(|| self.not_granted(&name))?)
-            }
+            request_filter::Verdict::RouteTo(name) => self.route_to(&name)?,
         })
+    }
+
+    /// Calls `on-request-body`, as [`Self::on_request`] does.
+    pub(super) async fn on_request_body(
+        &self,
+        exchange: &mut Box<Exchange>,
+        body: &[u8],
+    ) -> Result<Verdict, Fault> {
+        self.metrics.bodies.inc();
+        let verdict = self.call(exchange, async |instance| {
+            let Some(guest) = instance.body.take() else { return Ok(request_body_filter::Verdict::Next) };
+            let verdict = instance
+                .run(async |store| {
+                    guest.call_on_request_body(store, Resource::new_borrow(REQUEST), body).await
+                })
+                .await;
+            instance.body = Some(guest);
+            verdict
+        });
+        Ok(match verdict.await? {
+            request_body_filter::Verdict::Next => Verdict::Next,
+            request_body_filter::Verdict::Replace(body) => Verdict::Replace(body),
+            request_body_filter::Verdict::Respond(response) => {
+                Verdict::Respond(LocalResponse::from_guest(response))
+            }
+            request_body_filter::Verdict::RouteTo(name) => self.route_to(&name)?,
+        })
+    }
+
+    fn route_to(&self, name: &str) -> Result<Verdict, Fault> {
+        let granted = self.plugin.backends().iter().position(|backend| backend == name);
+        granted.map(Verdict::RouteTo).ok_or_else(|| self.not_granted(name))
     }
 
     /// Calls `on-response`, as [`Self::on_request`] does.

@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 use wasmtime::component::InstancePre;
 
 use super::bindings::exports::vers::gateway::{
-    background, exchange_log, lifecycle, request_filter, response_filter,
+    background, exchange_log, lifecycle, request_body_filter, request_filter, response_filter,
 };
 
 /// What a plugin is made from.
@@ -57,6 +57,8 @@ pub struct Limits {
     pub queue: usize,
     /// How long each of them waits.
     pub queue_timeout: Duration,
+    /// Bytes of a request's body that it may ask for.
+    pub body: u64,
     /// Exchanges that wait for `exchange-log`, per worker.
     pub log_queue: usize,
     /// Series of its own metrics.
@@ -82,6 +84,7 @@ impl Default for Limits {
             concurrency: None,
             queue: 0,
             queue_timeout: Duration::from_secs(1),
+            body: 1024 * 1024,
             log_queue: 1024,
             series: 100,
             recycle_calls: 100_000,
@@ -115,6 +118,7 @@ pub struct Plugin {
 pub(super) struct Exports {
     pub(super) lifecycle: lifecycle::GuestIndices,
     pub(super) request: Option<request_filter::GuestIndices>,
+    pub(super) body: Option<request_body_filter::GuestIndices>,
     pub(super) response: Option<response_filter::GuestIndices>,
     pub(super) log: Option<exchange_log::GuestIndices>,
     pub(super) background: Option<background::GuestIndices>,

@@ -250,7 +250,7 @@ impl<'a> Session<'a> {
             // In a place of its own: most of what a plugin needs while it runs is of no use without one.
             return Box::pin(self.filter(client, &route, facts, head, asked)).await;
         }
-        self.deliver(client, (&route, None), head, asked).await
+        self.deliver(client, (&route, None), (head, None), asked).await
     }
 
     /// Once it is over, the route's plugins are shown what became of this request.
@@ -337,11 +337,19 @@ impl<'a> Session<'a> {
         asked: Option<Asked>,
     ) -> Result<Outgoing, Error> {
         let (outcome, seen) = client.while_waiting(self.buffers(), route.chain.on_request(exchange)).await?;
+        let (outcome, body) = match outcome {
+            // What is for another protocol has no body.
+            Outcome::Next { to, body: Some(most) } if asked.is_none() => {
+                let (outcome, body) = self.filter_body(client, route, exchange, most).await?;
+                (outcome.or(to), Some(body))
+            }
+            outcome => (outcome, None),
+        };
         let Answer { head, mut content } = match outcome {
-            Outcome::Next { to } => {
+            Outcome::Next { to, .. } => {
                 let detour = to.and_then(|to| route.detours.get(to.link)?.get(to.backend));
                 let head = exchange.request.take().ok_or(Error::NoRoute)?;
-                match self.deliver(client, (route, detour), head, asked).await? {
+                match self.deliver(client, (route, detour), (head, body), asked).await? {
                     Outgoing::Answer(answer) => answer,
                     switching @ Outgoing::Switching(..) => return Ok(switching),
                 }
@@ -368,18 +376,63 @@ impl<'a> Session<'a> {
         Ok(Outgoing::Answer(Answer { head, content }))
     }
 
+    /// Shows the whole body to the plugins that have asked for it.
+    async fn filter_body<I: Downstream>(
+        &mut self,
+        client: &mut Client<I>,
+        route: &Rc<LocalRoute>,
+        exchange: &mut Box<plugins::Exchange>,
+        most: u64,
+    ) -> Result<(Outcome, Vec<u8>), Error> {
+        let request = exchange.request.as_mut().ok_or(Error::NoRoute)?;
+        let too_large = || Error::Malformed(Malformed::BodyTooLarge);
+        let body = self.collect(client, request, most.min(route.body_limit)).await?;
+        let mut body = body.ok_or_else(too_large)?;
+        // It is said already that it may come, and it has.
+        request.fields.remove(Known::Expect);
+        let filtered = route.chain.on_request_body(exchange, &mut body);
+        let (outcome, _) = client.while_waiting(self.buffers(), filtered).await?;
+        Ok((outcome, body))
+    }
+
+    /// Reads the whole body; none where it is too large.
+    async fn collect<I: Downstream>(
+        &mut self,
+        client: &mut Client<I>,
+        head: &RequestHead,
+        most: u64,
+    ) -> Result<Option<Vec<u8>>, Error> {
+        if self.body.is_told_to_exceed(most) {
+            return Ok(None);
+        }
+        if self.body != BodyLength::None && head.fields.has(Known::Expect) {
+            self.pass_on(client, ResponseHead::new(StatusCode::CONTINUE, Fields::new())).await?;
+        }
+        let length = wire_length(self.body, client.io.frames());
+        let body = registry::collect(client, length, most, self.idle(), self.buffers()).await?;
+        if let Some(body) = &body {
+            self.body = BodyLength::None;
+            if let Some(entry) = &mut self.entry {
+                entry.uploaded = body.len() as u64;
+            }
+        }
+        Ok(body)
+    }
+
     /// To the route's target, or where a plugin sends it instead, and the head of its answer back.
     async fn deliver<I: Downstream>(
         &mut self,
         client: &mut Client<I>,
         (route, detour): (&Rc<LocalRoute>, Option<&Detour>),
-        mut head: RequestHead,
+        (mut head, body): (RequestHead, Option<Vec<u8>>),
         mut asked: Option<Asked>,
     ) -> Result<Outgoing, Error> {
         let pool = match (detour, &route.target) {
             (Some(detour), _) => Rc::clone(&detour.pool),
             (None, LocalTarget::Registry(plan)) => {
-                return Box::pin(self.consult(client, route, plan, &head)).await.map(Outgoing::Answer);
+                return Box::pin(self.consult(client, route, plan, (&head, body)))
+                    .await
+                    .map(Outgoing::Answer);
             }
             (None, _) => match self.pool(client, route).await? {
                 Some(pool) => pool,
@@ -393,7 +446,10 @@ impl<'a> Session<'a> {
         }
         let sticky = detour.map_or(&route.sticky, |detour| &detour.sticky);
         let key = sticky.as_ref().and_then(|sticky| sticky.key(&head.fields));
-        let upload = self.compose(&mut head, asked.as_ref(), client, route.body_limit, over_http2)?;
+        let upload = match &body {
+            Some(body) => self.compose_whole(&mut head, body, over_http2),
+            None => self.compose(&mut head, asked.as_ref(), client, route.body_limit, over_http2)?,
+        };
         let timeouts = &route.timeouts;
         let order = Order {
             pool: &pool,
@@ -469,26 +525,13 @@ impl<'a> Session<'a> {
         client: &mut Client<I>,
         route: &LocalRoute,
         plan: &RegistryPlan,
-        head: &RequestHead,
+        (head, body): (&RequestHead, Option<Vec<u8>>),
     ) -> Result<Answer, Error> {
-        let limit = route.body_limit.min(registry::BODY);
-        let body = if self.body.is_told_to_exceed(limit) {
-            None
-        } else {
-            if self.body != BodyLength::None && head.fields.has(Known::Expect) {
-                self.pass_on(client, ResponseHead::new(StatusCode::CONTINUE, Fields::new())).await?;
-            }
-            registry::collect(
-                client,
-                wire_length(self.body, client.io.frames()),
-                limit,
-                self.idle(),
-                self.buffers(),
-            )
-            .await?
+        let body = match body {
+            Some(body) => Some(body),
+            None => self.collect(client, head, route.body_limit.min(registry::BODY)).await?,
         };
         let Some(body) = body else { return Ok(registry::too_large()) };
-        self.body = BodyLength::None;
         let listener = Rc::clone(&self.view);
         let trusted = &listener.listener.trusted_proxies;
         let asking = registry::ask(plan, (head, &body), trusted, self.guard.another());
@@ -501,6 +544,35 @@ impl<'a> Session<'a> {
             LocalTarget::Asked(goal) => goal.explain(error, &self.connection.arrival),
             LocalTarget::Pool(_) | LocalTarget::Registry(_) | LocalTarget::Respond => error,
         }
+    }
+
+    /// The request as the backend gets it, with a body that is there.
+    fn compose_whole(&self, head: &mut RequestHead, body: &[u8], over_http2: bool) -> Flow {
+        let is_told = head.fields.has(Known::ContentLength);
+        let takes_one = matches!(head.method, Method::POST | Method::PUT | Method::PATCH);
+        head.fields.remove(Known::ContentLength);
+        if is_told || takes_one || !body.is_empty() {
+            let length = itoa::Buffer::new().format(body.len()).to_owned();
+            head.fields.append_known(Known::ContentLength, length.as_bytes());
+        }
+        let mut text = self.compose_head(head, over_http2);
+        text.extend_from_slice(body);
+        Flow::new(text, Decoder::new(BodyLength::None), false)
+    }
+
+    fn compose_head(&self, head: &mut RequestHead, over_http2: bool) -> Vec<u8> {
+        let via = match self.version {
+            Version::HTTP_10 => VIA_OLD,
+            Version::HTTP_2 => VIA_NEW,
+            _ => VIA,
+        };
+        head.fields.append_known(Known::Via, via);
+        let mut text = self.buffers().text();
+        if !over_http2 {
+            write_request(head, &mut text);
+            text.extend_from_slice(b"\r\n");
+        }
+        text
     }
 
     /// The request as the backend gets it, with what has come of its body.
@@ -525,17 +597,7 @@ impl<'a> Session<'a> {
         if let Some(asked) = asked {
             asked.upgrade.restore(&mut head.fields);
         }
-        let via = match self.version {
-            Version::HTTP_10 => VIA_OLD,
-            Version::HTTP_2 => VIA_NEW,
-            _ => VIA,
-        };
-        head.fields.append_known(Known::Via, via);
-        let mut text = self.buffers().text();
-        if !over_http2 {
-            write_request(head, &mut text);
-            text.extend_from_slice(b"\r\n");
-        }
+        let text = self.compose_head(head, over_http2);
         let length = wire_length(self.body, client.io.frames());
         let mut upload = Flow::new(text, Decoder::limited(length, limit), chunked);
         let is_whole = client.take_along(self.buffers()).map_err(Error::Malformed)?;
@@ -650,7 +712,7 @@ impl<'a> Session<'a> {
         let sent = exchange.transfer(client, &mut flow, idle, self.buffers()).await;
         if let Some(entry) = &mut self.entry {
             entry.sent = flow.body();
-            entry.uploaded = exchange.uploaded();
+            entry.uploaded += exchange.uploaded();
             entry.broke_off = sent.is_err();
         }
         match sent {

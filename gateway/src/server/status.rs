@@ -210,7 +210,7 @@ fn of_plugin(plugin: &Plugin, states: &States, metrics: &Metrics) -> Value {
         "component": plugin.component().file(),
         "sha256": plugin.component().hash().to_string(),
         "hooks": plugin.hooks().names(),
-        "calls": calls("request") + calls("response") + calls("log"),
+        "calls": calls("request") + calls("request-body") + calls("response") + calls("log"),
         "faults": faults,
         "instances": metrics.value(&names::PLUGIN_INSTANCES, &[("plugin", name)]),
         "waiting": metrics.value(&names::PLUGIN_WAITING, &[("plugin", name)]),

@@ -188,6 +188,7 @@ fn limits(limits: &PluginLimits, breaker: &Breaker) -> Limits {
         concurrency: limits.concurrency.map(|most| most as usize),
         queue: limits.queue as usize,
         queue_timeout: limits.queue_timeout.get(),
+        body: limits.body.get(),
         log_queue: limits.log_queue as usize,
         series: limits.series as usize,
         recycle_calls: limits.recycle_calls,

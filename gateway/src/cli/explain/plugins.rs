@@ -19,7 +19,7 @@ use std::{collections::BTreeSet, rc::Rc, sync::Arc};
 pub(super) struct Step {
     /// Its name.
     pub(super) plugin: String,
-    /// `next`, `respond`, `route-to`, `fault`; `skipped` where a fault does not count, `none` where it does not look
+    /// `next`, `next-with-body`, `respond`, `route-to`, `fault`; `skipped` where a fault does not count, `none` where it does not look
     /// at requests.
     pub(super) verdict: &'static str,
     /// What it answers, or where it sends the request, or what went wrong.
@@ -84,10 +84,15 @@ pub(super) async fn walk(host: &Host, snapshot: &Snapshot, arrived: &Arrived<'_>
         let instances = host.instances(Arc::clone(plugin), Arc::new(Nobody), labels);
         let chain = Chain::new(&arrived.route.name, [(Rc::new(instances), OnError::Deny)]);
         match chain.on_request(&mut exchange).await.0 {
-            Outcome::Next { to: chosen } => {
+            Outcome::Next { to: chosen, body } => {
                 let after = exchange.request.take().unwrap_or_else(|| head.clone());
                 step.changes = changes(&head, &after);
                 step.verdict = "next";
+                if let Some(most) = body.filter(|_| !arrived.is_upgrade) {
+                    // There is none to show it.
+                    step.verdict = "next-with-body";
+                    step.says = Some(format!("it would see the body, of at most {most} bytes"));
+                }
                 if let Some(chosen) = chosen {
                     step.verdict = "route-to";
                     step.says = plugin.backends().get(chosen.backend).cloned();

@@ -43,10 +43,12 @@ pub(super) struct Ready {
 }
 
 /// What became of a request.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Became {
     /// The request's head, where it goes on.
     pub(super) request: Option<RequestHead>,
+    /// The request's body, where it goes on.
+    pub(super) body: Vec<u8>,
     /// The answer's head.
     pub(super) response: Option<ResponseHead>,
     /// The backend that it goes to instead of the route's own.
@@ -153,7 +155,12 @@ impl Stage {
         answer: &CaseResponse,
     ) -> Result<Became, String> {
         let exchange = Exchange::new(self.facts(request), request_head(request)?);
-        Ok(self.runtime.block_on(exchanged(ready, Box::new(exchange), response_head(answer)?)))
+        Ok(self.runtime.block_on(exchanged(
+            ready,
+            Box::new(exchange),
+            request.body.clone().into(),
+            response_head(answer)?,
+        )))
     }
 
     /// Calls one hook so many times: what all of it took. Without a plugin, what the rest takes.
@@ -231,20 +238,30 @@ impl Stage {
     }
 }
 
-async fn exchanged(ready: &Ready, mut exchange: Box<Exchange>, answer: ResponseHead) -> Became {
+/// The gateway's own answer to a body that is larger than the plugin has asked for.
+fn too_large() -> ResponseHead {
+    ResponseHead::new(StatusCode::PAYLOAD_TOO_LARGE, Fields::new())
+}
+
+async fn exchanged(
+    ready: &Ready,
+    mut exchange: Box<Exchange>,
+    mut body: Vec<u8>,
+    answer: ResponseHead,
+) -> Became {
     let chain = &ready.chain;
     let mut completed = completed(exchange.request.as_ref());
-    let (outcome, seen) = chain.on_request(&mut exchange).await;
-    let mut became = Became {
-        request: exchange.request.take(),
-        response: Some(answer),
-        to: None,
-        said: None,
-        fault: None,
-        sent: Vec::new(),
-    };
+    let (mut outcome, seen) = chain.on_request(&mut exchange).await;
+    if let Outcome::Next { to, body: Some(most) } = outcome {
+        if body.len() as u64 > most {
+            return Became { response: Some(too_large()), ..Became::default() };
+        }
+        outcome = chain.on_request_body(&mut exchange, &mut body).await.0.or(to);
+    }
+    let mut became =
+        Became { request: exchange.request.take(), response: Some(answer), body, ..Became::default() };
     match outcome {
-        Outcome::Next { to } => became.to = to.map(|to| backend(ready, to)),
+        Outcome::Next { to, .. } => became.to = to.map(|to| backend(ready, to)),
         Outcome::Respond { response, .. } => became.answered(response),
         Outcome::Denied { fault, .. } => became.fault = Some(fault),
     }

@@ -118,6 +118,7 @@ fn compare(case: &PluginCase, became: &Became) -> Vec<String> {
         same("the path", &target, expect.request.path.as_deref());
         let host = head.fields.get_named(b"host").map(String::from_utf8_lossy).unwrap_or_default();
         same("the host", &host, expect.request.host.as_deref());
+        same("the body", &String::from_utf8_lossy(&became.body), expect.request.body.as_deref());
     }
     if let Some(head) = &became.response {
         let status = expect.response.status.map(|status| status.to_string());

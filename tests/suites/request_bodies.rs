@@ -1,0 +1,171 @@
+//! Plugins that ask for the bodies of requests: what they see and change, and what is not held up for them.
+
+use gateway_tests::{
+    Answer, Backend, Http2, Raw, TestGateway, eventually, guest, one_route, plugin_table, within,
+};
+use http::Method;
+use std::net::SocketAddr;
+
+/// A route through `body_edit`, which may send requests to `other`; and `/lenient`, where its faults do not
+/// matter. With further keys of the plugin.
+fn toml(backend: SocketAddr, other: SocketAddr, more: &str) -> String {
+    let grants = format!("config = {{ to = \"{other}\" }}\ngrants = {{ backends = [\"{other}\"] }}\n{more}");
+    let table = plugin_table("bodies", &guest("body_edit"), &grants);
+    one_route(
+        backend,
+        &format!(
+            "plugins = [\"bodies\"]\nupgrades = [\"chat\"]\n[[route]]\nname = \"lenient\"\npath = \"/lenient\"\n\
+             to = \"{backend}\"\nplugins = [{{ use = \"bodies\", on_error = \"skip\" }}]\n{table}"
+        ),
+    )
+}
+
+struct Case {
+    backend: Backend,
+    other: Backend,
+    gateway: TestGateway,
+}
+
+async fn case(more: &str) -> Case {
+    let (backend, other) = (Backend::echo().await, Backend::named("the other one").await);
+    let gateway = TestGateway::start(&toml(backend.addr(), other.addr(), more));
+    Case { backend, other, gateway }
+}
+
+impl Case {
+    async fn post(&self, path: &str, most: &str, body: &str) -> Answer {
+        self.gateway.client().with("x-body", most).post(path, body.to_owned()).await
+    }
+}
+
+#[tokio::test]
+async fn a_plugin_sees_the_whole_body_and_may_replace_it_answer_or_route() {
+    let case = case("").await;
+    assert_eq!(case.post("/", "100", "abc").await.text(), "cba");
+    let heard = case.backend.last();
+    assert_eq!((heard.header("x-bytes"), heard.header("content-length")), ("3", "3"), "and the head with it");
+    assert_eq!(case.post("/", "100", "keep").await.text(), "keep");
+    assert_eq!(case.post("/", "100", "").await.text(), "");
+    let heard = case.backend.last();
+    assert_eq!((heard.header("x-bytes"), heard.header("content-length")), ("0", "0"));
+    let reached = case.backend.heard().len();
+    assert_eq!(case.post("/", "100", "refuse").await.status, 422);
+    assert_eq!(case.post("/", "100", "route").await.text(), "the other one");
+    assert_eq!(case.other.last().body, "route");
+    assert_eq!(case.backend.heard().len(), reached, "neither came to the route's own backend");
+    // Nobody asks: it goes on as it is.
+    assert_eq!(case.gateway.client().post("/", "abc").await.text(), "abc");
+    assert_eq!(case.backend.last().header("x-bytes"), "");
+    let get = case.gateway.client().with("x-body", "5").get("/").await;
+    assert_eq!((get.status.as_u16(), case.backend.last().header("content-length")), (200, ""));
+}
+
+#[tokio::test]
+async fn a_larger_body_than_was_asked_for_is_refused() {
+    let case = case("limits = { body = \"8B\" }").await;
+    for (most, body, status) in
+        [("4", "1234", 200), ("4", "12345", 413), ("100", "12345678", 200), ("100", "123456789", 413)]
+    {
+        assert_eq!(case.post("/", most, body).await.status, status, "{most}: {body}");
+        let mut raw = Raw::connect(case.gateway.addr()).await;
+        let length = body.len();
+        raw.send(format!(
+            "POST / HTTP/1.1\r\nhost: a\r\nx-body: {most}\r\ntransfer-encoding: chunked\r\n\r\n\
+             {length:x}\r\n{body}\r\n0\r\n\r\n"
+        ))
+        .await;
+        assert!(raw.head().await.starts_with(&format!("HTTP/1.1 {status}")), "{most}: {body}, in chunks");
+    }
+    assert_eq!(case.gateway.client().post("/", "123456789").await.status, 200, "nobody asked for this one");
+}
+
+#[tokio::test]
+async fn what_follows_a_body_in_chunks_is_the_next_request() {
+    let case = case("").await;
+    let mut raw = Raw::connect(case.gateway.addr()).await;
+    raw.send(
+        "POST /1 HTTP/1.1\r\nhost: a\r\nx-body: 9\r\nexpect: 100-continue\r\ntransfer-encoding: chunked\r\n\r\n",
+    )
+    .await;
+    assert!(raw.head().await.starts_with("HTTP/1.1 100"), "the plugin waits for it");
+    raw.send("2\r\nab\r\n1\r\nc\r\n0\r\nx-trailer: 1\r\n\r\nPOST /2 HTTP/1.1\r\nhost: a\r\nx-body: 9\r\n")
+        .await;
+    raw.send("content-length: 3\r\n\r\nxyz").await;
+    raw.until("cba").await;
+    raw.until("zyx").await;
+    let heard: Vec<_> = case.backend.heard();
+    assert_eq!(heard.len(), 2);
+    assert_eq!(heard[0].header("expect"), "", "it has come");
+    assert_eq!((heard[0].header("content-length"), heard[0].header("transfer-encoding")), ("3", ""));
+}
+
+#[tokio::test]
+async fn bodies_over_http2_are_the_same() {
+    let case = case("").await;
+    let mut client = Http2::connect(case.gateway.addr()).await;
+    for (body, expected) in [("abc", "cba"), ("keep", "keep"), ("", "")] {
+        let mut request = client.ask(Method::POST, "/");
+        request.headers_mut().insert("x-body", "100".parse().expect("a value"));
+        let answer = client.send(request, body).await;
+        assert_eq!((answer.status.as_u16(), answer.text()), (200, expected));
+    }
+    let mut request = client.ask(Method::POST, "/");
+    request.headers_mut().insert("x-body", "2".parse().expect("a value"));
+    assert_eq!(client.send(request, "abc").await.status, 413);
+}
+
+#[tokio::test]
+async fn a_fault_on_a_body_costs_that_request() {
+    let case = case("").await;
+    let answer = case.post("/", "100", "trap").await;
+    assert_eq!((answer.status.as_u16(), answer.header("x-gateway-error")), (503, "plugin-fault"));
+    assert_eq!(case.post("/lenient", "100", "trap").await.text(), "trap", "on_error = \"skip\"");
+    assert_eq!(case.backend.last().header("x-bytes"), "", "as if the plugin were not there");
+    assert_eq!(case.post("/", "100", "abc").await.text(), "cba");
+}
+
+#[tokio::test]
+async fn who_asks_without_a_hook_for_it_has_failed() {
+    let backend = Backend::echo().await;
+    let table = plugin_table("hookless", &guest("body_hookless"), "");
+    let gateway =
+        TestGateway::start(&one_route(backend.addr(), &format!("plugins = [\"hookless\"]\n{table}")));
+    assert_eq!(gateway.client().post("/", "abc").await.status, 503);
+    let labels = ["plugin=\"hookless\"", "kind=\"body\""];
+    assert_eq!(gateway.metric("vers_plugin_faults_total", &labels).await, 1.0);
+}
+
+#[tokio::test]
+async fn an_upgrade_never_waits_for_a_body() {
+    let (backend, mut visits) = Backend::by_hand().await;
+    let gateway = TestGateway::start(&toml(backend.addr(), backend.addr(), ""));
+    let mut client = Raw::connect(gateway.addr()).await;
+    let head = "connection: upgrade\r\nupgrade: chat\r\n\r\n";
+    client.send(format!("GET / HTTP/1.1\r\nhost: a\r\nx-body: 100\r\n{head}")).await;
+    let mut server = visits.next().await;
+    assert!(!server.head().await.contains("x-bytes"), "its hook is not called");
+    server.send(format!("HTTP/1.1 101 Switching Protocols\r\n{head}")).await;
+    client.head().await;
+    client.send("12345").await;
+    server.until("12345").await;
+}
+
+#[tokio::test]
+async fn a_body_that_stops_and_a_client_that_leaves_end_their_request_only() {
+    let (backend, collector) = (Backend::echo().await, Backend::echo().await);
+    let config = toml(backend.addr(), collector.addr(), "");
+    let gateway =
+        TestGateway::start(&config.replace("upgrades =", "timeouts = { idle = \"200ms\" }\nupgrades ="));
+    let begin = "POST / HTTP/1.1\r\nhost: a\r\nx-body: 100\r\ncontent-length: 10\r\n\r\nabc";
+    let mut slow = Raw::connect(gateway.addr()).await;
+    slow.send(begin).await;
+    assert!(within("an answer", slow.head()).await.starts_with("HTTP/1.1 408"));
+    let mut leaving = Raw::connect(gateway.addr()).await;
+    leaving.send(begin).await;
+    drop(leaving);
+    eventually("nothing is open", async || {
+        (gateway.metric("vers_connections_active", &[]).await <= 1.0).then_some(())
+    })
+    .await;
+    assert_eq!(backend.connections(), 0, "no backend has seen any of it");
+}
