@@ -480,16 +480,7 @@ impl<'a> Session<'a> {
                     exchange.while_passing(&order, self.pass_on(client, head)).await?;
                     said = exchange.next(client, &order).await.inspect_err(|error| self.failed(error))?;
                 }
-                Said::Answer(mut head, length) => {
-                    let options = hop_by_hop::strip(&mut head.fields);
-                    // A 204 that tells a length may send it, too, later on.
-                    let told = head.fields.get(Known::ContentLength).is_some_and(|told| told != b"0");
-                    let may_go_on = head.status == StatusCode::NO_CONTENT && told;
-                    let keep =
-                        length != BodyLength::UntilClose && !may_go_on && !closes(head.version, &options);
-                    let content = Content::Upstream { exchange, length, keep };
-                    return Ok(Outgoing::Answer(Answer { head, content }));
-                }
+                Said::Answer(head, length) => return Ok(answer_of(head, length, exchange)),
                 Said::Switching(head) => return switching(head, exchange, asked.as_ref()),
             }
         }
@@ -1004,6 +995,16 @@ impl<'a> Session<'a> {
             entry.route = self.route.as_ref().map(|route| Arc::clone(&route.name));
         }
     }
+}
+
+/// The backend's answer, whose body is still to come.
+fn answer_of(mut head: ResponseHead, length: BodyLength, exchange: Exchange) -> Outgoing {
+    let options = hop_by_hop::strip(&mut head.fields);
+    // A 204 that tells a length may send it, too, later on.
+    let told = head.fields.get(Known::ContentLength).is_some_and(|told| told != b"0");
+    let may_go_on = head.status == StatusCode::NO_CONTENT && told;
+    let keep = length != BodyLength::UntilClose && !may_go_on && !closes(head.version, &options);
+    Outgoing::Answer(Answer { head, content: Content::Upstream { exchange, length, keep } })
 }
 
 /// A backend's 101, where it is the answer to what was asked.

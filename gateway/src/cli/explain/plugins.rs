@@ -86,13 +86,8 @@ pub(super) async fn walk(host: &Host, snapshot: &Snapshot, arrived: &Arrived<'_>
         match chain.on_request(&mut exchange).await.0 {
             Outcome::Next { to: chosen, body } => {
                 let after = exchange.request.take().unwrap_or_else(|| head.clone());
-                step.changes = changes(&head, &after);
-                step.verdict = "next";
-                if let Some(most) = body.filter(|_| !arrived.is_upgrade) {
-                    // There is none to show it.
-                    step.verdict = "next-with-body";
-                    step.says = Some(format!("it would see the body, of at most {most} bytes"));
-                }
+                // A request for another protocol has no body to show.
+                step.goes_on(changes(&head, &after), body.filter(|_| !arrived.is_upgrade));
                 if let Some(chosen) = chosen {
                     step.verdict = "route-to";
                     step.says = plugin.backends().get(chosen.backend).cloned();
@@ -131,6 +126,13 @@ impl Step {
             changes: Vec::new(),
             sees_answers: plugin.hooks().response,
         }
+    }
+
+    /// It lets the request pass, and may want to see a body of so many bytes.
+    fn goes_on(&mut self, changes: Vec<String>, body: Option<u64>) {
+        self.changes = changes;
+        self.verdict = if body.is_some() { "next-with-body" } else { "next" };
+        self.says = body.map(|most| format!("it would see the body, of at most {most} bytes"));
     }
 }
 
