@@ -296,25 +296,23 @@ async fn end(mut gateway: GatewayProcess) {
     gateway.ended().await;
 }
 
-/// Every kind of misbehaviour, mixed, beside requests that have nothing to do with it.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_requests_of_plugins_that_misbehave_in_flat_memory() {
-    const REQUESTS: usize = 10_000;
-    const MOST: u64 = 24 << 20;
-    /// What it is asked for, and what comes of it where faults matter.
-    const KINDS: [(&str, u16); 10] = [
-        ("trap", 503),
-        ("loop", 503),
-        ("hog", 503),
-        ("slow", 503),
-        ("names", 200),
-        ("values", 200),
-        ("keep", 200),
-        ("flood", 200),
-        ("series", 200),
-        ("nothing", 200),
-    ];
-    let (backend, silent) = (Backend::hello().await, Backend::silent().await);
+/// What it is asked for, and what comes of it where faults matter.
+const MISCHIEF: [(&str, u16); 10] = [
+    ("trap", 503),
+    ("loop", 503),
+    ("hog", 503),
+    ("slow", 503),
+    ("names", 200),
+    ("values", 200),
+    ("keep", 200),
+    ("flood", 200),
+    ("series", 200),
+    ("nothing", 200),
+];
+
+/// A gateway with a plugin that does what a header of a request says: on `/` its faults matter, on `/lenient`
+/// they do not, and `/plain` has none.
+async fn with_mischief(backend: &Backend, silent: &Backend) -> GatewayProcess {
     let table = plugin_table(
         "mischief",
         &guest("mischief"),
@@ -330,11 +328,33 @@ async fn ten_thousand_requests_of_plugins_that_misbehave_in_flat_memory() {
          to = \"{to}\"\nplugins = [{{ use = \"mischief\", on_error = \"skip\" }}]\n\
          [log]\nformat = \"json\"\naccess = false\n{table}"
     );
-    let gateway = gateway_with(&backend, &more).await;
+    gateway_with(backend, &more).await
+}
+
+/// How long each of so many requests of one connection took, shortest first.
+async fn times_of(address: SocketAddr, path: &str, count: usize) -> Vec<std::time::Duration> {
+    let mut taken = Vec::new();
+    let mut kept = gateway_tests::Client::new(address).connect().await.expect("a connection");
+    for _ in 0..count {
+        let begun = std::time::Instant::now();
+        assert_eq!(kept.get(path).await.status, 200, "beside all of that");
+        taken.push(begun.elapsed());
+    }
+    taken.sort_unstable();
+    taken
+}
+
+/// Every kind of misbehaviour, mixed, beside requests that have nothing to do with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_requests_of_plugins_that_misbehave_in_flat_memory() {
+    const REQUESTS: usize = 10_000;
+    const MOST: u64 = 24 << 20;
+    let (backend, silent) = (Backend::hello().await, Backend::silent().await);
+    let gateway = with_mischief(&backend, &silent).await;
     let address = gateway.addr_of("web").await;
     let ask = async |from: usize, count: usize| {
         for number in from..from + count {
-            let (what, status) = KINDS[number % KINDS.len()];
+            let (what, status) = MISCHIEF[number % MISCHIEF.len()];
             let path = if number % 20 < 10 { "/" } else { "/lenient" };
             let status = if path == "/" { status } else { 200 };
             let answer = gateway_tests::Client::new(address).with("x-do", what).get(path).await;
@@ -348,17 +368,7 @@ async fn ten_thousand_requests_of_plugins_that_misbehave_in_flat_memory() {
     // The first of each kind load what it takes to tell where a guest was.
     tokio::time::timeout(LONG, all(500)).await.expect("within minutes");
     let before = gateway.rss();
-    let beside = async {
-        let mut taken = Vec::new();
-        let mut kept = gateway_tests::Client::new(address).connect().await.expect("a connection");
-        for _ in 0..2000 {
-            let begun = std::time::Instant::now();
-            assert_eq!(kept.get("/plain").await.status, 200, "beside all of that");
-            taken.push(begun.elapsed());
-        }
-        taken.sort_unstable();
-        taken
-    };
+    let beside = times_of(address, "/plain", 2000);
     let (most, (taken, ())) =
         peak(&gateway, async { futures_util::future::join(beside, all(REQUESTS)).await }).await;
     let grown = most.saturating_sub(before);
@@ -374,7 +384,7 @@ async fn ten_thousand_requests_of_plugins_that_misbehave_in_flat_memory() {
         let kind = format!("kind=\"{kind}\"");
         gateway.admin().metric("vers_plugin_faults_total", &["plugin=\"mischief\"", &kind]).await
     };
-    let each = ((REQUESTS + 500) / KINDS.len()) as f64;
+    let each = ((REQUESTS + 500) / MISCHIEF.len()) as f64;
     assert_eq!((faults("trap").await, faults("memory").await), (each, each));
     // Ten that loop at once on one worker may come to the end of the other clock first.
     let (cpu, wall) = (faults("cpu").await, faults("wall").await);
