@@ -33,6 +33,7 @@ pub mod ids;
 pub mod io;
 pub mod message;
 pub mod metrics;
+pub mod networks;
 pub mod ports;
 // Floor 1: what the user wrote, and what is on the wire.
 pub mod config;

@@ -2,12 +2,13 @@
 
 use std::{fmt, path::PathBuf};
 
+use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use super::{
-    text::{FromText, Mistake, optional},
+    text::{FromText, Mistake, optional, optional_list},
     values::{Duration, seconds, whole},
 };
 
@@ -41,6 +42,12 @@ pub struct Registry {
     /// Which addresses VMs may register: `any`, or with `own` the IP address that they come from, and names
     /// that begin with their id.
     pub addresses: RegistryAddresses,
+    /// Networks that services may be in which are registered: this gateway asks them whether they work, and
+    /// sends them requests of backends with `discover`. By default any but those that lead to this machine and
+    /// its link.
+    #[serde(deserialize_with = "optional_list")]
+    #[schemars(with = "Option<Vec<String>>")]
+    pub networks: Option<Vec<Spanned<IpNet>>>,
     /// Changes a second from one client's address, 1 to 1000000, renewals included; five times as many at
     /// once. By default any number.
     #[serde(deserialize_with = "whole::<_, u32, _, 1, 1000000>")]
@@ -68,6 +75,7 @@ impl Default for Registry {
             token: None,
             admin_token: None,
             addresses: RegistryAddresses::default(),
+            networks: None,
             changes_per_client: None,
             ttl: Duration::from_secs(45),
             retention: Duration::from_secs(24 * 3600),

@@ -1,6 +1,10 @@
 //! Values that are written as strings: how one is read, and what is said when it cannot be.
 
-use std::{fmt, marker::PhantomData, net::SocketAddr};
+use std::{
+    fmt,
+    marker::PhantomData,
+    net::{IpAddr, SocketAddr},
+};
 
 use ipnet::IpNet;
 use serde::{
@@ -119,9 +123,17 @@ impl FromText for IpNet {
     const EXPECTED: &'static str = "expected a network such as \"10.0.0.0/8\", or one address";
 
     fn from_text(text: &str) -> Result<Self, Mistake> {
-        text.parse()
-            .or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from))
-            .map_err(|_| Mistake::new(format!("`{text}` is not a network")))
+        let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        let network: Self = network.map_err(|_| Mistake::new(format!("`{text}` is not a network")))?;
+        // Addresses are compared in their own form, so that it would contain none.
+        match network.addr().to_canonical() {
+            IpAddr::V4(ip) if network.addr().is_ipv6() => {
+                let length = network.prefix_len().saturating_sub(96);
+                let mistake = Mistake::new(format!("`{text}` is an IPv4 network in IPv6's form"));
+                Err(mistake.help(format!("write it as one: \"{ip}/{length}\"")))
+            }
+            _ => Ok(network),
+        }
     }
 }
 
@@ -129,7 +141,7 @@ impl FromText for IpNet {
 fn address_mistake(text: &str) -> Mistake {
     let mistake = Mistake::new(format!("`{text}` is not an address"));
     let port = text.rsplit(':').next().unwrap_or_default();
-    if text.parse::<std::net::IpAddr>().is_ok() {
+    if text.parse::<IpAddr>().is_ok() {
         let host = if text.contains(':') { format!("[{text}]") } else { text.to_owned() };
         return mistake.help(format!("a port is missing: \"{host}:8080\""));
     }

@@ -3,6 +3,7 @@
 use crate::{
     http1::{HeadLimits, parse_response},
     http2,
+    message::ResponseHead,
     metrics::{Counter, Gauge, Metrics, names},
     snapshot::{HealthCheck, Question, Snapshot},
     upstream::{self, Member, Server},
@@ -15,8 +16,7 @@ use std::{
     sync::Arc,
 };
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     task::{JoinHandle, spawn_local},
     time::{sleep, timeout},
 };
@@ -192,7 +192,7 @@ async fn ask(server: &Server, question: &Question) -> Result<(), String> {
                 let head = http2::get(stream, &question.host, path, HEADS).await;
                 verdict(head.map_err(|error| format!("the exchange broke off: {error}"))?.status)
             }
-            Some(path) => get(stream, path, &question.host).await,
+            Some(path) => verdict(get(stream, path, &question.host).await?.status),
             None => Ok(()),
         }
     };
@@ -206,7 +206,11 @@ pub(super) fn verdict(status: StatusCode) -> Result<(), String> {
 }
 
 /// Asks over a connection that is there already.
-pub(super) async fn get(mut stream: TcpStream, path: &str, host: &str) -> Result<(), String> {
+pub(super) async fn get(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    path: &str,
+    host: &str,
+) -> Result<ResponseHead, String> {
     let request = format!(
         "GET {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: vers-gateway (health check)\r\nconnection: close\r\n\r\n"
     );
@@ -216,7 +220,7 @@ pub(super) async fn get(mut stream: TcpStream, path: &str, host: &str) -> Result
     loop {
         match parse_response(&answer, HEADS) {
             Ok(Some((head, length))) if head.status.is_informational() => drop(answer.drain(..length)),
-            Ok(Some((head, _))) => return verdict(head.status),
+            Ok(Some((head, _))) => return Ok(head),
             Ok(None) => {
                 if stream.read_buf(&mut answer).await.map_err(broke_off)? == 0 {
                     return Err("the connection was closed without an answer".to_owned());

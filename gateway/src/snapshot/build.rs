@@ -17,6 +17,7 @@ use crate::{
     },
     http1::HeadLimits,
     message::{Fields, is_field_value, is_token, trim},
+    networks::Networks,
     plugins::{Host, OnError, Services},
     ports::PortSet,
     route::{Conditions, HostPattern, PathPattern, PatternError},
@@ -66,7 +67,8 @@ pub async fn build(
     let registries = Registries::build(config, previous, inputs, |name| plugins.secret(name));
     let mut problems = Vec::new();
     let whose = registries.directory().map(|(_, whose)| whose);
-    let mut backends = Backends { config, previous, whose, built: Vec::new() };
+    let networks = Arc::clone(&registries.networks);
+    let mut backends = Backends { config, previous, whose, networks, built: Vec::new() };
     let mut routes = Vec::new();
     let mut conditions = Vec::new();
     for (index, route) in config.routes.iter().enumerate() {
@@ -250,6 +252,8 @@ struct Backends<'a> {
     previous: Option<&'a Snapshot>,
     /// The registry that tells servers.
     whose: Option<Whose>,
+    /// Where its servers may be.
+    networks: Arc<Networks>,
     built: Vec<Arc<Backend>>,
 }
 
@@ -313,7 +317,7 @@ impl Backends<'_> {
             let health = declared.health.as_ref().map(Spanned::get_ref);
             match (&declared.discover, health) {
                 (Some(discover), _) => {
-                    discovered.push(Discovered::new(backend, discover.get_ref(), health));
+                    discovered.push(Discovered::new(backend, discover.get_ref(), &self.networks, health));
                 }
                 (None, Some(health)) => checks.extend(HealthCheck::of_backend(backend, health)),
                 (None, None) => {}

@@ -4,15 +4,26 @@
 use super::{Inputs, Snapshot, state_dir::StateDir};
 use crate::{
     config::{self, Config, RegistryStore, Resolve, Vms},
+    networks::Networks,
     plugins::Secret,
     registry::{
         Directory, Endpoint, FILE_NAME, Finding, Mirror, Place, Registry, Role, Terms, Witness,
         api::{Door, Rules},
     },
-    upstream::{Backend, Member, Server},
+    upstream::{Backend, Member, Server, ServerError},
     vms::{Answer, Lookup, Source, SourceError, VmId},
 };
-use std::{collections::HashSet, future::Future, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    future::Future,
+    net::IpAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 /// The registry, and who may ask it.
 #[derive(Debug)]
@@ -23,6 +34,8 @@ pub struct RegistryPlan {
     pub terms: Terms,
     /// How services are asked whether they work, where they are.
     pub probe: Option<config::Probe>,
+    /// Where services may be.
+    pub networks: Arc<Networks>,
     /// The token of those who may ask; everybody may where there is none.
     pub token: Option<Secret>,
     admin_token: Option<Secret>,
@@ -60,6 +73,10 @@ pub struct Discovered {
     pub backend: Arc<Backend>,
     role: String,
     service: String,
+    /// Where its servers may be.
+    networks: Arc<Networks>,
+    /// How many endpoints could not be servers of it when it was looked last.
+    refused: AtomicUsize,
     pub(super) health: Option<config::Health>,
 }
 
@@ -67,12 +84,15 @@ impl Discovered {
     pub(super) fn new(
         backend: &Arc<Backend>,
         discover: &config::Discover,
+        networks: &Arc<Networks>,
         health: Option<&config::Health>,
     ) -> Self {
         Self {
             backend: Arc::clone(backend),
             role: discover.role.get_ref().clone(),
             service: discover.service.get_ref().clone(),
+            networks: Arc::clone(networks),
+            refused: AtomicUsize::new(0),
             health: health.cloned(),
         }
     }
@@ -95,7 +115,7 @@ impl Discovered {
         }
         let directory = Directory::Own(Arc::clone(registry));
         let findings = directory.endpoints(&self.role, &self.service).into_iter().filter_map(|endpoint| {
-            let server = server(&endpoint)?;
+            let server = self.server(&endpoint).ok()?;
             let works = if ejected.contains(&server) {
                 let backend = &self.backend.settings.name;
                 Some(Err(format!("requests of backend {backend} to {server} fail")))
@@ -114,29 +134,44 @@ impl Discovered {
     /// Tells the backend who is registered now. Returns whether that changed anything.
     pub fn look(&self, directory: &Directory) -> bool {
         let endpoints = directory.endpoints(&self.role, &self.service);
-        let servers = endpoints.iter().filter_map(server);
-        let changes = self.backend.follow(servers.collect());
+        let (mut servers, mut refused) = (Vec::with_capacity(endpoints.len()), Vec::new());
+        for endpoint in &endpoints {
+            match self.server(endpoint) {
+                Ok(server) => servers.push(server),
+                Err(error) => refused.push((endpoint, error)),
+            }
+        }
+        self.warn(&refused);
+        let changes = self.backend.follow(servers);
         if changes {
             let servers = self.backend.now().settings.servers.len();
             tracing::info!(backend = self.backend.settings.name, servers, "other servers are registered");
         }
         changes
     }
-}
 
-/// Where an endpoint is, for connections. None where its address makes no sense.
-fn server(endpoint: &Endpoint) -> Option<Server> {
-    let Endpoint { address, port, .. } = endpoint;
-    // An IPv6 address stands in brackets before a port.
-    match address.parse::<std::net::Ipv6Addr>() {
-        Ok(ip) => format!("[{ip}]:{port}").parse().ok(),
-        Err(_) => format!("{address}:{port}").parse().ok(),
+    /// Says who cannot serve, where those are others than before.
+    fn warn(&self, refused: &[(&Endpoint, ServerError)]) {
+        if self.refused.swap(refused.len(), Ordering::Relaxed) == refused.len() {
+            return;
+        }
+        if let Some((Endpoint { id, address, .. }, error)) = refused.first() {
+            let (backend, count) = (&self.backend.settings.name, refused.len());
+            tracing::warn!(backend, count, vm = id, address, "who is registered cannot be a server: {error}");
+        }
+    }
+
+    /// Where an endpoint is, for connections.
+    fn server(&self, endpoint: &Endpoint) -> Result<Server, ServerError> {
+        Server::within(&endpoint.address, endpoint.port, &self.networks)
     }
 }
 
 /// The registries of a configuration: at most one of them is there.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Registries {
+    /// Where those may be who are registered.
+    pub(super) networks: Arc<Networks>,
     pub(super) own: Option<Arc<RegistryPlan>>,
     pub(super) remote: Option<Arc<RemotePlan>>,
 }
@@ -155,8 +190,9 @@ impl Registries {
         inputs: &Inputs<'_>,
         secret: impl Fn(&str) -> Secret,
     ) -> Self {
+        let networks = Arc::new(networks(config));
         match config.registry.as_ref().and_then(|registry| registry.url.as_ref()) {
-            None => Self { own: build(config, previous, inputs, secret), remote: None },
+            None => Self { own: build(config, previous, inputs, &networks, secret), remote: None, networks },
             Some(url) => {
                 let url = url.get_ref().as_str();
                 let before = previous.and_then(|previous| previous.remote.as_ref());
@@ -164,7 +200,8 @@ impl Registries {
                 let mirror = before.map(|before| Arc::clone(&before.mirror)).unwrap_or_default();
                 let token = config.registry.as_ref().and_then(|registry| registry.token.as_ref());
                 let token = token.map(|name| secret(name.get_ref()));
-                Self { own: None, remote: Some(Arc::new(RemotePlan { mirror, url: url.to_owned(), token })) }
+                let remote = Arc::new(RemotePlan { mirror, url: url.to_owned(), token });
+                Self { own: None, remote: Some(remote), networks }
             }
         }
     }
@@ -184,10 +221,18 @@ impl Registries {
     }
 }
 
+fn networks(config: &Config) -> Networks {
+    match config.registry.as_ref().and_then(|registry| registry.networks.as_ref()) {
+        Some(networks) => Networks::Of(networks.iter().map(|network| *network.get_ref()).collect()),
+        None => Networks::Others,
+    }
+}
+
 fn build(
     config: &Config,
     previous: Option<&Snapshot>,
     inputs: &Inputs<'_>,
+    networks: &Arc<Networks>,
     secret: impl Fn(&str) -> Secret,
 ) -> Option<Arc<RegistryPlan>> {
     let is_target = config.routes.iter().any(|route| *route.to.get_ref() == config::Target::Registry);
@@ -216,6 +261,7 @@ fn build(
         registry,
         terms,
         probe,
+        networks: Arc::clone(networks),
         token,
         admin_token: written.admin_token.as_ref().map(|name| secret(name.get_ref())),
         own_addresses: written.addresses == config::RegistryAddresses::Own,

@@ -7,9 +7,10 @@ use super::{
 };
 use crate::{
     config::{self, Diagnostic, ProxyHeader, Resolve, Spanned},
+    networks::Networks,
     proxy_protocol::Version,
     upstream::{Balance, Ejection, Protocol, Settings},
-    vms::{self, Dns, Known, MACHINES_SERVERS, Networks, Table, Terms, Vms},
+    vms::{self, Dns, Known, MACHINES_SERVERS, Table, Terms, Vms},
 };
 use std::{
     net::{IpAddr, SocketAddr},
@@ -87,7 +88,7 @@ pub(super) fn build(
         timeout: written.timeouts.lookup.get(),
         remembered: written.limits.remembered as usize,
         allow_ipv4: written.allow_ipv4,
-        networks: networks(written),
+        networks: networks(written, registries),
     };
     let text = match &written.file {
         Some(file) => Some(read(file, base, files, problems)?),
@@ -123,11 +124,12 @@ pub(super) fn build(
     Some(FleetPlan { vms, settings, most_idle, origin })
 }
 
-fn networks(written: &config::Vms) -> Networks {
+fn networks(written: &config::Vms, registries: &Registries) -> Networks {
     match (&written.networks, written.resolution()) {
         (Some(networks), _) => Networks::Of(networks.iter().map(|network| *network.get_ref()).collect()),
         (None, Resolve::Static) => Networks::All,
-        (None, Resolve::Dns | Resolve::Registry) => Networks::Others,
+        (None, Resolve::Dns) => Networks::Others,
+        (None, Resolve::Registry) => (*registries.networks).clone(),
     }
 }
 

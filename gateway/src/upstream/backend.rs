@@ -1,10 +1,10 @@
 //! What a backend is: servers that are equal, and what all workers know of them together.
 
 use super::{Member, queue::Queue, roster::Roster};
-use crate::proxy_protocol;
+use crate::{networks::Networks, proxy_protocol};
 use std::{
     collections::HashMap,
-    fmt,
+    fmt, io,
     net::{IpAddr, SocketAddr},
     str::FromStr,
     sync::Arc,
@@ -172,14 +172,22 @@ pub struct Server {
 enum Host {
     Address(IpAddr),
     Name(Box<str>),
+    /// One that somebody else than the operator named, and where it may lead.
+    NameWithin(Box<str>, Arc<Networks>),
     /// Those that a name has, looked up by somebody else.
     Addresses(Box<[IpAddr]>),
 }
 
-/// Not `host:port`.
+/// Why something is no server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not `host:port`; an IPv6 address stands in brackets, as in `[::1]:3000`")]
-pub struct ServerError;
+pub enum ServerError {
+    /// Not `host:port`.
+    #[error("not `host:port`; an IPv6 address stands in brackets, as in `[::1]:3000`")]
+    Form,
+    /// Whoever named it may not lead there.
+    #[error("its address is in none of the `networks` that it may be in")]
+    Outside,
+}
 
 impl Server {
     /// A server whose addresses are known: the preferred one first.
@@ -191,11 +199,27 @@ impl Server {
         Self { host, port }
     }
 
+    /// A server that somebody else than the operator named by a host name or an IP address, which may lead into
+    /// these networks only.
+    ///
+    /// # Errors
+    /// Fails where it is neither, or an address outside of them.
+    pub fn within(host: &str, port: u16, networks: &Arc<Networks>) -> Result<Self, ServerError> {
+        let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+        let host = match bare.parse::<IpAddr>() {
+            Ok(ip) if networks.contain(ip) => Host::Address(ip),
+            Ok(_) => return Err(ServerError::Outside),
+            Err(_) if is_name(host) => Host::NameWithin(host.into(), Arc::clone(networks)),
+            Err(_) => return Err(ServerError::Form),
+        };
+        Ok(Self { host, port })
+    }
+
     /// Its name or IP address, without the port.
     pub fn host(&self) -> String {
         match &self.host {
             Host::Address(ip) => ip.to_string(),
-            Host::Name(name) => name.to_string(),
+            Host::Name(name) | Host::NameWithin(name, _) => name.to_string(),
             Host::Addresses(ips) => ips.first().map_or_else(String::new, IpAddr::to_string),
         }
     }
@@ -204,20 +228,26 @@ impl Server {
     pub(super) fn literal(&self) -> Option<SocketAddr> {
         match self.host {
             Host::Address(ip) => Some((ip, self.port).into()),
-            Host::Name(_) | Host::Addresses(_) => None,
+            Host::Name(_) | Host::NameWithin(..) | Host::Addresses(_) => None,
         }
     }
 
     /// Whether it has a name, whose addresses must be looked up.
     pub(super) fn has_name(&self) -> bool {
-        matches!(self.host, Host::Name(_))
+        matches!(self.host, Host::Name(_) | Host::NameWithin(..))
     }
 
     /// The addresses of the server now.
-    pub(super) async fn resolve(&self) -> std::io::Result<Vec<SocketAddr>> {
+    pub(super) async fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
         match &self.host {
             Host::Address(ip) => Ok(vec![(*ip, self.port).into()]),
             Host::Name(name) => Ok(tokio::net::lookup_host((&**name, self.port)).await?.collect()),
+            Host::NameWithin(name, networks) => {
+                let mut found: Vec<SocketAddr> =
+                    tokio::net::lookup_host((&**name, self.port)).await?.collect();
+                found.retain(|address| networks.contain(address.ip()));
+                if found.is_empty() { Err(io::Error::other(ServerError::Outside)) } else { Ok(found) }
+            }
             Host::Addresses(ips) => Ok(ips.iter().map(|ip| (*ip, self.port).into()).collect()),
         }
     }
@@ -230,12 +260,14 @@ impl FromStr for Server {
         if let Ok(address) = text.parse::<SocketAddr>() {
             return Ok(Self { host: Host::Address(address.ip()), port: address.port() });
         }
-        let (host, port) = text.rsplit_once(':').ok_or(ServerError)?;
-        let port = port.parse().map_err(|_| ServerError)?;
-        let is_name = !host.is_empty()
-            && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
-        if is_name { Ok(Self { host: Host::Name(host.into()), port }) } else { Err(ServerError) }
+        let (host, port) = text.rsplit_once(':').ok_or(ServerError::Form)?;
+        let port = port.parse().map_err(|_| ServerError::Form)?;
+        if is_name(host) { Ok(Self { host: Host::Name(host.into()), port }) } else { Err(ServerError::Form) }
     }
+}
+
+fn is_name(host: &str) -> bool {
+    !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
 }
 
 impl fmt::Display for Server {
@@ -246,7 +278,7 @@ impl fmt::Display for Server {
                 Some(ip) => SocketAddr::from((*ip, self.port)).fmt(f),
                 None => write!(f, "nowhere:{}", self.port),
             },
-            Host::Name(name) => write!(f, "{name}:{}", self.port),
+            Host::Name(name) | Host::NameWithin(name, _) => write!(f, "{name}:{}", self.port),
         }
     }
 }
@@ -285,7 +317,7 @@ mod tests {
             assert_eq!(good.parse::<Server>().map(|s| s.to_string()).as_deref(), Ok(good));
         }
         for bad in ["", "127.0.0.1", ":80", "a:", "a:99999", "::1:80", "a b:80", "http://a:80"] {
-            assert_eq!(bad.parse::<Server>(), Err(ServerError), "{bad}");
+            assert_eq!(bad.parse::<Server>(), Err(ServerError::Form), "{bad}");
         }
     }
 

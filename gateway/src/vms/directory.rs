@@ -314,7 +314,7 @@ mod tests {
             timeout: Duration::from_secs(5),
             remembered: 100,
             allow_ipv4: false,
-            networks: super::super::Networks::All,
+            networks: crate::networks::Networks::All,
         };
         let metrics = Metrics::new();
         let counter = || metrics.counter(&names::VM_LOOKUPS, &[]);

@@ -17,7 +17,7 @@ pub use id::{BadVmId, VmId};
 pub use source::{Answer, Lookup, Source, SourceError};
 pub use table::{BadLine, Table};
 
-use ipnet::IpNet;
+use crate::networks::Networks;
 use std::{net::IpAddr, time::Duration};
 
 /// What a gateway knows of all VMs.
@@ -55,37 +55,10 @@ pub struct Terms {
     pub networks: Networks,
 }
 
-/// Networks that VMs may be in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Networks {
-    /// All, where the operator says which VM is where.
-    All,
-    /// All but loopback and link-local ones, where somebody else says that: clients choose the port, so these
-    /// would open to them what is not meant for them. The other addresses of this machine and its network, only
-    /// the operator knows.
-    Others,
-    /// These.
-    Of(Vec<IpNet>),
-}
-
-impl Networks {
-    fn contain(&self, address: IpAddr) -> bool {
-        match (self, address) {
-            (Self::All, _) => true,
-            (Self::Others, IpAddr::V4(ip)) => !ip.is_loopback() && !ip.is_link_local(),
-            (Self::Others, IpAddr::V6(ip)) => !ip.is_loopback() && !ip.is_unicast_link_local(),
-            (Self::Of(networks), _) => networks.iter().any(|network| network.contains(&address)),
-        }
-    }
-}
-
 impl Terms {
     /// Whether a VM may have this address.
     pub fn allow(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        // These would lead to this machine, and to many.
-        let is_one = !address.is_unspecified() && !address.is_multicast();
-        is_one && (self.allow_ipv4 || address.is_ipv6()) && self.networks.contain(address)
+        (self.allow_ipv4 || address.to_canonical().is_ipv6()) && self.networks.contain(address)
     }
 }
 
@@ -93,9 +66,9 @@ impl Terms {
 mod tests {
     use super::*;
 
-    fn terms(allow_ipv4: bool, networks: Networks) -> Terms {
+    fn terms(allow_ipv4: bool) -> Terms {
         let (ttl, negative_ttl, timeout) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
-        Terms { ttl, negative_ttl, timeout, remembered: 2, allow_ipv4, networks }
+        Terms { ttl, negative_ttl, timeout, remembered: 2, allow_ipv4, networks: Networks::All }
     }
 
     #[test]
@@ -110,29 +83,8 @@ mod tests {
             ("224.0.0.1", false, false),
         ] {
             let address = address.parse().expect("an address");
-            let found = [false, true].map(|allow_ipv4| terms(allow_ipv4, Networks::All).allow(address));
+            let found = [false, true].map(|allow_ipv4| terms(allow_ipv4).allow(address));
             assert_eq!(found, [over_ipv6, over_any], "{address}");
-        }
-    }
-
-    #[test]
-    fn who_says_where_vms_are_does_not_lead_clients_into_the_gateways_own_machine() {
-        let written = ["2001:db8::/32", "127.0.0.0/8"].map(|network| network.parse().expect("a network"));
-        let of = Networks::Of(written.to_vec());
-        for (address, is_others, is_written) in [
-            ("2001:db8::1", true, true),
-            ("2001:db9::1", true, false),
-            ("::1", false, false),
-            ("fe80::1", false, false),
-            ("127.0.0.1", false, true),
-            ("::ffff:127.0.0.1", false, true),
-            ("169.254.169.254", false, false),
-            ("fd00::1", true, false),
-        ] {
-            let address = address.parse().expect("an address");
-            let found = [&Networks::All, &Networks::Others, &of]
-                .map(|networks| terms(true, networks.clone()).allow(address));
-            assert_eq!(found, [true, is_others, is_written], "{address}");
         }
     }
 }

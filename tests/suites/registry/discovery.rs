@@ -1,6 +1,6 @@
 //! Backends whose servers are those that are registered, here or in a registry elsewhere.
 
-use super::{call, register, vm};
+use super::{HERE, OF_TESTS, call, register, vm};
 use gateway_tests::{Asleep, Backend, Client, TestGateway, eventually};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ fn with_workers(backend: &str, more: &str) -> String {
         "[[listener]]\naddress = \"[::]:0\"\n[[route]]\npath = \"/registry/*\"\nto = \"registry\"\n\
          [[route]]\nname = \"work\"\nto = \"workers\"\n\
          [backend.workers]\ndiscover = {{ role = \"worker\", service = \"api\" }}\n{backend}\n\
-         [registry]\nstore = \"memory\"\n{more}\n"
+         [registry]\n{OF_TESTS}\n{more}\n"
     )
 }
 
@@ -20,7 +20,7 @@ fn follower(registry: SocketAddr, more: &str) -> String {
     format!(
         "[[listener]]\naddress = \"[::]:0\"\n[[route]]\nname = \"work\"\nto = \"workers\"\n\
          [backend.workers]\ndiscover = {{ role = \"worker\", service = \"api\" }}\n\
-         [registry]\nurl = \"http://{registry}\"\n{more}\n"
+         [registry]\n{HERE}\nurl = \"http://{registry}\"\n{more}\n"
     )
 }
 
@@ -99,6 +99,28 @@ async fn servers_come_and_go_and_those_that_stay_keep_their_connections() {
 }
 
 #[tokio::test]
+async fn who_registers_does_not_lead_requests_into_the_gateways_own_machine() {
+    let inside = Backend::named_v6("inside").await;
+    let toml = with_workers("", "").replace(HERE, "");
+    let gateway = TestGateway::start(&toml);
+    let client = gateway.client();
+    register(&client, &worker("a", inside.addr())).await;
+    let mut named = worker("b", inside.addr());
+    named["address"] = "localhost".into();
+    register(&client, &named).await;
+    // Which addresses a name has, is known when it is connected to.
+    let refusals = ["502 upstream-unknown-host", "503 upstream-down"];
+    eventually("its refusal", async || refusals.contains(&&*visit(&client).await).then_some(())).await;
+    let status = gateway.status().await;
+    let servers: Vec<_> = status["backends"][0]["servers"].as_array().into_iter().flatten().collect();
+    assert_eq!(servers.len(), 1, "{status}");
+    assert_eq!(inside.connections(), 0);
+    gateway.write(&with_workers("", ""));
+    gateway.reload().await.expect("a reload");
+    is_served_by(&client, &["inside"]).await;
+}
+
+#[tokio::test]
 async fn a_reload_forgets_no_server_and_a_restart_finds_them_again() {
     let one = named("one").await;
     let toml = with_workers("", "").replace("\"memory\"", "\"file:registry.redb\"");
@@ -169,12 +191,12 @@ async fn checks_of_a_backend_ask_whoever_is_registered() {
 #[tokio::test]
 async fn connections_that_are_no_http_are_carried_to_who_is_registered() {
     let echo = Backend::tcp_echo().await;
-    let gateway = TestGateway::start(
+    let gateway = TestGateway::start(&format!(
         "[[listener]]\nname = \"web\"\naddress = \"[::]:0\"\n[[listener]]\nname = \"raw\"\naddress = \"[::1]:0\"\n\
          protocol = \"tcp\"\n[[route]]\nlisteners = [\"web\"]\nto = \"registry\"\n\
          [[route]]\nname = \"raw\"\nlisteners = [\"raw\"]\nprotocol = \"tcp\"\nto = \"workers\"\n\
-         [backend.workers]\ndiscover = { role = \"worker\", service = \"api\" }\n[registry]\nstore = \"memory\"\n",
-    );
+         [backend.workers]\ndiscover = {{ role = \"worker\", service = \"api\" }}\n[registry]\n{OF_TESTS}\n",
+    ));
     let client = Client::new(gateway.addr_of("web"));
     register(&client, &worker("a", echo.addr())).await;
     let carried = async || {

@@ -1,7 +1,7 @@
 //! What others than its owner find out about a service: the registry asks for its `healthPath`, and requests of
 //! this gateway fail.
 
-use super::{call, ids, register, text, vm};
+use super::{OF_TESTS, call, ids, register, text, vm};
 use gateway_tests::{Asleep, Backend, Client, TestGateway, eventually};
 use serde_json::{Value, json};
 use std::{
@@ -12,7 +12,8 @@ use std::{
     },
 };
 
-const QUICK: &str = "store = \"memory\"\nprobe = { interval = \"1s\", timeout = \"2s\" }\n";
+const QUICK: &str = "store = \"memory\"\nnetworks = [\"::1\", \"127.0.0.0/8\"]\n\
+    probe = { interval = \"1s\", timeout = \"2s\" }\n";
 
 fn service(id: &str, ip: IpAddr, port: u16) -> Value {
     let mut vm = vm(id);
@@ -109,14 +110,36 @@ async fn a_service_that_listens_on_ipv4_only_is_found_and_told_what_to_do() {
 }
 
 #[tokio::test]
+async fn who_registers_does_not_make_the_registry_ask_its_own_machine() {
+    let inside = Backend::hello().await;
+    let toml = text("store = \"memory\"\nprobe = { interval = \"1s\", timeout = \"2s\" }");
+    let gateway = TestGateway::start(&toml);
+    let client = gateway.client();
+    let port = inside.addr().port();
+    for (id, address) in
+        [("a", "127.0.0.1"), ("b", "::ffff:127.0.0.1"), ("c", "169.254.169.254"), ("d", "localhost")]
+    {
+        let mut vm = service(id, IpAddr::from(Ipv6Addr::LOCALHOST), port);
+        vm["address"] = address.into();
+        register(&client, &vm).await;
+        let why = becomes(&client, id, "unhealthy").await["why"].clone();
+        assert!(why.as_str().is_some_and(|why| why.contains("`networks`") && why.contains(address)), "{why}");
+    }
+    assert_eq!(inside.connections(), 0);
+    gateway.write(&toml.replace("probe", "networks = [\"127.0.0.0/8\"]\nprobe"));
+    gateway.reload().await.expect("a reload");
+    becomes(&client, "a", "healthy").await;
+}
+
+#[tokio::test]
 async fn requests_of_this_gateway_that_fail_are_a_witness_too() {
     let asleep = Asleep::new();
-    let gateway = TestGateway::start(
+    let gateway = TestGateway::start(&format!(
         "[[listener]]\naddress = \"[::]:0\"\n[[route]]\npath = \"/registry/*\"\nto = \"registry\"\n\
          [[route]]\nname = \"work\"\nto = \"workers\"\n\
-         [backend.workers]\ndiscover = { role = \"worker\", service = \"api\" }\n\
-         ejection = { first = \"1h\", longest = \"1h\" }\n[registry]\nstore = \"memory\"\n",
-    );
+         [backend.workers]\ndiscover = {{ role = \"worker\", service = \"api\" }}\n\
+         ejection = {{ first = \"1h\", longest = \"1h\" }}\n[registry]\n{OF_TESTS}\n",
+    ));
     let client = gateway.client();
     let mut a = at("a", asleep.addr());
     a["services"][0]["healthPath"] = Value::Null;
@@ -145,9 +168,9 @@ async fn requests_of_this_gateway_that_fail_are_a_witness_too() {
 async fn what_a_backend_met_ends_with_it() {
     let asleep = Asleep::new();
     let routes = "[[listener]]\naddress = \"[::]:0\"\n[[route]]\npath = \"/registry/*\"\nto = \"registry\"\n";
-    let without = format!("{routes}[registry]\nstore = \"memory\"\n");
+    let without = format!("{routes}[registry]\n{OF_TESTS}\n");
     let with = format!(
-        "{routes}[[route]]\nname = \"work\"\nto = \"workers\"\n[registry]\nstore = \"memory\"\n\
+        "{routes}[[route]]\nname = \"work\"\nto = \"workers\"\n[registry]\n{OF_TESTS}\n\
          [backend.workers]\ndiscover = {{ role = \"worker\", service = \"api\" }}\n\
          ejection = {{ first = \"1h\", longest = \"1h\" }}\n"
     );

@@ -15,9 +15,15 @@ use gateway_tests::{Answer, Client, TestGateway, eventually, within};
 use http::Method;
 use serde_json::{Value, json};
 
+/// Services of tests are on this machine.
+const HERE: &str = "networks = [\"::1\", \"127.0.0.0/8\"]";
+
+/// Of `[registry]`: that, and entries in memory.
+const OF_TESTS: &str = "store = \"memory\"\nnetworks = [\"::1\", \"127.0.0.0/8\"]";
+
 /// A gateway with a registry in memory, with further keys of `[registry]`, and tables behind them.
 fn gateway(more: &str) -> TestGateway {
-    TestGateway::start(&text(&format!("store = \"memory\"\n{more}")))
+    TestGateway::start(&text(&format!("{OF_TESTS}\n{more}")))
 }
 
 fn text(registry: &str) -> String {

@@ -10,6 +10,7 @@ use super::{
         report::Report,
     },
     Known,
+    vms::no_networks,
 };
 
 pub(super) fn check(config: &Config, names: &Names, report: &mut Report) {
@@ -36,6 +37,9 @@ pub(super) fn check(config: &Config, names: &Names, report: &mut Report) {
                     "for example\n[registry]\ntoken = \"fleet\"\n[secret.fleet]\nenv = \"VERS_AUTH_TOKEN\"",
                 ),
         );
+    }
+    if let Some(registry) = &config.registry {
+        no_networks(registry.networks.as_deref(), registry.name.span(), report);
     }
     let askers = askers(config);
     match (&config.registry, url) {

@@ -1,12 +1,16 @@
 //! `[vms]`: it says one way to find a VM, and addresses that a VM may have.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, ops::Range};
+
+use ipnet::IpNet;
+use toml::Spanned;
 
 use super::super::{Config, Resolve, Target, Vms, diagnostic::Diagnostic, report::Report};
 
 pub(super) fn check(config: &Config, report: &mut Report) {
     let Some(vms) = &config.vms else { return };
     one_way(vms, report);
+    no_networks(vms.networks.as_deref(), vms.name.span(), report);
     for (name, address) in &vms.table {
         match address.get_ref().parse::<IpAddr>() {
             Err(_) => report.add(
@@ -23,8 +27,7 @@ pub(super) fn check(config: &Config, report: &mut Report) {
                     .label(format!("where `{name}` is")),
             ),
             Ok(ip) => {
-                let is_inside =
-                    |network: &toml::Spanned<ipnet::IpNet>| network.get_ref().contains(&ip.to_canonical());
+                let is_inside = |network: &Spanned<IpNet>| network.get_ref().contains(&ip.to_canonical());
                 if vms.networks.as_ref().is_some_and(|networks| !networks.iter().any(is_inside)) {
                     report.add(
                         Diagnostic::error(address.span(), "it is in no network that VMs are in")
@@ -43,14 +46,25 @@ pub(super) fn check(config: &Config, report: &mut Report) {
     }
 }
 
+/// An empty list lets nobody be anywhere, which nobody means.
+pub(super) fn no_networks(networks: Option<&[Spanned<IpNet>]>, table: Range<usize>, report: &mut Report) {
+    if networks.is_some_and(<[_]>::is_empty) {
+        report.add(
+            Diagnostic::error(table, "`networks` is empty, so that no address would be in one")
+                .label("in this table")
+                .help("for example `networks = [\"2001:db8:a::/48\"]`; without it, loopback and link-local addresses are refused"),
+        );
+    }
+}
+
 fn one_way(vms: &Vms, report: &mut Report) {
     let resolution = vms.resolution();
-    let place = vms.resolve.as_ref().map_or(vms.name.span(), toml::Spanned::span);
+    let place = vms.resolve.as_ref().map_or(vms.name.span(), Spanned::span);
     let is_empty = vms.table.is_empty() && vms.file.is_none();
     match resolution {
         Resolve::Registry if !is_empty => {
-            let table = vms.table.values().next().map(toml::Spanned::span);
-            let span = vms.file.as_ref().map(toml::Spanned::span).or(table).unwrap_or_default();
+            let table = vms.table.values().next().map(Spanned::span);
+            let span = vms.file.as_ref().map(Spanned::span).or(table).unwrap_or_default();
             report.add(
                 Diagnostic::error(span, "VMs are found either in the registry or in a table")
                     .label("remove this, or `resolve`"),
@@ -68,8 +82,8 @@ fn one_way(vms: &Vms, report: &mut Report) {
         _ => {}
     }
     if resolution == Resolve::Dns {
-        let table = vms.table.values().next().map(toml::Spanned::span);
-        if let Some(span) = vms.file.as_ref().map(toml::Spanned::span).or(table) {
+        let table = vms.table.values().next().map(Spanned::span);
+        if let Some(span) = vms.file.as_ref().map(Spanned::span).or(table) {
             report.add(
                 Diagnostic::error(span, "VMs are found either by DNS or in a table")
                     .label("remove this, or `dns`"),

@@ -5,15 +5,12 @@ use super::super::health;
 use crate::{
     config,
     metrics::{Counter, Gauge, Metrics, names},
+    networks::Networks,
     registry::{Finding, Probed, Registry, Witness},
     snapshot::RegistryPlan,
-    tls,
+    tls::{Roots, ServerName},
     upstream::{self, Cause, Server},
 };
-use bytes::Bytes;
-use http::{Request, header};
-use http_body_util::Full;
-use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap, HashSet},
@@ -22,6 +19,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
+    net::TcpStream,
     sync::watch,
     task::{Id, JoinSet},
     time::{Instant, sleep_until, timeout},
@@ -34,15 +32,13 @@ const TOGETHER: Duration = Duration::from_millis(20);
 const SHARE: u32 = 10;
 
 /// What an answer of an edge says where it is the edge's own.
-const X_GATEWAY_ERROR: &str = "x-gateway-error";
-
-type Https = Client<tls::Connector, Full<Bytes>>;
+const X_GATEWAY_ERROR: &[u8] = b"x-gateway-error";
 
 /// The questions to all services.
 pub(super) struct Probes {
     registry: Arc<Registry>,
     terms: config::Probe,
-    client: Https,
+    rules: Arc<Rules>,
     known: HashMap<Probed, Verdict>,
     /// Who is asked next, and when.
     due: BinaryHeap<Reverse<(Instant, u64)>>,
@@ -55,6 +51,12 @@ pub(super) struct Probes {
     /// When it is looked again who is to be asked.
     look_at: Option<Instant>,
     counts: Counts,
+}
+
+/// Where services may be, and whom to believe that they are there.
+struct Rules {
+    networks: Arc<Networks>,
+    roots: Result<Roots, String>,
 }
 
 /// What is thought of a service, and how often in a row it contradicted that.
@@ -99,6 +101,10 @@ impl Probes {
             && Arc::ptr_eq(&before.registry, &plan.registry)
         {
             before.terms = terms;
+            if before.rules.networks != plan.networks {
+                let Rules { roots, .. } = &*before.rules;
+                before.rules = Arc::new(Rules { networks: Arc::clone(&plan.networks), roots: roots.clone() });
+            }
             return Some(before);
         }
         let mut changes = plan.registry.subscribe();
@@ -106,9 +112,10 @@ impl Probes {
         Some(Self {
             registry: Arc::clone(&plan.registry),
             terms,
-            client: Client::builder(TokioExecutor::new())
-                .pool_max_idle_per_host(0)
-                .build(tls::connector(Duration::from_secs(3))),
+            rules: Arc::new(Rules {
+                networks: Arc::clone(&plan.networks),
+                roots: Roots::with(&[]).map_err(|error| error.to_string()),
+            }),
             known: HashMap::new(),
             due: BinaryHeap::new(),
             waiting: HashMap::new(),
@@ -180,10 +187,10 @@ impl Probes {
         {
             self.due.pop();
             let Some(service) = self.waiting.remove(&number) else { continue };
-            let (client, of_task, deadline) =
-                (self.client.clone(), service.clone(), self.terms.timeout.get());
+            let (rules, of_task, deadline) =
+                (Arc::clone(&self.rules), service.clone(), self.terms.timeout.get());
             let question = async move {
-                let asking = ask(&of_task, &client, deadline);
+                let asking = ask(&of_task, &rules, deadline);
                 timeout(deadline, asking).await.unwrap_or_else(|_| Err(late(&of_task)))
             };
             let handle = self.running.spawn(question);
@@ -236,53 +243,64 @@ fn chance() -> f64 {
 }
 
 /// Asks a service once. The reason says what its owner needs to know.
-async fn ask(service: &Probed, client: &Https, deadline: Duration) -> Result<(), String> {
+async fn ask(service: &Probed, rules: &Rules, deadline: Duration) -> Result<(), String> {
     let path =
         if service.path.starts_with('/') { service.path.clone() } else { format!("/{}", service.path) };
     if !path.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(format!("its healthPath is no path: {}", service.path.escape_debug()));
     }
-    let bare = service.address.trim_start_matches('[').trim_end_matches(']');
-    match bare.parse::<IpAddr>() {
-        Ok(ip) => at_address(ip, service.port, &path, deadline).await,
-        Err(_) => through_edge(&service.address, service.port, &path, client).await,
+    let address = service.address.as_str();
+    let server = Server::within(address, service.port, &rules.networks);
+    let server = server.map_err(|error| format!("{error}: {}", address.escape_debug()))?;
+    let connected = upstream::connect(&server, None, deadline).await;
+    match address.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
+        Ok(ip) => {
+            let stream = connected.map_err(|cause| match (&cause, ip) {
+                (Cause::Refused, IpAddr::V6(_)) => format!(
+                    "connection refused on {server}: nothing listens there on IPv6; a service on 0.0.0.0 or \
+                     127.0.0.1 has to bind `::`, or vers-gateway runs on the VM"
+                ),
+                (Cause::Refused, IpAddr::V4(_)) => format!("connection refused on {server}"),
+                _ => format!("{cause}: {server}"),
+            })?;
+            let answer = health::get(stream, &path, &server.to_string()).await;
+            answer
+                .and_then(|head| health::verdict(head.status))
+                .map_err(|why| format!("{why}: {server}{path}"))
+        }
+        Err(_) => {
+            let stream = connected.map_err(|cause| match cause {
+                Cause::Resolve(error) => format!("{error}: {address}"),
+                cause => format!("{cause}: {server}"),
+            })?;
+            through_edge(service, stream, &path, rules, deadline).await
+        }
     }
 }
 
-async fn at_address(ip: IpAddr, port: u16, path: &str, deadline: Duration) -> Result<(), String> {
-    let place = std::net::SocketAddr::new(ip, port).to_string();
-    let server: Server = place.parse().map_err(|_| format!("{place} is no address"))?;
-    let connected = upstream::connect(&server, None, deadline).await;
-    let stream = connected.map_err(|cause| match (&cause, ip) {
-        (Cause::Refused, IpAddr::V6(_)) => format!(
-            "connection refused on {place}: nothing listens there on IPv6; a service on 0.0.0.0 or 127.0.0.1 has \
-             to bind `::`, or vers-gateway runs on the VM"
-        ),
-        (Cause::Refused, IpAddr::V4(_)) => format!("connection refused on {place}"),
-        _ => format!("{cause}: {place}"),
-    })?;
-    health::get(stream, path, &place).await.map_err(|why| format!("{why}: {place}{path}"))
-}
-
-async fn through_edge(address: &str, port: u16, path: &str, client: &Https) -> Result<(), String> {
+/// By name, a VM is reached through its edge.
+async fn through_edge(
+    service: &Probed,
+    stream: TcpStream,
+    path: &str,
+    rules: &Rules,
+    deadline: Duration,
+) -> Result<(), String> {
+    let Probed { address, port, .. } = service;
     let url = format!("https://{address}:{port}{path}");
-    let request = Request::get(&url).header(header::USER_AGENT, "vers-gateway (health check)");
-    let request = request.body(Full::default()).map_err(|_| format!("{url} is no URL"))?;
-    let answer = client.request(request).await.map_err(|error| {
-        // The last cause says what happened; the error itself only that something did.
-        let mut cause: &dyn std::error::Error = &error;
-        while let Some(next) = cause.source() {
-            cause = next;
-        }
-        format!("{cause}: {url}")
-    })?;
-    match answer.headers().get(X_GATEWAY_ERROR).and_then(|code| code.to_str().ok()) {
+    let roots = rules.roots.as_ref().map_err(Clone::clone)?;
+    let stream = roots.handshake(address.parse::<ServerName>()?, stream, deadline).await;
+    let stream = stream.map_err(|error| format!("{error}: {url}"))?;
+    let head = health::get(stream, path, &format!("{address}:{port}")).await;
+    let head = head.map_err(|why| format!("{why}: {url}"))?;
+    let of_edge = head.fields.get_named(X_GATEWAY_ERROR).map(String::from_utf8_lossy);
+    match of_edge.as_deref() {
         Some("vm-port-closed") => Err(format!(
             "its edge finds nothing on IPv6 port {port}: a service on 0.0.0.0 or 127.0.0.1 has to bind `::`, or \
              vers-gateway runs on the VM"
         )),
-        Some(code) => Err(format!("its edge says {code}: {url}")),
-        None => health::verdict(answer.status()).map_err(|why| format!("{why}: {url}")),
+        Some(code) => Err(format!("its edge says {}: {url}", code.escape_debug())),
+        None => health::verdict(head.status).map_err(|why| format!("{why}: {url}")),
     }
 }
 
