@@ -34,11 +34,15 @@ pub enum FaultKind {
     Route,
     /// It asked for a body, and has no hook for it.
     Body,
+    /// It broke off a body that it transformed, or returned too much of it.
+    Transform,
+    /// It asked for first bytes of a connection, and has no hook for them, or there can be no more.
+    Bytes,
 }
 
 impl FaultKind {
     /// All kinds.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Trap,
         Self::Cpu,
         Self::Wall,
@@ -49,6 +53,8 @@ impl FaultKind {
         Self::Start,
         Self::Route,
         Self::Body,
+        Self::Transform,
+        Self::Bytes,
     ];
 
     /// Whether it cost an instance, or there was none: what a breaker counts.
@@ -69,6 +75,8 @@ impl FaultKind {
             Self::Start => "start",
             Self::Route => "route",
             Self::Body => "body",
+            Self::Transform => "transform",
+            Self::Bytes => "bytes",
         }
     }
 }
@@ -94,6 +102,10 @@ impl fmt::Display for FaultKind {
             Self::Open => "it failed too often on this route, and is left alone for a while (`breaker`)",
             Self::Start => "no instance of it could be made",
             Self::Body => "it asked for a body, and does not export `request-body-filter`",
+            Self::Transform => {
+                "it broke off a body that it transformed, or returned more of it at a time than `limits.body`"
+            }
+            Self::Bytes => "it asked for first bytes that cannot come, or does not export `tcp-bytes-filter`",
             Self::Route => "it chose a backend that it is not granted (`grants.backends`)",
         })
     }
