@@ -49,6 +49,14 @@ pub(super) fn text(story: &Story) -> String {
             row("", &format!("  {change}"));
         }
     }
+    for (number, look) in story.answers.iter().enumerate() {
+        let title = if number == 0 { "answers" } else { "" };
+        let says = look.says.as_ref().map(|says| format!(" {says}")).unwrap_or_default();
+        row(title, &format!("{}: {}{says}", look.plugin, look.verdict));
+        for change in &look.changes {
+            row("", &format!("  {change}"));
+        }
+    }
     if let Some(goal) = &story.to {
         let servers = match goal.servers.as_slice() {
             [] => String::new(),
@@ -57,6 +65,9 @@ pub(super) fn text(story: &Story) -> String {
         };
         let by = if goal.by_plugin { ", chosen by a plugin" } else { "" };
         row("to", &format!("{}{by}{servers}", goal.name));
+        if let Some(note) = goal.note {
+            row("", note);
+        }
         row("", &format!("asked for {} of {}", goal.target, goal.host));
     }
     if let Some(answer) = &story.answer {
