@@ -292,3 +292,18 @@ fn a_version_of_the_sdk_may_be_named() {
     let manifest = fs::read_to_string(author.path("a/Cargo.toml")).expect("a manifest");
     assert!(manifest.contains("vers-plugin = \"0.2\""), "{manifest}");
 }
+
+#[test]
+fn without_an_sdk_nothing_is_made_that_would_not_build() {
+    let author = Author::new();
+    author.plugin(&["new", "a"]).no(&["its SDK is in no public registry yet", "--sdk-path", "--sdk-version"]);
+    assert!(!author.path("a").exists(), "a folder was made");
+    // The one of a checkout beside this folder, or around it.
+    let sdk = author.path("vers-gateway/plugin-sdk");
+    fs::create_dir_all(&sdk).expect("a folder");
+    fs::write(sdk.join("Cargo.toml"), "[package]\nname = \"vers-plugin\"\n").expect("a manifest");
+    author.plugin(&["new", "a"]).fine();
+    let manifest = fs::read_to_string(author.path("a/Cargo.toml")).expect("a manifest");
+    let sdk = sdk.canonicalize().expect("its path");
+    assert!(manifest.contains(&format!("vers-plugin = {{ path = \"{}\" }}", sdk.display())), "{manifest}");
+}
