@@ -123,25 +123,27 @@ impl<'a> Plugins<'a> {
     }
 
     /// The bytes of a component, from its file or from the store.
-    fn bytes(&self, plugin: &PluginConfig, files: &mut Files) -> Result<Vec<u8>, Diagnostic> {
+    fn bytes(&self, plugin: &PluginConfig, files: &mut Files) -> Result<Vec<u8>, Box<Diagnostic>> {
         let (written, span) = (plugin.component.get_ref(), plugin.component.span());
         if !OciReference::is_meant(written) {
             let path = self.inputs.base.join(written);
             return files.read(&path).map_err(|error| {
-                Diagnostic::error(span, format!("cannot read `{}`: {error}", path.display()))
+                let problem = Diagnostic::error(span, format!("cannot read `{}`: {error}", path.display()))
                     .label("no such component")
-                    .help("the path is relative to the folder of this file; `cargo build --release --target wasm32-wasip2` makes a component")
+                    .help("the path is relative to the folder of this file; `cargo build --release --target wasm32-wasip2` makes a component");
+                Box::new(problem)
             });
         }
         let failed = |error: &dyn std::fmt::Display| {
             Diagnostic::error(span.clone(), format!("`{written}` cannot be used: {error}"))
         };
-        let reference: OciReference = written.parse().map_err(|error| failed(&error))?;
+        let reference: OciReference = written.parse().map_err(|error| Box::new(failed(&error)))?;
         let state_dir = state_dir(self.config, self.inputs.base, self.inputs.env);
         ComponentStore::below(&state_dir).read(&reference, files).map_err(|error| {
-            failed(&error).label("not fetched yet, or not as it was fetched").help(
+            let problem = failed(&error).label("not fetched yet, or not as it was fetched").help(
                 "`vers-gateway plugin fetch -c FILE` fetches it; a gateway asks no registry for components",
-            )
+            );
+            Box::new(problem)
         })
     }
 
@@ -150,7 +152,7 @@ impl<'a> Plugins<'a> {
         let bytes = match self.bytes(plugin, files) {
             Ok(bytes) => bytes,
             Err(problem) => {
-                self.problems.push(problem);
+                self.problems.push(*problem);
                 return None;
             }
         };

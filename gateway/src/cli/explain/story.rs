@@ -294,7 +294,7 @@ impl Story {
     }
 
     /// To the VM, where the route leads to one and nothing else has been decided.
-    fn to_vm(mut self, found: Option<vm::Found>) -> Self {
+    fn led_to_vm(mut self, found: Option<vm::Found>) -> Self {
         match found {
             None => {}
             Some(vm::Found::At(servers)) => {
@@ -339,7 +339,7 @@ impl Story {
         if by_plugin {
             return self;
         }
-        self.to_vm(vm::find(runtime, snapshot, arrived.route, arrived.captures, arrived.port))
+        self.led_to_vm(vm::find(runtime, snapshot, arrived.route, arrived.captures, arrived.port))
     }
 }
 

@@ -65,7 +65,7 @@ impl Fetch {
         {
             return Ok((digest.clone(), false));
         }
-        let mut registry = Registry::new(reference, self.trust.roots()?)?;
+        let mut registry = Registry::new(reference, &self.trust.roots()?)?;
         let manifest = registry.manifest().await?;
         let digest = Hash::of(&manifest).to_string();
         if reference.digest.as_ref().is_some_and(|pinned| *pinned != digest) {

@@ -45,7 +45,7 @@ pub(super) struct Registry {
 }
 
 impl Registry {
-    pub(super) fn new(reference: &OciReference, roots: Roots) -> Result<Self, String> {
+    pub(super) fn new(reference: &OciReference, roots: &Roots) -> Result<Self, String> {
         let scheme = if is_here(&reference.host) { "http" } else { "https" };
         let base = format!("{scheme}://{}/v2/{}", reference.host, reference.name);
         base.parse::<Uri>().map_err(|_| "no registry has such a name".to_owned())?;
