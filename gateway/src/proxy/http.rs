@@ -336,7 +336,8 @@ impl<'a> Session<'a> {
         exchange: &mut Box<plugins::Exchange>,
         asked: Option<Asked>,
     ) -> Result<Outgoing, Error> {
-        let (outcome, seen) = client.while_waiting(self.buffers(), route.terms.chain.on_request(exchange)).await?;
+        let (outcome, seen) =
+            client.while_waiting(self.buffers(), route.terms.chain.on_request(exchange)).await?;
         let (outcome, body) = match outcome {
             // What is for another protocol has no body.
             Outcome::Next { to, body: Some(most) } if asked.is_none() => {
