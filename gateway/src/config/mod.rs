@@ -66,8 +66,8 @@ pub use self::{
     oci::{OciReference, OciReferenceError},
     plugin::{Breaker, Grants, OnError, Plugin, PluginLimits},
     plugin_cases::{
-        CaseReply, CaseRequest, CaseResponse, CaseValues, CaseVerdict, ExpectedValues, PluginCase,
-        PluginCases, plugin_cases, plugin_table,
+        CaseConnection, CaseReply, CaseRequest, CaseResponse, CaseValues, CaseVerdict, ExpectedValues,
+        PluginCase, PluginCases, plugin_cases, plugin_table,
     },
     plugin_config::PluginConfig,
     registry::{Probe, Registry, RegistryAddresses, RegistryStore, RegistryUrl},

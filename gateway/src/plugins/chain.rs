@@ -28,8 +28,8 @@ pub enum OnError {
     Skip,
 }
 
-/// The plugins of one route on one worker.
-#[derive(Debug)]
+/// The plugins of one route on one worker. By default none.
+#[derive(Debug, Default)]
 pub struct Chain {
     pub(super) route: Arc<str>,
     pub(super) links: Rc<[Link]>,
@@ -101,6 +101,11 @@ impl Chain {
             .collect();
         let hooks = links.iter().fold(Hooks::default(), |all, link| all.or(link.hooks));
         Self { route: Arc::clone(route), links, hooks }
+    }
+
+    /// Whether there are no plugins.
+    pub fn is_empty(&self) -> bool {
+        self.links.is_empty()
     }
 
     /// Where the plugins may send requests, in the order of the links.

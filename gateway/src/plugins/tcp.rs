@@ -88,6 +88,27 @@ impl Chain {
     }
 }
 
+impl Chain {
+    /// As [`Self::log_connection`], at once: for who tries a plugin out.
+    ///
+    /// # Errors
+    /// Fails with the fault of the first plugin that does.
+    pub async fn log_connection_now(
+        &self,
+        exchange: &mut Box<Exchange>,
+        closed: Closed,
+    ) -> Result<(), Fault> {
+        if let Some(connection) = &mut exchange.connection {
+            connection.closed = Some(closed);
+        }
+        for (position, link) in self.links.iter().enumerate().filter(|(_, link)| link.hooks.tcp_log) {
+            exchange.caller = position;
+            link.instances.on_close(exchange).await?;
+        }
+        Ok(())
+    }
+}
+
 impl Exchange {
     /// The next wish to see first bytes.
     pub fn next_wanted(&mut self) -> Option<Wanted> {

@@ -48,7 +48,7 @@ impl Way {
         worker: &Rc<Worker>,
         patience: Duration,
     ) -> Option<Pass> {
-        if !self.route.chain.sees_connections() {
+        if !self.route.terms.chain.sees_connections() {
             return Some(Pass::default());
         }
         // In a place of its own: it is over soon, and large.
@@ -62,7 +62,7 @@ impl Way {
         worker: &Rc<Worker>,
         patience: Duration,
     ) -> Option<Pass> {
-        let chain = &self.route.chain;
+        let chain = &self.route.terms.chain;
         let mut exchange =
             Box::new(Exchange::connected(self.facts(arrival, worker), self.connection(arrival)));
         let ruling = self.ask(client, worker, patience, &mut exchange).await;
@@ -70,7 +70,7 @@ impl Way {
         let mut closing = chain.has_connection_logs().then(|| Box::new(Closing::new(self, worker, exchange)));
         let (refused_by, why) = match ruling {
             Ok(Ruling::Next) => {
-                let detour = to.and_then(|to| self.route.detours.get(to.link)?.get(to.backend));
+                let detour = to.and_then(|to| self.route.terms.detours.get(to.link)?.get(to.backend));
                 return Some(Pass { to: detour.map(|detour| Rc::clone(&detour.pool)), closing });
             }
             Ok(Ruling::Refused { refusal, plugin }) => {
@@ -109,7 +109,7 @@ impl Way {
         patience: Duration,
         exchange: &mut Box<Exchange>,
     ) -> io::Result<Ruling> {
-        let chain = &self.route.chain;
+        let chain = &self.route.terms.chain;
         let mut ruling = chain.on_accept(exchange).await;
         let mut due = None;
         while matches!(ruling, Ruling::Next)
@@ -242,11 +242,11 @@ impl Drop for Closing {
         closed.total = self.began.elapsed();
         let journal = self.worker.journal();
         if let Some(route) = self.route.upgrade() {
-            route.chain.log_connection(journal, exchange, closed);
+            route.terms.chain.log_connection(journal, exchange, closed);
         } else if let Some(route) = self.worker.local().routes.iter().find(|route| route.name == self.name) {
             // Its plugins may be others now, to whom the values do not belong.
             exchange.forget();
-            route.chain.log_connection(journal, exchange, closed);
+            route.terms.chain.log_connection(journal, exchange, closed);
         }
     }
 }

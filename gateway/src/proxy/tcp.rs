@@ -40,7 +40,7 @@ pub(super) async fn serve(
     guard: Guard,
 ) -> Option<Tunnel> {
     let way = Way::new(route, Captures::default());
-    if !way.route.chain.sees_connections() {
+    if !way.route.terms.chain.sees_connections() {
         let opening = Pass::default().dial(&way, arrival, way.dial(arrival)).await?;
         return way.open(Side { io: stream, early: Bytes::new() }, opening, arrival, worker, guard);
     }
@@ -67,7 +67,7 @@ impl Way {
     /// # Errors
     /// Fails as that does; and where it is not known, where to.
     pub(super) async fn dial(&self, arrival: &Arrival) -> Result<Lease, Error> {
-        let (pool, goal) = match &self.route.target {
+        let (pool, goal) = match &self.route.terms.target {
             LocalTarget::Pool(pool) => (Rc::clone(pool), None),
             LocalTarget::Asked(goal) => {
                 (goal.pool(arrival, |name| self.captures.get(name)).await?, Some(goal))
@@ -85,8 +85,8 @@ impl Way {
     /// # Errors
     /// Fails as that does.
     pub(super) async fn lease(&self, pool: &Rc<Pool>, arrival: &Arrival) -> Result<Lease, Error> {
-        let mut tries = Tries::of_tunnel(self.route.attempts).of_client(arrival.ends);
-        pool.lease(&mut tries, self.route.timeouts.connect).await.map_err(Error::Upstream)
+        let mut tries = Tries::of_tunnel(self.route.terms.attempts).of_client(arrival.ends);
+        pool.lease(&mut tries, self.route.terms.timeouts.connect).await.map_err(Error::Upstream)
     }
 
     /// The tunnel between a client and the server that is there for it.

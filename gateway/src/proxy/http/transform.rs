@@ -50,7 +50,7 @@ impl Session<'_> {
     ) -> Result<(), Error> {
         let Content::Upstream { length, transforms, .. } = content else { return Ok(()) };
         if *length != BodyLength::None {
-            let beginning = route.chain.begin_transforms(exchange);
+            let beginning = route.terms.chain.begin_transforms(exchange);
             let begun = client.while_waiting(self.buffers(), beginning).await?;
             *transforms = begun.map_err(|(fault, plugin)| Error::Plugin { plugin, kind: fault.kind })?;
         }
