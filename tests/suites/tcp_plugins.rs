@@ -3,7 +3,7 @@
 use gateway_tests::{
     Backend, Heard, Pki, Raw, TestGateway, certificate_table, eventually, guest, plugin, plugin_table, within,
 };
-use std::{net::SocketAddr, path::Path};
+use std::{net::SocketAddr, path::Path, time::Duration};
 use tokio::io::AsyncReadExt as _;
 
 /// A TCP route with this plugin, further keys of its table, and further tables.
@@ -161,6 +161,19 @@ async fn a_client_that_says_nothing_is_waited_for_as_long_as_is_asked() {
     );
     let _client = Raw::connect(patient.addr()).await;
     visitors.next().await;
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_a_client_that_says_nothing() {
+    let (backend, mut visitors) = Backend::by_hand().await;
+    let gateway = gate(backend.addr(), "accept = \"peek\", least = 100, within = \"60m\"", "");
+    let client = Raw::connect(gateway.addr()).await;
+    eventually("its call", async || (calls(&gateway, "tcp").await == 1.0).then_some(())).await;
+    let stopping = tokio::spawn(gateway.stop(Duration::from_secs(60)));
+    // What there is of it goes on, as any connection does that came before.
+    let server = visitors.next().await;
+    drop((client, server));
+    within("the stop", stopping).await.expect("a stop");
 }
 
 #[tokio::test]

@@ -2,10 +2,11 @@
 //! what they are told when it is over.
 
 use super::{
-    access, answer::Error, arrival::Arrival, client::Client, cut::Cut, stream::ClientStream, tcp::Way,
-    worker::Worker,
+    access, answer::Error, arrival::Arrival, client::Client, conn::LAST_CALL, cut::Cut, stream::ClientStream,
+    tcp::Way, worker::Worker,
 };
 use crate::{
+    drain::Guard,
     io::Stream as _,
     plugins::{Closed, Connection, Exchange, Facts, Refusal, Ruling, Wanted},
     relay::{End, Summary},
@@ -47,25 +48,26 @@ impl Way {
         arrival: &Arrival,
         worker: &Rc<Worker>,
         patience: Duration,
+        guard: &mut Guard,
     ) -> Option<Pass> {
         if !self.route.terms.chain.sees_connections() {
             return Some(Pass::default());
         }
         // In a place of its own: it is over soon, and large.
-        Box::pin(self.consult(client, arrival, worker, patience)).await
+        Box::pin(self.consult(client, arrival, (worker, guard), patience)).await
     }
 
     async fn consult(
         &self,
         client: &mut Client<ClientStream>,
         arrival: &Arrival,
-        worker: &Rc<Worker>,
+        (worker, guard): (&Rc<Worker>, &mut Guard),
         patience: Duration,
     ) -> Option<Pass> {
         let chain = &self.route.terms.chain;
         let mut exchange =
             Box::new(Exchange::connected(self.facts(arrival, worker), self.connection(arrival)));
-        let ruling = self.ask(client, worker, patience, &mut exchange).await;
+        let ruling = self.ask(client, (worker, guard), patience, &mut exchange).await;
         let to = exchange.connection_goes_to();
         let mut closing = chain.has_connection_logs().then(|| Box::new(Closing::new(self, worker, exchange)));
         let (refused_by, why) = match ruling {
@@ -105,7 +107,7 @@ impl Way {
     async fn ask(
         &self,
         client: &mut Client<ClientStream>,
-        worker: &Worker,
+        (worker, guard): (&Worker, &mut Guard),
         patience: Duration,
         exchange: &mut Box<Exchange>,
     ) -> io::Result<Ruling> {
@@ -116,7 +118,7 @@ impl Way {
             && let Some(wanted) = exchange.next_wanted()
         {
             let due = *due.get_or_insert_with(|| Instant::now() + patience);
-            let more = peek(client, wanted, due, worker).await?;
+            let more = peek(client, wanted, due, (worker, guard)).await?;
             let bytes = client.inbox.bytes();
             let bytes = bytes.get(..wanted.most).unwrap_or(bytes);
             ruling = chain.on_first_bytes(exchange, wanted, bytes, more).await;
@@ -148,14 +150,16 @@ impl Way {
     }
 }
 
-/// Waits until as much is there as a plugin wants, or its time is over. Returns whether more may come.
+/// Waits until as much is there as a plugin wants, or its time is over: that of a client that has come is short
+/// where its listener goes. Returns whether more may come.
 async fn peek(
     client: &mut Client<ClientStream>,
     wanted: Wanted,
     due: Instant,
-    worker: &Worker,
+    (worker, guard): (&Worker, &mut Guard),
 ) -> io::Result<bool> {
-    let due = due.min(Instant::now() + wanted.within);
+    let mut due = due.min(Instant::now() + wanted.within);
+    let mut is_leaving = false;
     poll_fn(|cx| {
         loop {
             let there = client.inbox.bytes().len();
@@ -165,9 +169,14 @@ async fn peek(
             match client.inbox.poll_fill(cx, &mut client.io, &worker.buffers) {
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(read) => return Poll::Ready(read.map(|_| false)),
-                Poll::Pending => return client.timer.poll(cx, due).map(|()| Ok(false)),
+                Poll::Pending => break,
             }
         }
+        if !is_leaving && guard.poll_draining(cx).is_ready() {
+            is_leaving = true;
+            due = due.min(Instant::now() + LAST_CALL);
+        }
+        client.timer.poll(cx, due).map(|()| Ok(false))
     })
     .await
 }

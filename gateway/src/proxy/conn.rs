@@ -234,7 +234,7 @@ pub(super) async fn last_call(client: &Client<ClientStream>, guard: &Guard) {
 }
 
 /// How long a client may take to ask that has come before its listener went.
-const LAST_CALL: Duration = Duration::from_millis(500);
+pub(super) const LAST_CALL: Duration = Duration::from_millis(500);
 
 /// Reads on for a while what the client still sends of a body that nobody wants: a socket that is
 /// closed with unread bytes resets the connection, and the client would never see its answer.

@@ -132,7 +132,7 @@ pub(super) async fn decide(stream: ClientStream, connection: &Connection, guard:
             First::Gone | First::Leaving => return nothing(client),
         }
     };
-    to_server(client, protocol, (&outlook, server), connection).await
+    to_server(client, protocol, (&outlook, server), connection, guard).await
 }
 
 /// Connects what carries bytes to the server that it goes to.
@@ -141,6 +141,7 @@ async fn to_server(
     protocol: Protocol,
     (outlook, server): (&Outlook, Server<'_>),
     connection: &Connection,
+    guard: &mut Guard,
 ) -> Decided {
     let (arrival, worker) = (&connection.arrival, &connection.worker);
     let (way, server) = match own_way(protocol, &mut client, connection).await {
@@ -157,7 +158,7 @@ async fn to_server(
         tracing::debug!(client = %peer, sni, ?protocol, "a connection has no route, and was closed");
         return nothing(client);
     };
-    let Some(pass) = way.admit(&mut client, arrival, worker, outlook.head).await else {
+    let Some(pass) = way.admit(&mut client, arrival, worker, outlook.head, guard).await else {
         return Decided::Nothing;
     };
     let own = async {

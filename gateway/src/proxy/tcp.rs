@@ -37,7 +37,7 @@ pub(super) async fn serve(
     route: Rc<LocalRoute>,
     worker: &Rc<Worker>,
     patience: Duration,
-    guard: Guard,
+    mut guard: Guard,
 ) -> Option<Tunnel> {
     let way = Way::new(route, Captures::default());
     if !way.route.terms.chain.sees_connections() {
@@ -45,7 +45,7 @@ pub(super) async fn serve(
         return way.open(Side { io: stream, early: Bytes::new() }, opening, arrival, worker, guard);
     }
     let mut client = Client::new(stream, worker.timers.take());
-    let pass = way.admit(&mut client, arrival, worker, patience).await?;
+    let pass = way.admit(&mut client, arrival, worker, patience, &mut guard).await?;
     let opening = pass.dial(&way, arrival, way.dial(arrival)).await?;
     worker.timers.put(client.timer);
     let early = client.inbox.take(&worker.buffers);
