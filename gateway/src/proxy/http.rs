@@ -367,19 +367,37 @@ impl<'a> Session<'a> {
             return Ok(Outgoing::Answer(Answer { head, content }));
         }
         exchange.response = Some(head);
-        let buffers = self.buffers();
-        let filtered = route.terms.chain.on_response(exchange, seen, |exchange, replacement, plugin| {
-            self.answered_by(plugin, &replacement);
-            let answer = local(replacement);
-            (exchange.response, content) = (Some(answer.head), answer.content);
-        });
-        let filtered = client.while_waiting(buffers, filtered).await?;
-        filtered.map_err(|(fault, plugin)| Error::Plugin { plugin, kind: fault.kind })?;
+        self.filter_answer(client, route, (exchange, seen), &mut content).await?;
         if route.terms.chain.has_transforms() {
             self.begin_transforms(client, route, exchange, &mut content).await?;
         }
         let head = exchange.response.take().ok_or(Error::NoRoute)?;
         Ok(Outgoing::Answer(Answer { head, content }))
+    }
+
+    /// Shows the head of an answer to the plugins that have seen its request.
+    async fn filter_answer<I: Downstream>(
+        &mut self,
+        client: &mut Client<I>,
+        route: &LocalRoute,
+        (exchange, seen): (&mut Box<plugins::Exchange>, usize),
+        content: &mut Content,
+    ) -> Result<(), Error> {
+        let (buffers, mut replaced) = (self.buffers(), None);
+        let filtered = route.terms.chain.on_response(exchange, seen, |exchange, replacement, plugin| {
+            self.answered_by(plugin, &replacement);
+            let answer = local(replacement);
+            (exchange.response, replaced) = (Some(answer.head), Some(answer.content));
+        });
+        let filtered = match content {
+            Content::Upstream { exchange, .. } => exchange.while_waiting(client, buffers, filtered).await?,
+            Content::Whole(_) | Content::Changes(_) => client.while_waiting(buffers, filtered).await?,
+        };
+        filtered.map_err(|(fault, plugin)| Error::Plugin { plugin, kind: fault.kind })?;
+        if let Some(replaced) = replaced {
+            *content = replaced;
+        }
+        Ok(())
     }
 
     /// Shows the whole body to the plugins that have asked for it.

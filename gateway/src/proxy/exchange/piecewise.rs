@@ -37,6 +37,27 @@ impl Exchange {
         self.meanwhile(towards, |exchange, _, cx, _| exchange.poll_piece(cx, decoder, buffers)).await
     }
 
+    /// Waits for what decides about the answer, before anything of it is sent. What is left of the request goes
+    /// on meanwhile: nobody else may read from a client whose body is on its way.
+    pub(in crate::proxy) async fn while_waiting<I: Downstream, T>(
+        &mut self,
+        client: &mut Client<I>,
+        buffers: &Buffers,
+        future: impl Future<Output = T>,
+    ) -> Result<T, Error> {
+        let mut future = pin!(future);
+        poll_fn(|cx| {
+            if let Poll::Ready(error) = self.poll_upload(cx, client, buffers) {
+                return Poll::Ready(Err(sender_failed(&error)));
+            }
+            match future.as_mut().poll(cx) {
+                Poll::Ready(output) => Poll::Ready(Ok(output)),
+                Poll::Pending => self.poll_over(cx, client, None, buffers).map(Err),
+            }
+        })
+        .await
+    }
+
     /// Waits for something that has a deadline of its own.
     pub(in crate::proxy) async fn while_uploading<I: Downstream, T>(
         &mut self,

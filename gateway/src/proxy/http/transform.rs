@@ -48,10 +48,10 @@ impl Session<'_> {
         exchange: &mut Box<plugins::Exchange>,
         content: &mut Content,
     ) -> Result<(), Error> {
-        let Content::Upstream { length, transforms, .. } = content else { return Ok(()) };
+        let Content::Upstream { exchange: upstream, length, transforms, .. } = content else { return Ok(()) };
         if *length != BodyLength::None {
             let beginning = route.terms.chain.begin_transforms(exchange);
-            let begun = client.while_waiting(self.buffers(), beginning).await?;
+            let begun = upstream.while_waiting(client, self.buffers(), beginning).await?;
             *transforms = begun.map_err(|(fault, plugin)| Error::Plugin { plugin, kind: fault.kind })?;
         }
         if let Some(head) = &mut exchange.response
