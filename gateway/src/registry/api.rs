@@ -115,7 +115,7 @@ impl Answer {
             Refusal::Invalid(_) => StatusCode::BAD_REQUEST,
             Refusal::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::Unknown | Refusal::Deleted => StatusCode::NOT_FOUND,
-            Refusal::Conflict | Refusal::Superseded(_) => StatusCode::CONFLICT,
+            Refusal::Conflict | Refusal::Superseded(_) | Refusal::Outlived => StatusCode::CONFLICT,
             Refusal::Bound | Refusal::Foreign => StatusCode::FORBIDDEN,
             Refusal::Full | Refusal::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Refusal::Busy | Refusal::Closed | Refusal::NotKept(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -123,7 +123,7 @@ impl Answer {
         let mut value = json!({ "error": refusal.to_string() });
         if let Value::Object(fields) = &mut value {
             match refusal {
-                Refusal::Deleted => drop(fields.insert("deleted".to_owned(), true.into())),
+                Refusal::Deleted | Refusal::Outlived => drop(fields.insert("deleted".to_owned(), true.into())),
                 Refusal::Superseded(generation) => {
                     fields.insert("generation".to_owned(), (*generation).into());
                 }
@@ -179,17 +179,21 @@ fn dispatch(registry: &Registry, request: &Request<'_>, rules: Rules<'_>) -> Res
         ("PATCH", ["registry", "vms", id]) => {
             // Whether there is such an entry comes first, as ever.
             registry.get(id).ok_or(Refusal::Unknown)?;
-            let change = Change { caller, ..Change::read(request.body)? };
+            let change = Change::read(request.body)?;
+            let change = Change { caller: caller.of(change.caller.generation), ..change };
             change.address.as_ref().map_or(Ok(()), |address| own(address, id, must_be_own))?;
             let (record, kept) = registry.change(id, change)?;
             Ok(Reply::Answer(shown(registry, StatusCode::OK, &record), kept))
         }
         ("DELETE", ["registry", "vms", id]) => {
-            let kept = registry.remove(id, &caller)?;
+            let generation = query.number("generation").map_err(Refusal::Invalid)?;
+            let kept = registry.remove(id, &caller.of(generation))?;
             Ok(Reply::Answer(Answer::json(StatusCode::OK, &json!({ "deleted": true })), kept))
         }
         ("POST", ["registry", "vms", id, "heartbeat"]) => {
-            let (record, kept) = registry.renew(id, &Renewal { caller, ..Renewal::read(request.body)? })?;
+            let renewal = Renewal::read(request.body)?;
+            let caller = caller.of(renewal.caller.generation);
+            let (record, kept) = registry.renew(id, &Renewal { caller, ..renewal })?;
             Ok(Reply::Answer(renewed(&record), kept))
         }
         ("GET", ["registry", "discover", role]) => discover(registry, request, role, query),
@@ -221,7 +225,7 @@ fn admitted(registry: &Registry, request: &Request<'_>, rules: Rules<'_>) -> Res
     {
         return Err(Refusal::TooMany(most).into());
     }
-    Ok(Caller { key: request.lease_key.map(LeaseKey::read).transpose()?, is_admin })
+    Ok(Caller { key: request.lease_key.map(LeaseKey::read).transpose()?, is_admin, generation: None })
 }
 
 /// Where addresses have to be VMs' own: whether this one is.

@@ -179,18 +179,9 @@ impl Book {
             return Err(Refusal::Conflict);
         }
         let key = key_after(before.as_deref(), &asked.caller)?;
-        let newest = match (&before, self.deleted.get(&id)) {
-            (Some(before), _) => before.what.generation,
-            (None, Some(deleted)) if deleted.until > now.mono => {
-                // The one that was deleted does not come back; the next one may.
-                deleted.generation.map(|generation| generation + 1)
-            }
-            _ => None,
-        };
-        if let (Some(newest), Some(asked)) = (newest, asked.what.generation)
-            && asked < newest
-        {
-            return Err(Refusal::Superseded(newest));
+        match &before {
+            Some(before) => before.yields_to(asked.what.generation)?,
+            None => self.outlives(&id, asked.what.generation, now)?,
         }
         if before.is_none() && self.records.len() >= ENTRIES {
             self.make_room()?;
@@ -250,6 +241,8 @@ impl Book {
             what.services = services;
         }
         what.metadata = change.metadata.or(what.metadata);
+        // Who may not register again says so here.
+        what.generation = change.caller.generation.or(what.generation);
         if serde_json::to_vec(&what).map_or(usize::MAX, |text| text.len()) > ENTRY {
             return Err(Refusal::TooLarge);
         }
@@ -441,11 +434,22 @@ impl Book {
         }
     }
 
-    /// The entry, where this caller may touch it. What has expired is nobody's.
+    /// The entry, where this caller may touch it.
     fn touched(&self, id: &str, caller: &Caller, now: Moment) -> Result<Arc<Record>, Refusal> {
         let record = self.known(id, now)?;
+        record.yields_to(caller.generation)?;
         let may = record.is_expired() || caller.may_touch(record.key.as_ref());
         if may { Ok(record) } else { Err(Refusal::Bound) }
+    }
+
+    /// Fails where a newer life of this VM was deleted a moment ago. The one that was deleted may come back, by
+    /// a registration: it was restarted.
+    fn outlives(&self, id: &str, generation: Option<u64>, now: Moment) -> Result<(), Refusal> {
+        let deleted = self.deleted.get(id).filter(|deleted| deleted.until > now.mono);
+        match (deleted.and_then(|deleted| deleted.generation), generation) {
+            (Some(newest), Some(asked)) if asked < newest => Err(Refusal::Outlived),
+            _ => Ok(()),
+        }
     }
 
     /// Removes the entry that expired longest ago.
@@ -533,6 +537,14 @@ fn running(status: Status, ttl: Duration, now: Moment) -> Lease {
 }
 
 impl Record {
+    /// Fails where somebody of an older life of this VM asks.
+    fn yields_to(&self, generation: Option<u64>) -> Result<(), Refusal> {
+        match (self.what.generation, generation) {
+            (Some(newest), Some(asked)) if asked < newest => Err(Refusal::Superseded(newest)),
+            _ => Ok(()),
+        }
+    }
+
     /// The service of this name.
     pub fn service(&self, name: &str) -> Option<&Service> {
         self.what.services.iter().flatten().find(|service| service.name == name)

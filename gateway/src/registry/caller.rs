@@ -43,9 +43,16 @@ pub struct Caller {
     pub key: Option<LeaseKey>,
     /// Whether it may touch everybody's entries.
     pub is_admin: bool,
+    /// Which life of the VM it is, where it says: an older one has no say in what a newer one registered.
+    pub generation: Option<u64>,
 }
 
 impl Caller {
+    /// The same, of this life of its VM.
+    pub(super) fn of(self, generation: Option<u64>) -> Self {
+        Self { generation, ..self }
+    }
+
     /// Whether it may touch an entry that was registered with this key, or with none.
     pub(super) fn may_touch(&self, bound: Option<&LeaseKey>) -> bool {
         let Some(bound) = bound else { return true };
@@ -77,10 +84,10 @@ mod tests {
         let own = key("0123456789abcdef");
         assert!(own.is_some() && key("short").is_none() && key(&"x".repeat(257)).is_none());
         for (caller, may) in [
-            (Caller { key: own.clone(), is_admin: false }, true),
-            (Caller { key: key("another 0123456789"), is_admin: false }, false),
+            (Caller { key: own.clone(), ..Caller::default() }, true),
+            (Caller { key: key("another 0123456789"), ..Caller::default() }, false),
             (Caller::default(), false),
-            (Caller { key: None, is_admin: true }, true),
+            (Caller { is_admin: true, ..Caller::default() }, true),
         ] {
             assert_eq!(caller.may_touch(own.as_ref()), may, "{caller:?}");
             assert!(caller.may_touch(None), "{caller:?}");

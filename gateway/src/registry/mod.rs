@@ -74,6 +74,9 @@ pub enum Refusal {
     /// There is a newer one.
     #[error("superseded: generation {0} of this VM has registered")]
     Superseded(u64),
+    /// There was a newer one, and it was deleted a moment ago.
+    #[error("superseded: a newer generation of this VM was deleted a moment ago")]
+    Outlived,
     /// There is no room for another.
     #[error("the registry is full: it has {ENTRIES} entries")]
     Full,

@@ -251,12 +251,7 @@ impl Registration {
         let services = services(written.services.as_ref())?;
         let metadata = metadata(written.metadata.as_deref())?;
         let ttl = ttl(written.ttl.as_ref())?;
-        let generation = match &written.generation {
-            None | Some(Value::Null) => None,
-            Some(value) => Some(
-                value.as_u64().ok_or_else(|| Refusal::invalid("generation must be a whole number from 0"))?,
-            ),
-        };
+        let generation = generation(written.generation.as_ref())?;
         Ok(Self {
             is_old_client: ttl.is_none() && by.is_some(),
             what: Description {
@@ -300,7 +295,7 @@ impl Change {
                 value => Some(services(value.as_ref())?),
             },
             metadata: metadata(written.metadata.as_deref())?,
-            caller: Caller::default(),
+            caller: of(&written)?,
         })
     }
 }
@@ -316,7 +311,7 @@ impl Renewal {
         }
         let written = Written::read(body)?;
         let status = written.status.as_ref().map(status).transpose()?;
-        Ok(Self { ttl: ttl(written.ttl.as_ref())?, status, caller: Caller::default() })
+        Ok(Self { ttl: ttl(written.ttl.as_ref())?, status, caller: of(&written)? })
     }
 }
 
@@ -386,6 +381,18 @@ fn services(value: Option<&Value>) -> Result<Option<Vec<Service>>, Refusal> {
         Ok(service)
     };
     list.iter().enumerate().map(read).collect::<Result<_, _>>().map(Some)
+}
+
+/// Who asks, as far as the body says: which life of the VM.
+fn of(written: &Written) -> Result<Caller, Refusal> {
+    Ok(Caller { generation: generation(written.generation.as_ref())?, ..Caller::default() })
+}
+
+fn generation(value: Option<&Value>) -> Result<Option<u64>, Refusal> {
+    let number = |value: &Value| {
+        value.as_u64().ok_or_else(|| Refusal::invalid("generation must be a whole number from 0"))
+    };
+    value.filter(|value| !value.is_null()).map(number).transpose()
 }
 
 /// Seconds, or a text such as `45s`; what is granted stays within the limits.

@@ -229,9 +229,13 @@ fn what_was_deleted_does_not_come_back_by_a_late_renewal() {
     bench.vm("a", r#","generation":3"#);
     bench.registry.remove("a", &Caller::default()).expect("it is known");
     assert_eq!(bench.renew("a").err(), Some(Refusal::Deleted));
-    assert_eq!(bench.register(&vm("a", r#","generation":3"#)).err(), Some(Refusal::Superseded(4)));
-    assert_eq!(bench.vm("a", r#","generation":4"#).state(), "registered", "a new life is another matter");
-    bench.registry.remove("a", &Caller::default()).expect("it is known");
+    assert_eq!(bench.register(&vm("a", r#","generation":2"#)).err(), Some(Refusal::Outlived));
+    assert_eq!(bench.vm("a", r#","generation":3"#).state(), "registered", "it was restarted");
+    let last = format!(r#","generation":{}"#, u64::MAX);
+    for generation in [r#","generation":4"#, &last, &last] {
+        assert_eq!(bench.vm("a", generation).state(), "registered", "a new life is another matter");
+        bench.registry.remove("a", &Caller::default()).expect("it is known");
+    }
     bench.pass(TTL + secs(1));
     assert_eq!(bench.renew("a").err(), Some(Refusal::Unknown), "and it is forgotten after a while");
 }
@@ -491,7 +495,7 @@ fn what_makes_no_sense_is_refused_in_words() {
 #[test]
 fn a_lease_key_holds_as_long_as_its_lease() {
     let bench = Bench::new();
-    let key = |text: &str| Caller { key: LeaseKey::read(text.as_bytes()).ok(), is_admin: false };
+    let key = |text: &str| Caller { key: LeaseKey::read(text.as_bytes()).ok(), ..Caller::default() };
     let body = r#"{"id":"a","name":"n","role":"worker","address":"a.test","ttl":5,"generation":7}"#;
     let register = |caller: &Caller| {
         let asked = Registration::read(body.as_bytes()).expect("a registration");
@@ -505,4 +509,33 @@ fn a_lease_key_holds_as_long_as_its_lease() {
     bench.pass(Duration::from_secs(6));
     assert_eq!(register(&other), Ok(()), "whoever comes first after its end");
     assert_eq!(register(&own), Err(Refusal::Bound));
+}
+
+/// A restored copy's original, which goes on with what it did.
+#[test]
+fn an_older_life_has_no_say_in_what_a_newer_one_registered() {
+    let bench = Bench::new();
+    bench.vm("a", r#","generation":3"#);
+    let of = |generation: u64| Caller { generation: Some(generation), ..Caller::default() };
+    let changes = |generation: u64| {
+        let renewal = format!(r#"{{"generation":{generation},"status":"draining"}}"#);
+        let renewal = Renewal::read(renewal.as_bytes()).expect("a renewal");
+        let change = format!(r#"{{"generation":{generation},"name":"of {generation}"}}"#);
+        let change = Change::read(change.as_bytes()).expect("a change");
+        [
+            bench.registry.renew("a", &renewal).map(drop),
+            bench.registry.change("a", change).map(drop),
+            bench.registry.remove("a", &of(generation)).map(drop),
+        ]
+    };
+    let refused = || Err(Refusal::Superseded(3));
+    assert_eq!(changes(2), [refused(), refused(), refused()]);
+    assert_eq!(bench.state("a"), "registered");
+    bench.pass(TTL + secs(1));
+    assert_eq!(changes(2), [refused(), refused(), refused()], "and not when it is silent");
+    bench.renew("a").expect("who says nothing of a life is let in, as ever");
+    let change = Change::read(br#"{"generation":4}"#).expect("a change");
+    bench.registry.change("a", change).expect("a newer life");
+    assert_eq!(bench.register(&vm("a", r#","generation":3"#)).err(), Some(Refusal::Superseded(4)));
+    assert_eq!(changes(4), [Ok(()), Ok(()), Ok(())]);
 }

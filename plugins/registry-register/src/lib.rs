@@ -99,7 +99,12 @@ impl Background for RegistryRegister {
 
     fn stop(&self) {
         let Ok(id) = self.id() else { return };
-        self.registrations.borrow().iter().for_each(|registration| registration.leave(self, &id));
+        // What one call may take is bounded: those come first that are the most likely to answer.
+        let registrations = self.registrations.borrow();
+        let mut answering: Vec<&Registration> =
+            registrations.iter().filter(|registration| registration.answered().is_some()).collect();
+        answering.sort_by_key(|registration| std::cmp::Reverse(registration.answered()));
+        answering.into_iter().for_each(|registration| registration.leave(self, &id));
     }
 
     fn validate(&self, problems: &mut Problems) {
