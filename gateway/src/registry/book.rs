@@ -346,6 +346,8 @@ impl Book {
                 record.lease = Lease::Runs { until: now.mono + window, grace: Some(Grace::Held) };
             } else {
                 record.lease = Lease::Expired { at: now.wall, gone: now.mono + self.terms.retention };
+                // Nobody asks who is not there, and nobody sends requests.
+                record.health = Health::default();
                 self.lapses.push_back(now.mono);
                 self.expired += 1;
             }

@@ -215,11 +215,11 @@ impl Registry {
         self.publish(&mut state, now);
     }
 
-    /// Takes nothing that this witness has said for true any more, but of services that it still looks at.
-    pub fn forget(&self, witness: Witness, looks_at: impl Fn(Role, &str) -> bool) {
+    /// Takes nothing that this witness has said for true any more.
+    pub fn forget(&self, witness: Witness) {
         let mut findings = Vec::new();
         for record in self.shelf.all(None) {
-            for service in record.health.said_by(witness).filter(|name| !looks_at(record.what.role, name)) {
+            for service in record.health.said_by(witness) {
                 let (id, service) = (Arc::clone(&record.what.id), Arc::clone(service));
                 findings.push(Finding { id, service, witness, works: None });
             }

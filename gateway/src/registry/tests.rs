@@ -539,3 +539,23 @@ fn an_older_life_has_no_say_in_what_a_newer_one_registered() {
     assert_eq!(bench.register(&vm("a", r#","generation":3"#)).err(), Some(Refusal::Superseded(4)));
     assert_eq!(changes(4), [Ok(()), Ok(()), Ok(())]);
 }
+
+#[test]
+fn what_was_found_out_ends_with_the_lease() {
+    let bench = Bench::new();
+    let body = r#","services":[{"name":"api","port":80,"healthPath":"/"}]"#;
+    bench.vm("a", body);
+    for witness in [Witness::Traffic, Witness::Probe] {
+        let finding = Finding {
+            id: "a".into(),
+            service: "api".into(),
+            witness,
+            works: Some(Err("connection refused".to_owned())),
+        };
+        bench.registry.judge(&[finding]);
+        assert_eq!(bench.state("a"), "unhealthy");
+        bench.pass(TTL);
+        assert_eq!(bench.state("a"), "expired");
+        assert_eq!(bench.vm("a", body).state(), "registered", "{witness:?}: it may work by now");
+    }
+}

@@ -7,7 +7,7 @@ use crate::{
     networks::Networks,
     plugins::Secret,
     registry::{
-        Directory, Endpoint, FILE_NAME, Finding, Mirror, Place, Registry, Role, Terms, Witness,
+        Directory, Endpoint, FILE_NAME, Mirror, Place, Record, Registry, Service, Terms,
         api::{Door, Rules},
     },
     upstream::{Backend, Member, Server, ServerError},
@@ -97,38 +97,20 @@ impl Discovered {
         }
     }
 
-    /// Whether servers of it are such a service.
-    pub fn is_of(&self, role: Role, service: &str) -> bool {
-        self.role == role.name() && self.service == service
-    }
-
-    /// What this gateway's own requests say of servers that are registered: which are left alone, and which of
-    /// those `before` are not any more. Who does not know those says so of all. Returns those that are.
-    pub fn witness(&self, registry: &Arc<Registry>, before: Option<&HashSet<Server>>) -> HashSet<Server> {
+    /// Servers that its requests leave alone now.
+    pub fn ejected(&self) -> HashSet<Server> {
         let now = self.backend.now();
         let is_ejected = |(server, member): (&Server, &Arc<Member>)| {
             member.ejected_for().is_some().then(|| server.clone())
         };
-        let ejected: HashSet<Server> = now.members().filter_map(is_ejected).collect();
-        if Some(&ejected) == before {
-            return ejected;
-        }
-        let directory = Directory::Own(Arc::clone(registry));
-        let findings = directory.endpoints(&self.role, &self.service).into_iter().filter_map(|endpoint| {
-            let server = self.server(&endpoint).ok()?;
-            let works = if ejected.contains(&server) {
-                let backend = &self.backend.settings.name;
-                Some(Err(format!("requests of backend {backend} to {server} fail")))
-            } else if before.is_none_or(|before| before.contains(&server)) {
-                None
-            } else {
-                return None;
-            };
-            let (id, service) = (endpoint.id.into(), self.service.as_str().into());
-            Some(Finding { id, service, witness: Witness::Traffic, works })
-        });
-        registry.judge(&findings.collect::<Vec<_>>());
-        ejected
+        now.members().filter_map(is_ejected).collect()
+    }
+
+    /// Where its requests for this service of this VM go; none where there are none.
+    pub fn server_of(&self, record: &Record, service: &Service) -> Option<Server> {
+        let is_one = self.role == record.what.role.name() && self.service == service.name;
+        let server = || Server::within(&record.what.address, service.port, &self.networks).ok();
+        is_one.then(server).flatten()
     }
 
     /// Tells the backend who is registered now. Returns whether that changed anything.

@@ -4,6 +4,7 @@
 mod discovery;
 mod probes;
 mod remote;
+mod traffic;
 
 pub(super) use discovery::Discovery;
 

@@ -203,7 +203,13 @@ impl Probes {
         (if answer.is_ok() { &self.counts.passed } else { &self.counts.failed }).inc();
         // Who has left meanwhile is not asked again.
         let Some(verdict) = self.known.get_mut(&service) else { return };
-        if verdict.changes(answer.is_ok(), &self.terms) {
+        let changes = verdict.changes(answer.is_ok(), &self.terms);
+        // A lease that ran out for a moment took what was known with it.
+        let entry = self.registry.get(&service.id);
+        let is_forgotten = entry.is_some_and(|entry| {
+            !entry.health.said_by(Witness::Probe).any(|known| *known == service.service)
+        });
+        if changes || (is_forgotten && verdict.works == Some(answer.is_ok())) {
             let (vm, name) = (&*service.id, &*service.service);
             match answer {
                 Ok(()) => tracing::info!(vm, service = name, "a registered service works"),
@@ -226,7 +232,7 @@ impl Probes {
 impl Drop for Probes {
     /// Nobody finds out any more when that is over.
     fn drop(&mut self) {
-        self.registry.forget(Witness::Probe, |_, _| false);
+        self.registry.forget(Witness::Probe);
     }
 }
 
