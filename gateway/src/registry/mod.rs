@@ -35,9 +35,9 @@ pub use clock::{Clock, Moment, SystemClock};
 pub use directory::{Directory, Endpoint};
 pub use file::{FILE_NAME, FileStore};
 pub use health::{Finding, Health, Verdict, Witness};
-pub use mirror::{Mirror, MirrorState, NoRegistry};
+pub use mirror::{Listing, Mirror, MirrorState, NoRegistry};
 pub use model::{
-    Change, Description, ENTRY, Grace, LONGEST_TTL, Lease, Record, Registration, Renewal, Role, SERVICES,
+    Change, DEPTH, Description, ENTRY, Grace, LONGEST_TTL, Lease, Record, Registration, Renewal, Role, SERVICES,
     SHORTEST_TTL, Service, Status,
 };
 pub use openapi::OPENAPI;

@@ -20,6 +20,9 @@ pub const SHORTEST_TTL: Duration = Duration::from_secs(5);
 /// The longest one.
 pub const LONGEST_TTL: Duration = Duration::from_secs(3600);
 
+/// How deep what is said of a VM may nest. Whoever reads it wraps it once more, and may take 127 at most.
+pub const DEPTH: usize = 64;
+
 /// The longest name or id, in bytes.
 const LONGEST_NAME: usize = 253;
 
@@ -219,9 +222,23 @@ impl Written {
         if body.trim_ascii_start().first() != Some(&b'{') {
             return Err(Refusal::invalid("the body is not a JSON object"));
         }
-        serde_json::from_slice(body)
-            .map_err(|error| Refusal::invalid(format!("the body is not a JSON object of a VM: {error}")))
+        let bad = |error| Refusal::invalid(format!("the body is not a JSON object of a VM: {error}"));
+        // All of it, once: what is kept as it was written, others have to be able to read.
+        let value: Value = serde_json::from_slice(body).map_err(bad)?;
+        if depth(&value) > DEPTH {
+            return Err(Refusal::invalid(format!("the body nests deeper than {DEPTH} objects and lists")));
+        }
+        serde_json::from_slice(body).map_err(bad)
     }
+}
+
+fn depth(value: &Value) -> usize {
+    let inside = match value {
+        Value::Object(fields) => fields.values().map(depth).max(),
+        Value::Array(items) => items.iter().map(depth).max(),
+        _ => return 0,
+    };
+    1 + inside.unwrap_or_default()
 }
 
 impl Registration {

@@ -1,6 +1,9 @@
 //! Leases by a clock that only these tests move.
 
 use super::*;
+
+mod json;
+
 use std::{
     path::Path,
     sync::{Arc, Mutex},
