@@ -216,6 +216,30 @@ async fn vms_are_found_by_their_entries() {
     within("a stop", gateway.stop(std::time::Duration::from_secs(1))).await;
 }
 
+#[tokio::test]
+async fn networks_of_the_registry_hold_for_vms_from_a_reload_on() {
+    let backend = gateway_tests::Backend::named_v6("the VM").await;
+    let toml = format!(
+        "[[listener]]\naddress = \"[::]:0\"\n[[route]]\npath = \"/registry/*\"\nto = \"registry\"\n\
+         [[route]]\nname = \"vms\"\nhost = \"{{vm}}.vm.test\"\nto = \"vm:{{vm}}:{}\"\n\
+         [registry]\nstore = \"memory\"\n{HERE}\n[vms]\nresolve = \"registry\"\nnegative_ttl = \"1s\"\n",
+        backend.addr().port()
+    );
+    let gateway = TestGateway::start(&toml);
+    let client = gateway.client();
+    let mut entry = vm("a1");
+    entry["address"] = "::1".into();
+    register(&client, &entry).await;
+    let visit = async || client.clone().with("host", "a1.vm.test").get("/x").await;
+    eventually("the VM", async || (visit().await.text() == "the VM").then_some(())).await;
+    for (networks, expected) in [("networks = [\"2001:db8::/32\"]", "vm-unknown"), (HERE, "")] {
+        gateway.write(&toml.replace(HERE, networks));
+        gateway.reload().await.expect("a reload");
+        let said = async || (visit().await.header("x-gateway-error") == expected).then_some(());
+        eventually(&format!("what {networks} says"), said).await;
+    }
+}
+
 /// The first-party plugin on a VM, and the registry of another gateway. `granted` are further origins, `config`
 /// further keys.
 fn registering(app: &gateway_tests::Backend, infra: &TestGateway, granted: &str, config: &str) -> String {
