@@ -59,8 +59,8 @@ pub struct Rules<'a> {
     pub door: Door<'a>,
     /// The token of who may change everybody's entries.
     pub admin: Option<&'a str>,
-    /// Whether VMs register addresses of their own only.
-    pub own_addresses: bool,
+    /// Which addresses VMs may register.
+    pub addresses: Addresses<'a>,
     /// Changes a second that one address may make; any number where there is none.
     pub changes: Option<u32>,
 }
@@ -72,6 +72,18 @@ pub enum Door<'a> {
     Open,
     /// Who shows this token; nobody where it has no value.
     Token(Option<&'a str>),
+}
+
+/// Which addresses VMs may register.
+#[derive(Debug, Clone, Copy)]
+pub enum Addresses<'a> {
+    /// Any.
+    Any,
+    /// The one that they come from, and their name below this domain, where there is one.
+    Own {
+        /// As in `{id}.vm.example.com`, without what stands before it.
+        names_below: Option<&'a str>,
+    },
 }
 
 /// An answer.
@@ -159,7 +171,7 @@ fn dispatch(registry: &Registry, request: &Request<'_>, rules: Rules<'_>) -> Res
     }
     let caller = admitted(registry, request, rules)?;
     let query = Query(request.query);
-    let must_be_own = (rules.own_addresses && !caller.is_admin).then_some(request.peer);
+    let addresses = if caller.is_admin { Addresses::Any } else { rules.addresses };
     match (method.as_str(), &*parts) {
         ("GET", ["registry", "openapi.json"]) => {
             let body = Bytes::from_static(OPENAPI.as_bytes());
@@ -168,7 +180,7 @@ fn dispatch(registry: &Registry, request: &Request<'_>, rules: Rules<'_>) -> Res
         ("GET", ["registry", "vms"]) => list(registry, request, query),
         ("POST", ["registry", "vms"]) => {
             let asked = Registration { caller, ..Registration::read(request.body)? };
-            own(&asked.what.address, &asked.what.id, must_be_own)?;
+            own(&asked.what.address, &asked.what.id, request.peer, addresses)?;
             let (record, kept) = registry.register(asked)?;
             Ok(Reply::Answer(shown(registry, StatusCode::CREATED, &record), kept))
         }
@@ -181,7 +193,7 @@ fn dispatch(registry: &Registry, request: &Request<'_>, rules: Rules<'_>) -> Res
             registry.get(id).ok_or(Refusal::Unknown)?;
             let change = Change::read(request.body)?;
             let change = Change { caller: caller.of(change.caller.generation), ..change };
-            change.address.as_ref().map_or(Ok(()), |address| own(address, id, must_be_own))?;
+            change.address.as_ref().map_or(Ok(()), |address| own(address, id, request.peer, addresses))?;
             let (record, kept) = registry.change(id, change)?;
             Ok(Reply::Answer(shown(registry, StatusCode::OK, &record), kept))
         }
@@ -228,12 +240,12 @@ fn admitted(registry: &Registry, request: &Request<'_>, rules: Rules<'_>) -> Res
     Ok(Caller { key: request.lease_key.map(LeaseKey::read).transpose()?, is_admin, generation: None })
 }
 
-/// Where addresses have to be VMs' own: whether this one is.
-fn own(address: &str, id: &str, must_be_of: Option<Option<IpAddr>>) -> Result<(), Refusal> {
-    match must_be_of {
-        None => Ok(()),
-        Some(Some(peer)) if is_own(address, id, peer) => Ok(()),
-        Some(_) => Err(Refusal::Foreign),
+/// Whether a VM may register this address.
+fn own(address: &str, id: &str, peer: Option<IpAddr>, addresses: Addresses<'_>) -> Result<(), Refusal> {
+    match addresses {
+        Addresses::Any => Ok(()),
+        Addresses::Own { names_below } if is_own(address, id, peer, names_below) => Ok(()),
+        Addresses::Own { .. } => Err(Refusal::Foreign),
     }
 }
 

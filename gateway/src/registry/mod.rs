@@ -66,7 +66,7 @@ pub enum Refusal {
     #[error("this VM was registered with another x-lease-key")]
     Bound,
     /// The address is somebody else's.
-    #[error("address must be this client's own, or a name that begins with the VM's id")]
+    #[error("address must be this client's own, or the VM's id below `names_below`")]
     Foreign,
     /// Too many changes come from one address.
     #[error("too many changes from this address: {0} a second are let in")]

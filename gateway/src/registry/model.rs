@@ -4,6 +4,7 @@ use super::{Caller, Health, LeaseKey, Refusal, Verdict};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, value::RawValue};
 use std::{
+    net::IpAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -363,10 +364,22 @@ fn shown(value: Option<&Value>) -> String {
 /// It ends up in URLs, and in front of those who make connections of it.
 fn address(text: &str) -> Result<String, Refusal> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:[]%".contains(&byte);
-    match text.bytes().all(plain) {
+    match text.bytes().all(plain) && !is_number(text) {
         true => Ok(text.to_owned()),
         false => Err(Refusal::invalid("address must be a host name or an IP address")),
     }
+}
+
+/// Whether it is an IPv4 address in disguise: `2130706433`, `0x7f000001` and `127.1` are, to most who are given
+/// such a name (WHATWG URL, "ends in a number").
+fn is_number(text: &str) -> bool {
+    let last = text.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+    let hex = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
+    let is_number = match hex {
+        Some(hex) => hex.bytes().all(|byte| byte.is_ascii_hexdigit()),
+        None => last.bytes().all(|byte| byte.is_ascii_digit()),
+    };
+    is_number && text.parse::<IpAddr>().is_err()
 }
 
 fn metadata(value: Option<&RawValue>) -> Result<Option<Box<RawValue>>, Refusal> {

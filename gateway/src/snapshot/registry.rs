@@ -8,7 +8,7 @@ use crate::{
     plugins::Secret,
     registry::{
         Directory, Endpoint, FILE_NAME, Mirror, Place, Record, Registry, Service, Terms,
-        api::{Door, Rules},
+        api::{Addresses, Door, Rules},
     },
     upstream::{Backend, Member, Server, ServerError},
     vms::{Answer, Lookup, Source, SourceError, VmId},
@@ -39,7 +39,8 @@ pub struct RegistryPlan {
     /// The token of those who may ask; everybody may where there is none.
     pub token: Option<Secret>,
     admin_token: Option<Secret>,
-    own_addresses: bool,
+    addresses: config::RegistryAddresses,
+    names_below: Option<String>,
     changes: Option<u32>,
 }
 
@@ -49,7 +50,10 @@ impl RegistryPlan {
         Rules {
             door: self.token.as_ref().map_or(Door::Open, |token| Door::Token(token.reveal())),
             admin: self.admin_token.as_ref().and_then(Secret::reveal),
-            own_addresses: self.own_addresses,
+            addresses: match self.addresses {
+                config::RegistryAddresses::Any => Addresses::Any,
+                config::RegistryAddresses::Own => Addresses::Own { names_below: self.names_below.as_deref() },
+            },
             changes: self.changes,
         }
     }
@@ -246,7 +250,8 @@ fn build(
         networks: Arc::clone(networks),
         token,
         admin_token: written.admin_token.as_ref().map(|name| secret(name.get_ref())),
-        own_addresses: written.addresses == config::RegistryAddresses::Own,
+        addresses: written.addresses,
+        names_below: written.names_below.as_ref().map(|domain| domain.get_ref().to_string()),
         changes: written.changes_per_client,
     }))
 }
