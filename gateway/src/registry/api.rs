@@ -199,14 +199,17 @@ fn dispatch(registry: &Registry, request: &Request<'_>, rules: Rules<'_>) -> Res
         }
         ("DELETE", ["registry", "vms", id]) => {
             let generation = query.number("generation").map_err(Refusal::Invalid)?;
-            let kept = registry.remove(id, &caller.of(generation))?;
-            Ok(Reply::Answer(Answer::json(StatusCode::OK, &json!({ "deleted": true })), kept))
+            let removed = registry.remove(id, &caller.of(generation));
+            let gone = || Answer::json(StatusCode::OK, &json!({ "deleted": true }));
+            removed.map(|kept| Reply::Answer(gone(), kept)).or_else(|refusal| once_gone(registry, &refusal))
         }
         ("POST", ["registry", "vms", id, "heartbeat"]) => {
             let renewal = Renewal::read(request.body)?;
             let caller = caller.of(renewal.caller.generation);
-            let (record, kept) = registry.renew(id, &Renewal { caller, ..renewal })?;
-            Ok(Reply::Answer(renewed(&record), kept))
+            let outcome = registry.renew(id, &Renewal { caller, ..renewal });
+            outcome
+                .map(|(record, kept)| Reply::Answer(renewed(&record), kept))
+                .or_else(|refusal| once_gone(registry, &refusal))
         }
         ("GET", ["registry", "discover", role]) => discover(registry, request, role, query),
         ("GET", ["registry", "resolve", name]) => resolve(registry, name),
@@ -218,6 +221,16 @@ fn dispatch(registry: &Registry, request: &Request<'_>, rules: Rules<'_>) -> Res
         ("DELETE", ["registry", "stale"]) => purge(registry),
         ("GET", ["registry", "watch"]) => watch(registry, request, query),
         (_, parts) => Err(no_such_call(parts)),
+    }
+}
+
+/// That it is gone is true once that is kept: somebody else may have asked for it a moment ago.
+fn once_gone(registry: &Registry, refusal: &Refusal) -> Result<Reply, Answer> {
+    match refusal {
+        Refusal::Unknown | Refusal::Deleted => {
+            Ok(Reply::Answer(Answer::refused(refusal), registry.all_kept()))
+        }
+        refusal => Err(Answer::refused(refusal)),
     }
 }
 

@@ -334,6 +334,12 @@ impl Registry {
         }
     }
 
+    /// The news that all is kept that was written so far.
+    pub fn all_kept(&self) -> Committed {
+        let state = self.state();
+        state.writer.as_ref().map(|writer| writer.keep(Vec::new()))
+    }
+
     /// Writes, and waits for what was written before as well: what is told to be kept may be what somebody
     /// else has asked for a moment ago.
     fn keep<T>(
@@ -341,11 +347,7 @@ impl Registry {
         change: impl FnOnce(&mut Book, Moment) -> Result<T, Refusal>,
     ) -> Result<(T, Committed), Refusal> {
         let (changed, committed) = self.write(change)?;
-        let committed = committed.or_else(|| {
-            let state = self.state();
-            state.writer.as_ref().map(|writer| writer.keep(Vec::new()))
-        });
-        Ok((changed, committed))
+        Ok((changed, committed.or_else(|| self.all_kept())))
     }
 
     fn write<T>(

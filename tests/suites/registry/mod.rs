@@ -4,6 +4,7 @@ mod cli; // the command line
 mod clocks; // a process that is stopped
 mod crash; // kill -9 at random points
 mod discovery; // backends whose servers are those that are registered
+mod disk; // a disk that is full
 mod generations; // lives of a VM
 mod health; // what is found out about services
 mod keys; // whose entries may be changed by whom, and how often
