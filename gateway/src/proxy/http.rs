@@ -42,6 +42,9 @@ const VIA_NEW: &[u8] = b"2.0 vers-gateway";
 /// How long the gateway's own answer may take to reach a client that no route was found for.
 const UNROUTED_IDLE: Duration = Duration::from_secs(30);
 
+/// Bytes of a whole answer that are written together with its head.
+const COPIED: usize = 16 * 1024;
+
 /// What becomes of a connection after a request.
 pub(super) enum After {
     /// It waits for the next request.
@@ -754,9 +757,14 @@ impl<'a> Session<'a> {
             }
         } else {
             let mut text = self.answer_head(head, Framed::AsIs);
-            text.extend_from_slice(sent);
-            let written = self.write_all(client, &text).await;
+            // What is large may be the same for many clients: each would have a copy.
+            let (beside, apart) = if sent.len() > COPIED { (&[][..], sent) } else { (sent, &[][..]) };
+            text.extend_from_slice(beside);
+            let mut written = self.write_all(client, &text).await;
             self.buffers().put_text(text);
+            if written.is_ok() && !apart.is_empty() {
+                written = self.write_all(client, apart).await;
+            }
             written
         };
         if let Some(entry) = &mut self.entry {

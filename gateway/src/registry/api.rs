@@ -2,17 +2,17 @@
 
 use super::{
     Caller, Change, Committed, ENTRY, LeaseKey, OPENAPI, Record, Refusal, Registration, Registry, Renewal,
-    Role, Verdict, Watcher,
+    Watcher,
     caller::is_own,
+    lists::{discover, list, stale},
     query::{Query, decoded},
-    shelf::{Choice, Prepared},
     show::{Shown, Time},
 };
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, time::Duration};
 use subtle::ConstantTimeEq as _;
 
 /// Bytes that a request's body may have.
@@ -111,7 +111,7 @@ pub enum Reply {
 }
 
 impl Answer {
-    fn json(status: StatusCode, value: &impl Serialize) -> Self {
+    pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Self {
         // What is written has no keys but strings: this cannot fail.
         let body = serde_json::to_vec(value).unwrap_or_default().into();
         Self { status, body, etag: None, allow: None }
@@ -213,11 +213,7 @@ fn dispatch(registry: &Registry, request: &Request<'_>, rules: Rules<'_>) -> Res
         }
         ("GET", ["registry", "discover", role]) => discover(registry, request, role, query),
         ("GET", ["registry", "resolve", name]) => resolve(registry, name),
-        ("GET", ["registry", "stale"]) => {
-            let found =
-                registry.all(None).into_iter().filter(|record| record.is_expired()).collect::<Vec<_>>();
-            done(many(registry, &found, registry.revision(None)))
-        }
+        ("GET", ["registry", "stale"]) => done(stale(registry)),
         ("DELETE", ["registry", "stale"]) => purge(registry),
         ("GET", ["registry", "watch"]) => watch(registry, request, query),
         (_, parts) => Err(no_such_call(parts)),
@@ -280,7 +276,7 @@ fn no_such_call(parts: &[&str]) -> Answer {
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the last word of each arm")]
-fn done(answer: Answer) -> Result<Reply, Answer> {
+pub(super) fn done(answer: Answer) -> Result<Reply, Answer> {
     Ok(Reply::Answer(answer, None))
 }
 
@@ -338,171 +334,6 @@ fn renewed(record: &Record) -> Answer {
 /// Anything from 0 to 1.
 fn fraction() -> f64 {
     f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX)
-}
-
-/// `GET /registry/vms`: the newest first. Expired ones are left out only of those that are `running`.
-fn list(registry: &Registry, request: &Request<'_>, query: Query<'_>) -> Result<Reply, Answer> {
-    let role = query.get("role").map(|name| Role::of(&name));
-    let status = query.get("status");
-    let with_stale = query.is_set("include_stale");
-    let key = format!("vms {role:?} {status:?} {with_stale}");
-    let of_role = role.flatten();
-    prepared(registry, request, key, of_role, || {
-        // A role that there is not has no VMs.
-        let mut found = if role == Some(None) { Vec::new() } else { registry.all(of_role) };
-        if let Some(status) = &status {
-            found.retain(|record| {
-                let is_left_out = **status == *"running" && record.is_expired() && !with_stale;
-                record.status.name() == &**status && !is_left_out
-            });
-        }
-        found.sort_by(|a, b| b.registered_at.cmp(&a.registered_at).then_with(|| a.what.id.cmp(&b.what.id)));
-        found
-    })
-}
-
-/// `GET /registry/discover/ROLE`: those that may be connected to, the oldest first.
-fn discover(
-    registry: &Registry,
-    request: &Request<'_>,
-    role: &str,
-    query: Query<'_>,
-) -> Result<Reply, Answer> {
-    let of_role = Role::of(role);
-    let service = query.get("service");
-    let (is_healthy, is_all) = (query.is_set("healthy"), query.is_set("all"));
-    let limit = query.number("limit").map_err(Refusal::Invalid)?;
-    let pick = query.get("pick");
-    let is_random = match pick.as_deref() {
-        None | Some("first") => false,
-        Some("random") => true,
-        Some(other) => {
-            return Err(Refusal::Invalid(format!("pick must be first or random, not {other}")).into());
-        }
-    };
-    let limit =
-        limit.or(pick.is_some().then_some(1)).map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
-    let fails = |record: &Record| record.verdict(service.as_deref()) == Verdict::Unhealthy;
-    // Those that are certain come first, and the oldest of them.
-    let rank = |record: &Record| (record.is_held(), record.verdict(service.as_deref()));
-    let find = || {
-        // A role that there is not has no VMs.
-        let mut found = if of_role.is_none() { Vec::new() } else { registry.all(of_role) };
-        found.retain(|record| {
-            (is_all || record.is_discoverable())
-                && (!is_healthy || !(record.is_held() || fails(record)))
-                && service.as_deref().is_none_or(|name| record.service(name).is_some())
-        });
-        // Where nothing works, the fault may be with those who found that out.
-        if !is_all && found.iter().any(|record| !fails(record)) {
-            found.retain(|record| !fails(record));
-        }
-        found.sort_by(|a, b| {
-            let key = |record: &Record| (rank(record), record.registered_at);
-            key(a).cmp(&key(b)).then_with(|| a.what.id.cmp(&b.what.id))
-        });
-        found
-    };
-    let key = format!("discover {of_role:?} {service:?} {is_healthy} {is_all}");
-    if is_random {
-        // Before the entries, so that what is found is at least as new.
-        let revision = registry.revision(of_role);
-        let choice = registry.choice(&key, revision, || {
-            let found = find();
-            let best = found.first().map(|record| rank(record));
-            let best = found.partition_point(|record| Some(rank(record)) == best);
-            Choice { revision, best, ids: found.iter().map(|record| Arc::clone(&record.what.id)).collect() }
-        });
-        let picked = picked(&choice, limit.unwrap_or(usize::MAX));
-        let picked: Vec<_> = picked.iter().filter_map(|id| registry.get(id)).collect();
-        return done(many(registry, &picked, revision));
-    }
-    let key = format!("{key} {limit:?}");
-    prepared(registry, request, key, of_role, || {
-        let mut found = find();
-        found.truncate(limit.unwrap_or(usize::MAX));
-        found
-    })
-}
-
-/// So many of them, each of the best as likely as any other of the best, and then of the others.
-fn picked(choice: &Choice, most: usize) -> Vec<Arc<str>> {
-    let best = choice.ids.get(..choice.best).unwrap_or_default();
-    if most * 4 <= best.len() {
-        // Few of many: none is met twice for long.
-        let mut picked: Vec<usize> = Vec::with_capacity(most);
-        while picked.len() < most {
-            let chosen = below(best.len());
-            if !picked.contains(&chosen) {
-                picked.push(chosen);
-            }
-        }
-        return picked.into_iter().filter_map(|index| best.get(index).cloned()).collect();
-    }
-    let mut all = choice.ids.to_vec();
-    let (front, back) = all.split_at_mut(choice.best.min(choice.ids.len()));
-    shuffle(front, most);
-    shuffle(back, most.saturating_sub(choice.best));
-    all.truncate(most);
-    all
-}
-
-fn below(end: usize) -> usize {
-    let chosen = getrandom::u64().unwrap_or_default().checked_rem(end as u64).unwrap_or_default();
-    usize::try_from(chosen).unwrap_or_default()
-}
-
-/// Brings so many to the front, each as likely as any other.
-fn shuffle<T>(items: &mut [T], most: usize) {
-    let length = items.len();
-    for front in 0..most.min(length) {
-        items.swap(front, front + below(length - front));
-    }
-}
-
-/// The same answer once more, while nothing changes but renewals; nothing at all to who has it.
-fn prepared(
-    registry: &Registry,
-    request: &Request<'_>,
-    key: String,
-    role: Option<Role>,
-    find: impl FnOnce() -> Vec<Arc<Record>>,
-) -> Result<Reply, Answer> {
-    let now = registry.now();
-    // Before the entries, so that what is found is at least as new.
-    let revision = registry.revision(role);
-    let etag = Some(format!("\"{revision}\""));
-    if request.if_none_match.is_some_and(|known| is_known(known, etag.as_deref().unwrap_or_default())) {
-        return done(Answer { status: StatusCode::NOT_MODIFIED, body: Bytes::new(), etag, allow: None });
-    }
-    if let Some(found) = registry.prepared(&key, revision, now.mono) {
-        return done(Answer { status: StatusCode::OK, body: found.body, etag, allow: None });
-    }
-    let answer = Answer { etag, ..many(registry, &find(), revision) };
-    registry.prepare(key, Prepared { revision, made: now.mono, body: answer.body.clone() });
-    done(answer)
-}
-
-/// RFC 9110 §13.1.2.
-fn is_known(list: &[u8], etag: &str) -> bool {
-    list.split(|byte| *byte == b',')
-        .map(<[u8]>::trim_ascii)
-        .any(|known| known == b"*" || known.strip_prefix(b"W/").unwrap_or(known) == etag.as_bytes())
-}
-
-fn many(registry: &Registry, found: &[Arc<Record>], revision: u64) -> Answer {
-    #[derive(Serialize)]
-    struct Many<'a> {
-        vms: Vec<Shown<'a>>,
-        count: usize,
-        revision: u64,
-        #[serde(skip_serializing_if = "std::ops::Not::not")]
-        stale: bool,
-    }
-    let now = registry.now();
-    let vms: Vec<Shown<'_>> = found.iter().map(|record| Shown::of(record, now)).collect();
-    let stale = found.iter().any(|record| record.is_held());
-    Answer::json(StatusCode::OK, &Many { count: vms.len(), vms, revision, stale })
 }
 
 /// `GET /registry/resolve/NAME`.

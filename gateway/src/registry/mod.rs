@@ -14,6 +14,7 @@ mod directory;
 mod file;
 mod health;
 mod keeper;
+mod lists;
 mod mirror;
 mod model;
 mod openapi;

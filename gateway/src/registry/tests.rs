@@ -550,7 +550,7 @@ fn an_older_life_has_no_say_in_what_a_newer_one_registered() {
 #[test]
 fn what_was_found_out_ends_with_the_lease() {
     let bench = Bench::new();
-    let body = r#","services":[{"name":"api","port":80,"healthPath":"/"}]"#;
+    let body = r#","ttl":45,"services":[{"name":"api","port":80,"healthPath":"/"}]"#;
     bench.vm("a", body);
     for witness in [Witness::Traffic, Witness::Probe] {
         let finding = Finding {

@@ -4,7 +4,7 @@ use super::{call, register, text, vm};
 use gateway_tests::{Client, GatewayProcess, eventually};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::{Value, json};
-use std::{os::unix::fs::PermissionsExt as _, path::Path};
+use std::{os::unix::fs::PermissionsExt, path::Path};
 
 /// The daemon, which is told of a file that may not grow by an error, and is not killed for it.
 fn daemon(folder: &Path) -> std::path::PathBuf {
