@@ -84,6 +84,12 @@ pub mod identity {
     pub fn vm_id() -> Option<String> {
         crate::host::identity::vm_id()
     }
+
+    /// In [`Background::stop`](crate::Background::stop): whether a plugin of this name goes on with this work, with
+    /// another configuration or as another component. False anywhere else.
+    pub fn has_successor() -> bool {
+        crate::host::identity::has_successor()
+    }
 }
 
 /// The gateway's clock, the same for all instances.

@@ -102,6 +102,12 @@ impl MockHost {
         self
     }
 
+    /// Lets another plugin of this name go on with the work that is stopped.
+    pub fn succeeded_by_another(self) -> Self {
+        simulation::with(|state| state.has_successor = true);
+        self
+    }
+
     /// Answers the next request that has no answer yet. A request without one is a panic.
     pub fn reply(self, status: u16, body: &str) -> Self {
         let answer = wit::Response { status, headers: Vec::new(), body: body.into() };

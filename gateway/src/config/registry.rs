@@ -54,7 +54,7 @@ pub struct Registry {
     #[schemars(with = "Option<Vec<String>>")]
     pub networks: Option<Vec<Spanned<IpNet>>>,
     /// Changes a second from one client's address, 1 to 1000000, renewals included; five times as many at
-    /// once. By default any number.
+    /// once. IPv6 addresses of one /64 count together. By default any number.
     #[serde(deserialize_with = "whole::<_, u32, _, 1, 1000000>")]
     #[schemars(range(min = 1, max = 1000000))]
     pub changes_per_client: Option<u32>,

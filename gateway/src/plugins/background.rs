@@ -64,13 +64,15 @@ impl Background {
         })
     }
 
-    /// Tells the plugin that its work ends. One that never ran has nothing to undo.
+    /// Tells the plugin that its work ends, and whether another of its name goes on with it. One that never ran has
+    /// nothing to undo.
     ///
     /// # Errors
     /// Fails where the call does.
-    pub async fn stop(&mut self) -> Result<(), Fault> {
-        if self.instance.is_none() {
-            return Ok(());
+    pub async fn stop(&mut self, has_successor: bool) -> Result<(), Fault> {
+        match &mut self.instance {
+            Some(instance) => instance.store.data_mut().has_successor = has_successor,
+            None => return Ok(()),
         }
         self.call(async |instance| {
             let Some(guest) = instance.background.take() else { return Ok(()) };

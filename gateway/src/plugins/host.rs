@@ -303,6 +303,10 @@ impl identity::Host for State {
     fn vm_id(&mut self) -> Option<String> {
         self.plugin.vm_id.clone()
     }
+
+    fn has_successor(&mut self) -> bool {
+        self.has_successor
+    }
 }
 
 impl random::Host for State {

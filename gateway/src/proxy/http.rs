@@ -120,6 +120,8 @@ struct Session<'a> {
     route: Option<Rc<LocalRoute>>,
     /// What its patterns captured.
     captures: Captures,
+    /// Who asks: the other end of the connection, or who a trusted proxy says.
+    client_address: ClientAddr,
     /// The line in the access log, where that is on.
     entry: Option<Box<Entry>>,
 }
@@ -179,6 +181,7 @@ impl<'a> Session<'a> {
             counted: None,
             route: None,
             captures: Captures::default(),
+            client_address: connection.arrival.peer,
             entry,
         }
     }
@@ -245,6 +248,7 @@ impl<'a> Session<'a> {
             head.fields.append_known(Known::Host, &host);
         }
         let client_address = view.forwarding.apply(&mut head.fields, &host, &view.listener.trusted_proxies);
+        self.client_address = client_address;
         if let Some(entry) = &mut self.entry {
             entry.client = client_address;
         }
@@ -526,9 +530,7 @@ impl<'a> Session<'a> {
             None => self.collect(client, head, route.body_limit.min(registry::BODY)).await?,
         };
         let Some(body) = body else { return Ok(registry::too_large()) };
-        let listener = Rc::clone(&self.view);
-        let trusted = &listener.listener.trusted_proxies;
-        let asking = registry::ask(plan, (head, &body), trusted, self.guard.another());
+        let asking = registry::ask(plan, (head, &body), self.client_address.ip(), self.guard.another());
         client.while_waiting(self.buffers(), asking).await
     }
 

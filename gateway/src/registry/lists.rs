@@ -48,7 +48,8 @@ pub(super) fn list(
         found.sort_by(|a, b| Place::of(a).cmp(&Place::of(b)));
         let shown = Many::of(registry, &found, limit);
         // What is not shown begins behind the last that is.
-        let last = found.get(shown.count.saturating_sub(1)).filter(|_| shown.count < found.len());
+        let last = shown.count.checked_sub(1).and_then(|last| found.get(last));
+        let last = last.filter(|_| shown.count < found.len());
         shown.answer(revision, last.map(|record| Place::of(record).write()))
     })
 }

@@ -497,8 +497,11 @@ pub enum Lease {
         /// Why it still does, where it was not renewed.
         grace: Option<Grace>,
     },
-    /// It runs on: who is paused cannot renew.
-    Endless,
+    /// Who is paused cannot renew: it runs for as long as expired entries are shown.
+    Paused {
+        /// When that is over.
+        until: Duration,
+    },
     /// It ran out.
     Expired {
         /// When, for people.
@@ -551,6 +554,7 @@ impl Record {
     pub fn why(&self) -> Option<String> {
         let seen = humantime::format_rfc3339_seconds(self.last_seen);
         match (self.lease, self.status) {
+            (Lease::Expired { .. }, Status::Paused) => Some(format!("paused, last seen at {seen}")),
             (Lease::Expired { .. }, _) => {
                 Some(format!("not renewed within {} s, last seen at {seen}", self.ttl.as_secs()))
             }

@@ -3,6 +3,7 @@
 use super::*;
 
 mod json;
+mod lists;
 
 use std::{
     path::Path,
@@ -195,7 +196,12 @@ fn old_clients_are_granted_what_fits_them() {
     bench.pass(secs(60));
     assert!(bench.found().contains(&"curl".to_owned()), "its pauses are known by now");
     assert_eq!(bench.registry.get("curl").map(|record| record.ttl), Some(secs(180)));
-    bench.renew("curl").expect("it is known");
+    let revision = bench.renew("curl").expect("it is known").revision;
+    for pause in [59_800, 60_900, 58_000, 62_300, 30_000, 70_000] {
+        bench.pass(Duration::from_millis(pause));
+        let renewed = bench.renew("curl").expect("it is known");
+        assert_eq!((renewed.ttl, renewed.revision), (secs(180), revision), "{pause} ms are nothing new");
+    }
     bench.pass(secs(15));
     assert_eq!(bench.renew("curl").map(|record| record.ttl), Ok(TTL), "and forgotten where they are no more");
 }
@@ -256,13 +262,35 @@ fn who_renews_is_running_unless_it_says_otherwise() {
     bench.renew("a").expect("it is known");
     assert_eq!(bench.state("a"), "registered");
     say("paused");
-    bench.pass(secs(7 * 24 * 3600 / 100));
+    bench.pass(secs(24 * 3600 - 1));
     assert_eq!(bench.state("a"), "paused", "it cannot renew");
     bench.renew("a").expect("it is known");
     assert_eq!(bench.state("a"), "registered", "it goes on");
     say("draining");
     bench.renew("a").expect("it is known");
     assert_eq!((bench.state("a"), bench.found().len()), ("draining", 0));
+    say("paused");
+    bench.pass(secs(24 * 3600 + 1));
+    assert_eq!(bench.state("a"), "expired", "it is paused for longer than anybody remembers");
+    let why = bench.registry.get("a").and_then(|record| record.why()).unwrap_or_default();
+    assert!(why.starts_with("paused, last seen at 20"), "{why}");
+    bench.pass(secs(24 * 3600 + 1));
+    assert_eq!(bench.state("a"), "none");
+}
+
+#[test]
+fn an_entry_of_the_largest_kind_can_be_changed() {
+    let bench = Bench::new();
+    let body = |length: usize| vm("a", &format!(r#","metadata":{{"x":"{}"}}"#, "x".repeat(length)));
+    let body = body(ENTRY - body(0).len());
+    assert_eq!(body.len(), ENTRY);
+    bench.register(&body).expect("it is not too large");
+    let change = |text: &str| {
+        let change = Change::read(text.as_bytes()).expect("a change");
+        bench.registry.change("a", change).map(|(record, _)| record.state())
+    };
+    assert_eq!(change(r#"{"status":"draining"}"#), Ok("draining"));
+    assert_eq!(change(r#"{"name":"longer"}"#), Err(Refusal::TooLarge));
 }
 
 /// More than half of them at once say more of the network than of themselves.
@@ -514,6 +542,13 @@ fn a_lease_key_holds_as_long_as_its_lease() {
     assert_eq!(register(&Caller::default()), Err(Refusal::Bound));
     assert_eq!(register(&own), Ok(()));
     bench.pass(Duration::from_secs(6));
+    for caller in [&other, &Caller::default()] {
+        let renewal = Renewal { caller: caller.clone(), ..Renewal::default() };
+        assert_eq!(bench.registry.renew("a", &renewal).map(drop), Err(Refusal::Bound), "{caller:?}");
+        let change = Change { caller: caller.clone(), ..Change::default() };
+        assert_eq!(bench.registry.change("a", change).map(drop), Err(Refusal::Bound), "{caller:?}");
+    }
+    assert_eq!(bench.state("a"), "expired", "nobody else brings it back");
     assert_eq!(register(&other), Ok(()), "whoever comes first after its end");
     assert_eq!(register(&own), Err(Refusal::Bound));
 }

@@ -24,6 +24,7 @@ use std::{
     },
     time::Duration,
 };
+use tokio::sync::watch;
 
 /// The registry, and who may ask it.
 #[derive(Debug)]
@@ -42,9 +43,23 @@ pub struct RegistryPlan {
     addresses: config::RegistryAddresses,
     names_below: Option<String>,
     changes: Option<u32>,
+    /// Whether others are let in now, or into another registry. Plans that are alike in that share it.
+    over: Arc<watch::Sender<bool>>,
 }
 
 impl RegistryPlan {
+    /// Something that is true once whoever was let in has to ask anew.
+    pub fn over(&self) -> watch::Receiver<bool> {
+        self.over.subscribe()
+    }
+
+    /// Another plan runs from now on, or none.
+    pub fn end(&self, next: Option<&Arc<Self>>) {
+        if next.is_none_or(|next| !Arc::ptr_eq(&next.over, &self.over)) {
+            self.over.send_replace(true);
+        }
+    }
+
     /// Who may do what.
     pub fn rules(&self) -> Rules<'_> {
         Rules {
@@ -242,6 +257,12 @@ fn build(
     let registry = before.map(|before| &before.registry).filter(|registry| *registry.place() == place);
     let registry = registry.cloned().unwrap_or_else(|| Arc::new(Registry::new(place, terms)));
     let token = written.token.as_ref().map(|name| secret(name.get_ref()));
+    let admin_token = written.admin_token.as_ref().map(|name| secret(name.get_ref()));
+    let alike = before.filter(|before| {
+        Arc::ptr_eq(&before.registry, &registry)
+            && (&before.token, &before.admin_token) == (&token, &admin_token)
+    });
+    let over = alike.map(|before| Arc::clone(&before.over)).unwrap_or_default();
     let probe = Some(written.probe).filter(|probe| probe.enabled);
     Some(Arc::new(RegistryPlan {
         registry,
@@ -249,10 +270,11 @@ fn build(
         probe,
         networks: Arc::clone(networks),
         token,
-        admin_token: written.admin_token.as_ref().map(|name| secret(name.get_ref())),
+        admin_token,
         addresses: written.addresses,
         names_below: written.names_below.as_ref().map(|domain| domain.get_ref().to_string()),
         changes: written.changes_per_client,
+        over,
     }))
 }
 
@@ -285,7 +307,9 @@ impl Registered {
         match bare.parse::<IpAddr>() {
             Ok(ip) => Ok((vec![ip], Some(TTL))),
             // By name, a VM is reached through its edge, and that is here.
-            Err(_) => Err(SourceError(format!("{vm} registered as {address}, which is not an IP address"))),
+            Err(_) => Err(SourceError::Nowhere(format!(
+                "{vm} registered as {address}, which is not an IP address"
+            ))),
         }
     }
 }

@@ -98,6 +98,10 @@ impl Background for RegistryRegister {
     }
 
     fn stop(&self) {
+        // Whoever comes next registers again, and the VM is there meanwhile.
+        if identity::has_successor() {
+            return;
+        }
         let Ok(id) = self.id() else { return };
         // What one call may take is bounded: those come first that are the most likely to answer.
         let registrations = self.registrations.borrow();

@@ -115,6 +115,16 @@ fn stop_deregisters_what_was_registered() {
 }
 
 #[test]
+fn who_is_replaced_leaves_the_entry_to_the_next() {
+    let plugin = plugin(TABLE);
+    let host = MockHost::new().vm_id("a1").reply(201, "{}").succeeded_by_another();
+    plugin.run(Reason::Start).expect("a next call");
+    drop(host.sent());
+    plugin.stop();
+    assert_eq!(host.sent(), []);
+}
+
+#[test]
 fn without_an_id_there_is_an_error_that_says_what_to_do() {
     let _host = MockHost::new();
     let error = plugin(TABLE).run(Reason::Start).expect_err("no id");

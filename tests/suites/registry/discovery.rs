@@ -139,6 +139,28 @@ async fn a_reload_forgets_no_server_and_a_restart_finds_them_again() {
 }
 
 #[tokio::test]
+async fn a_reload_that_is_refused_changes_no_server() {
+    let one = named("one").await;
+    let toml = with_workers("", "");
+    let gateway = TestGateway::start(&toml);
+    let client = gateway.client();
+    register(&client, &worker("a", one.addr())).await;
+    is_served_by(&client, &["one"]).await;
+    // It is no server by these networks; but one of these listeners cannot be had.
+    let elsewhere = toml.replace(HERE, "networks = [\"2001:db8::/32\"]");
+    let taken = format!("[[listener]]\naddress = \"{}\"\n", one.addr());
+    gateway.write(&format!("{taken}{elsewhere}"));
+    let refused = gateway.reload().await.expect_err("somebody listens there");
+    assert!(refused.text.contains("cannot listen"), "{refused}");
+    for _ in 0..4 {
+        assert_eq!(visit(&client).await, "one");
+    }
+    gateway.write(&elsewhere);
+    gateway.reload().await.expect("a reload");
+    assert_eq!(visit(&client).await, NOBODY, "from the first request on");
+}
+
+#[tokio::test]
 async fn one_that_fails_is_left_alone_though_it_is_registered() {
     let (one, asleep) = (named("one").await, Asleep::new());
     let gateway = TestGateway::start(&with_workers("ejection = { first = \"1h\", longest = \"1h\" }", ""));

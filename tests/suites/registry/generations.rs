@@ -54,3 +54,31 @@ async fn an_older_life_is_told_by_whom_it_was_superseded() {
     assert_eq!(call(&client, "DELETE", &last, &Value::Null).await.0, 200);
     register(&client, &newer).await;
 }
+
+#[tokio::test]
+async fn a_reload_that_changes_the_plugin_leaves_the_vm_where_it_is() {
+    let infra = gateway("");
+    let client = infra.client();
+    let app = Backend::hello().await;
+    let toml = registering(&app, &infra, "", "interval = \"100ms\"");
+    let vm = TestGateway::with_files(&toml, &[("vm-id", "a1\n")]);
+    let found = async || {
+        let (status, entry) = call(&client, "GET", "/registry/vms/a1", &Value::Null).await;
+        (status == 200).then_some(entry)
+    };
+    let before = eventually("its entry", found).await;
+    vm.write(&toml.replace("name = \"app\"", "name = \"renamed\""));
+    vm.reload().await.expect("a reload");
+    let renamed = async || found().await.filter(|entry| entry["name"] == "renamed");
+    let after = eventually("its new name", renamed).await;
+    assert_eq!(after["registeredAt"], before["registeredAt"], "it was there all the time");
+    let path = format!("/registry/watch?wait=0&since={}", before["revision"]);
+    let (_, changes) = call(&client, "GET", &path, &Value::Null).await;
+    let changes = changes["changes"].as_array().expect("changes").clone();
+    let states: Vec<_> = changes.iter().map(|change| &change["vm"]["state"]).collect();
+    assert!(states.iter().all(|state| **state == "registered"), "{changes:?}");
+    // Without the plugin, the VM leaves.
+    vm.write(&gateway_tests::one_route(app.addr(), ""));
+    vm.reload().await.expect("a reload");
+    eventually("that it has left", async || found().await.is_none().then_some(())).await;
+}

@@ -230,6 +230,20 @@ async fn what_a_backend_met_ends_with_it() {
 }
 
 #[tokio::test]
+async fn shorter_pauses_begin_with_the_reload_that_asks_for_them() {
+    let status = Arc::new(AtomicU16::new(200));
+    let backend = answering(&status).await;
+    let gateway = TestGateway::start(&text(&QUICK.replace("1s", "1h")));
+    let client = gateway.client();
+    register(&client, &at("a", backend.addr())).await;
+    becomes(&client, "a", "healthy").await;
+    status.store(500, Ordering::SeqCst);
+    gateway.write(&text(QUICK));
+    gateway.reload().await.expect("a reload");
+    becomes(&client, "a", "unhealthy").await;
+}
+
+#[tokio::test]
 async fn who_is_not_to_be_asked_is_not() {
     let backend = answering(&Arc::new(AtomicU16::new(500))).await;
     let gateway = TestGateway::start(&text("store = \"memory\"\nprobe = { enabled = false }"));

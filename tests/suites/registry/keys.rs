@@ -108,6 +108,17 @@ async fn a_trusted_proxy_tells_whose_address_it_is() {
         entry["address"] = address.into();
         assert_eq!(call(&client, "POST", "/registry/vms", &entry).await.0, status, "{address}");
     }
+    // Whoever it is for backends, it is here.
+    entry["address"] = "2001:db8::7".into();
+    for (field, value) in [
+        ("x-forwarded-for", "[2001:db8::7]:4711"),
+        ("forwarded", "for=\"[2001:db8::7]:4711\""),
+        ("x-forwarded-for", "2001:db8::9, [2001:db8::7]"),
+    ] {
+        let client = gateway.client().with(field, value);
+        let (status, said) = call(&client, "POST", "/registry/vms", &entry).await;
+        assert_eq!(status, 201, "{field}: {value}: {said}");
+    }
 }
 
 #[tokio::test]

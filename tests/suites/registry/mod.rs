@@ -211,6 +211,9 @@ async fn vms_are_found_by_their_entries() {
     assert_eq!(shown["services"][0]["url"], "https://[::1]:3000");
     register(&client, &vm("b2")).await;
     assert_eq!(visit("b2").await.1, "vm-lookup-failed", "a name leads to the edge, and that is here");
+    register(&client, &vm("a1")).await;
+    let moved = async || (visit("a1").await.1 == "vm-lookup-failed").then_some(());
+    eventually("that it is not where it was", moved).await;
     let (status, _) = call(&client, "DELETE", "/registry/vms/a1", &Value::Null).await;
     assert_eq!(status, 200);
     eventually("its end", async || (visit("a1").await.1 == "vm-unknown").then_some(())).await;

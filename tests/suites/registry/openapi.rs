@@ -65,6 +65,8 @@ async fn the_document_says_what_is_served() {
         ("POST", "/registry/vms", "/registry/vms", json!({})),
         ("POST", "/registry/vms", "/registry/vms", json!({ "id": "x".repeat(9000) })),
         ("GET", "/registry/vms", "/registry/vms?role=worker", nil.clone()),
+        ("GET", "/registry/vms", "/registry/vms?limit=0", nil.clone()),
+        ("GET", "/registry/vms", "/registry/vms?after=x", nil.clone()),
         ("GET", "/registry/vms/{id}", "/registry/vms/a", nil.clone()),
         ("GET", "/registry/vms/{id}", "/registry/vms/none", nil.clone()),
         ("POST", "/registry/vms/{id}/heartbeat", "/registry/vms/a/heartbeat", json!({ "ttl": "90s" })),

@@ -152,7 +152,7 @@ impl Registry {
             Command::List { role, status } => {
                 let path =
                     with_query("/registry/vms", &[("role", role.as_deref()), ("status", status.as_deref())]);
-                self.show(&place.get(&path).await?);
+                self.show(&all_pages(place, &path).await?);
             }
             Command::Get { id } => self.show(&place.get(&format!("/registry/vms/{}", encoded(id))).await?),
             Command::Register(entry) => self.show(&place.post("/registry/vms", &entry.to_json()).await?),
@@ -214,6 +214,31 @@ impl Registry {
             out.write_all(line.as_bytes()).and_then(|()| out.flush()).is_ok()
         })
     }
+}
+
+/// A list, and the pages behind it.
+async fn all_pages(place: &Place, path: &str) -> Result<Value, Failed> {
+    let mut list = place.get(path).await?;
+    while let Some(next) = list.get_mut("next").map(Value::take) {
+        let next = next.as_str().ok_or_else(|| Failed::Message("`next` is no text".to_owned()))?;
+        let more = if path.contains('?') { '&' } else { '?' };
+        let mut page = place.get(&format!("{path}{more}after={}", encoded(next))).await?;
+        let vms = page.get_mut("vms").and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default();
+        let Value::Object(fields) = &mut list else { break };
+        fields.remove("next");
+        if vms.is_empty() {
+            break;
+        }
+        if let Some(known) = fields.get_mut("vms").and_then(Value::as_array_mut) {
+            known.extend(vms);
+            let count = known.len();
+            fields.insert("count".to_owned(), count.into());
+        }
+        if let Some(next) = page.get_mut("next") {
+            fields.insert("next".to_owned(), next.take());
+        }
+    }
+    Ok(list)
 }
 
 /// Up to where an answer tells.

@@ -100,7 +100,11 @@ impl Probes {
         if let Some(mut before) = before
             && Arc::ptr_eq(&before.registry, &plan.registry)
         {
+            let is_sooner = terms.interval < before.terms.interval;
             before.terms = terms;
+            if is_sooner {
+                before.hurry();
+            }
             if before.rules.networks != plan.networks {
                 let Rules { roots, .. } = &*before.rules;
                 before.rules = Arc::new(Rules { networks: Arc::clone(&plan.networks), roots: roots.clone() });
@@ -176,6 +180,16 @@ impl Probes {
         self.numbers += 1;
         self.due.push(Reverse((Instant::now() + pause, self.numbers)));
         self.waiting.insert(self.numbers, service);
+    }
+
+    /// Asks nobody later than by its pauses of now.
+    fn hurry(&mut self) {
+        let (now, interval) = (Instant::now(), self.terms.interval.get());
+        let due = std::mem::take(&mut self.due);
+        let sooner = |Reverse((at, number)): Reverse<(Instant, u64)>| {
+            Reverse((at.min(now + interval.mul_f64(chance())), number))
+        };
+        self.due = due.into_iter().map(sooner).collect();
     }
 
     /// Asks whoever is due.
