@@ -135,7 +135,9 @@ impl Answer {
         let mut value = json!({ "error": refusal.to_string() });
         if let Value::Object(fields) = &mut value {
             match refusal {
-                Refusal::Deleted | Refusal::Outlived => drop(fields.insert("deleted".to_owned(), true.into())),
+                Refusal::Deleted | Refusal::Outlived => {
+                    drop(fields.insert("deleted".to_owned(), true.into()))
+                }
                 Refusal::Superseded(generation) => {
                     fields.insert("generation".to_owned(), (*generation).into());
                 }

@@ -20,11 +20,7 @@ use std::{
 const LARGEST: usize = 16 * 1024 * 1024;
 
 /// `GET /registry/vms`: the newest first. Expired ones are left out only of those that are `running`.
-pub(super) fn list(
-    registry: &Registry,
-    request: &Request<'_>,
-    query: Query<'_>,
-) -> Result<Reply, Answer> {
+pub(super) fn list(registry: &Registry, request: &Request<'_>, query: Query<'_>) -> Result<Reply, Answer> {
     let role = query.get("role").map(|name| Role::of(&name));
     let status = query.get("status");
     let with_stale = query.is_set("include_stale");

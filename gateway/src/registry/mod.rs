@@ -38,8 +38,8 @@ pub use file::{FILE_NAME, FileStore};
 pub use health::{Finding, Health, Verdict, Witness};
 pub use mirror::{Listing, Mirror, MirrorState, NoRegistry};
 pub use model::{
-    Change, DEPTH, Description, ENTRY, Grace, LONGEST_TTL, Lease, Record, Registration, Renewal, Role, SERVICES,
-    SHORTEST_TTL, Service, Status,
+    Change, DEPTH, Description, ENTRY, Grace, LONGEST_TTL, Lease, Record, Registration, Renewal, Role,
+    SERVICES, SHORTEST_TTL, Service, Status,
 };
 pub use openapi::OPENAPI;
 pub use shared::{Committed, Place, Probed, Registry};

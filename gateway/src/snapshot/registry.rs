@@ -307,9 +307,9 @@ impl Registered {
         match bare.parse::<IpAddr>() {
             Ok(ip) => Ok((vec![ip], Some(TTL))),
             // By name, a VM is reached through its edge, and that is here.
-            Err(_) => Err(SourceError::Nowhere(format!(
-                "{vm} registered as {address}, which is not an IP address"
-            ))),
+            Err(_) => {
+                Err(SourceError::Nowhere(format!("{vm} registered as {address}, which is not an IP address")))
+            }
         }
     }
 }

@@ -110,8 +110,7 @@ pub(super) fn build(
     let file = path.and_then(|path| files.hash_of(&path));
     let registry = registries.directory().filter(|_| written.resolution() == Resolve::Registry);
     let (directory, whose) = registry.unzip();
-    let origin =
-        Origin { config: written.clone(), file, registry: whose, networks: terms.networks.clone() };
+    let origin = Origin { config: written.clone(), file, registry: whose, networks: terms.networks.clone() };
     let before = previous.and_then(|previous| previous.fleet.as_ref());
     let known = before.filter(|before| before.origin == origin).map(|before| Arc::clone(&before.vms));
     let vms = match known {

@@ -6,8 +6,8 @@ use toml::Spanned;
 
 use super::{
     super::{
-        Config, Registry, RegistryAddresses, RegistryUrl, Resolve, Route, Target, diagnostic::Diagnostic, read::Names,
-        report::Report,
+        Config, Registry, RegistryAddresses, RegistryUrl, Resolve, Route, Target, diagnostic::Diagnostic,
+        read::Names, report::Report,
     },
     Known,
     vms::no_networks,

@@ -107,7 +107,8 @@ fn changes_go_on_from_any_list() {
         let infra = infra.replace("\"n\"", &format!("\"{n}\""));
         bench.register(&infra).expect("a registration");
     }
-    for path in ["/registry/vms?role=worker", "/registry/discover/worker", "/registry/discover/worker?pick=random"]
+    for path in
+        ["/registry/vms?role=worker", "/registry/discover/worker", "/registry/discover/worker?pick=random"]
     {
         let (_, list) = get(&bench, path);
         let list: Value = serde_json::from_slice(&list).expect("JSON");

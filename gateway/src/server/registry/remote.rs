@@ -107,7 +107,14 @@ impl Follower {
             .pool_timer(TokioTimer::new())
             .pool_max_idle_per_host(1)
             .build(tls::connector(CONNECTING));
-        Self { plan: Arc::clone(plan), client, since: None, failures: 0, fruitless: 0, counts: Counts::new(metrics) }
+        Self {
+            plan: Arc::clone(plan),
+            client,
+            since: None,
+            failures: 0,
+            fruitless: 0,
+            counts: Counts::new(metrics),
+        }
     }
 
     async fn run(&mut self) {
