@@ -17,8 +17,9 @@ const METADATA: [IpAddr; 4] = [
 pub enum Networks {
     /// All, where the operator says who is where.
     All,
-    /// All but loopback, link-local ones and metadata servers of clouds, where somebody else says that: these would open to others what is
-    /// not meant for them. The other addresses of this machine and its network, only the operator knows.
+    /// All but loopback, link-local ones and metadata servers of clouds, where somebody else says that: these would
+    /// open to others what is not meant for them. The other addresses of this machine and its network, only the
+    /// operator knows.
     Others,
     /// These.
     Of(Vec<IpNet>),
