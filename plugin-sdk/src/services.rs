@@ -85,10 +85,11 @@ pub mod identity {
         crate::host::identity::vm_id()
     }
 
-    /// In [`Background::stop`](crate::Background::stop): whether a plugin of this name goes on with this work, with
-    /// another configuration or as another component. False anywhere else.
-    pub fn has_successor() -> bool {
-        crate::host::identity::has_successor()
+    /// In [`Background::stop`](crate::Background::stop): the configuration, as JSON, of the plugin of this name that
+    /// goes on with this work on the same VM, perhaps as another component. None where there is none, and
+    /// anywhere else.
+    pub fn successor_config() -> Option<String> {
+        crate::host::identity::successor_config()
     }
 }
 

@@ -9,7 +9,7 @@ use std::{cell::RefCell, collections::BTreeMap, collections::VecDeque};
 pub(crate) struct State {
     pub(crate) secrets: BTreeMap<String, String>,
     pub(crate) vm_id: Option<String>,
-    pub(crate) has_successor: bool,
+    pub(crate) successor: Option<String>,
     pub(crate) replies: VecDeque<Result<outbound_http::Response, outbound_http::Error>>,
     pub(crate) sent: Vec<outbound_http::Request>,
     pub(crate) lines: Vec<(log::Level, String)>,
@@ -84,8 +84,8 @@ pub(crate) mod identity {
         super::with(|state| state.vm_id.clone())
     }
 
-    pub(crate) fn has_successor() -> bool {
-        super::with(|state| state.has_successor)
+    pub(crate) fn successor_config() -> Option<String> {
+        super::with(|state| state.successor.clone())
     }
 }
 

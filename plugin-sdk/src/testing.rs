@@ -102,9 +102,9 @@ impl MockHost {
         self
     }
 
-    /// Lets another plugin of this name go on with the work that is stopped.
-    pub fn succeeded_by_another(self) -> Self {
-        simulation::with(|state| state.has_successor = true);
+    /// Lets a plugin with this configuration, as JSON, go on with the work that is stopped.
+    pub fn succeeded_by(self, config: &str) -> Self {
+        simulation::with(|state| state.successor = Some(config.into()));
         self
     }
 

@@ -64,14 +64,15 @@ impl Background {
         })
     }
 
-    /// Tells the plugin that its work ends, and whether another of its name goes on with it. One that never ran has
-    /// nothing to undo.
+    /// Tells the plugin that its work ends, and who goes on with it. One that never ran has nothing to undo.
     ///
     /// # Errors
     /// Fails where the call does.
-    pub async fn stop(&mut self, has_successor: bool) -> Result<(), Fault> {
+    pub async fn stop(&mut self, successor: Option<Arc<Plugin>>) -> Result<(), Fault> {
+        // Who goes on as another VM goes on with something else.
+        let successor = successor.filter(|successor| successor.vm_id == self.plugin.vm_id);
         match &mut self.instance {
-            Some(instance) => instance.store.data_mut().has_successor = has_successor,
+            Some(instance) => instance.store.data_mut().successor = successor,
             None => return Ok(()),
         }
         self.call(async |instance| {

@@ -304,8 +304,8 @@ impl identity::Host for State {
         self.plugin.vm_id.clone()
     }
 
-    fn has_successor(&mut self) -> bool {
-        self.has_successor
+    fn successor_config(&mut self) -> Option<String> {
+        self.successor.as_ref().map(|plugin| plugin.config.clone())
     }
 }
 

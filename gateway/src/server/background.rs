@@ -34,14 +34,9 @@ struct Task {
     task: JoinHandle<()>,
 }
 
-/// Why work ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    /// It is not wanted any more.
-    Over,
-    /// Another plugin of the same name goes on with it.
-    HandedOver,
-}
+/// That work ends, and who goes on with it: the plugin of its name, where there is one.
+#[derive(Debug, Clone)]
+struct End(Option<Arc<Plugin>>);
 
 impl BackgroundWork {
     pub(super) fn new(host: Arc<Host>, metrics: Arc<Metrics>, outbound: Outbound) -> Self {
@@ -59,11 +54,10 @@ impl BackgroundWork {
         let is_wanted = |task: &Task| snapshot.plugins.iter().any(|plugin| Arc::ptr_eq(plugin, &task.plugin));
         let (kept, gone): (Vec<Task>, Vec<Task>) = self.running.drain(..).partition(is_wanted);
         self.running = kept;
-        let is_continued = |task: &Task| {
-            snapshot.plugins.iter().any(|it| it.name() == task.plugin.name() && it.hooks().background)
-        };
         let end = |task: Task| {
-            let end = if is_continued(&task) { End::HandedOver } else { End::Over };
+            let mut plugins = snapshot.plugins.iter();
+            let next = plugins.find(|it| it.name() == task.plugin.name() && it.hooks().background);
+            let end = End(next.cloned());
             task.end(end)
         };
         let mut ending: Vec<(Arc<Plugin>, JoinHandle<()>)> = gone.into_iter().map(end).collect();
@@ -79,7 +73,7 @@ impl BackgroundWork {
 
     /// Stops all work, and waits for it. Each call in it is bounded by its plugin's limits.
     pub(super) async fn stop(&mut self) {
-        let ending: Vec<_> = self.running.drain(..).map(|task| task.end(End::Over)).collect();
+        let ending: Vec<_> = self.running.drain(..).map(|task| task.end(End(None))).collect();
         for (_, task) in ending {
             let _ = task.await;
         }
@@ -121,8 +115,8 @@ async fn supervise(mut background: Background, mut stopped: watch::Receiver<Opti
             () = wait(pause) => {}
         }
     }
-    let has_successor = *stopped.borrow() == Some(End::HandedOver);
-    if let Err(fault) = background.stop(has_successor).await {
+    let successor = stopped.borrow().as_ref().and_then(|End(successor)| successor.clone());
+    if let Err(fault) = background.stop(successor).await {
         report(&name, &fault);
     }
     states.borrow_mut().remove(&name);

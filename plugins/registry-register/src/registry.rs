@@ -56,6 +56,11 @@ impl Registration {
         self.is_over
     }
 
+    /// Whether it is a registration there.
+    pub(super) fn is_at(&self, place: &BaseUrl) -> bool {
+        self.registry == *place
+    }
+
     /// When it answered last, where it does.
     pub(super) fn answered(&self) -> Option<Duration> {
         self.answered

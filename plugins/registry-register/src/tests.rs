@@ -115,13 +115,27 @@ fn stop_deregisters_what_was_registered() {
 }
 
 #[test]
-fn who_is_replaced_leaves_the_entry_to_the_next() {
-    let plugin = plugin(TABLE);
-    let host = MockHost::new().vm_id("a1").reply(201, "{}").succeeded_by_another();
+fn who_is_replaced_leaves_what_the_next_does_not_go_on_with() {
+    let plugin = plugin("registries = ['https://a', 'https://b']\nname = 'n'");
+    let registered = MockHost::new().vm_id("a1").reply(201, "{}").reply(201, "{}");
     plugin.run(Reason::Start).expect("a next call");
-    drop(host.sent());
-    plugin.stop();
-    assert_eq!(host.sent(), []);
+    plugin.run(Reason::Timer).expect("a next call");
+    drop(registered.sent());
+    for (next, left) in [
+        (r#"{"name":"m","registry":"https://b/","registries":["https://a"]}"#, [].as_slice()),
+        (r#"{"name":"n","registry":"https://b"}"#, &["a"]),
+        (r#"{"name":"n","registries":["https://a","https://b"],"id":"a2"}"#, &["a", "b"]),
+        (r#"{"something":"else"}"#, &["a", "b"]),
+    ] {
+        let host = MockHost::new().vm_id("a1").succeeded_by(next);
+        let host = left.iter().fold(host, |host, _| host.reply(200, "{}").reply(200, "{}"));
+        plugin.stop();
+        let mut sent: Vec<String> = host.sent().into_iter().map(|it| it.method + " " + &it.url).collect();
+        sent.retain(|sent| sent.starts_with("DELETE"));
+        sent.sort();
+        let expected = left.iter().map(|host| format!("DELETE https://{host}/registry/vms/a1"));
+        assert_eq!(sent, expected.collect::<Vec<_>>(), "{next}");
+    }
 }
 
 #[test]
