@@ -9,6 +9,7 @@ use std::{cell::RefCell, collections::BTreeMap, collections::VecDeque};
 pub(crate) struct State {
     pub(crate) secrets: BTreeMap<String, String>,
     pub(crate) vm_id: Option<String>,
+    pub(crate) successor: Option<String>,
     pub(crate) replies: VecDeque<Result<outbound_http::Response, outbound_http::Error>>,
     pub(crate) sent: Vec<outbound_http::Request>,
     pub(crate) lines: Vec<(log::Level, String)>,
@@ -81,6 +82,10 @@ pub(crate) mod outbound_http {
 pub(crate) mod identity {
     pub(crate) fn vm_id() -> Option<String> {
         super::with(|state| state.vm_id.clone())
+    }
+
+    pub(crate) fn successor_config() -> Option<String> {
+        super::with(|state| state.successor.clone())
     }
 }
 

@@ -102,6 +102,12 @@ impl MockHost {
         self
     }
 
+    /// Lets a plugin with this configuration, as JSON, go on with the work that is stopped.
+    pub fn succeeded_by(self, config: &str) -> Self {
+        simulation::with(|state| state.successor = Some(config.into()));
+        self
+    }
+
     /// Answers the next request that has no answer yet. A request without one is a panic.
     pub fn reply(self, status: u16, body: &str) -> Self {
         let answer = wit::Response { status, headers: Vec::new(), body: body.into() };

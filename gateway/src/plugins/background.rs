@@ -64,13 +64,16 @@ impl Background {
         })
     }
 
-    /// Tells the plugin that its work ends. One that never ran has nothing to undo.
+    /// Tells the plugin that its work ends, and who goes on with it. One that never ran has nothing to undo.
     ///
     /// # Errors
     /// Fails where the call does.
-    pub async fn stop(&mut self) -> Result<(), Fault> {
-        if self.instance.is_none() {
-            return Ok(());
+    pub async fn stop(&mut self, successor: Option<Arc<Plugin>>) -> Result<(), Fault> {
+        // Who goes on as another VM goes on with something else.
+        let successor = successor.filter(|successor| successor.vm_id == self.plugin.vm_id);
+        match &mut self.instance {
+            Some(instance) => instance.store.data_mut().successor = successor,
+            None => return Ok(()),
         }
         self.call(async |instance| {
             let Some(guest) = instance.background.take() else { return Ok(()) };

@@ -303,6 +303,10 @@ impl identity::Host for State {
     fn vm_id(&mut self) -> Option<String> {
         self.plugin.vm_id.clone()
     }
+
+    fn successor_config(&mut self) -> Option<String> {
+        self.successor.as_ref().map(|plugin| plugin.config.clone())
+    }
 }
 
 impl random::Host for State {

@@ -17,6 +17,8 @@ pub(super) struct State {
     pub(super) log: LogBudget,
     /// Series of the plugin's metrics that this instance has met; no more than it may have.
     pub(super) series: HashMap<(u32, Vec<String>), Cell>,
+    /// While its background work ends: the plugin that goes on with it.
+    pub(super) successor: Option<Arc<Plugin>>,
     wasi: WasiCtx,
     table: ResourceTable,
 }
@@ -33,6 +35,7 @@ impl State {
             exchange: Box::default(),
             log: LogBudget::new(),
             series: HashMap::new(),
+            successor: None,
             text,
             services,
             plugin,

@@ -42,6 +42,9 @@ const VIA_NEW: &[u8] = b"2.0 vers-gateway";
 /// How long the gateway's own answer may take to reach a client that no route was found for.
 const UNROUTED_IDLE: Duration = Duration::from_secs(30);
 
+/// Bytes of a whole answer that are written together with its head.
+const COPIED: usize = 16 * 1024;
+
 /// What becomes of a connection after a request.
 pub(super) enum After {
     /// It waits for the next request.
@@ -117,6 +120,8 @@ struct Session<'a> {
     route: Option<Rc<LocalRoute>>,
     /// What its patterns captured.
     captures: Captures,
+    /// Who asks: the other end of the connection, or who a trusted proxy says.
+    client_address: ClientAddr,
     /// The line in the access log, where that is on.
     entry: Option<Box<Entry>>,
 }
@@ -176,6 +181,7 @@ impl<'a> Session<'a> {
             counted: None,
             route: None,
             captures: Captures::default(),
+            client_address: connection.arrival.peer,
             entry,
         }
     }
@@ -242,6 +248,7 @@ impl<'a> Session<'a> {
             head.fields.append_known(Known::Host, &host);
         }
         let client_address = view.forwarding.apply(&mut head.fields, &host, &view.listener.trusted_proxies);
+        self.client_address = client_address;
         if let Some(entry) = &mut self.entry {
             entry.client = client_address;
         }
@@ -524,9 +531,7 @@ impl<'a> Session<'a> {
             None => self.collect(client, head, route.terms.body_limit.min(registry::BODY)).await?,
         };
         let Some(body) = body else { return Ok(registry::too_large()) };
-        let listener = Rc::clone(&self.view);
-        let trusted = &listener.listener.trusted_proxies;
-        let asking = registry::ask(plan, (head, &body), trusted, self.guard.another());
+        let asking = registry::ask(plan, (head, &body), self.client_address.ip(), self.guard.another());
         client.while_waiting(self.buffers(), asking).await
     }
 
@@ -755,9 +760,14 @@ impl<'a> Session<'a> {
             }
         } else {
             let mut text = self.answer_head(head, Framed::AsIs);
-            text.extend_from_slice(sent);
-            let written = self.write_all(client, &text).await;
+            // What is large may be the same for many clients: each would have a copy.
+            let (beside, apart) = if sent.len() > COPIED { (&[][..], sent) } else { (sent, &[][..]) };
+            text.extend_from_slice(beside);
+            let mut written = self.write_all(client, &text).await;
             self.buffers().put_text(text);
+            if written.is_ok() && !apart.is_empty() {
+                written = self.write_all(client, apart).await;
+            }
             written
         };
         if let Some(entry) = &mut self.entry {

@@ -17,9 +17,11 @@ use crate::{
     },
     snapshot::RegistryPlan,
 };
-use ipnet::IpNet;
 use std::{future::poll_fn, net::IpAddr, sync::Arc, task::Poll, time::Duration};
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
 
 pub(super) use api::BODY;
 
@@ -37,6 +39,8 @@ const TOGETHER: Duration = Duration::from_millis(5);
 pub(super) struct Watch {
     registry: Arc<Registry>,
     watcher: Watcher,
+    /// Whether others are let in now.
+    over: watch::Receiver<bool>,
     is_begun: bool,
 }
 
@@ -97,7 +101,7 @@ pub(super) fn too_large() -> Answer {
 pub(super) async fn ask(
     plan: &RegistryPlan,
     (head, body): (&RequestHead, &[u8]),
-    trusted_proxies: &[IpNet],
+    client: IpAddr,
     mut guard: Guard,
 ) -> Answer {
     let field = |name: &'static str| head.fields.get_named(name.as_bytes());
@@ -111,16 +115,18 @@ pub(super) async fn ask(
         if_none_match: field("if-none-match"),
         last_event_id: field("last-event-id"),
         lease_key: field("x-lease-key"),
-        peer: client_of(field("x-forwarded-for"), trusted_proxies),
+        peer: Some(client),
     };
     let registry = &plan.registry;
     match api::answer(registry, &request, plan.rules()) {
         Reply::Answer(answer, kept) => whole(once_kept(answer, kept).await),
         Reply::Wait(mut watcher, patience) => {
+            let mut over = plan.over();
             tokio::select! {
-                // Either way it is told what there is.
+                // In these cases it is told what there is.
                 _ = timeout(patience, watcher.changed()) => {}
                 () = poll_fn(|cx| guard.poll_draining(cx)) => {}
+                _ = over.wait_for(|is_over| *is_over) => return whole(api::no_changes(&watcher)),
             }
             let answer = api::changes(registry, &mut watcher);
             whole(answer.unwrap_or_else(|| api::no_changes(&watcher)))
@@ -129,25 +135,10 @@ pub(super) async fn ask(
             let mut fields = Fields::new();
             fields.append(b"content-type", b"text/event-stream");
             fields.append(b"cache-control", b"no-store");
-            let watch = Watch { registry: Arc::clone(registry), watcher, is_begun: false };
+            let watch = Watch { registry: Arc::clone(registry), watcher, over: plan.over(), is_begun: false };
             Answer { head: ResponseHead::new(http::StatusCode::OK, fields), content: Content::Changes(watch) }
         }
     }
-}
-
-/// Who the client is, by the header that this gateway has settled: the last address in it that is not a trusted
-/// proxy's; the first one where all are.
-fn client_of(forwarded_for: Option<&[u8]>, trusted_proxies: &[IpNet]) -> Option<IpAddr> {
-    let chain = str::from_utf8(forwarded_for?).ok()?;
-    let addresses = chain.rsplit(',').map_while(|address| address.trim().parse::<IpAddr>().ok());
-    let mut last = None;
-    for address in addresses {
-        last = Some(address);
-        if !trusted_proxies.iter().any(|network| network.contains(&address)) {
-            break;
-        }
-    }
-    last
 }
 
 /// The answer, once what it says would survive the machine.
@@ -179,12 +170,12 @@ fn whole(answer: api::Answer) -> Answer {
 }
 
 impl Watch {
-    /// What to send next, or the end: the listener goes.
+    /// What to send next, or the end: the listener goes, or others are let in now.
     pub(super) async fn next(&mut self, guard: &mut Guard) -> Option<Vec<u8>> {
         if !std::mem::replace(&mut self.is_begun, true) {
             return Some(api::greeting(&self.watcher));
         }
-        let Self { registry, watcher, .. } = self;
+        let Self { registry, watcher, over, .. } = self;
         let came = async {
             loop {
                 let events = api::events(registry, watcher);
@@ -196,6 +187,8 @@ impl Watch {
             }
         };
         tokio::select! {
+            biased;
+            _ = over.wait_for(|is_over| *is_over) => None,
             came = timeout(STILL_THERE, came) => Some(came.unwrap_or_else(|_| api::KEEP_ALIVE.to_vec())),
             () = poll_fn(|cx| guard.poll_draining(cx)) => None,
         }

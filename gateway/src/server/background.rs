@@ -30,9 +30,13 @@ pub(super) type States = Rc<RefCell<BTreeMap<String, String>>>;
 
 struct Task {
     plugin: Arc<Plugin>,
-    stop: watch::Sender<bool>,
+    stop: watch::Sender<Option<End>>,
     task: JoinHandle<()>,
 }
+
+/// That work ends, and who goes on with it: the plugin of its name, where there is one.
+#[derive(Debug, Clone)]
+struct End(Option<Arc<Plugin>>);
 
 impl BackgroundWork {
     pub(super) fn new(host: Arc<Host>, metrics: Arc<Metrics>, outbound: Outbound) -> Self {
@@ -50,7 +54,13 @@ impl BackgroundWork {
         let is_wanted = |task: &Task| snapshot.plugins.iter().any(|plugin| Arc::ptr_eq(plugin, &task.plugin));
         let (kept, gone): (Vec<Task>, Vec<Task>) = self.running.drain(..).partition(is_wanted);
         self.running = kept;
-        let mut ending: Vec<(Arc<Plugin>, JoinHandle<()>)> = gone.into_iter().map(Task::end).collect();
+        let end = |task: Task| {
+            let mut plugins = snapshot.plugins.iter();
+            let next = plugins.find(|it| it.name() == task.plugin.name() && it.hooks().background);
+            let end = End(next.cloned());
+            task.end(end)
+        };
+        let mut ending: Vec<(Arc<Plugin>, JoinHandle<()>)> = gone.into_iter().map(end).collect();
         for plugin in &snapshot.plugins {
             let runs = self.running.iter().any(|task| Arc::ptr_eq(plugin, &task.plugin));
             if plugin.hooks().background && !runs {
@@ -63,7 +73,7 @@ impl BackgroundWork {
 
     /// Stops all work, and waits for it. Each call in it is bounded by its plugin's limits.
     pub(super) async fn stop(&mut self) {
-        let ending: Vec<_> = self.running.drain(..).map(Task::end).collect();
+        let ending: Vec<_> = self.running.drain(..).map(|task| task.end(End(None))).collect();
         for (_, task) in ending {
             let _ = task.await;
         }
@@ -73,7 +83,7 @@ impl BackgroundWork {
         let metrics = PluginMetrics::new(&self.metrics, plugin.name());
         let services = Arc::new(self.outbound.clone());
         let background = Background::new(&self.host, Arc::clone(plugin), services, metrics);
-        let (stop, stopped) = watch::channel(false);
+        let (stop, stopped) = watch::channel(None);
         let states = self.states();
         let task = spawn_local(async move {
             for (_, task) in before {
@@ -86,17 +96,17 @@ impl BackgroundWork {
 }
 
 impl Task {
-    fn end(self) -> (Arc<Plugin>, JoinHandle<()>) {
+    fn end(self, end: End) -> (Arc<Plugin>, JoinHandle<()>) {
         // A task that is over already needs no telling.
-        let _ = self.stop.send(true);
+        let _ = self.stop.send(Some(end));
         (self.plugin, self.task)
     }
 }
 
-async fn supervise(mut background: Background, mut stopped: watch::Receiver<bool>, states: &States) {
+async fn supervise(mut background: Background, mut stopped: watch::Receiver<Option<End>>, states: &States) {
     let name = background.name().to_owned();
     let mut failures = 0;
-    while !*stopped.borrow_and_update() {
+    while stopped.borrow_and_update().is_none() {
         let ran = background.run().await;
         let (state, pause) = judge(&name, &ran, &mut failures);
         states.borrow_mut().insert(name.clone(), state);
@@ -105,7 +115,8 @@ async fn supervise(mut background: Background, mut stopped: watch::Receiver<bool
             () = wait(pause) => {}
         }
     }
-    if let Err(fault) = background.stop().await {
+    let successor = stopped.borrow().as_ref().and_then(|End(successor)| successor.clone());
+    if let Err(fault) = background.stop(successor).await {
         report(&name, &fault);
     }
     states.borrow_mut().remove(&name);
