@@ -123,7 +123,7 @@ impl types::HostRequest for State {
         remove: Vec<String>,
         set: Vec<Header>,
         append: Vec<Header>,
-    ) -> Vec<(String, EditError)> {
+    ) -> wasmtime::Result<Vec<(String, EditError)>> {
         self.edit_all(REQUEST, remove, set, append)
     }
 
@@ -254,7 +254,7 @@ impl types::HostResponse for State {
         remove: Vec<String>,
         set: Vec<Header>,
         append: Vec<Header>,
-    ) -> Vec<(String, EditError)> {
+    ) -> wasmtime::Result<Vec<(String, EditError)>> {
         self.edit_all(RESPONSE, remove, set, append)
     }
 
@@ -500,7 +500,10 @@ impl State {
 
     fn set_field(&mut self, which: u32, name: &str, value: &[u8]) -> Result<(), EditError> {
         let (fields, value) = self.edit(which, name, value)?;
-        fields.set(name.as_bytes(), value);
+        match which {
+            REQUEST => fields.set_alike(name.as_bytes(), value),
+            _ => fields.set(name.as_bytes(), value),
+        }
         Ok(())
     }
 
@@ -513,18 +516,30 @@ impl State {
     fn remove_field(&mut self, which: u32, name: &str) -> Result<(), EditError> {
         // Never for want of room: what a plugin takes away, nobody must be able to keep by filling the
         // head up.
-        self.editable(which, name)?.remove_named(name.as_bytes());
+        let fields = self.editable(which, name)?;
+        match which {
+            REQUEST => fields.remove_alike(name.as_bytes()),
+            _ => fields.remove_named(name.as_bytes()),
+        }
         Ok(())
     }
 
     /// Does all edits that may be done, and returns the others.
+    ///
+    /// # Errors
+    /// Fails where there are more than any head has lines: each looks at all of them, and nothing else runs
+    /// meanwhile.
     fn edit_all(
         &mut self,
         which: u32,
         remove: Vec<String>,
         set: Vec<Header>,
         append: Vec<Header>,
-    ) -> Vec<(String, EditError)> {
+    ) -> wasmtime::Result<Vec<(String, EditError)>> {
+        let edits = remove.len() + set.len() + append.len();
+        if edits > MOST_LINES {
+            return Err(TooManyEdits(edits).into());
+        }
         let mut refused = Vec::new();
         let mut note =
             |name, edit: Result<(), EditError>| refused.extend(edit.err().map(|error| (name, error)));
@@ -540,7 +555,7 @@ impl State {
             let edit = self.append_field(which, &name, &value);
             note(name, edit);
         }
-        refused
+        Ok(refused)
     }
 
     /// The fields, for a change of this name.
@@ -597,8 +612,13 @@ fn entries(headers: &http::HeaderMap) -> Vec<(String, Vec<u8>)> {
 
 /// Bytes of text of a head, with what its edits left behind: twice the largest head that can be
 /// configured. Lines of it: those of the largest, and as many as any plugin needs.
-const MOST_TEXT: usize = 2 * 1024 * 1024;
-const MOST_LINES: usize = 1000 + 256;
+pub(super) const MOST_TEXT: usize = 2 * 1024 * 1024;
+pub(super) const MOST_LINES: usize = 1000 + 256;
+
+/// Ends the call of a guest that wants to edit more than there is.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} edits of headers at once; {MOST_LINES} may be")]
+struct TooManyEdits(usize);
 
 fn frames_the_body(status: StatusCode) -> bool {
     status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)

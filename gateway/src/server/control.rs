@@ -376,6 +376,7 @@ impl Control {
             snapshot: Arc::clone(&snapshot),
             sockets,
         }));
+        snapshot.plugins.iter().for_each(|plugin| plugin.enact());
         registry::apply(&snapshot);
         self.discovery.apply(&snapshot);
         self.background.apply(&snapshot);
