@@ -49,7 +49,7 @@ async fn an_answer_with_headers_without_end_is_a_fault_over_http1_and_http2() {
 async fn what_the_host_would_work_on_for_long_is_refused_at_once() {
     let backend = Backend::hello().await;
     let gateway = gateway(&backend).await;
-    for (number, what) in ["removes", "random", "bulk"].into_iter().enumerate() {
+    for (number, what) in ["removes", "compares", "random", "bulk"].into_iter().enumerate() {
         let answer = gateway.client().with("x-do", what).get("/").await;
         assert_eq!(
             (answer.status.as_u16(), answer.header("x-gateway-error")),

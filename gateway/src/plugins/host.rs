@@ -527,8 +527,7 @@ impl State {
     /// Does all edits that may be done, and returns the others.
     ///
     /// # Errors
-    /// Fails where there are more than any head has lines: each looks at all of them, and nothing else runs
-    /// meanwhile.
+    /// Fails where they are too much work: each looks at all lines, and nothing else runs meanwhile.
     fn edit_all(
         &mut self,
         which: u32,
@@ -537,8 +536,11 @@ impl State {
         append: Vec<Header>,
     ) -> wasmtime::Result<Vec<(String, EditError)>> {
         let edits = remove.len() + set.len() + append.len();
-        if edits > MOST_LINES {
-            return Err(TooManyEdits(edits).into());
+        let others = set.iter().chain(&append).map(|(name, _)| name);
+        let names: usize = remove.iter().chain(others).map(|name| name.len() + NAME_LOOK).sum();
+        let lines = edits + self.fields_of(which).map_or(0, |fields| fields.len());
+        if edits > MOST_LINES || names.saturating_mul(lines) > MOST_WORK {
+            return Err(TooManyEdits { edits, lines }.into());
         }
         let mut refused = Vec::new();
         let mut note =
@@ -566,11 +568,14 @@ impl State {
         if Known::of(name.as_bytes()).is_some_and(Known::is_gateways) {
             return Err(EditError::Forbidden);
         }
-        let fields = match which {
+        self.fields_of(which).ok_or(EditError::Gone)
+    }
+
+    fn fields_of(&mut self, which: u32) -> Option<&mut Fields> {
+        match which {
             REQUEST => self.exchange.request.as_mut().map(|head| &mut head.fields),
             _ => self.exchange.response.as_mut().map(|head| &mut head.fields),
-        };
-        fields.ok_or(EditError::Gone)
+        }
     }
 
     /// The fields, for an edit of this name to this value; and the value as it is written.
@@ -615,10 +620,18 @@ fn entries(headers: &http::HeaderMap) -> Vec<(String, Vec<u8>)> {
 pub(super) const MOST_TEXT: usize = 2 * 1024 * 1024;
 pub(super) const MOST_LINES: usize = 1000 + 256;
 
-/// Ends the call of a guest that wants to edit more than there is.
+/// Bytes of names that many edits at once may compare, all lines with each name; and what it takes to look at a line of
+/// another length. Some milliseconds, for a thousand lines and a hundred edits.
+const MOST_WORK: usize = 8 * 1024 * 1024;
+const NAME_LOOK: usize = 8;
+
+/// Ends the call of a guest that wants to edit too much at once.
 #[derive(Debug, thiserror::Error)]
-#[error("{0} edits of headers at once; {MOST_LINES} may be")]
-struct TooManyEdits(usize);
+#[error("{edits} edits at once, of up to {lines} headers, are too many")]
+struct TooManyEdits {
+    edits: usize,
+    lines: usize,
+}
 
 fn frames_the_body(status: StatusCode) -> bool {
     status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)

@@ -565,3 +565,23 @@ impl std::fmt::Debug for Instances {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt as _;
+    use std::pin::pin;
+
+    #[test]
+    fn what_a_request_was_woken_for_is_anybodys_where_it_has_left() {
+        let stock = Stock::default();
+        let _patient = Count::new(&stock.patient);
+        let mut spare = pin!(stock.spare.notified());
+        assert!(spare.as_mut().now_or_never().is_none());
+        let waiting = Waiting::new(&stock);
+        stock.free();
+        assert!(spare.as_mut().now_or_never().is_none(), "requests come first");
+        drop(waiting);
+        assert!(spare.now_or_never().is_some());
+    }
+}

@@ -362,6 +362,15 @@ mod tests {
         }
     }
 
+    #[test]
+    fn who_waits_for_a_key_is_not_woken_by_all_others() {
+        let space = Space::new(1000);
+        let rooms: std::collections::BTreeSet<usize> =
+            (0..100).map(|key| std::ptr::from_ref(space.changed(&key.to_string())).addr()).collect();
+        assert!(rooms.len() > WAITING_ROOMS / 2, "{}", rooms.len());
+        assert!(std::ptr::eq(space.changed("a"), space.changed("a")));
+    }
+
     #[tokio::test]
     async fn who_gives_up_or_takes_too_long_leaves_the_task_to_another() {
         let space = Space::new(1000);

@@ -1,5 +1,5 @@
 //! Does what the request header `x-do` says, and all of it is wrong: `trap`, `loop`, `hog`, `slow` (asks
-//! `url`, which does not answer), `edits` (headers without end), `removes` (more names at once than any head has),
+//! `url`, which does not answer), `edits` (headers without end), `removes` (more names at once than any head has), `compares` (long names, many with many),
 //! `answer` (headers without end, in an answer of its own), `bulk` (an answer larger than it may hand over), `random`
 //! (megabytes at once), `names` and `values` that no header may have, `keep` (more than an exchange may hold), `pairs`
 //! (many values that are nothing but keys), `flood` (log lines), `series` (labels without end).
@@ -58,6 +58,15 @@ impl HttpFilter for Mischief {
                     let _ = req.headers().append(&format!("x-{number}"), "1");
                 }
                 let names = std::iter::repeat_n("a", 100_000);
+                let names = HeaderNames::deserialize(SeqDeserializer::<_, Error>::new(names));
+                names.expect("names").remove_from(req);
+            }
+            Some("compares") => {
+                let name = |number: usize| format!("{}{number:04}", "x".repeat(1000));
+                for number in 0..1200 {
+                    let _ = req.headers().append(&name(number), "1");
+                }
+                let names = (2000..3200).map(name);
                 let names = HeaderNames::deserialize(SeqDeserializer::<_, Error>::new(names));
                 names.expect("names").remove_from(req);
             }
