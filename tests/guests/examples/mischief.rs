@@ -5,7 +5,7 @@
 //! (many values that are nothing but keys), `flood` (log lines), `series` (labels without end).
 
 use serde::de::value::{Error, SeqDeserializer};
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 use vers_plugin::{edits::HeaderNames, prelude::*};
 
 #[allow(unsafe_code, missing_docs, reason = "generated")]
@@ -53,23 +53,8 @@ impl HttpFilter for Mischief {
                     let _ = req.headers().append(&format!("x-edit-{number}"), vec![b'x'; 100]);
                 }
             }
-            Some("removes") => {
-                for number in 0..1200 {
-                    let _ = req.headers().append(&format!("x-{number}"), "1");
-                }
-                let names = std::iter::repeat_n("a", 100_000);
-                let names = HeaderNames::deserialize(SeqDeserializer::<_, Error>::new(names));
-                names.expect("names").remove_from(req);
-            }
-            Some("compares") => {
-                let name = |number: usize| format!("{}{number:04}", "x".repeat(1000));
-                for number in 0..1200 {
-                    let _ = req.headers().append(&name(number), "1");
-                }
-                let names = (2000..3200).map(name);
-                let names = HeaderNames::deserialize(SeqDeserializer::<_, Error>::new(names));
-                names.expect("names").remove_from(req);
-            }
+            Some("removes") => remove(req, |_| String::from("a"), 0..100_000),
+            Some("compares") => remove(req, |number| format!("{}{number:04}", "x".repeat(1000)), 2000..3200),
             Some("answer") => {
                 let reply =
                     (0..28_000).fold(Reply::new(200), |reply, it| reply.header(&format!("x-{it}"), "1"));
@@ -109,3 +94,12 @@ impl HttpFilter for Mischief {
     }
 }
 vers_plugin::export!(Mischief: request_filter);
+
+/// Has as many headers as there may be, and removes others at once.
+fn remove(req: &Request, name: impl Fn(usize) -> String, numbers: Range<usize>) {
+    for number in 0..1200 {
+        let _ = req.headers().append(&name(number), "1");
+    }
+    let names = HeaderNames::deserialize(SeqDeserializer::<_, Error>::new(numbers.map(name)));
+    names.expect("names").remove_from(req);
+}
