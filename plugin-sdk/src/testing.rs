@@ -202,6 +202,7 @@ impl Sent {
 /// ```
 pub fn request(method: &str, path_and_query: &str) -> RequestBuilder {
     let request = types::Request {
+        headers: types::Headers { is_of_request: true, ..types::Headers::default() },
         method: method.into(),
         authority: String::from("test.example").into(),
         path_and_query: String::from(path_and_query).into(),
@@ -221,7 +222,7 @@ pub struct RequestBuilder {
 impl RequestBuilder {
     /// Adds a header, such as a client may send: any.
     pub fn header(self, name: &str, value: impl Into<Vec<u8>>) -> Self {
-        self.request.headers.0.borrow_mut().push((name.to_ascii_lowercase(), value.into()));
+        self.request.headers.fields.borrow_mut().push((name.to_ascii_lowercase(), value.into()));
         self
     }
 
@@ -304,7 +305,7 @@ pub struct ResponseBuilder(types::Response);
 impl ResponseBuilder {
     /// Adds a header.
     pub fn header(self, name: &str, value: impl Into<Vec<u8>>) -> Self {
-        self.0.headers.0.borrow_mut().push((name.to_ascii_lowercase(), value.into()));
+        self.0.headers.fields.borrow_mut().push((name.to_ascii_lowercase(), value.into()));
         self
     }
 

@@ -1,7 +1,7 @@
 //! The one instance of a plugin that works beside the traffic.
 
 use super::{
-    Fault, FaultKind, Host, Plugin, PluginMetrics, Services,
+    Fault, Host, LoadError, Plugin, PluginMetrics, Services,
     bindings::exports::vers::gateway::background::Reason, engine::Caller, instance::Instance,
 };
 use std::{sync::Arc, time::Duration};
@@ -102,7 +102,7 @@ impl Background {
             None => {
                 Instance::start(Arc::clone(&self.plugin), Arc::clone(&self.services), self.caller.clone())
                     .await
-                    .map_err(|error| Fault { kind: FaultKind::Start, detail: error.to_string() })?
+                    .map_err(LoadError::into_fault)?
             }
         };
         let result = hook(&mut instance).await;

@@ -30,7 +30,11 @@ impl State {
             memory: MemoryLimit { most: plugin.limits.memory, held: 0, denied: false },
             clock: CpuClock::new(plugin.limits.cpu),
             // An empty sandbox: no files, no sockets, no environment, no arguments.
-            wasi: WasiCtx::builder().stdout(text.clone()).stderr(text.clone()).build(),
+            wasi: WasiCtx::builder()
+                .stdout(text.clone())
+                .stderr(text.clone())
+                .max_random_size(RANDOM)
+                .build(),
             table: bounded_table(),
             exchange: Box::default(),
             log: LogBudget::new(),
@@ -55,6 +59,9 @@ fn bounded_table() -> ResourceTable {
     table.set_max_capacity(HANDLES);
     table
 }
+
+/// Random bytes at a time: nothing ends a guest while the host makes them.
+const RANDOM: u64 = 64 * 1024;
 
 /// Streams, timers and the like that an instance may hold.
 const HANDLES: usize = 1024;

@@ -1,15 +1,8 @@
-//! Requests that the registry answers: their bodies, what is waited for, and the streams of changes.
+//! Requests that the registry answers: what is waited for, and the streams of changes.
 
-use super::{
-    answer::Error,
-    carrier::Downstream,
-    client::Client,
-    http::{Answer, Content},
-};
+use super::http::{Answer, Content};
 use crate::{
     drain::Guard,
-    http1::{BodyLength, Decoder, Malformed},
-    io::Buffers,
     message::{Fields, RequestHead, ResponseHead},
     registry::{
         Committed, Refusal, Registry, Watcher,
@@ -17,11 +10,8 @@ use crate::{
     },
     snapshot::RegistryPlan,
 };
-use std::{future::poll_fn, net::IpAddr, sync::Arc, task::Poll, time::Duration};
-use tokio::{
-    sync::watch,
-    time::{Instant, timeout},
-};
+use std::{future::poll_fn, net::IpAddr, sync::Arc, time::Duration};
+use tokio::{sync::watch, time::timeout};
 
 pub(super) use api::BODY;
 
@@ -42,54 +32,6 @@ pub(super) struct Watch {
     /// Whether others are let in now.
     over: watch::Receiver<bool>,
     is_begun: bool,
-}
-
-/// Reads the rest of a body; none where it is too large.
-///
-/// # Errors
-/// Fails where the client leaves, stops, or sends what is no body.
-pub(super) async fn collect<I: Downstream>(
-    client: &mut Client<I>,
-    length: BodyLength,
-    limit: u64,
-    idle: Duration,
-    buffers: &Buffers,
-) -> Result<Option<Vec<u8>>, Error> {
-    let mut decoder = Decoder::limited(length, limit);
-    let (mut body, mut since) = (Vec::new(), Instant::now());
-    let read = poll_fn(|cx| {
-        loop {
-            if !decoder.is_ended() && !client.inbox.is_empty() {
-                let decoded = match decoder.decode(client.inbox.bytes_mut()) {
-                    Ok(decoded) => decoded,
-                    Err(error) => return Poll::Ready(Err(Error::Malformed(error))),
-                };
-                body.extend_from_slice(client.inbox.bytes().get(decoded.data).unwrap_or_default());
-                client.inbox.consume(decoded.consumed, buffers);
-            }
-            if !decoder.is_ended() && client.io.frames() && client.io.is_at_end() {
-                return Poll::Ready(decoder.end_of_input().map_err(Error::Malformed));
-            }
-            if decoder.is_ended() {
-                return Poll::Ready(Ok(()));
-            }
-            match client.inbox.poll_fill(cx, &mut client.io, buffers) {
-                Poll::Ready(Ok(1..)) => since = Instant::now(),
-                Poll::Ready(Ok(0)) => return Poll::Ready(decoder.end_of_input().map_err(Error::Malformed)),
-                Poll::Ready(Err(_)) => return Poll::Ready(Err(Error::ClientGone)),
-                Poll::Pending => break,
-            }
-        }
-        if let Poll::Ready(over) = client.poll_overdue(cx) {
-            return Poll::Ready(Err(over));
-        }
-        client.timer.poll(cx, since + idle).map(|()| Err(Error::BodyTimeout))
-    });
-    match read.await {
-        Ok(()) => Ok(Some(body)),
-        Err(Error::Malformed(Malformed::BodyTooLarge)) => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 /// The answer to a body that is too large.

@@ -5,6 +5,10 @@ use crate::{
     plugins::{Background, Fault, Host, Plugin, PluginMetrics, Ran},
     snapshot::{Outbound, Snapshot},
 };
+use futures_util::{
+    FutureExt as _,
+    future::{LocalBoxFuture, Shared},
+};
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
 use tokio::{
     sync::watch,
@@ -27,6 +31,9 @@ pub(super) struct BackgroundWork {
 
 /// What each plugin's background work did last, by plugin name.
 pub(super) type States = Rc<RefCell<BTreeMap<String, String>>>;
+
+/// The end of a task. Several may wait for it: two tables of one plugin come after each that was before.
+type Ended = Shared<LocalBoxFuture<'static, ()>>;
 
 struct Task {
     plugin: Arc<Plugin>,
@@ -60,13 +67,12 @@ impl BackgroundWork {
             let end = End(next.cloned());
             task.end(end)
         };
-        let mut ending: Vec<(Arc<Plugin>, JoinHandle<()>)> = gone.into_iter().map(end).collect();
+        let ending: Vec<(Arc<Plugin>, Ended)> = gone.into_iter().map(end).collect();
         for plugin in &snapshot.plugins {
             let runs = self.running.iter().any(|task| Arc::ptr_eq(plugin, &task.plugin));
             if plugin.hooks().background && !runs {
-                let (before, others) = ending.into_iter().partition(|(gone, _)| gone.name() == plugin.name());
-                ending = others;
-                self.start(plugin, before);
+                let before = ending.iter().filter(|(gone, _)| gone.name() == plugin.name());
+                self.start(plugin, before.map(|(_, ended)| ended.clone()).collect());
             }
         }
     }
@@ -74,20 +80,20 @@ impl BackgroundWork {
     /// Stops all work, and waits for it. Each call in it is bounded by its plugin's limits.
     pub(super) async fn stop(&mut self) {
         let ending: Vec<_> = self.running.drain(..).map(|task| task.end(End(None))).collect();
-        for (_, task) in ending {
-            let _ = task.await;
+        for (_, ended) in ending {
+            ended.await;
         }
     }
 
-    fn start(&mut self, plugin: &Arc<Plugin>, before: Vec<(Arc<Plugin>, JoinHandle<()>)>) {
+    fn start(&mut self, plugin: &Arc<Plugin>, before: Vec<Ended>) {
         let metrics = PluginMetrics::new(&self.metrics, plugin.name());
         let services = Arc::new(self.outbound.clone());
         let background = Background::new(&self.host, Arc::clone(plugin), services, metrics);
         let (stop, stopped) = watch::channel(None);
         let states = self.states();
         let task = spawn_local(async move {
-            for (_, task) in before {
-                let _ = task.await;
+            for ended in before {
+                ended.await;
             }
             supervise(background, stopped, &states).await;
         });
@@ -96,10 +102,10 @@ impl BackgroundWork {
 }
 
 impl Task {
-    fn end(self, end: End) -> (Arc<Plugin>, JoinHandle<()>) {
+    fn end(self, end: End) -> (Arc<Plugin>, Ended) {
         // A task that is over already needs no telling.
         let _ = self.stop.send(Some(end));
-        (self.plugin, self.task)
+        (self.plugin, self.task.map(drop).boxed_local().shared())
     }
 }
 

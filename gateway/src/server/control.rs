@@ -379,6 +379,7 @@ impl Control {
             snapshot: Arc::clone(&snapshot),
             sockets,
         }));
+        snapshot.plugins.iter().for_each(|plugin| plugin.enact());
         registry::apply(&snapshot, &current.snapshot);
         self.discovery.apply(&snapshot);
         self.background.apply(&snapshot);
