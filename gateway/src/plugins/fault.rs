@@ -38,11 +38,13 @@ pub enum FaultKind {
     Transform,
     /// It asked for first bytes of a connection, and has no hook for them, or there can be no more.
     Bytes,
+    /// Its own answer has a head that is too large.
+    Response,
 }
 
 impl FaultKind {
     /// All kinds.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Trap,
         Self::Cpu,
         Self::Wall,
@@ -55,6 +57,7 @@ impl FaultKind {
         Self::Body,
         Self::Transform,
         Self::Bytes,
+        Self::Response,
     ];
 
     /// Whether it cost an instance, or there was none: what a breaker counts.
@@ -77,6 +80,7 @@ impl FaultKind {
             Self::Body => "body",
             Self::Transform => "transform",
             Self::Bytes => "bytes",
+            Self::Response => "response",
         }
     }
 }
@@ -107,6 +111,7 @@ impl fmt::Display for FaultKind {
             }
             Self::Bytes => "it asked for first bytes that cannot come, or does not export `tcp-bytes-filter`",
             Self::Route => "it chose a backend that it is not granted (`grants.backends`)",
+            Self::Response => "its answer has more headers than an answer may have",
         })
     }
 }
@@ -156,6 +161,23 @@ pub enum LoadError {
     /// It failed while it was configured.
     #[error("it failed while being configured: {}", .0.kind)]
     Fault(Fault),
+}
+
+impl LoadError {
+    /// What a call fails with that there is no instance for.
+    pub(super) fn into_fault(self) -> Fault {
+        let detail = match self {
+            // It is not its fault.
+            Self::Fault(fault) if fault.kind == FaultKind::Busy => return fault,
+            Self::Fault(fault) => format!("{}\n{}", fault.kind, fault.detail),
+            Self::Config(problems) => {
+                let lines = problems.iter().map(|problem| format!("\n{}: {}", problem.path, problem.message));
+                format!("it refuses its configuration{}", lines.collect::<String>())
+            }
+            error => error.to_string(),
+        };
+        Fault { kind: FaultKind::Start, detail }
+    }
 }
 
 /// One thing that a plugin says is wrong with its `config` table.

@@ -178,8 +178,8 @@ impl Step {
         let plugin = Arc::clone(self.instances.plugin());
         let _turn = match &plugin.gate {
             None => None,
-            Some(gate) => match timeout(plugin.limits.queue_timeout, gate.acquire()).await {
-                Ok(turn) => turn.ok(),
+            Some(gate) => match timeout(plugin.limits.queue_timeout, gate.enter()).await {
+                Ok(turn) => Some(turn),
                 Err(_) => return Err(FaultKind::Queue.into()),
             },
         };

@@ -2,17 +2,17 @@
 
 use super::{
     Caller, Change, Committed, ENTRY, LeaseKey, OPENAPI, Record, Refusal, Registration, Registry, Renewal,
-    Role, Verdict, Watcher,
+    Watcher,
     caller::is_own,
+    lists::{discover, list, stale},
     query::{Query, decoded},
-    shelf::{Choice, Prepared},
     show::{Shown, Time},
 };
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, time::Duration};
 use subtle::ConstantTimeEq as _;
 
 /// Bytes that a request's body may have.
@@ -59,8 +59,8 @@ pub struct Rules<'a> {
     pub door: Door<'a>,
     /// The token of who may change everybody's entries.
     pub admin: Option<&'a str>,
-    /// Whether VMs register addresses of their own only.
-    pub own_addresses: bool,
+    /// Which addresses VMs may register.
+    pub addresses: Addresses<'a>,
     /// Changes a second that one address may make; any number where there is none.
     pub changes: Option<u32>,
 }
@@ -72,6 +72,18 @@ pub enum Door<'a> {
     Open,
     /// Who shows this token; nobody where it has no value.
     Token(Option<&'a str>),
+}
+
+/// Which addresses VMs may register.
+#[derive(Debug, Clone, Copy)]
+pub enum Addresses<'a> {
+    /// Any.
+    Any,
+    /// The one that they come from, and their name below this domain, where there is one.
+    Own {
+        /// As in `{id}.vm.example.com`, without what stands before it.
+        names_below: Option<&'a str>,
+    },
 }
 
 /// An answer.
@@ -99,7 +111,7 @@ pub enum Reply {
 }
 
 impl Answer {
-    fn json(status: StatusCode, value: &impl Serialize) -> Self {
+    pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Self {
         // What is written has no keys but strings: this cannot fail.
         let body = serde_json::to_vec(value).unwrap_or_default().into();
         Self { status, body, etag: None, allow: None }
@@ -115,7 +127,7 @@ impl Answer {
             Refusal::Invalid(_) => StatusCode::BAD_REQUEST,
             Refusal::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::Unknown | Refusal::Deleted => StatusCode::NOT_FOUND,
-            Refusal::Conflict | Refusal::Superseded(_) => StatusCode::CONFLICT,
+            Refusal::Conflict | Refusal::Superseded(_) | Refusal::Outlived => StatusCode::CONFLICT,
             Refusal::Bound | Refusal::Foreign => StatusCode::FORBIDDEN,
             Refusal::Full | Refusal::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Refusal::Busy | Refusal::Closed | Refusal::NotKept(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -123,7 +135,9 @@ impl Answer {
         let mut value = json!({ "error": refusal.to_string() });
         if let Value::Object(fields) = &mut value {
             match refusal {
-                Refusal::Deleted => drop(fields.insert("deleted".to_owned(), true.into())),
+                Refusal::Deleted | Refusal::Outlived => {
+                    drop(fields.insert("deleted".to_owned(), true.into()))
+                }
                 Refusal::Superseded(generation) => {
                     fields.insert("generation".to_owned(), (*generation).into());
                 }
@@ -159,7 +173,7 @@ fn dispatch(registry: &Registry, request: &Request<'_>, rules: Rules<'_>) -> Res
     }
     let caller = admitted(registry, request, rules)?;
     let query = Query(request.query);
-    let must_be_own = (rules.own_addresses && !caller.is_admin).then_some(request.peer);
+    let addresses = if caller.is_admin { Addresses::Any } else { rules.addresses };
     match (method.as_str(), &*parts) {
         ("GET", ["registry", "openapi.json"]) => {
             let body = Bytes::from_static(OPENAPI.as_bytes());
@@ -168,7 +182,7 @@ fn dispatch(registry: &Registry, request: &Request<'_>, rules: Rules<'_>) -> Res
         ("GET", ["registry", "vms"]) => list(registry, request, query),
         ("POST", ["registry", "vms"]) => {
             let asked = Registration { caller, ..Registration::read(request.body)? };
-            own(&asked.what.address, &asked.what.id, must_be_own)?;
+            own(&asked.what.address, &asked.what.id, request.peer, addresses)?;
             let (record, kept) = registry.register(asked)?;
             Ok(Reply::Answer(shown(registry, StatusCode::CREATED, &record), kept))
         }
@@ -179,29 +193,42 @@ fn dispatch(registry: &Registry, request: &Request<'_>, rules: Rules<'_>) -> Res
         ("PATCH", ["registry", "vms", id]) => {
             // Whether there is such an entry comes first, as ever.
             registry.get(id).ok_or(Refusal::Unknown)?;
-            let change = Change { caller, ..Change::read(request.body)? };
-            change.address.as_ref().map_or(Ok(()), |address| own(address, id, must_be_own))?;
+            let change = Change::read(request.body)?;
+            let change = Change { caller: caller.of(change.caller.generation), ..change };
+            change.address.as_ref().map_or(Ok(()), |address| own(address, id, request.peer, addresses))?;
             let (record, kept) = registry.change(id, change)?;
             Ok(Reply::Answer(shown(registry, StatusCode::OK, &record), kept))
         }
         ("DELETE", ["registry", "vms", id]) => {
-            let kept = registry.remove(id, &caller)?;
-            Ok(Reply::Answer(Answer::json(StatusCode::OK, &json!({ "deleted": true })), kept))
+            let generation = query.number("generation").map_err(Refusal::Invalid)?;
+            let removed = registry.remove(id, &caller.of(generation));
+            let gone = || Answer::json(StatusCode::OK, &json!({ "deleted": true }));
+            removed.map(|kept| Reply::Answer(gone(), kept)).or_else(|refusal| once_gone(registry, &refusal))
         }
         ("POST", ["registry", "vms", id, "heartbeat"]) => {
-            let (record, kept) = registry.renew(id, &Renewal { caller, ..Renewal::read(request.body)? })?;
-            Ok(Reply::Answer(renewed(&record), kept))
+            let renewal = Renewal::read(request.body)?;
+            let caller = caller.of(renewal.caller.generation);
+            let outcome = registry.renew(id, &Renewal { caller, ..renewal });
+            outcome
+                .map(|(record, kept)| Reply::Answer(renewed(&record), kept))
+                .or_else(|refusal| once_gone(registry, &refusal))
         }
         ("GET", ["registry", "discover", role]) => discover(registry, request, role, query),
         ("GET", ["registry", "resolve", name]) => resolve(registry, name),
-        ("GET", ["registry", "stale"]) => {
-            let found =
-                registry.all(None).into_iter().filter(|record| record.is_expired()).collect::<Vec<_>>();
-            done(many(registry, &found, registry.revision(None)))
-        }
+        ("GET", ["registry", "stale"]) => done(stale(registry)),
         ("DELETE", ["registry", "stale"]) => purge(registry),
         ("GET", ["registry", "watch"]) => watch(registry, request, query),
         (_, parts) => Err(no_such_call(parts)),
+    }
+}
+
+/// That it is gone is true once that is kept: somebody else may have asked for it a moment ago.
+fn once_gone(registry: &Registry, refusal: &Refusal) -> Result<Reply, Answer> {
+    match refusal {
+        Refusal::Unknown | Refusal::Deleted => {
+            Ok(Reply::Answer(Answer::refused(refusal), registry.all_kept()))
+        }
+        refusal => Err(Answer::refused(refusal)),
     }
 }
 
@@ -221,15 +248,15 @@ fn admitted(registry: &Registry, request: &Request<'_>, rules: Rules<'_>) -> Res
     {
         return Err(Refusal::TooMany(most).into());
     }
-    Ok(Caller { key: request.lease_key.map(LeaseKey::read).transpose()?, is_admin })
+    Ok(Caller { key: request.lease_key.map(LeaseKey::read).transpose()?, is_admin, generation: None })
 }
 
-/// Where addresses have to be VMs' own: whether this one is.
-fn own(address: &str, id: &str, must_be_of: Option<Option<IpAddr>>) -> Result<(), Refusal> {
-    match must_be_of {
-        None => Ok(()),
-        Some(Some(peer)) if is_own(address, id, peer) => Ok(()),
-        Some(_) => Err(Refusal::Foreign),
+/// Whether a VM may register this address.
+fn own(address: &str, id: &str, peer: Option<IpAddr>, addresses: Addresses<'_>) -> Result<(), Refusal> {
+    match addresses {
+        Addresses::Any => Ok(()),
+        Addresses::Own { names_below } if is_own(address, id, peer, names_below) => Ok(()),
+        Addresses::Own { .. } => Err(Refusal::Foreign),
     }
 }
 
@@ -251,7 +278,7 @@ fn no_such_call(parts: &[&str]) -> Answer {
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the last word of each arm")]
-fn done(answer: Answer) -> Result<Reply, Answer> {
+pub(super) fn done(answer: Answer) -> Result<Reply, Answer> {
     Ok(Reply::Answer(answer, None))
 }
 
@@ -309,171 +336,6 @@ fn renewed(record: &Record) -> Answer {
 /// Anything from 0 to 1.
 fn fraction() -> f64 {
     f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX)
-}
-
-/// `GET /registry/vms`: the newest first. Expired ones are left out only of those that are `running`.
-fn list(registry: &Registry, request: &Request<'_>, query: Query<'_>) -> Result<Reply, Answer> {
-    let role = query.get("role").map(|name| Role::of(&name));
-    let status = query.get("status");
-    let with_stale = query.is_set("include_stale");
-    let key = format!("vms {role:?} {status:?} {with_stale}");
-    let of_role = role.flatten();
-    prepared(registry, request, key, of_role, || {
-        // A role that there is not has no VMs.
-        let mut found = if role == Some(None) { Vec::new() } else { registry.all(of_role) };
-        if let Some(status) = &status {
-            found.retain(|record| {
-                let is_left_out = **status == *"running" && record.is_expired() && !with_stale;
-                record.status.name() == &**status && !is_left_out
-            });
-        }
-        found.sort_by(|a, b| b.registered_at.cmp(&a.registered_at).then_with(|| a.what.id.cmp(&b.what.id)));
-        found
-    })
-}
-
-/// `GET /registry/discover/ROLE`: those that may be connected to, the oldest first.
-fn discover(
-    registry: &Registry,
-    request: &Request<'_>,
-    role: &str,
-    query: Query<'_>,
-) -> Result<Reply, Answer> {
-    let of_role = Role::of(role);
-    let service = query.get("service");
-    let (is_healthy, is_all) = (query.is_set("healthy"), query.is_set("all"));
-    let limit = query.number("limit").map_err(Refusal::Invalid)?;
-    let pick = query.get("pick");
-    let is_random = match pick.as_deref() {
-        None | Some("first") => false,
-        Some("random") => true,
-        Some(other) => {
-            return Err(Refusal::Invalid(format!("pick must be first or random, not {other}")).into());
-        }
-    };
-    let limit =
-        limit.or(pick.is_some().then_some(1)).map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
-    let fails = |record: &Record| record.verdict(service.as_deref()) == Verdict::Unhealthy;
-    // Those that are certain come first, and the oldest of them.
-    let rank = |record: &Record| (record.is_held(), record.verdict(service.as_deref()));
-    let find = || {
-        // A role that there is not has no VMs.
-        let mut found = if of_role.is_none() { Vec::new() } else { registry.all(of_role) };
-        found.retain(|record| {
-            (is_all || record.is_discoverable())
-                && (!is_healthy || !(record.is_held() || fails(record)))
-                && service.as_deref().is_none_or(|name| record.service(name).is_some())
-        });
-        // Where nothing works, the fault may be with those who found that out.
-        if !is_all && found.iter().any(|record| !fails(record)) {
-            found.retain(|record| !fails(record));
-        }
-        found.sort_by(|a, b| {
-            let key = |record: &Record| (rank(record), record.registered_at);
-            key(a).cmp(&key(b)).then_with(|| a.what.id.cmp(&b.what.id))
-        });
-        found
-    };
-    let key = format!("discover {of_role:?} {service:?} {is_healthy} {is_all}");
-    if is_random {
-        // Before the entries, so that what is found is at least as new.
-        let revision = registry.revision(of_role);
-        let choice = registry.choice(&key, revision, || {
-            let found = find();
-            let best = found.first().map(|record| rank(record));
-            let best = found.partition_point(|record| Some(rank(record)) == best);
-            Choice { revision, best, ids: found.iter().map(|record| Arc::clone(&record.what.id)).collect() }
-        });
-        let picked = picked(&choice, limit.unwrap_or(usize::MAX));
-        let picked: Vec<_> = picked.iter().filter_map(|id| registry.get(id)).collect();
-        return done(many(registry, &picked, revision));
-    }
-    let key = format!("{key} {limit:?}");
-    prepared(registry, request, key, of_role, || {
-        let mut found = find();
-        found.truncate(limit.unwrap_or(usize::MAX));
-        found
-    })
-}
-
-/// So many of them, each of the best as likely as any other of the best, and then of the others.
-fn picked(choice: &Choice, most: usize) -> Vec<Arc<str>> {
-    let best = choice.ids.get(..choice.best).unwrap_or_default();
-    if most * 4 <= best.len() {
-        // Few of many: none is met twice for long.
-        let mut picked: Vec<usize> = Vec::with_capacity(most);
-        while picked.len() < most {
-            let chosen = below(best.len());
-            if !picked.contains(&chosen) {
-                picked.push(chosen);
-            }
-        }
-        return picked.into_iter().filter_map(|index| best.get(index).cloned()).collect();
-    }
-    let mut all = choice.ids.to_vec();
-    let (front, back) = all.split_at_mut(choice.best.min(choice.ids.len()));
-    shuffle(front, most);
-    shuffle(back, most.saturating_sub(choice.best));
-    all.truncate(most);
-    all
-}
-
-fn below(end: usize) -> usize {
-    let chosen = getrandom::u64().unwrap_or_default().checked_rem(end as u64).unwrap_or_default();
-    usize::try_from(chosen).unwrap_or_default()
-}
-
-/// Brings so many to the front, each as likely as any other.
-fn shuffle<T>(items: &mut [T], most: usize) {
-    let length = items.len();
-    for front in 0..most.min(length) {
-        items.swap(front, front + below(length - front));
-    }
-}
-
-/// The same answer once more, while nothing changes but renewals; nothing at all to who has it.
-fn prepared(
-    registry: &Registry,
-    request: &Request<'_>,
-    key: String,
-    role: Option<Role>,
-    find: impl FnOnce() -> Vec<Arc<Record>>,
-) -> Result<Reply, Answer> {
-    let now = registry.now();
-    // Before the entries, so that what is found is at least as new.
-    let revision = registry.revision(role);
-    let etag = Some(format!("\"{revision}\""));
-    if request.if_none_match.is_some_and(|known| is_known(known, etag.as_deref().unwrap_or_default())) {
-        return done(Answer { status: StatusCode::NOT_MODIFIED, body: Bytes::new(), etag, allow: None });
-    }
-    if let Some(found) = registry.prepared(&key, revision, now.mono) {
-        return done(Answer { status: StatusCode::OK, body: found.body, etag, allow: None });
-    }
-    let answer = Answer { etag, ..many(registry, &find(), revision) };
-    registry.prepare(key, Prepared { revision, made: now.mono, body: answer.body.clone() });
-    done(answer)
-}
-
-/// RFC 9110 §13.1.2.
-fn is_known(list: &[u8], etag: &str) -> bool {
-    list.split(|byte| *byte == b',')
-        .map(<[u8]>::trim_ascii)
-        .any(|known| known == b"*" || known.strip_prefix(b"W/").unwrap_or(known) == etag.as_bytes())
-}
-
-fn many(registry: &Registry, found: &[Arc<Record>], revision: u64) -> Answer {
-    #[derive(Serialize)]
-    struct Many<'a> {
-        vms: Vec<Shown<'a>>,
-        count: usize,
-        revision: u64,
-        #[serde(skip_serializing_if = "std::ops::Not::not")]
-        stale: bool,
-    }
-    let now = registry.now();
-    let vms: Vec<Shown<'_>> = found.iter().map(|record| Shown::of(record, now)).collect();
-    let stale = found.iter().any(|record| record.is_held());
-    Answer::json(StatusCode::OK, &Many { count: vms.len(), vms, revision, stale })
 }
 
 /// `GET /registry/resolve/NAME`.

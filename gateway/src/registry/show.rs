@@ -100,7 +100,7 @@ impl<'a> Shown<'a> {
             expires_at: match record.lease {
                 Lease::Runs { until, .. } => Some(now.wall + until.saturating_sub(now.mono)),
                 Lease::Expired { at, .. } => Some(at),
-                Lease::Endless => None,
+                Lease::Paused { .. } => None,
             }
             .map(Time),
             state: record.state(),

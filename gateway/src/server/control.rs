@@ -229,6 +229,7 @@ impl Control {
         let snapshot = Arc::new(loaded.result.map_err(StartError::Config)?);
         registry::open(&snapshot, &metrics)?;
         let sockets = bind(&snapshot, None)?;
+        registry::look(&snapshot);
         let generation = Arc::new(Generation { number: 1, snapshot: Arc::clone(&snapshot), sockets });
         let admin = AdminServer::start(Admin::of(&snapshot), commands).await?;
         // What is kept of certificates is there before the first connection.
@@ -369,6 +370,8 @@ impl Control {
         registry::open(&snapshot, &self.metrics).map_err(refused)?;
         let sockets = bind(&snapshot, Some(current)).map_err(refused)?;
         self.admin.apply(Admin::of(&snapshot)).await.map_err(refused)?;
+        // Backends that stay are told of servers, too: from here on, nothing can fail.
+        registry::look(&snapshot);
         let number = current.number + 1;
         self.acme.apply(&snapshot);
         self.generation.send_replace(Arc::new(Generation {
@@ -376,7 +379,8 @@ impl Control {
             snapshot: Arc::clone(&snapshot),
             sockets,
         }));
-        registry::apply(&snapshot);
+        snapshot.plugins.iter().for_each(|plugin| plugin.enact());
+        registry::apply(&snapshot, &current.snapshot);
         self.discovery.apply(&snapshot);
         self.background.apply(&snapshot);
         self.health.apply(&snapshot);

@@ -161,7 +161,8 @@ pub(super) fn tell(prepared: &Prepared, asked: &Asked, named: Option<&str>) -> R
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| error.to_string())?;
     let walk = runtime.block_on(plugins::walk(&prepared.host, snapshot, &arrived, head));
-    Ok(story.after(walk, snapshot, &arrived, &runtime))
+    let story = story.after(walk, snapshot, &arrived, &runtime);
+    Ok(story.without_secrets(snapshot, &route))
 }
 
 /// RFC 9110 §7.4, as traffic has it: whether the name that the client would ask for in its TLS handshake, that of
@@ -314,6 +315,27 @@ impl Story {
                     answer.why = format!("{}: {why}", answer.why);
                 }
             }
+        }
+        self
+    }
+
+    /// Without what the route's plugins were trusted with, wherever they put it: what is printed here may end up in
+    /// a ticket.
+    fn without_secrets(mut self, snapshot: &Snapshot, route: &Route) -> Self {
+        let plugins = || route.plugins.iter().filter_map(|(number, _)| snapshot.plugins.get(*number));
+        let hide = |text: &mut String| plugins().for_each(|plugin| *text = plugin.without_secrets(text));
+        for step in &mut self.plugins {
+            step.says.iter_mut().chain(&mut step.changes).for_each(hide);
+        }
+        for look in &mut self.answers {
+            look.says.iter_mut().chain(&mut look.changes).for_each(hide);
+        }
+        if let Some(goal) = &mut self.to {
+            hide(&mut goal.target);
+            hide(&mut goal.host);
+        }
+        if let Some(answer) = &mut self.answer {
+            hide(&mut answer.why);
         }
         self
     }

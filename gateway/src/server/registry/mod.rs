@@ -4,6 +4,7 @@
 mod discovery;
 mod probes;
 mod remote;
+mod traffic;
 
 pub(super) use discovery::Discovery;
 
@@ -19,17 +20,6 @@ use crate::{
 /// # Errors
 /// Fails where its file cannot be used.
 pub(super) fn open(snapshot: &Snapshot, metrics: &Metrics) -> Result<(), StartError> {
-    open_own(snapshot, metrics)?;
-    // Who is known already serves the first request.
-    if let Some(directory) = snapshot.directory() {
-        for discovered in &snapshot.discovered {
-            discovered.look(&directory);
-        }
-    }
-    Ok(())
-}
-
-fn open_own(snapshot: &Snapshot, metrics: &Metrics) -> Result<(), StartError> {
     let Some(plan) = &snapshot.registry else { return Ok(()) };
     if !plan.registry.open().map_err(StartError::Registry)? {
         return Ok(());
@@ -41,8 +31,21 @@ fn open_own(snapshot: &Snapshot, metrics: &Metrics) -> Result<(), StartError> {
     plan.registry.keep_time(metrics).map_err(no_thread)
 }
 
-/// Takes up what may change of a registry while it runs.
-pub(super) fn apply(snapshot: &Snapshot) {
+/// Tells backends who is known already, and serves the first request.
+pub(super) fn look(snapshot: &Snapshot) {
+    if let Some(directory) = snapshot.directory() {
+        for discovered in &snapshot.discovered {
+            discovered.look(&directory);
+        }
+    }
+}
+
+/// Takes up what may change of a registry while it runs; whoever was let in by another token, or into another
+/// registry, asks anew.
+pub(super) fn apply(snapshot: &Snapshot, before: &Snapshot) {
+    if let Some(before) = &before.registry {
+        before.end(snapshot.registry.as_ref());
+    }
     if let Some(plan) = &snapshot.registry {
         plan.registry.set_terms(plan.terms);
     }
