@@ -1,9 +1,13 @@
 //! Entries and leases: what becomes of them, and when. Pure: time is a parameter.
 
+mod told;
+
 use super::{
     Caller, Change, Description, ENTRY, Finding, Grace, Health, Lease, LeaseKey, Moment, Record, Refusal,
     Registration, Renewal, Role, Service, Status,
 };
+pub(super) use told::{News, Told, counted};
+
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -89,7 +93,7 @@ pub struct Kept {
     status: Status,
     registered_at: SystemTime,
     last_seen: SystemTime,
-    ttl: Duration,
+    pub(super) ttl: Duration,
     granted: Duration,
     asked_ttl: bool,
     /// The hash of the key that it was registered with.
@@ -101,6 +105,16 @@ pub struct Kept {
     recovered_at: Option<SystemTime>,
     /// When it changed last, as the registry counts changes.
     pub revision: u64,
+}
+
+impl Effect {
+    /// Whether it is to be kept.
+    pub(super) fn is_kept(&self) -> bool {
+        match self {
+            Self::Put { is_kept, .. } => *is_kept,
+            Self::Gone { .. } => true,
+        }
+    }
 }
 
 impl Kept {
@@ -131,6 +145,21 @@ impl Kept {
     pub fn id(&self) -> &Arc<str> {
         &self.what.id
     }
+
+    /// The same, marked with when its lease ran out.
+    pub(super) fn expired_at(&self, at: SystemTime) -> Self {
+        Self { expired_at: Some(at), ..self.clone() }
+    }
+
+    /// Whether it is.
+    pub(super) fn is_marked(&self) -> bool {
+        self.expired_at.is_some()
+    }
+
+    /// Which of its lives it is.
+    pub(super) fn generation(&self) -> Option<u64> {
+        self.what.generation
+    }
 }
 
 impl Book {
@@ -151,6 +180,11 @@ impl Book {
     /// Other terms, for what comes.
     pub fn set_terms(&mut self, terms: Terms) {
         self.terms = terms;
+    }
+
+    /// What it goes by.
+    pub(super) fn terms(&self) -> Terms {
+        self.terms
     }
 
     /// Counts changes from there.
@@ -280,14 +314,14 @@ impl Book {
             (record.ttl, record.granted, record.asked_ttl) = (ttl, ttl, true);
         } else if !before.asked_ttl {
             // Who renews just in time would be gone with the first renewal that is late.
-            let needs_more = pause * 5 > before.granted * 4 && pause <= OLD_PAUSE;
+            let needs_more = before.is_late(now.mono) && pause <= OLD_PAUSE;
             record.ttl = if needs_more { before.granted.max(pause * 3) } else { before.granted };
         }
         (record.last_seen, record.heard) = (now.wall, now.mono);
         record.lease = running(record.status, record.ttl, now);
         let is_plain = record.status == before.status
             && record.ttl == before.ttl
-            && matches!(before.lease, Lease::Runs { grace: None, .. } | Lease::Endless);
+            && matches!(before.lease, Lease::Runs { grace: None, .. } | Lease::Told { .. } | Lease::Endless);
         if is_plain {
             let record = Arc::new(record);
             self.put(Some(&before), Arc::clone(&record));
@@ -331,9 +365,7 @@ impl Book {
     /// Does what is due: leases run out, and what ran out long ago is removed.
     pub fn tick(&mut self, now: Moment) {
         let window = self.terms.ttl;
-        while self.lapses.front().is_some_and(|at| *at + window < now.mono) {
-            self.lapses.pop_front();
-        }
+        self.forget_lapses(now);
         self.deleted.retain(|_, deleted| deleted.until > now.mono);
         let mut lapsing = Vec::new();
         let mut old = Vec::new();
@@ -342,7 +374,7 @@ impl Book {
             match record.lease {
                 Lease::Runs { .. } => lapsing.push(Arc::clone(record)),
                 Lease::Expired { .. } => old.push(Arc::clone(record)),
-                Lease::Endless => {}
+                Lease::Told { .. } | Lease::Endless => {}
             }
         }
         old.iter().for_each(|record| self.erase(record));
@@ -360,9 +392,15 @@ impl Book {
         }
     }
 
+    fn forget_lapses(&mut self, now: Moment) {
+        while self.lapses.front().is_some_and(|at| *at + self.terms.ttl < now.mono) {
+            self.lapses.pop_front();
+        }
+    }
+
     /// Whether so many more would make it more than half of all within one time to live.
     fn is_wave(&self, lapsing: usize) -> bool {
-        let runs = |record: &&Arc<Record>| matches!(record.lease, Lease::Runs { .. });
+        let runs = |record: &&Arc<Record>| matches!(record.lease, Lease::Runs { .. } | Lease::Told { .. });
         let all = self.records.values().filter(runs).count() + self.lapses.len();
         all >= GUARDED && (self.lapses.len() + lapsing) * 2 > all
     }
@@ -496,7 +534,7 @@ fn due(record: &Record) -> Option<Duration> {
     match record.lease {
         Lease::Runs { until, .. } => Some(until),
         Lease::Expired { gone, .. } => Some(gone),
-        Lease::Endless => None,
+        Lease::Told { .. } | Lease::Endless => None,
     }
 }
 

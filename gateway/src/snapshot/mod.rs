@@ -30,7 +30,7 @@ pub use local::{Detour, Goal, Local, LocalRoute, LocalTarget, Parts, RouteMetric
 pub use modes::{Kinds, Mode, Modes};
 pub use ordered::{Demand, Ordered};
 pub use private::{try_private, write_private};
-pub use registry::{Discovered, RegistryPlan, RemotePlan};
+pub use registry::{Discovered, EtcdPlan, RegistryPlan, RemotePlan};
 pub use services::Outbound;
 pub use sticky::Sticky;
 pub use terminators::SessionKeys;
