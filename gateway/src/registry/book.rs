@@ -315,7 +315,12 @@ impl Book {
         } else if !before.asked_ttl {
             // Who renews just in time would be gone with the first renewal that is late.
             let needs_more = before.is_late(now.mono) && pause <= OLD_PAUSE;
-            record.ttl = if needs_more { before.granted.max(pause * 3) } else { before.granted };
+            record.ttl = match before.ttl {
+                // About what it needs. Another for each moment more or less would be a change each time.
+                fits if needs_more && (pause * 2..=pause * 4).contains(&fits) => fits,
+                _ if needs_more => before.granted.max(pause * 3),
+                _ => before.granted,
+            };
         }
         (record.last_seen, record.heard) = (now.wall, now.mono);
         record.lease = running(record.status, record.ttl, now);

@@ -180,8 +180,11 @@ impl Registry {
     pub fn tick(&self) {
         let mut state = self.state();
         let now = self.clock.now();
-        if self.link.is_some() {
+        if let Some(link) = &self.link {
             // Leases are the store's, which others could reach meanwhile.
+            if state.gaps.look(now, self.clock.since_boot()).is_some() && self.is_open() {
+                link.doubt(now.mono);
+            }
             state.book.sweep(now);
             self.publish(&mut state, now);
             return;
@@ -426,6 +429,14 @@ impl Registry {
         self.link.as_ref()
     }
 
+    /// A shared store answered what was asked at this moment.
+    #[cfg(test)]
+    pub(super) fn hear_of_store(&self) {
+        if let Some(link) = &self.link {
+            link.hear(self.clock.now().mono);
+        }
+    }
+
     /// Where in the store its entries are.
     pub(super) fn prefix(&self) -> Option<&str> {
         match &self.place {
@@ -458,6 +469,14 @@ impl Registry {
         }
         self.is_open.store(true, Relaxed);
         self.changes.begin(revision);
+    }
+
+    /// Takes up what has changed in the store while it was not followed: nobody is held who has ended then.
+    pub(super) fn catch_up(&self, told: Vec<Told>) {
+        let mut state = self.state();
+        let now = self.clock.now();
+        state.book.catch_up(told, now);
+        self.publish(&mut state, now);
     }
 
     /// Takes up what has changed in the store.

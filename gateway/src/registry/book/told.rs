@@ -101,19 +101,13 @@ impl Book {
         self.forget_lapses(now);
         let lapsing: HashSet<&Arc<str>> = news.iter().filter(|it| self.is_lapse(it)).map(News::id).collect();
         let is_wave = !lapsing.is_empty() && self.is_wave(lapsing.len());
-        for it in news {
-            let is_lapse = self.is_lapse(&it);
-            // One less than what it is counted as: whatever follows counts itself.
-            self.revision = self.revision.max(counted(it.revision).saturating_sub(1));
-            match it.what {
-                What::Gone(id) => {
-                    if let Some(record) = self.records.get(&id).cloned() {
-                        self.erase(&record);
-                    }
-                }
-                What::Put(told) => self.take_up(*told, (is_lapse, is_wave), now),
-            }
-        }
+        self.take_up_all(news, is_wave, now);
+    }
+
+    /// Takes up changes that came while nobody here listened: that many have ended since says nothing.
+    pub(in crate::registry) fn catch_up(&mut self, news: Vec<News>, now: Moment) {
+        self.take_up_all(news, false, now);
+        self.lapses.clear();
     }
 
     /// Ends leases that were held, and returns who expired so long ago that it is to be removed.
@@ -168,6 +162,22 @@ impl Book {
         let known = self.records.get(news.id());
         let ran = known.is_some_and(|record| matches!(record.lease, Lease::Told { .. } | Lease::Endless));
         ran && news.is_end()
+    }
+
+    fn take_up_all(&mut self, news: Vec<News>, is_wave: bool, now: Moment) {
+        for it in news {
+            let is_lapse = self.is_lapse(&it);
+            // One less than what it is counted as: whatever follows counts itself.
+            self.revision = self.revision.max(counted(it.revision).saturating_sub(1));
+            match it.what {
+                What::Gone(id) => {
+                    if let Some(record) = self.records.get(&id).cloned() {
+                        self.erase(&record);
+                    }
+                }
+                What::Put(told) => self.take_up(*told, (is_lapse, is_wave), now),
+            }
+        }
     }
 
     fn take_up(&mut self, told: Told, (is_lapse, is_wave): (bool, bool), now: Moment) {
@@ -328,6 +338,13 @@ mod tests {
         assert!(book.records.get("vm-6").is_some_and(|record| !record.is_held()));
         book.sweep(at(47));
         assert_eq!((state(&book, "vm-5"), state(&book, "vm-6")), ("expired", "registered"));
+        let mut cut_off = Book::new(TERMS, 0);
+        cut_off.load(names.iter().map(|name| News::put(told(name, true), 1)).collect(), at(0));
+        cut_off.catch_up(ends(&names, 2), at(60));
+        assert!(
+            names.iter().all(|name| state(&cut_off, name) == "expired"),
+            "they ended while nobody listened"
+        );
     }
 
     #[test]

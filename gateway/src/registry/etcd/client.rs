@@ -29,6 +29,9 @@ const LARGE: Duration = Duration::from_secs(10);
 /// Bytes of an answer, and of one message of a watch.
 const MOST_BYTES: usize = 64 * 1024 * 1024;
 
+/// Characters of what is answered that is no JSON, which people are shown.
+const MOST_SAID: usize = 120;
+
 /// Before another member is asked the same.
 const TURN: Duration = Duration::from_millis(50);
 
@@ -75,7 +78,8 @@ impl Failed {
         }
     }
 
-    fn is_no_lease(&self) -> bool {
+    /// Whether it is for want of a lease.
+    pub(super) fn is_no_lease(&self) -> bool {
         matches!(self, Self::Refused(5, message) if message.contains("lease not found"))
     }
 }
@@ -246,7 +250,7 @@ impl Client {
     /// Asks one member after the other, until one answers or the time is over.
     async fn repeat<T>(&self, until: Instant, ask: impl AsyncFn(usize) -> Result<T, Failed>) -> Answer<T> {
         let mut is_unknown = false;
-        loop {
+        for attempt in 0_usize.. {
             let member = self.member();
             let failed = match ask(member).await {
                 Ok(answer) => return Answer::Given(answer),
@@ -256,12 +260,15 @@ impl Client {
             };
             is_unknown |= matches!(failed, Failed::Lost(_));
             self.leave(member);
-            let again = Instant::now() + TURN;
+            // All of them are asked, and all of them again less often.
+            let rounds = u32::try_from(attempt / self.members().max(1)).unwrap_or(u32::MAX);
+            let again = Instant::now() + TURN * (1 << rounds.min(3));
             if again >= until {
                 return if is_unknown { Answer::Unknown(failed) } else { Answer::Without(failed) };
             }
             sleep_until(again).await;
         }
+        Answer::Unknown(late(()))
     }
 
     async fn ask<T: DeserializeOwned>(
@@ -355,7 +362,13 @@ impl Client {
         let whole = whole.map_err(|error| Failed::Lost(error.to_string()))?.to_bytes();
         Err(match wire::read_fault(&whole) {
             Ok((code, message)) => Failed::said(code, message),
-            Err(_) => Failed::Lost(format!("no etcd of version 3.4 or later answers there: {status}")),
+            Err(_) => {
+                let text: String = String::from_utf8_lossy(&whole).trim().chars().take(MOST_SAID).collect();
+                let said = text.escape_debug();
+                Failed::Lost(format!(
+                    "what answers there is no etcd of version 3.4 or later: {status}: {said}"
+                ))
+            }
         })
     }
 }
@@ -408,7 +421,7 @@ impl Changes {
     }
 }
 
-fn late(_: tokio::time::error::Elapsed) -> Failed {
+fn late<T>(_: T) -> Failed {
     Failed::Lost("no answer in time".to_owned())
 }
 

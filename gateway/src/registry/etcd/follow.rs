@@ -81,6 +81,9 @@ struct Follower {
     is_deaf: Notify,
 }
 
+/// What is told to who stays with a member that is not to be trusted any more.
+const DOUBTFUL: &str = "what is known may be old: everything is asked anew";
+
 impl Follower {
     /// Does what clients wish, many at a time, until nobody can wish any more.
     async fn serve(&self, mut wishes: mpsc::Receiver<Asked>) {
@@ -143,15 +146,34 @@ impl Follower {
                     failed = self.hear(changes) => failed,
                     failed = self.beat(member) => failed,
                     () = self.is_deaf.notified() => Failed::Lost("a change did not come back from it".to_owned()),
+                    () = self.doubted() => Failed::Lost(DOUBTFUL.to_owned()),
                 }
             }
             Err(failed) => failed,
         }
     }
 
+    /// Waits until time has passed that nobody here saw.
+    async fn doubted(&self) {
+        // Whoever holds a registry while it waits keeps it.
+        let mut due = interval(BEAT);
+        loop {
+            due.tick().await;
+            let Some(registry) = self.registry.upgrade() else { return };
+            let is_doubtful = registry.link().is_some_and(|link| link.take_doubt());
+            if is_doubtful {
+                return;
+            }
+        }
+    }
+
     /// Takes up everything that there is, and watches from there.
     async fn begin(&self, member: usize) -> Result<Changes, Failed> {
         let (first, end) = self.keys.all();
+        let asked = self.registry.upgrade().map(|registry| {
+            registry.link().map(|link| link.take_doubt());
+            registry.now().mono
+        });
         let (header, kvs) = self.client.load(member, &first, &end).await?;
         let changes = self.client.watch(member, &first, &end, header.revision + 1).await?;
         let Some(registry) = self.registry.upgrade() else { return Ok(changes) };
@@ -164,12 +186,14 @@ impl Follower {
         }
         let news = self.view.borrow_mut().replace(&kvs, header.revision);
         match is_same {
-            true => registry.follow(news),
+            true => registry.catch_up(news),
             false => registry.begin_shared(news, header.revision),
         }
         self.cluster.set((header.cluster_id, header.revision));
         self.reached.send_replace(header.revision);
-        self.heard(&registry);
+        if let (Some(link), Some(asked)) = (registry.link(), asked) {
+            link.hear(asked);
+        }
         let (address, entries) = (self.client.address_of(member), registry.len());
         tracing::info!(address, entries, revision = header.revision, "the registry follows etcd");
         Ok(changes)
@@ -231,6 +255,10 @@ impl Follower {
         due.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             due.tick().await;
+            // What is answered is at least as new as the question.
+            let Some(asked) = self.registry.upgrade().map(|registry| registry.now().mono) else {
+                return Failed::Lost("nobody asks".to_owned());
+            };
             let header = match self.client.beat(member, &self.keys.nothing()).await {
                 Ok(header) => header,
                 Err(failed) => return failed,
@@ -242,14 +270,10 @@ impl Follower {
             let Some(registry) = self.registry.upgrade() else {
                 return Failed::Lost("nobody asks".to_owned());
             };
-            self.heard(&registry);
+            if let Some(link) = registry.link() {
+                link.hear(asked);
+            }
             self.count();
-        }
-    }
-
-    fn heard(&self, registry: &Registry) {
-        if let Some(link) = registry.link() {
-            link.hear(registry.now().mono);
         }
     }
 

@@ -5,7 +5,7 @@ use super::super::{Done, Refusal, Wish};
 use std::{
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -29,6 +29,8 @@ pub(in crate::registry) struct Link {
     /// By the registry's clock that nobody sets, in milliseconds and one more; 0 before etcd was heard of.
     heard: AtomicU64,
     trouble: Mutex<Option<String>>,
+    /// Whether something may have passed by unheard: nothing counts as heard until everything is asked anew.
+    is_doubtful: AtomicBool,
     pub(in crate::registry) commits: AtomicU64,
     pub(in crate::registry) failures: AtomicU64,
     /// Tells answers of this gateway from those of others.
@@ -54,6 +56,7 @@ impl Link {
             received: Mutex::new(Some(received)),
             heard: AtomicU64::new(0),
             trouble: Mutex::default(),
+            is_doubtful: AtomicBool::new(false),
             commits: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             instance: AtomicU64::new(0),
@@ -78,10 +81,25 @@ impl Link {
         self.received.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// It was heard of now.
-    pub(super) fn hear(&self, now: Duration) {
+    /// Whether everything is to be asked anew; it is taken for granted then that somebody does.
+    pub(super) fn take_doubt(&self) -> bool {
+        self.is_doubtful.swap(false, Relaxed)
+    }
+
+    /// It was heard of, at this moment.
+    pub(in crate::registry) fn hear(&self, now: Duration) {
+        if self.is_doubtful.load(Relaxed) {
+            return;
+        }
         self.heard.store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX - 1) + 1, Relaxed);
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Time has passed that nobody here saw: what is known is not certain until everything is asked anew.
+    pub(in crate::registry) fn doubt(&self, now: Duration) {
+        let heard = u64::try_from(now.saturating_sub(2 * LOST).as_millis()).unwrap_or(u64::MAX - 1) + 1;
+        self.heard.fetch_min(heard, Relaxed);
+        self.is_doubtful.store(true, Relaxed);
     }
 
     /// It does not answer, for this reason.

@@ -221,6 +221,7 @@ impl Errand<'_> {
                 Ok(Step::Done(Done::Entry(shown.unwrap_or_else(told))))
             }
             Transaction::Differs(seen) => Ok(Step::Differs(seen)),
+            Transaction::NoLease => Ok(Step::Again),
         }
     }
 
@@ -244,6 +245,7 @@ impl Errand<'_> {
                 Ok(Step::Done(Done::Removed))
             }
             Transaction::Differs(seen) => Ok(Step::Differs(seen)),
+            Transaction::NoLease => Ok(Step::Again),
         }
     }
 
@@ -273,8 +275,14 @@ impl Errand<'_> {
 
     async fn transact(&mut self, body: &serde_json::Value) -> Result<Transaction, Refusal> {
         let answer = self.writer.client.transact(body, self.until).await;
-        if let Answer::Unknown(_) = &answer {
-            self.is_unknown = true;
+        match &answer {
+            // It ran out meanwhile: another is granted, and put.
+            Answer::Without(failed) | Answer::Unknown(failed) if failed.is_no_lease() => {
+                self.granted = None;
+                return Ok(Transaction::NoLease);
+            }
+            Answer::Unknown(_) => self.is_unknown = true,
+            _ => {}
         }
         let transacted = self.given(answer)?;
         self.registry.count_commit();
@@ -345,4 +353,6 @@ enum Transaction {
     /// At this revision.
     Done(u64),
     Differs(Seen),
+    /// The lease has run out that it was to be under.
+    NoLease,
 }
