@@ -5,8 +5,9 @@ use std::cell::RefCell;
 #[cfg(target_os = "linux")]
 use std::{cell::Cell, rc::Rc};
 
-/// Bytes per buffer. Large, because each refill is a pair of system calls.
-pub const BUFFER_SIZE: usize = 64 * 1024;
+/// Bytes per buffer. Large, because each refill is a pair of system calls; and larger than 64 KiB, so that as
+/// much has room with the head before it, or with what TLS adds to its four records.
+pub const BUFFER_SIZE: usize = 66 * 1024;
 
 /// How many unused buffers are kept; more are freed.
 const KEEP: usize = 32;

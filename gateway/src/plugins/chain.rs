@@ -28,8 +28,8 @@ pub enum OnError {
     Skip,
 }
 
-/// The plugins of one route on one worker.
-#[derive(Debug)]
+/// The plugins of one route on one worker. By default none.
+#[derive(Debug, Default)]
 pub struct Chain {
     route: Arc<str>,
     links: Rc<[Link]>,
@@ -107,6 +107,11 @@ impl Chain {
             background: false,
         };
         Self { route: Arc::clone(route), links, hooks }
+    }
+
+    /// Whether there are no plugins.
+    pub fn is_empty(&self) -> bool {
+        self.links.is_empty()
     }
 
     /// Where the plugins may send requests, in the order of the links.

@@ -136,10 +136,10 @@ impl Entry {
         };
         if let Some(route) = route.upgrade() {
             let exchange = exchange.unwrap_or_else(|| anew(name));
-            route.chain.log(&worker.journal, exchange, completed);
+            route.terms.chain.log(&worker.journal, exchange, completed);
         } else if let Some(route) = worker.local().routes.iter().find(|route| *route.name == *name) {
             // Its plugins may be others now, to whom the values do not belong.
-            route.chain.log(&worker.journal, anew(name), completed);
+            route.terms.chain.log(&worker.journal, anew(name), completed);
         }
     }
 

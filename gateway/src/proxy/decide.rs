@@ -274,7 +274,7 @@ async fn listen(
         let (due, late) = match (&*server, &outlook.way) {
             // Why, the log will tell.
             (Server::Failed(_, at), _) => (*at + LAST_WORDS, First::End),
-            (_, Some(way)) => (since + way.route.timeouts.tunnel, First::Late(Cut::Tunnel)),
+            (_, Some(way)) => (since + way.route.terms.timeouts.tunnel, First::Late(Cut::Tunnel)),
             (_, None) => (since + outlook.idle, First::Late(Cut::KeepAlive)),
         };
         client.timer.poll(cx, due).map(|()| late)

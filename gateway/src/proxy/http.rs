@@ -222,13 +222,13 @@ impl<'a> Session<'a> {
         let (Some(found), Some(route)) = (found, self.route.clone()) else { return Err(Error::NoRoute) };
         let host = connection_host(authority.full);
         self.captures = found.captures;
-        if route.chain.has_logs() {
+        if route.terms.chain.has_logs() {
             self.show_later(&head, &route);
         }
-        if self.body.is_told_to_exceed(route.body_limit) {
+        if self.body.is_told_to_exceed(route.terms.body_limit) {
             return Err(Error::Malformed(Malformed::BodyTooLarge));
         }
-        client.due = route.timeouts.total.map(|total| self.began + total);
+        client.due = route.terms.timeouts.total.map(|total| self.began + total);
         let options = hop_by_hop::strip(&mut head.fields);
         self.close |= closes(self.version, &options);
         check_expectation(&mut head)?;
@@ -245,7 +245,7 @@ impl<'a> Session<'a> {
         if let Some(entry) = &mut self.entry {
             entry.client = client_address;
         }
-        if route.chain.has_filters() {
+        if route.terms.chain.has_filters() {
             let facts = self.facts(&route, client_address, asked.is_some());
             // In a place of its own: most of what a plugin needs while it runs is of no use without one.
             return Box::pin(self.filter(client, &route, facts, head, asked)).await;
@@ -336,7 +336,8 @@ impl<'a> Session<'a> {
         exchange: &mut Box<plugins::Exchange>,
         asked: Option<Asked>,
     ) -> Result<Outgoing, Error> {
-        let (outcome, seen) = client.while_waiting(self.buffers(), route.chain.on_request(exchange)).await?;
+        let (outcome, seen) =
+            client.while_waiting(self.buffers(), route.terms.chain.on_request(exchange)).await?;
         let (outcome, body) = match outcome {
             // What is for another protocol has no body.
             Outcome::Next { to, body: Some(most) } if asked.is_none() => {
@@ -347,7 +348,7 @@ impl<'a> Session<'a> {
         };
         let Answer { head, mut content } = match outcome {
             Outcome::Next { to, .. } => {
-                let detour = to.and_then(|to| route.detours.get(to.link)?.get(to.backend));
+                let detour = to.and_then(|to| route.terms.detours.get(to.link)?.get(to.backend));
                 let head = exchange.request.take().ok_or(Error::NoRoute)?;
                 match self.deliver(client, (route, detour), (head, body), asked).await? {
                     Outgoing::Answer(answer) => answer,
@@ -360,12 +361,12 @@ impl<'a> Session<'a> {
             }
             Outcome::Denied { fault, plugin } => return Err(Error::Plugin { plugin, kind: fault.kind }),
         };
-        if !route.chain.has_response_filters() {
+        if !route.terms.chain.has_response_filters() {
             return Ok(Outgoing::Answer(Answer { head, content }));
         }
         exchange.response = Some(head);
         let buffers = self.buffers();
-        let filtered = route.chain.on_response(exchange, seen, |exchange, replacement, plugin| {
+        let filtered = route.terms.chain.on_response(exchange, seen, |exchange, replacement, plugin| {
             self.answered_by(plugin, &replacement);
             let answer = local(replacement);
             (exchange.response, content) = (Some(answer.head), answer.content);
@@ -386,11 +387,11 @@ impl<'a> Session<'a> {
     ) -> Result<(Outcome, Vec<u8>), Error> {
         let request = exchange.request.as_mut().ok_or(Error::NoRoute)?;
         let too_large = || Error::Malformed(Malformed::BodyTooLarge);
-        let body = self.collect(client, request, most.min(route.body_limit)).await?;
+        let body = self.collect(client, request, most.min(route.terms.body_limit)).await?;
         let mut body = body.ok_or_else(too_large)?;
         // It is said already that it may come, and it has.
         request.fields.remove(Known::Expect);
-        let filtered = route.chain.on_request_body(exchange, &mut body);
+        let filtered = route.terms.chain.on_request_body(exchange, &mut body);
         let (outcome, _) = client.while_waiting(self.buffers(), filtered).await?;
         Ok((outcome, body))
     }
@@ -427,7 +428,7 @@ impl<'a> Session<'a> {
         (mut head, body): (RequestHead, Option<Vec<u8>>),
         mut asked: Option<Asked>,
     ) -> Result<Outgoing, Error> {
-        let pool = match (detour, &route.target) {
+        let pool = match (detour, &route.terms.target) {
             (Some(detour), _) => Rc::clone(&detour.pool),
             (None, LocalTarget::Registry(plan)) => {
                 return Box::pin(self.consult(client, route, plan, (&head, body)))
@@ -444,13 +445,13 @@ impl<'a> Session<'a> {
         if over_http2 && asked.take().is_some() && client.io.opens_tunnel() {
             return Err(Error::Connect);
         }
-        let sticky = detour.map_or(&route.sticky, |detour| &detour.sticky);
+        let sticky = detour.map_or(&route.terms.sticky, |detour| &detour.sticky);
         let key = sticky.as_ref().and_then(|sticky| sticky.key(&head.fields));
         let upload = match &body {
             Some(body) => self.compose_whole(&mut head, body, over_http2),
-            None => self.compose(&mut head, asked.as_ref(), client, route.body_limit, over_http2)?,
+            None => self.compose(&mut head, asked.as_ref(), client, route.terms.body_limit, over_http2)?,
         };
-        let timeouts = &route.timeouts;
+        let timeouts = &route.terms.timeouts;
         let order = Order {
             pool: &pool,
             head: &head,
@@ -459,7 +460,7 @@ impl<'a> Session<'a> {
             connect: timeouts.connect,
             response: timeouts.response,
             idle: timeouts.idle,
-            attempts: route.attempts,
+            attempts: route.terms.attempts,
             budget: &route.budget,
             key,
             client: self.connection.arrival.ends,
@@ -500,7 +501,7 @@ impl<'a> Session<'a> {
         client: &mut Client<I>,
         route: &LocalRoute,
     ) -> Result<Option<Rc<Pool>>, Error> {
-        let goal = match &route.target {
+        let goal = match &route.terms.target {
             LocalTarget::Pool(pool) => return Ok(Some(Rc::clone(pool))),
             LocalTarget::Registry(_) | LocalTarget::Respond => return Ok(None),
             LocalTarget::Asked(goal) => goal,
@@ -520,7 +521,7 @@ impl<'a> Session<'a> {
     ) -> Result<Answer, Error> {
         let body = match body {
             Some(body) => Some(body),
-            None => self.collect(client, head, route.body_limit.min(registry::BODY)).await?,
+            None => self.collect(client, head, route.terms.body_limit.min(registry::BODY)).await?,
         };
         let Some(body) = body else { return Ok(registry::too_large()) };
         let listener = Rc::clone(&self.view);
@@ -531,7 +532,7 @@ impl<'a> Session<'a> {
 
     /// What an error is to whoever runs what the route leads to.
     fn explained(&self, route: &LocalRoute, error: Error) -> Error {
-        match &route.target {
+        match &route.terms.target {
             LocalTarget::Asked(goal) => goal.explain(error, &self.connection.arrival),
             LocalTarget::Pool(_) | LocalTarget::Registry(_) | LocalTarget::Respond => error,
         }
@@ -980,7 +981,7 @@ impl<'a> Session<'a> {
     }
 
     fn idle(&self) -> Duration {
-        self.route.as_ref().map_or(UNROUTED_IDLE, |route| route.timeouts.idle)
+        self.route.as_ref().map_or(UNROUTED_IDLE, |route| route.terms.timeouts.idle)
     }
 
     /// Counts the answer.
@@ -1089,7 +1090,7 @@ fn check_expectation(head: &mut RequestHead) -> Result<(), Error> {
 }
 
 fn is_to_vm(route: &Rc<LocalRoute>) -> bool {
-    matches!(route.target, LocalTarget::Asked(Goal::Vm { .. }))
+    matches!(route.terms.target, LocalTarget::Asked(Goal::Vm { .. }))
 }
 
 /// Hosts are short, and each request needs its own beyond its head.

@@ -54,15 +54,15 @@ impl Way {
     /// # Errors
     /// Fails as that does; and where it is not known, where to.
     pub(super) async fn dial(&self, arrival: &Arrival) -> Result<Lease, Error> {
-        let mut tries = Tries::of_tunnel(self.route.attempts).of_client(arrival.ends);
-        let (pool, goal) = match &self.route.target {
+        let mut tries = Tries::of_tunnel(self.route.terms.attempts).of_client(arrival.ends);
+        let (pool, goal) = match &self.route.terms.target {
             LocalTarget::Pool(pool) => (Rc::clone(pool), None),
             LocalTarget::Asked(goal) => {
                 (goal.pool(arrival, |name| self.captures.get(name)).await?, Some(goal))
             }
             LocalTarget::Registry(_) | LocalTarget::Respond => return Err(Error::NoRoute),
         };
-        let leased = pool.lease(&mut tries, self.route.timeouts.connect).await.map_err(Error::Upstream);
+        let leased = pool.lease(&mut tries, self.route.terms.timeouts.connect).await.map_err(Error::Upstream);
         leased.map_err(|error| match goal {
             Some(goal) => goal.explain(error, arrival),
             None => error,

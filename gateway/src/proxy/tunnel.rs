@@ -80,7 +80,7 @@ impl Course {
     ) -> Self {
         Self {
             upstream,
-            idle: route.timeouts.tunnel,
+            idle: route.terms.timeouts.tunnel,
             open: route.metrics.tunnels(),
             sent: route.metrics.sent(),
             received: route.metrics.received(),

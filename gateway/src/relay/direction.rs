@@ -44,6 +44,10 @@ enum Bulk {
     Never,
 }
 
+/// Bytes that are read at a time: they fill four records where the other side is one of TLS.
+const AT_A_TIME: usize = 64 * 1024;
+const _: () = assert!(AT_A_TIME <= BUFFER_SIZE, "what is read has room in a buffer");
+
 /// Bytes at a time below which copying is cheaper than a pipe.
 #[cfg(target_os = "linux")]
 const WORTH_A_PIPE: usize = 16 * 1024;
@@ -145,7 +149,7 @@ impl<'a> Direction<'a> {
         from: &TcpStream,
         to: &TcpStream,
     ) -> Poll<io::Result<bool>> {
-        if matches!(self.bulk, Bulk::No) && self.end == BUFFER_SIZE {
+        if matches!(self.bulk, Bulk::No) && self.end == AT_A_TIME {
             (self.start, self.end) = (0, 0);
             self.bulk = Bulk::Yes(None);
             if let Some(buffer) = self.buffer.take() {
@@ -208,10 +212,9 @@ impl<'a> Direction<'a> {
         from: &mut (impl AsyncRead + Unpin),
     ) -> Poll<io::Result<usize>> {
         let mut buffer = self.buffer.take().unwrap_or_else(|| self.buffers.take());
-        let mut read = ReadBuf::new(&mut buffer);
+        let mut read = ReadBuf::new(buffer.get_mut(..AT_A_TIME).unwrap_or_default());
         let result = Pin::new(from).poll_read(cx, &mut read);
         let filled = read.filled().len();
-        debug_assert!(filled <= BUFFER_SIZE, "a buffer has {BUFFER_SIZE} bytes, not {filled}");
         (self.start, self.end) = (0, filled);
         if filled == 0 {
             self.buffers.put(buffer);

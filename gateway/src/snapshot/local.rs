@@ -28,14 +28,27 @@ pub struct Local {
     instances: Vec<Rc<Instances>>,
 }
 
-/// A route on one worker, with copies of what each request asks for: of ten thousand routes, the
-/// shared one of each is memory that has to be fetched.
+/// A route on one worker. Of ten thousand routes, what is each one's own is memory that has to be fetched: it
+/// is little, and in this order.
 #[derive(Debug)]
+#[repr(C)]
 pub struct LocalRoute {
-    /// Its name, in this worker's memory: each request hands it on.
+    /// What its requests are subject to.
+    pub terms: Rc<LocalTerms>,
+    /// What is counted.
+    pub metrics: RouteMetrics,
+    /// How many of its requests may be sent once more.
+    pub budget: Budget,
+    /// Its name, in this worker's memory.
     pub name: Arc<str>,
     /// What all workers share.
     pub route: Arc<Route>,
+}
+
+/// What requests of a route are subject to, on one worker. Routes that say the same share one, but for those
+/// with plugins.
+#[derive(Debug)]
+pub struct LocalTerms {
     /// How long it waits for what.
     pub timeouts: Timeouts,
     /// Most bytes of a request's body.
@@ -46,14 +59,10 @@ pub struct LocalRoute {
     pub sticky: Option<Sticky>,
     /// Where requests go.
     pub target: LocalTarget,
-    /// How many of its requests may be sent once more.
-    pub budget: Budget,
     /// Its plugins.
     pub chain: Chain,
     /// Where each of them may send requests instead.
     pub detours: Box<[Rc<[Detour]>]>,
-    /// What is counted.
-    pub metrics: RouteMetrics,
 }
 
 /// Where requests go.
@@ -150,6 +159,7 @@ impl Local {
             .collect();
         let metrics = route_metrics(&shared.routes, &kept, parts.metrics);
         let mut fleets: Vec<Rc<Fleet>> = Vec::new();
+        let mut terms = Interned::default();
         let mut local = |(route, metrics): (&Arc<Route>, RouteMetrics)| {
             let target = match &route.target {
                 Target::Backend(backend) => pools
@@ -171,7 +181,10 @@ impl Local {
                 Target::Registry(plan) => LocalTarget::Registry(Arc::clone(plan)),
                 Target::Respond(_) => LocalTarget::Respond,
             };
-            Rc::new(local_route(route, target, (&instances, &detours), metrics))
+            let name: Arc<str> = Arc::from(&*route.name);
+            let terms = terms.intern(local_terms(route, &name, target, (&instances, &detours)));
+            let budget = Budget::new(route.retries.budget);
+            Rc::new(LocalRoute { terms, metrics, budget, name, route: Arc::clone(route) })
         };
         let routes = shared.routes.iter().zip(metrics).map(&mut local).collect();
         Self { shared, routes, pools, vms, fleets, instances }
@@ -202,7 +215,7 @@ impl Local {
 }
 
 impl RouteMetrics {
-    // In the order in which a request meets them.
+    // In the order in which a request meets them, with the most usual answer next to what it took.
     const NAMES: [&'static Name; 9] = [
         &names::REQUESTS,
         &names::REQUESTS,
@@ -214,8 +227,8 @@ impl RouteMetrics {
         &names::TUNNEL_BYTES,
         &names::TUNNEL_BYTES,
     ];
-    const CLASSES: usize = 5;
-    const DURATION: usize = Self::CLASSES;
+    const CLASSES: [&'static str; 5] = ["1xx", "3xx", "4xx", "5xx", "2xx"];
+    const DURATION: usize = Self::CLASSES.len();
     const TUNNELS: usize = Self::DURATION + Kind::Histogram.width();
     const SENT: usize = Self::TUNNELS + 1;
     const RECEIVED: usize = Self::SENT + 1;
@@ -228,19 +241,21 @@ impl RouteMetrics {
         let own = ("route", route);
         let class = |class| [own, ("status", class)];
         let bytes = |direction| [own, ("direction", direction)];
-        let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"].map(class);
-        let [c1, c2, c3, c4, c5] = &classes;
+        let classes = Self::CLASSES.map(class);
+        let [a, b, c, d, e] = &classes;
         let (sent, received) = (bytes("sent"), bytes("received"));
-        let labels: [&[_]; 9] = [c1, c2, c3, c4, c5, &[own], &[own], &sent, &received];
+        let labels: [&[_]; 9] = [a, b, c, d, e, &[own], &[own], &sent, &received];
         let wanted: Vec<Wanted<'_>> = Self::NAMES.into_iter().zip(labels).collect();
         metrics.register(&self.0, &wanted);
     }
 
     /// Counts an answer, and the time from the request's head to the answer's.
     pub fn answered(&self, status: StatusCode, after: Duration) {
-        let class = usize::from(status.as_u16() / 100).saturating_sub(1);
-        if class < Self::CLASSES {
-            self.0.inc(class);
+        match status.as_u16() / 100 {
+            2 => self.0.inc(4),
+            1 => self.0.inc(0),
+            class @ 3..=5 => self.0.inc(usize::from(class) - 2),
+            _ => {}
         }
         self.0.record(Self::DURATION, after);
     }
@@ -287,30 +302,48 @@ fn detours(shared: &Snapshot, pools: &[Rc<Pool>]) -> Vec<Rc<[Detour]>> {
     shared.destinations.iter().map(|of_plugin| of_plugin.iter().filter_map(detour).collect()).collect()
 }
 
-fn local_route(
+fn local_terms(
     route: &Arc<Route>,
+    name: &Arc<str>,
     target: LocalTarget,
     (instances, detours): (&[Rc<Instances>], &[Rc<[Detour]>]),
-    metrics: RouteMetrics,
-) -> LocalRoute {
+) -> LocalTerms {
     let links = route
         .plugins
         .iter()
         .filter_map(|(plugin, on_error)| Some((Rc::clone(instances.get(*plugin)?), *on_error)));
     let detours = route.plugins.iter().filter_map(|(plugin, _)| detours.get(*plugin).cloned());
-    let name = Arc::from(&*route.name);
-    LocalRoute {
-        route: Arc::clone(route),
+    LocalTerms {
         timeouts: route.timeouts,
         body_limit: route.body_limit,
         attempts: route.retries.attempts,
         sticky: route.sticky.clone(),
         target,
-        budget: Budget::new(route.retries.budget),
-        chain: Chain::new(&name, links),
-        name,
+        chain: if route.plugins.is_empty() { Chain::default() } else { Chain::new(name, links) },
         detours: detours.collect(),
-        metrics,
+    }
+}
+
+/// Terms that routes to one backend have in common, by what is most likely to tell them apart.
+#[derive(Default)]
+struct Interned(HashMap<(*const Pool, u64, u32), Vec<Rc<LocalTerms>>>);
+
+impl Interned {
+    fn intern(&mut self, terms: LocalTerms) -> Rc<LocalTerms> {
+        let LocalTarget::Pool(pool) = &terms.target else { return Rc::new(terms) };
+        if !terms.chain.is_empty() {
+            return Rc::new(terms);
+        }
+        let alike = self.0.entry((Rc::as_ptr(pool), terms.body_limit, terms.attempts)).or_default();
+        let known = alike
+            .iter()
+            .find(|known| (known.timeouts, &known.sticky) == (terms.timeouts, &terms.sticky))
+            .cloned();
+        known.unwrap_or_else(|| {
+            let new = Rc::new(terms);
+            alike.push(Rc::clone(&new));
+            new
+        })
     }
 }
 

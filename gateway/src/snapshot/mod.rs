@@ -26,7 +26,7 @@ pub use build::{Inputs, Problems, build};
 pub use certificates::{Certificate, Source};
 pub use files::Files;
 pub use health::{HealthCheck, Question};
-pub use local::{Detour, Goal, Local, LocalRoute, LocalTarget, Parts, RouteMetrics, directory};
+pub use local::{Detour, Goal, Local, LocalRoute, LocalTarget, LocalTerms, Parts, RouteMetrics, directory};
 pub use modes::{Kinds, Mode, Modes};
 pub use ordered::{Demand, Ordered};
 pub use private::{try_private, write_private};
@@ -250,7 +250,7 @@ pub struct Fixed {
 }
 
 /// How long a route waits for what.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
     /// For a connection to a server.
     pub connect: Duration,

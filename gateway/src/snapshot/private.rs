@@ -5,6 +5,7 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 /// As much as is written to see whether there is room: more than a key with its certificates takes.
@@ -46,9 +47,11 @@ pub fn try_private(path: &Path) -> io::Result<()> {
     written
 }
 
-/// Of another name for each process.
+/// Of another name for each process, and each time.
 fn beside(path: &Path) -> PathBuf {
-    path.with_extension(format!("new-{}", std::process::id()))
+    static NUMBERS: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+    path.with_extension(format!("new-{}-{number}", std::process::id()))
 }
 
 fn create(new: &Path) -> io::Result<File> {

@@ -10,7 +10,7 @@ use super::{
     names,
     terminator::{HTTP1, HTTP2},
 };
-use crate::io::{Buffers, Stream};
+use crate::io::{BUFFER_SIZE, Buffers, Stream};
 use rustls::{
     Error, ServerConfig,
     server::{ServerConnectionData, UnbufferedServerConnection},
@@ -32,14 +32,20 @@ use tokio::{
     net::TcpStream,
 };
 
-/// Bytes that are encrypted at a time: four records, which fit into a buffer with all that TLS adds.
-const MOST_AT_A_TIME: usize = 4 * 16 * 1024 - 4 * RECORD_OVERHEAD;
+/// Bytes that are encrypted at a time: as many as fit into a buffer with all that TLS adds.
+const MOST_AT_A_TIME: usize = BUFFER_SIZE - BUFFER_SIZE.div_ceil(RECORD) * RECORD_OVERHEAD;
+
+/// Bytes in a record, at most (RFC 8446 §5.1).
+const RECORD: usize = 16 * 1024;
 
 /// What a record has beside its bytes, at most: header, explicit nonce, content type, tag.
 const RECORD_OVERHEAD: usize = 5 + 8 + 1 + 16;
 
 /// What a client may send before something of it makes sense: room for a chain of certificates.
 const MOST_OF_A_HANDSHAKE: usize = 32 * 1024;
+
+/// Bytes of a record from which on the next one is taken to be as large: whoever sends much fills records.
+const ALIKE: usize = 4 * 1024;
 
 /// The first byte of what a TLS client sends first (RFC 8446 §5.1).
 const CONTENT_TYPE_HANDSHAKE: u8 = 22;
@@ -52,6 +58,8 @@ pub struct ServerStream {
     asked: Option<Asked>,
     /// What came of a record that is not whole yet.
     partial: Vec<u8>,
+    /// Bytes of the last record that had many, with all that TLS adds.
+    record: usize,
     /// What was decrypted and nobody has read yet, and how much of the first piece somebody has.
     plain: VecDeque<Vec<u8>>,
     read: usize,
@@ -91,6 +99,7 @@ impl ServerStream {
             buffers,
             asked: None,
             partial: Vec::new(),
+            record: 0,
             plain: VecDeque::new(),
             read: 0,
             out: None,
@@ -209,7 +218,13 @@ impl ServerStream {
         if let Some(front) = block.get_mut(..held) {
             front.copy_from_slice(&self.partial);
         }
-        let most = if self.tls.is_handshaking() { MOST_OF_A_HANDSHAKE } else { block.len() };
+        let most = match self.record {
+            _ if self.tls.is_handshaking() => MOST_OF_A_HANDSHAKE,
+            0 => block.len(),
+            // In bulk, records are alike. Of one that ends in the next block, the part in this one would be
+            // copied twice.
+            record => block.len() / record * record,
+        };
         // None at all where a client sends something larger than anything can be: that is its end.
         let mut space = ReadBuf::new(block.get_mut(held..most).unwrap_or_default());
         let polled = Pin::new(&mut self.socket).poll_read(cx, &mut space);
@@ -283,6 +298,7 @@ impl ServerStream {
             match state {
                 Err(error) => return (used + discard, Err(error)),
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    self.record = if discard >= ALIKE { discard } else { 0 };
                     while let Some(record) = traffic.next_record() {
                         let record = match record {
                             Ok(record) => record,

@@ -12,10 +12,11 @@ const FLOOR: f64 = 3.0;
 
 /// A worker's allowance of repeats for one route: a share of its requests of the last seconds.
 #[derive(Debug)]
+#[repr(C)] // What each request touches comes first.
 pub struct Budget {
+    requests: Cell<u64>,
     /// Repeats per request.
     share: f64,
-    requests: Cell<u64>,
     /// Requests that the allowance was reckoned up to, when that was, and what is left of it.
     reckoned: Cell<(u64, Instant, f64)>,
 }

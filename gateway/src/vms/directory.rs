@@ -1,7 +1,7 @@
 //! Where VMs are, as one worker remembers it.
 
-use super::{Known, Lookup, SourceError, VmId, Vms, cache::Cache};
-use crate::metrics::Counter;
+use super::{Known, Lookup, SourceError, Terms, VmId, Vms, cache::Cache};
+use crate::{io::Seldom, metrics::Counter};
 use smallvec::{SmallVec, smallvec};
 use std::{cell::RefCell, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 use tokio::{
@@ -52,6 +52,8 @@ struct Asked {
 struct Remembered {
     known: RefCell<Cache<VmId, Rc<Entry>>>,
     strangers: RefCell<Cache<VmId, Rc<Entry>>>,
+    /// Of addresses that no VM may have, and of questions that failed.
+    told: [Seldom; 2],
 }
 
 /// What a worker counts of its lookups.
@@ -110,6 +112,7 @@ impl Directory {
                     Rc::new(Remembered {
                         known: RefCell::new(Cache::new(vms.terms.remembered)),
                         strangers: RefCell::new(Cache::new(STRANGERS)),
+                        told: Default::default(),
                     })
                 }),
                 known: Arc::new(Semaphore::new(ASKING_KNOWN)),
@@ -187,7 +190,7 @@ impl Directory {
         spawn_local(async move {
             let answer = timeout(vms.terms.timeout, lookup.find(&vm)).await;
             let answer = answer.unwrap_or_else(|_| Err(SourceError("no answer in time".to_owned())));
-            flight.entry.learn(&vm, answer, &vms);
+            flight.entry.learn(&vm, answer, &vms.terms, &remembered.told);
             if flight.entry.last().is_some() {
                 remembered.keep(vm, &flight.entry);
             }
@@ -225,16 +228,19 @@ impl Entry {
         self.state.borrow().known.clone().filter(Result::is_ok)
     }
 
-    fn learn(&self, vm: &VmId, answer: super::Answer, vms: &Vms) {
-        let terms = &vms.terms;
+    fn learn(&self, vm: &VmId, answer: super::Answer, terms: &Terms, told: &[Seldom; 2]) {
+        let [of_networks, of_failures] = told;
+        let is_told = |told: &Seldom| told.happened(std::time::Instant::now());
         let mut state = self.state.borrow_mut();
         let (known, lasts) = match answer {
             Ok((addresses, ttl)) => {
                 let usable: Addresses = addresses.iter().copied().filter(|ip| terms.allow(*ip)).collect();
                 if usable.is_empty() {
-                    if let Some(address) = addresses.first() {
+                    if let Some(address) = addresses.first()
+                        && let Some(times) = is_told(of_networks)
+                    {
                         tracing::warn!(
-                            %vm, %address,
+                            %vm, %address, times,
                             "a VM has no address that it may have: see `networks` and `allow_ipv4` of `[vms]`"
                         );
                     }
@@ -245,7 +251,9 @@ impl Entry {
             }
             Err(error) => match state.known.take() {
                 Some(Ok(old)) => {
-                    tracing::warn!(%vm, %error, "a VM could not be looked up: its last address is used");
+                    if let Some(times) = is_told(of_failures) {
+                        tracing::warn!(%vm, %error, times, "a VM could not be looked up: its last address is used");
+                    }
                     (Ok(old), FAILED)
                 }
                 _ => (Err(NoVm::Failed(error.0.into())), FAILED),

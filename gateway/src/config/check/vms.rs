@@ -37,6 +37,19 @@ pub(super) fn check(config: &Config, report: &mut Report) {
             }
         }
     }
+    let of_registry = config.registry.as_ref().and_then(|registry| registry.networks.as_ref());
+    let of_others = match vms.resolution() {
+        Resolve::Static => None,
+        Resolve::Dns => Some("DNS"),
+        Resolve::Registry => Some("whoever registers").filter(|_| of_registry.is_none()),
+    };
+    if let Some(who) = of_others.filter(|_| vms.networks.is_none()) {
+        report.add(
+            Diagnostic::warning(vms.name.span(), format!("{who} chooses which addresses clients reach through this gateway"))
+                .label("no `networks`")
+                .help("name those that VMs are in, for example `networks = [\"2001:db8:a::/48\"]`; without it, only loopback and link-local ones are refused"),
+        );
+    }
     if !config.routes.iter().any(|route| matches!(route.to.get_ref(), Target::Vm(_))) {
         report.add(
             Diagnostic::warning(vms.name.span(), "`vms` is never used")

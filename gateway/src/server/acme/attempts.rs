@@ -6,6 +6,7 @@ use super::{MOST_ON_DEMAND, item::Item, store::Store};
 use crate::{acme::Rate, snapshot::write_private};
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::HashMap,
     fs, io,
     time::{Duration, SystemTime},
 };
@@ -69,11 +70,14 @@ impl Attempts {
         self.begun.iter().copied().map(time)
     }
 
-    /// What is known of the order for these names.
-    pub(super) fn remind(&self, item: &mut Item, now: SystemTime) {
-        let is_it = |known: &&Failing| (&known.names, known.is_on_demand) == (&item.names, item.is_on_demand);
-        if let Some(known) = self.failing.iter().find(is_it) {
-            item.remembers(time(known.tried), known.failures, now);
+    /// Tells what is known of orders for the same names.
+    pub(super) fn remind(&self, items: &mut [Item], now: SystemTime) {
+        let failing = self.failing.iter().map(|known| ((known.names.as_slice(), known.is_on_demand), known));
+        let failing: HashMap<_, _> = failing.collect();
+        for item in items {
+            if let Some(known) = failing.get(&(item.names.as_slice(), item.is_on_demand)) {
+                item.remembers(time(known.tried), known.failures, now);
+            }
         }
     }
 
@@ -110,14 +114,13 @@ mod tests {
         let attempts: Attempts = serde_json::from_str(&text).expect("the same");
         assert_eq!(attempts.begun().collect::<Vec<_>>(), [now - Duration::from_secs(60), now]);
         assert_eq!(attempts.on_demand().collect::<Vec<_>>(), ["a.test"]);
-        for (mut item, waits) in [
-            (Item::on_demand(0, "a.test", now), true),
-            (Item::fixed(0, &["a.test".to_owned()], now), false),
-            (Item::fixed(0, &["b.test".to_owned()], now), false),
-        ] {
-            attempts.remind(&mut item, now);
-            assert_eq!(item.due > now, waits, "{:?}", item.names);
-        }
+        let mut items = [
+            Item::on_demand(0, "a.test", now),
+            Item::fixed(0, &["a.test".to_owned()], now),
+            Item::fixed(0, &["b.test".to_owned()], now),
+        ];
+        attempts.remind(&mut items, now);
+        assert_eq!(items.map(|item| item.due > now), [true, false, false]);
     }
 
     #[test]

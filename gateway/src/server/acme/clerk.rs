@@ -17,6 +17,7 @@ use crate::{
 };
 use serde_json::json;
 use std::{
+    collections::HashSet,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -129,7 +130,10 @@ pub(super) struct Clerk {
 impl Clerk {
     /// Shows what is kept, and forgets what is not wanted any more.
     pub(super) fn show_all(&self) {
-        self.issued.retain(|name| self.items.iter().any(|item| item.has(name)));
+        // Handshakes wait meanwhile.
+        let wanted: HashSet<&str> =
+            self.items.iter().flat_map(|item| &item.names).map(String::as_str).collect();
+        self.issued.retain(|name| wanted.contains(name));
         for item in &self.items {
             self.show(item);
         }

@@ -13,7 +13,7 @@ use crate::{
 };
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::HashSet,
     future::pending,
     rc::Rc,
@@ -79,13 +79,15 @@ pub(super) struct Refused {
     full: Counter,
     busy: Counter,
     told: [Seldom; 3],
+    /// How many were lost that no line has told of.
+    untold: Cell<u64>,
 }
 
 impl Refused {
     pub(super) fn new(metrics: &Metrics) -> Self {
         let refused = |reason| metrics.counter(&names::ACME_REFUSED, &[("reason", reason)]);
         let [unknown, failed, full, busy] = ["unknown", "failed", "full", "busy"].map(refused);
-        Self { unknown, failed, full, busy, told: Default::default() }
+        Self { unknown, failed, full, busy, told: Default::default(), untold: Cell::default() }
     }
 
     fn not_allowed(&self, name: &str, why: &NoVm) {
@@ -119,10 +121,13 @@ impl Refused {
 
     fn busy(&self, lost: u64) {
         self.busy.add(lost);
+        let untold = self.untold.get() + lost;
+        self.untold.set(untold);
         let [.., told] = &self.told;
         if lost > 0 && told.happened(Instant::now()).is_some() {
+            self.untold.set(0);
             tracing::warn!(
-                names = lost,
+                names = untold,
                 "clients ask for certificates faster than their names can be looked at"
             );
         }

@@ -100,9 +100,11 @@ pub(super) fn load(all: &[Arc<Ordered>], desk: usize, attempts: &Attempts, now: 
         );
         let known: HashSet<String> = items.iter().flat_map(|item| item.names.iter().cloned()).collect();
         let is_new = |name: &&str| !known.contains(*name) && is_mine(name);
-        items.extend(attempts.on_demand().filter(is_new).map(|name| Item::on_demand(desk, name, now)));
+        let room = super::MOST_ON_DEMAND.saturating_sub(known.len());
+        let new = attempts.on_demand().filter(is_new).take(room);
+        items.extend(new.map(|name| Item::on_demand(desk, name, now)));
     }
-    items.iter_mut().for_each(|item| attempts.remind(item, now));
+    attempts.remind(&mut items, now);
     items
 }
 
