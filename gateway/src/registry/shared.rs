@@ -6,7 +6,7 @@ use super::{
     Witness, Write,
     book::{News as Told, counted},
     changes::Changes,
-    clock::Gaps,
+    clock::{Gap, Gaps},
     etcd::Link,
     keeper,
     rate::Rates,
@@ -181,8 +181,10 @@ impl Registry {
         let mut state = self.state();
         let now = self.clock.now();
         if let Some(link) = &self.link {
-            // Leases are the store's, which others could reach meanwhile.
-            if state.gaps.look(now, self.clock.since_boot()).is_some() && self.is_open() {
+            // Leases are the store's, which others could reach meanwhile. How old what is known is, is counted by the
+            // clock that a suspension stops.
+            let gap = state.gaps.look(now, self.clock.since_boot());
+            if matches!(gap, Some(Gap::Suspended | Gap::Jumped)) && self.is_open() {
                 link.doubt(now.mono);
             }
             state.book.sweep(now);

@@ -500,6 +500,26 @@ impl Fleet {
         }
     }
 
+    /// Takes in a VM that says nothing any more.
+    async fn brief(&self, id: &str) -> Instant {
+        let mut vm = with_ttl(id, 5);
+        vm["role"] = "custom".into();
+        register(&self.clients[0], &vm).await;
+        Instant::now()
+    }
+
+    /// Who says nothing any more leaves both gateways, and soon after they know etcd again; none comes back.
+    async fn leave(&self, known: &[&str]) {
+        for client in &self.clients {
+            let left = async || {
+                let (status, found) = call(client, "GET", "/registry/discover/custom", &Value::Null).await;
+                assert_eq!(status, 200, "{found}");
+                (found["age"].is_null() && !ids(&found).iter().any(|id| known.contains(id))).then_some(())
+            };
+            eventually(&format!("that {known:?} have left"), left).await;
+        }
+    }
+
     /// Everything that was acknowledged is there at both gateways, and nothing that was deleted.
     async fn agrees(&self) -> usize {
         let told = self.told.lock().expect("no panic").clone();
@@ -530,20 +550,27 @@ async fn nothing_acknowledged_is_lost_while_members_of_etcd_come_and_go() {
 
     // A member that does not lead: nobody needs to notice.
     let follower = (etcd.leader().await + 1) % 3;
+    let begun = fleet.brief("brief-1").await;
     etcd.kill(follower).await;
     fleet.goes_on(20).await;
+    fleet.leave(&["brief-1"]).await;
+    assert!(begun.elapsed() < Duration::from_secs(9), "{:?}", begun.elapsed());
     etcd.revive(follower);
     etcd.answers().await;
 
     // The leader: an election takes a moment.
     let leader = etcd.leader().await;
+    fleet.brief("brief-2").await;
     etcd.kill(leader).await;
     fleet.goes_on(20).await;
     etcd.revive(leader);
     etcd.answers().await;
     fleet.goes_on(5).await;
 
+    fleet.leave(&["brief-1", "brief-2"]).await;
+
     // All of them.
+    fleet.brief("brief-3").await;
     for index in 0..3 {
         etcd.kill(index).await;
     }
@@ -564,6 +591,7 @@ async fn nothing_acknowledged_is_lost_while_members_of_etcd_come_and_go() {
     }
     let checked = fleet.agrees().await;
     assert!(checked >= 20, "{checked}");
+    fleet.leave(&["brief-1", "brief-2", "brief-3"]).await;
     println!(
         "{} writes, {} refused, {checked} answers held",
         fleet.writes.load(SeqCst),
@@ -571,14 +599,9 @@ async fn nothing_acknowledged_is_lost_while_members_of_etcd_come_and_go() {
     );
     // And who starts now knows the same.
     let late = gateway(&etcd, "");
-    let late = Fleet {
-        clients: [late.client(), late.client()],
-        told: Mutex::new(fleet.told.lock().expect("no panic").clone()),
-        is_over: AtomicBool::new(true),
-        writes: AtomicU64::new(0),
-        refused: AtomicU64::new(0),
-    };
-    late.agrees().await;
+    let of_late = Fleet::new([late.client(), late.client()]);
+    of_late.told.lock().expect("no panic").clone_from(&fleet.told.lock().expect("no panic"));
+    of_late.agrees().await;
 }
 
 /// Each member of etcd and each gateway in a network of its own, on one bridge.

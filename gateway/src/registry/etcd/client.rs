@@ -89,7 +89,8 @@ pub(super) struct Client {
     access: watch::Receiver<Arc<Access>>,
     /// Which member is asked: its number, as they were configured.
     at: Cell<usize>,
-    token: RefCell<Option<Arc<str>>>,
+    /// What it gave us for further requests, and who we were then.
+    token: RefCell<Option<(Arc<Access>, Arc<str>)>>,
     /// Requests that failed.
     failures: Cell<u64>,
 }
@@ -141,7 +142,6 @@ impl Client {
         if access.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
-        self.token.take();
     }
 
     /// How many requests failed since this was asked last.
@@ -321,19 +321,23 @@ impl Client {
     }
 
     async fn token(&self, member: usize) -> Result<Option<Arc<str>>, Failed> {
-        let known = self.token.borrow().clone();
-        let user = self.access.borrow().user.clone();
-        let Some(User { name, password }) = user.filter(|_| known.is_none()) else { return Ok(known) };
+        let access = Arc::clone(&self.access.borrow());
+        let Some(User { name, password }) = &access.user else { return Ok(None) };
+        if let Some((known, token)) = &*self.token.borrow()
+            && Arc::ptr_eq(known, &access)
+        {
+            return Ok(Some(Arc::clone(token)));
+        }
         let Some(password) = password else {
             return Err(Failed::Unsent("the password for etcd has no value".to_owned()));
         };
-        let body = wire::authenticate(&name, &password);
+        let body = wire::authenticate(name, password);
         let asked = self.post(member, "auth/authenticate", &body, None).await?;
         let whole = Limited::new(asked, MOST_BYTES).collect().await;
         let whole = whole.map_err(|error| Failed::Lost(error.to_string()))?.to_bytes();
         let Authenticated { token } = wire::read(&whole)?;
         let token: Arc<str> = token.into();
-        *self.token.borrow_mut() = Some(Arc::clone(&token));
+        *self.token.borrow_mut() = Some((access, Arc::clone(&token)));
         Ok(Some(token))
     }
 
@@ -430,4 +434,169 @@ fn is_forgotten(code: u32, message: &str) -> bool {
     code == UNAUTHENTICATED
         || message.contains("invalid auth token")
         || message.contains("revision in header is old")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::transport::{Answering, Transport},
+        *,
+    };
+    use futures_util::stream;
+    use http::Response;
+    use http_body::Frame;
+    use http_body_util::StreamBody;
+    use std::sync::Mutex;
+
+    /// Says what is said to a request: to which member and path, with which token.
+    type Script = dyn Fn(&str, Option<&str>) -> Result<(u16, Vec<&'static str>), Undelivered> + Send + Sync;
+
+    struct Scripted {
+        script: Box<Script>,
+        asked: Mutex<Vec<String>>,
+    }
+
+    impl std::fmt::Debug for Scripted {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("Scripted")
+        }
+    }
+
+    impl Transport for Scripted {
+        fn send(&self, request: Request<Bytes>) -> Answering {
+            let asked = request.uri().to_string();
+            let token = request.headers().get(header::AUTHORIZATION).and_then(|token| token.to_str().ok());
+            let said = (self.script)(&asked, token);
+            self.asked.lock().expect("no panic").push(asked);
+            Box::pin(std::future::ready(said.map(|(status, pieces)| {
+                let frames =
+                    pieces.into_iter().map(|piece| Ok(Frame::data(Bytes::from_static(piece.as_bytes()))));
+                let body = StreamBody::new(stream::iter(frames.collect::<Vec<_>>())).boxed_unsync();
+                Response::builder().status(status).body(body).expect("an answer")
+            })))
+        }
+    }
+
+    /// Several members, and a user where it has a password.
+    fn client(
+        password: Option<&str>,
+        script: impl Fn(&str, Option<&str>) -> Result<(u16, Vec<&'static str>), Undelivered>
+        + Send
+        + Sync
+        + 'static,
+    ) -> (Client, Arc<Scripted>, watch::Sender<Arc<Access>>) {
+        let transport = Arc::new(Scripted { script: Box::new(script), asked: Mutex::default() });
+        let access = Access {
+            endpoints: ["http://a", "http://b", "http://c"].map(str::to_owned).into(),
+            user: password.map(|password| User { name: "vers".to_owned(), password: Some(password.into()) }),
+            transport: Arc::clone(&transport) as Arc<dyn Transport>,
+        };
+        let (sender, access) = watch::channel(Arc::new(access));
+        (Client::new(access), transport, sender)
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(8)
+    }
+
+    fn asked(transport: &Scripted) -> Vec<String> {
+        std::mem::take(&mut transport.asked.lock().expect("no panic"))
+    }
+
+    const NOBODY: fn(bool) -> Undelivered = |is_unsent| Undelivered { why: "nobody".to_owned(), is_unsent };
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_answers_is_asked_and_stayed_with() {
+        let (client, transport, _access) = client(None, |asked, _| match asked.starts_with("http://c") {
+            true => Ok((200, vec![r#"{"ID":"7","#, r#""TTL":"5"}"#])),
+            false => Err(NOBODY(true)),
+        });
+        assert!(matches!(client.grant(5, soon()).await, Answer::Given(Leased { id: 7, ttl: 5, .. })));
+        assert_eq!(asked(&transport), ["a", "b", "c"].map(|it| format!("http://{it}/v3/lease/grant")));
+        assert!(matches!(client.grant(5, soon()).await, Answer::Given(_)));
+        assert_eq!(asked(&transport), ["http://c/v3/lease/grant"]);
+        assert_eq!((client.take_failures(), client.take_failures()), (2, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_known_whether_something_may_have_been_done() {
+        let without = |said: Result<(u16, Vec<&'static str>), Undelivered>| async move {
+            let (client, _, _access) = client(None, move |_, _| said.clone());
+            let begun = Instant::now();
+            let answer = client.transact(&Value::Null, soon()).await;
+            (answer, begun.elapsed())
+        };
+        let (answer, took) = without(Err(NOBODY(true))).await;
+        assert!(
+            matches!(answer, Answer::Without(Failed::Unsent(_))) && took <= Duration::from_secs(8),
+            "{took:?}"
+        );
+        let (answer, took) = without(Err(NOBODY(false))).await;
+        assert!(
+            matches!(answer, Answer::Unknown(Failed::Lost(_))) && took <= Duration::from_secs(8),
+            "{took:?}"
+        );
+        let leaderless = r#"{"error":"etcdserver: no leader","code":14}"#;
+        assert!(matches!(without(Ok((503, vec![leaderless]))).await.0, Answer::Without(_)));
+        let late = r#"{"error":"etcdserver: request timed out","code":14}"#;
+        assert!(matches!(without(Ok((503, vec![late]))).await.0, Answer::Unknown(_)));
+        let full = r#"{"error":"etcdserver: mvcc: database space exceeded","code":8}"#;
+        let (answer, took) = without(Ok((429, vec![full]))).await;
+        assert!(
+            matches!(&answer, Answer::Without(Failed::Refused(8, why)) if why.contains("space")),
+            "{answer:?}"
+        );
+        assert_eq!(took, Duration::ZERO, "another member would say the same");
+        for noise in ["", "[]", "<html>", "{\"succeeded\":7}"] {
+            assert!(matches!(without(Ok((200, vec![noise]))).await.0, Answer::Unknown(_)), "{noise}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_we_are_is_said_once_and_again_when_it_is_forgotten() {
+        let tokens = std::sync::atomic::AtomicU32::new(0);
+        let (client, transport, access) = client(Some("s3cret"), move |asked, token| {
+            Ok(match (asked.ends_with("authenticate"), token) {
+                (true, None) if tokens.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0 => {
+                    (200, vec![r#"{"token":"old"}"#])
+                }
+                (true, None) => (200, vec![r#"{"token":"new"}"#]),
+                (false, Some("new")) => (200, vec![r#"{"header":{"revision":"9"}}"#]),
+                (false, Some("old")) => {
+                    (401, vec![r#"{"error":"etcdserver: invalid auth token","code":16}"#])
+                }
+                _ => (400, vec![r#"{"error":"etcdserver: user name is empty","code":3}"#]),
+            })
+        });
+        assert_eq!(client.beat(0, b"x").await.map(|header| header.revision), Ok(9));
+        assert_eq!(asked(&transport).len(), 4, "old, refused, new, answered");
+        assert!(client.beat(0, b"x").await.is_ok());
+        assert_eq!(asked(&transport), ["http://a/v3/kv/range"]);
+        assert!(!format!("{client:?}").contains("s3cret"));
+        // Somebody else is asked for another token.
+        let other = Access::clone(&access.borrow());
+        access.send_replace(Arc::new(other));
+        assert!(client.beat(0, b"x").await.is_ok());
+        assert_eq!(asked(&transport).len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn changes_come_in_pieces_and_end_in_words() {
+        let (client, _, _access) = client(None, |_, _| {
+            Ok((
+                200,
+                vec![
+                    r#"{"result":{"created":true,"header":{"revision":"1"}}}"#,
+                    "\n{\"result\":{\"header\":{\"revision\":\"2\"},",
+                    "\"events\":[]}}\n{\"result\":{\"header\":{\"revision\":\"3\"}}}\n<html>\n",
+                ],
+            ))
+        });
+        let mut changes = client.watch(0, b"a", b"b", 1).await.expect("it begins");
+        for revision in [2, 3] {
+            assert_eq!(changes.next().await.map(|it| it.header.revision), Ok(revision));
+        }
+        assert!(matches!(changes.next().await, Err(Failed::Lost(_))), "what is no change");
+        assert!(matches!(changes.next().await, Err(Failed::Lost(why)) if why.contains("ended")));
+    }
 }

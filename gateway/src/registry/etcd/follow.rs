@@ -54,6 +54,7 @@ pub async fn run(registry: Weak<Registry>, access: watch::Receiver<Arc<Access>>)
         view: RefCell::new(View::new(keys.clone())),
         keys,
         cluster: Cell::default(),
+        begun: Cell::default(),
         reached: watch::Sender::new(0),
         untold: RefCell::default(),
         is_deaf: Notify::new(),
@@ -73,6 +74,8 @@ struct Follower {
     view: RefCell<View>,
     /// Of which cluster it is, and how far that was.
     cluster: Cell<(u64, u64)>,
+    /// Since when the member that is followed works.
+    begun: Cell<Option<Instant>>,
     /// Up to which revision changes have come.
     reached: watch::Sender<u64>,
     /// Changes that are in the view, and not told yet: whoever turns away from a member meanwhile must not lose them.
@@ -124,9 +127,9 @@ impl Follower {
             self.count();
             let Some(registry) = self.registry.upgrade() else { return };
             let Some(link) = registry.link() else { return };
-            // It was heard since, so this is the first failure.
-            let was_heard = link.age(registry.now().mono).is_some_and(|age| age < 2 * BEAT);
-            failures = if was_heard { 1 } else { failures + 1 };
+            // It has worked for a while, so this is the first failure.
+            let has_worked = self.begun.take().is_some_and(|begun| begun.elapsed() > 2 * BEAT);
+            failures = if has_worked { 1 } else { failures + 1 };
             let address = self.client.address_of(member);
             if failures == 1 {
                 tracing::warn!(address, "the registry's etcd does not answer: {failed}");
@@ -155,7 +158,6 @@ impl Follower {
 
     /// Waits until time has passed that nobody here saw.
     async fn doubted(&self) {
-        // Whoever holds a registry while it waits keeps it.
         let mut due = interval(BEAT);
         loop {
             due.tick().await;
@@ -167,13 +169,17 @@ impl Follower {
         }
     }
 
+    /// When it is begun to ask for everything, which ends all doubt from before.
+    fn begin_to_ask(&self) -> Option<Duration> {
+        let registry = self.registry.upgrade()?;
+        registry.link()?.take_doubt();
+        Some(registry.now().mono)
+    }
+
     /// Takes up everything that there is, and watches from there.
     async fn begin(&self, member: usize) -> Result<Changes, Failed> {
         let (first, end) = self.keys.all();
-        let asked = self.registry.upgrade().map(|registry| {
-            registry.link().map(|link| link.take_doubt());
-            registry.now().mono
-        });
+        let asked = self.begin_to_ask();
         let (header, kvs) = self.client.load(member, &first, &end).await?;
         let changes = self.client.watch(member, &first, &end, header.revision + 1).await?;
         let Some(registry) = self.registry.upgrade() else { return Ok(changes) };
@@ -194,6 +200,7 @@ impl Follower {
         if let (Some(link), Some(asked)) = (registry.link(), asked) {
             link.hear(asked);
         }
+        self.begun.set(Some(Instant::now()));
         let (address, entries) = (self.client.address_of(member), registry.len());
         tracing::info!(address, entries, revision = header.revision, "the registry follows etcd");
         Ok(changes)

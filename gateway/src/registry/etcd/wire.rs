@@ -37,22 +37,24 @@ pub(super) struct KeyValue {
 }
 
 /// Keys that were asked for.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Deserialize)]
 pub(super) struct Range {
     pub(super) header: Header,
+    #[serde(default)]
     pub(super) kvs: Vec<KeyValue>,
     /// Whether there are further ones behind them.
+    #[serde(default)]
     pub(super) more: bool,
 }
 
 /// What became of a transaction.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Deserialize)]
 pub(super) struct Transacted {
     pub(super) header: Header,
     /// Whether all was as it was compared with.
+    #[serde(default)]
     pub(super) succeeded: bool,
+    #[serde(default)]
     responses: Vec<Response>,
 }
 

@@ -24,6 +24,9 @@ const DEADLINE: Duration = Duration::from_secs(8);
 /// Times that a wish is decided: others may change the same entry meanwhile.
 const ATTEMPTS: usize = 16;
 
+/// By so much, a lease may be shorter than what is granted.
+const SHORTENED: Duration = Duration::from_millis(250);
+
 /// How long one's own change may take to come back among the changes that are watched.
 const ECHO: Duration = Duration::from_secs(2);
 
@@ -200,6 +203,7 @@ impl Errand<'_> {
     }
 
     async fn put(&mut self, record: Arc<Record>, seen: &Seen, now: Moment) -> Result<Step, Refusal> {
+        let leased = Instant::now();
         let lease = match record.lease {
             Lease::Endless => 0,
             _ => self.lease(&record, seen).await?,
@@ -209,6 +213,10 @@ impl Errand<'_> {
         match self.transact(&body).await? {
             Transaction::Done(revision) => {
                 self.granted = None;
+                if lease != 0 && leased.elapsed() > SHORTENED {
+                    // Its time began long before anybody is told so.
+                    let _ = self.writer.client.keep_alive(lease, self.until).await;
+                }
                 let before = seen.lease().filter(|before| *before != 0 && *before != lease);
                 if let Some(before) = before {
                     self.writer.client.revoke(before).await;
