@@ -357,6 +357,22 @@ async fn a_reload_moves_to_other_members_and_loses_nothing() {
     assert_eq!(gateway.status().await["registry"]["store"], format!("etcd:{}", etcd.url(1)));
 }
 
+/// Has etcd ask for users, of whom one may read and write what a registry does.
+async fn ask_for_users(etcd: &Etcd, tls: &[&str]) {
+    for arguments in [
+        "user add root:r00t",
+        "user grant-role root root",
+        "user add vers:s3cret",
+        "role add registry",
+        "role grant-permission registry --prefix=true readwrite /vers/registry/",
+        "user grant-role vers registry",
+        "auth enable",
+    ] {
+        let arguments: Vec<&str> = arguments.split(' ').collect();
+        etcd.must_ctl(&[tls, &arguments].concat()).await;
+    }
+}
+
 #[tokio::test]
 async fn etcd_asks_who_we_are_and_shows_who_it_is() {
     let test = "etcd_asks_who_we_are_and_shows_who_it_is";
@@ -375,19 +391,7 @@ async fn etcd_asks_who_we_are_and_shows_who_it_is() {
     let Some(mut etcd) = Etcd::over_tls(test, &arguments).await else { return };
     own.write(folder.path(), "own");
     let (own_cert, own_key) = (path("own.pem"), path("own-key.pem"));
-    for arguments in [
-        "user add root:r00t",
-        "user grant-role root root",
-        "user add vers:s3cret",
-        "role add registry",
-        "role grant-permission registry --prefix=true readwrite /vers/registry/",
-        "user grant-role vers registry",
-        "auth enable",
-    ] {
-        let tls = ["--cacert", &*ca, "--cert", &*own_cert, "--key", &*own_key];
-        let arguments: Vec<&str> = arguments.split(' ').collect();
-        etcd.must_ctl(&[&tls[..], &arguments].concat()).await;
-    }
+    ask_for_users(&etcd, &["--cacert", &*ca, "--cert", &*own_cert, "--key", &*own_key]).await;
     let store = etcd.store();
     let with = |user: &str, tls: &str| {
         let access = format!("etcd = {{ {user} {tls} }}\n[secret.etcd]\nfile = \"password\"");
@@ -611,10 +615,7 @@ async fn a_gateway_cut_off_says_so_and_no_other_hands_out_who_has_expired() {
     if !in_namespace(test, &["etcd", "etcdctl", "ip", "nft"]) {
         return;
     }
-    must_run("ip", &["link", "add", "fleet", "type", "bridge"]);
-    must_run("ip", &["address", "add", "10.9.0.254/24", "dev", "fleet"]);
-    must_run("ip", &["link", "set", "fleet", "up"]);
-    let places: Vec<(IpAddr, Namespace)> = (1..=5).map(place).collect();
+    let places = places();
     let Some(etcd) = Etcd::spread(test, places[..3].to_vec()).await else { return };
     let start = |number: usize| {
         let (address, place) = &places[number];
@@ -630,12 +631,8 @@ async fn a_gateway_cut_off_says_so_and_no_other_hands_out_who_has_expired() {
 
     // One gateway hears nothing of etcd any more, and one member hears nothing of the others.
     let cut_off = Instant::now();
-    for place in [&places[3].1, &places[0].1] {
-        place.must_run(
-            "nft add table inet cut; nft 'add chain inet cut in { type filter hook input priority 0; }'; \
-             nft add rule inet cut in ip saddr 10.9.0.1-10.9.0.5 drop",
-        );
-    }
+    cut_off_from_all(&places[3].1);
+    cut_off_from_all(&places[0].1);
     let mut was_renewed = cut_off;
     let mut until_gone = None;
     while cut_off.elapsed() < Duration::from_secs(14) {
@@ -675,6 +672,22 @@ async fn a_gateway_cut_off_says_so_and_no_other_hands_out_who_has_expired() {
     assert!(found.contains("steady") && found.contains("late"), "{found:?}");
     println!("gone after {gone:?}; certain again {:?} after the cut was healed", healed.elapsed());
     drop((cut, whole));
+}
+
+/// Nothing of the others is heard there any more, but of this network.
+fn cut_off_from_all(place: &Namespace) {
+    place.must_run(
+        "nft add table inet cut; nft 'add chain inet cut in { type filter hook input priority 0; }'; \
+         nft add rule inet cut in ip saddr 10.9.0.1-10.9.0.5 drop",
+    );
+}
+
+/// Five networks on a bridge that this one has an address on, too.
+fn places() -> Vec<(IpAddr, Namespace)> {
+    must_run("ip", &["link", "add", "fleet", "type", "bridge"]);
+    must_run("ip", &["address", "add", "10.9.0.254/24", "dev", "fleet"]);
+    must_run("ip", &["link", "set", "fleet", "up"]);
+    (1..=5).map(place).collect()
 }
 
 /// A network with an address on the bridge.

@@ -2,7 +2,7 @@
 //! decides itself then is only what becomes of a wish (a book of one entry), and who is held.
 
 use super::{Book, Deleted, Kept, Terms, still_true};
-use crate::registry::{Effect, Grace, Health, Lease, Moment, Record};
+use crate::registry::{Effect, Grace, Lease, Moment, Record};
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 /// Changes of the store are counted by it, and so are the same for all gateways; this many of each gateway's own fit
@@ -18,6 +18,9 @@ pub(in crate::registry) struct Told {
     /// Whether it needs none.
     pub(in crate::registry) is_endless: bool,
 }
+
+/// Who was deleted, and of which generation it was.
+pub(in crate::registry) type Tombstone = (Arc<str>, Option<u64>);
 
 /// A change that the store tells.
 #[derive(Debug)]
@@ -61,12 +64,11 @@ pub(in crate::registry) fn counted(revision: u64) -> u64 {
 }
 
 impl Book {
-    /// A book of one entry, or of none: it says what a wish comes to. `tomb` is of one that was deleted, and has the
-    /// generation that it was of; `heard` is when that one was heard of last.
+    /// A book of one entry, which was heard of then, or of none: it says what a wish comes to.
     pub(in crate::registry) fn of_one(
         terms: Terms,
         told: Option<Told>,
-        (heard, tomb): (Option<Duration>, Option<(Arc<str>, Option<u64>)>),
+        (heard, tomb): (Option<Duration>, Option<Tombstone>),
         now: Moment,
     ) -> Self {
         let mut book = Self::new(terms, 0);
@@ -234,7 +236,7 @@ impl Book {
                 Lease::Expired { at, gone: now.mono + self.terms.retention.saturating_sub(since) }
             }
         };
-        let health = before.map(|before| still_true(before, &kept.what)).unwrap_or_else(Health::default);
+        let health = before.map(|before| still_true(before, &kept.what)).unwrap_or_default();
         Record {
             status: kept.status,
             registered_at: kept.registered_at,

@@ -218,7 +218,7 @@ impl Client {
     pub(super) async fn revoke(&self, lease: u64) {
         let body = wire::lease(lease);
         let revoked: Result<Value, Failed> = self.ask(self.member(), "lease/revoke", &body, SMALL).await;
-        if let Err(error) = revoked.as_ref().map_err(|error| error)
+        if let Err(error) = revoked
             && !error.is_no_lease()
         {
             tracing::debug!(lease, "a lease is left to run out: {error}");
