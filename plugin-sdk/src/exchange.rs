@@ -78,7 +78,7 @@ impl Exchange {
     /// ```
     ///
     /// # Errors
-    /// [`EditError::TooLarge`] when the exchange's values pass 16 KiB in all.
+    /// [`EditError::TooLarge`] when the exchange's values pass 16 KiB in all, their keys and 64 bytes for each included.
     pub fn set(&self, key: &str, value: impl AsRef<[u8]>) -> Result<(), EditError> {
         Ok(self.0.set(key, value.as_ref())?)
     }

@@ -7,10 +7,14 @@ use std::fmt;
 ///
 /// Every method asks the gateway; only what you ask for crosses the boundary.
 ///
+/// Many backends read `X_Team` as `X-Team`. On a request, [`set`](Self::set) and [`remove`](Self::remove) therefore take
+/// both for one name, so that no client can say itself what a plugin says.
+///
 /// ```
-/// # let req = vers_plugin::testing::request("GET", "/").header("accept", "text/html").build();
+/// # let req = vers_plugin::testing::request("GET", "/").header("X_Team", "forged").build();
 /// req.headers().set("x-team", "red")?;
 /// assert_eq!(req.headers().get_str("X-Team").as_deref(), Some("red"));
+/// assert_eq!(req.headers().get("x_team"), None);
 /// # Ok::<(), vers_plugin::EditError>(())
 /// ```
 #[derive(Debug)]
@@ -41,7 +45,7 @@ impl Headers {
         self.0.has(name)
     }
 
-    /// Replaces all values of this name by one.
+    /// Replaces all values of this name by one; of a request, also those of names that differ by `_` for `-` only.
     ///
     /// # Errors
     /// See [`EditError`].
@@ -57,7 +61,8 @@ impl Headers {
         Ok(self.0.append(name, value.as_ref())?)
     }
 
-    /// Removes all values of this name; that there are none is no error.
+    /// Removes all values of this name; that there are none is no error. Of a request, also those of names that differ
+    /// by `_` for `-` only.
     ///
     /// # Errors
     /// See [`EditError`].
@@ -79,7 +84,7 @@ pub enum EditError {
     InvalidName,
     /// The value holds bytes that do not belong there.
     InvalidValue,
-    /// Framing, hop-by-hop and forwarding headers, Host and Via belong to the gateway.
+    /// Framing, hop-by-hop and forwarding headers, Host, Expect and Via belong to the gateway.
     Forbidden,
     /// The change would exceed a limit of the gateway.
     TooLarge,
@@ -122,6 +127,7 @@ impl From<types::EditError> for EditError {
 /// assert_eq!(check_name("x-team"), Ok(()));
 /// assert_eq!(check_name("x team"), Err(EditError::InvalidName));
 /// assert_eq!(check_name("Connection"), Err(EditError::Forbidden));
+/// assert_eq!(check_name("Client-Cert"), Err(EditError::Forbidden));
 /// ```
 ///
 /// # Errors
@@ -155,9 +161,12 @@ pub fn check_value(value: impl AsRef<[u8]>) -> Result<(), EditError> {
     value.as_ref().iter().all(is_allowed).then_some(()).ok_or(EditError::InvalidValue)
 }
 
-const RESERVED: [&str; 15] = [
+const RESERVED: [&str; 18] = [
+    "client-cert",
+    "client-cert-chain",
     "connection",
     "content-length",
+    "expect",
     "forwarded",
     "host",
     "http2-settings",

@@ -123,13 +123,13 @@ impl Request {
         self.headers().get_str(name)
     }
 
-    /// Replaces all values of a header by one. A refusal is logged: use
+    /// Replaces all values of a header by one, those of `X_Team` too where it is `X-Team`. A refusal is logged: use
     /// [`headers`](Self::headers)`().set` to act on it.
     pub fn set_header(&mut self, name: &str, value: impl AsRef<[u8]>) {
         log::refusal(name, self.headers().set(name, value));
     }
 
-    /// Removes all values of a header. A refusal is logged.
+    /// Removes all values of a header, those of `X_Team` too where it is `X-Team`. A refusal is logged.
     pub fn remove_header(&mut self, name: &str) {
         log::refusal(name, self.headers().remove(name));
     }

@@ -84,6 +84,13 @@ pub mod identity {
     pub fn vm_id() -> Option<String> {
         crate::host::identity::vm_id()
     }
+
+    /// In [`Background::stop`](crate::Background::stop): the configuration, as JSON, of the plugin of this name that
+    /// goes on with this work on the same VM, perhaps as another component. None where there is none, and
+    /// anywhere else.
+    pub fn successor_config() -> Option<String> {
+        crate::host::identity::successor_config()
+    }
 }
 
 /// The gateway's clock, the same for all instances.

@@ -9,6 +9,7 @@ use std::{cell::RefCell, collections::BTreeMap, collections::VecDeque};
 pub(crate) struct State {
     pub(crate) secrets: BTreeMap<String, String>,
     pub(crate) vm_id: Option<String>,
+    pub(crate) successor: Option<String>,
     pub(crate) replies: VecDeque<Result<outbound_http::Response, outbound_http::Error>>,
     pub(crate) sent: Vec<outbound_http::Request>,
     pub(crate) lines: Vec<(log::Level, String)>,
@@ -81,6 +82,10 @@ pub(crate) mod outbound_http {
 pub(crate) mod identity {
     pub(crate) fn vm_id() -> Option<String> {
         super::with(|state| state.vm_id.clone())
+    }
+
+    pub(crate) fn successor_config() -> Option<String> {
+        super::with(|state| state.successor.clone())
     }
 }
 
@@ -283,8 +288,8 @@ pub(crate) mod types {
         pub(crate) fn set(&self, key: &str, value: &[u8]) -> Result<(), EditError> {
             let mut values = self.0.values.borrow_mut();
             let others = values.iter().filter(|(known, _)| *known != key);
-            let size: usize = others.map(|(key, value)| key.len() + value.len()).sum();
-            if size + key.len() + value.len() > 16 * 1024 {
+            let size: usize = others.map(|(key, value)| 64 + key.len() + value.len()).sum();
+            if size + 64 + key.len() + value.len() > 16 * 1024 {
                 return Err(EditError::TooLarge);
             }
             values.insert(key.into(), value.into());
@@ -296,7 +301,11 @@ pub(crate) mod types {
 
     /// Names in lower case.
     #[derive(Debug, Clone, Default)]
-    pub(crate) struct Headers(pub(crate) Rc<RefCell<Fields>>);
+    pub(crate) struct Headers {
+        pub(crate) fields: Rc<RefCell<Fields>>,
+        /// Whether edits take `_` for `-`.
+        pub(crate) is_of_request: bool,
+    }
 
     impl Headers {
         pub(crate) fn get(&self, name: &str) -> Option<Vec<u8>> {
@@ -304,7 +313,7 @@ pub(crate) mod types {
         }
 
         pub(crate) fn get_all(&self, name: &str) -> Vec<Vec<u8>> {
-            let fields = self.0.borrow();
+            let fields = self.fields.borrow();
             let of_name = fields.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name));
             of_name.map(|(_, value)| value.clone()).collect()
         }
@@ -321,18 +330,23 @@ pub(crate) mod types {
 
         pub(crate) fn append(&self, name: &str, value: &[u8]) -> Result<(), EditError> {
             check(name, value)?;
-            self.0.borrow_mut().push((name.to_ascii_lowercase(), value.into()));
+            self.fields.borrow_mut().push((name.to_ascii_lowercase(), value.into()));
             Ok(())
         }
 
         pub(crate) fn remove(&self, name: &str) -> Result<(), EditError> {
             check(name, b"")?;
-            self.0.borrow_mut().retain(|(known, _)| !known.eq_ignore_ascii_case(name));
+            let folded = |name: &str| match self.is_of_request {
+                true => name.to_ascii_lowercase().replace('_', "-"),
+                false => name.to_ascii_lowercase(),
+            };
+            let name = folded(name);
+            self.fields.borrow_mut().retain(|(known, _)| folded(known) != name);
             Ok(())
         }
 
         pub(crate) fn entries(&self) -> Fields {
-            self.0.borrow().clone()
+            self.fields.borrow().clone()
         }
     }
 

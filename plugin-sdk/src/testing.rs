@@ -102,6 +102,12 @@ impl MockHost {
         self
     }
 
+    /// Lets a plugin with this configuration, as JSON, go on with the work that is stopped.
+    pub fn succeeded_by(self, config: &str) -> Self {
+        simulation::with(|state| state.successor = Some(config.into()));
+        self
+    }
+
     /// Answers the next request that has no answer yet. A request without one is a panic.
     pub fn reply(self, status: u16, body: &str) -> Self {
         let answer = wit::Response { status, headers: Vec::new(), body: body.into() };
@@ -196,6 +202,7 @@ impl Sent {
 /// ```
 pub fn request(method: &str, path_and_query: &str) -> RequestBuilder {
     let request = types::Request {
+        headers: types::Headers { is_of_request: true, ..types::Headers::default() },
         method: method.into(),
         authority: String::from("test.example").into(),
         path_and_query: String::from(path_and_query).into(),
@@ -215,7 +222,7 @@ pub struct RequestBuilder {
 impl RequestBuilder {
     /// Adds a header, such as a client may send: any.
     pub fn header(self, name: &str, value: impl Into<Vec<u8>>) -> Self {
-        self.request.headers.0.borrow_mut().push((name.to_ascii_lowercase(), value.into()));
+        self.request.headers.fields.borrow_mut().push((name.to_ascii_lowercase(), value.into()));
         self
     }
 
@@ -298,7 +305,7 @@ pub struct ResponseBuilder(types::Response);
 impl ResponseBuilder {
     /// Adds a header.
     pub fn header(self, name: &str, value: impl Into<Vec<u8>>) -> Self {
-        self.0.headers.0.borrow_mut().push((name.to_ascii_lowercase(), value.into()));
+        self.0.headers.fields.borrow_mut().push((name.to_ascii_lowercase(), value.into()));
         self
     }
 

@@ -227,6 +227,30 @@ expect = {}
 }
 
 #[test]
+fn a_body_is_shown_where_the_gateway_would_and_measured() {
+    let author = Author::new();
+    let cases = author.write(
+        "tests/cases.toml",
+        r#"[[case]]
+name = "a body is turned around"
+request = { method = "POST", body = "abc", headers = { x-body = "100" } }
+expect = { verdict = "next", request = { body = "cba", headers = { x-bytes = "3" } } }
+
+[[case]]
+name = "what is for another protocol has none"
+request = { body = "refuse", headers = { x-body = "100", connection = "upgrade", upgrade = "chat" } }
+expect = { verdict = "next", request = { body = "refuse", headers = { x-bytes = false } } }
+"#,
+    );
+    let component = guest("body_edit");
+    author.plugin(&["test", text(&component), "--cases", text(&cases)]).fine().has(&["2 passed, 0 failed"]);
+    author
+        .plugin(&["bench", text(&component), "--cases", text(&cases), "--calls", "10"])
+        .fine()
+        .has(&["on-request   a body", "on-request-body a body"]);
+}
+
+#[test]
 fn a_panic_is_shown_with_its_words_and_may_be_expected() {
     let author = Author::new();
     let cases = |expect: &str| {

@@ -1,7 +1,9 @@
 //! Background work, by the example of registry-register: a VM makes itself known, stays known, and
 //! says goodbye; and none of it is traffic's business.
 
-use gateway_tests::{Backend, Heard, TestGateway, eventually, one_route, plugin, plugin_table, settled};
+use gateway_tests::{
+    Backend, Heard, TestGateway, eventually, guest, one_route, plugin, plugin_table, settled,
+};
 use http::{Response, StatusCode};
 use http_body_util::Full;
 use serde_json::{Value, json};
@@ -283,4 +285,47 @@ async fn a_stop_does_not_wait_for_a_registry_that_hangs() {
     let began = std::time::Instant::now();
     gateway.stop(Duration::from_millis(300)).await;
     assert!(began.elapsed() < Duration::from_secs(3), "it took {:?} with a grace of 300 ms", began.elapsed());
+}
+
+/// With two tables of one plugin, each new one comes after both old ones: they may speak of the same thing.
+#[tokio::test]
+async fn what_is_new_begins_when_all_of_its_name_has_ended() {
+    const DONE: &str = "HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n";
+    let app = Backend::hello().await;
+    let (listener, mut calls) = Backend::by_hand().await;
+    let url = format!("http://{}", listener.addr());
+    let used = |name: &str| format!("[{{ use = \"tell\", config = {{ url = \"{url}/{name}\" }} }}]");
+    let more = format!("grants = {{ http = [\"{url}\"] }}\nlimits = {{ wall = \"10m\" }}\n");
+    let table = plugin_table("tell", &guest("bg_tell"), &more);
+    let toml = |one: &str, two: &str| {
+        let (one, two, to) = (used(one), used(two), app.addr());
+        one_route(
+            to,
+            &format!("plugins = {one}\n[[route]]\npath = \"/two\"\nto = \"{to}\"\nplugins = {two}\n{table}"),
+        )
+    };
+    let gateway = TestGateway::start(&toml("a", "b"));
+    for _ in 0..2 {
+        let mut call = calls.next().await;
+        assert!(call.head().await.contains("/begins"));
+        call.send(DONE).await;
+    }
+    gateway.write(&toml("c", "d"));
+    // They run before there is an answer to what they begin with.
+    eventually("both run", async || {
+        (gateway.operator().plugin("tell").await["background"] == "done").then_some(())
+    })
+    .await;
+    gateway.reload().await.expect("a good configuration");
+    let (mut first, mut second) = (calls.next().await, calls.next().await);
+    assert!(first.head().await.contains("/ends") && second.head().await.contains("/ends"));
+    first.send(DONE).await;
+    let called = settled("nothing begins", async || listener.connections()).await;
+    assert_eq!(called, 4, "one of the old ones has not ended");
+    second.send(DONE).await;
+    for _ in 0..2 {
+        let mut call = calls.next().await;
+        assert!(call.head().await.contains("/begins"));
+        call.send(DONE).await;
+    }
 }

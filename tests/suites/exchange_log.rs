@@ -80,6 +80,20 @@ async fn it_is_told_everything_that_became_of_a_request() {
 }
 
 #[tokio::test]
+async fn bytes_of_a_request_are_those_that_the_backend_was_sent() {
+    let (backend, collector) = (Backend::echo().await, Backend::hello().await);
+    let config = toml(backend.addr(), Some(&collector), "");
+    let bodies = plugin_table("bodies", &guest("body_edit"), "");
+    let config = config.replace("plugins = [\"audit\"]", "plugins = [\"audit\", \"bodies\"]");
+    let gateway = TestGateway::start(&format!("{config}{bodies}"));
+    let client = gateway.client().with("host", "a1.test").with("x-body", "100");
+    for (number, body, status, bytes) in [(0, "abc", 200, 3), (1, "refuse", 422, 0), (2, "keep", 200, 4)] {
+        assert_eq!(client.post("/", body).await.status, status, "{body}");
+        assert_told(&told(&collector, number).await, &[&format!("request-bytes: {bytes}")]);
+    }
+}
+
+#[tokio::test]
 async fn errors_of_the_gateway_and_clients_that_leave_are_told_too() {
     let (silent, collector) = (Backend::silent().await, Backend::hello().await);
     let gateway = TestGateway::start(&toml(Backend::nobody().await, Some(&collector), ""));

@@ -1,7 +1,7 @@
 //! `vers-gateway explain`: what it says is what traffic does.
 
 use crate::DAEMON;
-use gateway_tests::{Backend, TestGateway, plugin, plugin_table};
+use gateway_tests::{Backend, TestGateway, guest, plugin, plugin_table};
 use serde_json::Value;
 use std::{fs, path::PathBuf, process::Command};
 
@@ -182,7 +182,6 @@ async fn plugins_are_called_and_what_they_change_is_said() {
         assert!(said.contains(part), "{part:?} is not said:\n{said}");
     }
     assert!(said.contains(&format!("to        {}\n", own.addr())), "{said}");
-    assert!(!said.contains("s3cret"), "a secret is shown: {said}");
     config.says(
         &["GET", "/health?x=1", "-H", "x-canary: 1"],
         0,
@@ -193,4 +192,28 @@ async fn plugins_are_called_and_what_they_change_is_said() {
         ],
     );
     assert_eq!((own.heard().len(), other.heard().len()), (0, 0), "nothing is sent");
+}
+
+#[test]
+fn secrets_that_plugins_put_anywhere_are_not_shown() {
+    let more =
+        "grants = { secrets = [\"key\"] }\nconfig = { secret = \"key\" }\n[secret.key]\nfile = \"key.txt\"\n";
+    let config = Config::new(&format!(
+        "[[listener]]\naddress = \"[::1]:8080\"\n[[route]]\nname = \"app\"\nto = \"127.0.0.1:1\"\n\
+         plugins = [\"tell\"]\n{}",
+        plugin_table("tell", &guest("tell_secret"), more)
+    ));
+    fs::write(config.file.with_file_name("key.txt"), "s3cret").expect("a secret");
+    for (path, shown) in [
+        ("/", &["sets x-api-key: key ***", "becomes /app?key=***", "asked for /app?key=***"][..]),
+        ("/answer", &["respond 403 ***"]),
+    ] {
+        let (_, said) = config.explain(&["GET", path]);
+        for part in shown {
+            assert!(said.contains(part), "{part:?} is not said:\n{said}");
+        }
+        let (_, json) = config.explain(&["GET", path, "--json"]);
+        assert!(json.contains("***"), "{json}");
+        assert!(!said.contains("s3cret") && !json.contains("s3cret"), "a secret is shown:\n{said}\n{json}");
+    }
 }

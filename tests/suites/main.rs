@@ -22,6 +22,7 @@ mod first_party; // the first-party filters: what they let pass, what they chang
 mod fleet; // a client, an edge and three VMs in networks of their own: what users type
 mod forwarding; // what reaches the backend, and what comes back
 mod grpc; // gRPC by a real implementation
+mod guest_bounds; // what a plugin can make the gateway do for it in one call
 mod guide; // the plugin guide and the READMEs of plugins, executed
 mod guide_dev; // its shortest way, walked: `plugin dev`
 mod headers; // what a proxy adds to heads and takes away

@@ -187,7 +187,7 @@ async fn framing_connection_and_forwarding_are_not_for_plugins() {
                 assert!(edit.ends_with(&[refusal; 3].join(" ")), "{side}: {edit}");
             }
         }
-        assert_eq!(answer.header("x-request-edits").split(", ").count(), 15, "each name was tried");
+        assert_eq!(answer.header("x-request-edits").split(", ").count(), 16, "each name was tried");
         let heard = backend.last();
         assert_eq!(heard.header("host"), gateway.addr().to_string());
         assert_eq!(heard.header("x-forwarded-for"), "::1");

@@ -169,3 +169,81 @@ async fn a_body_that_stops_and_a_client_that_leaves_end_their_request_only() {
     .await;
     assert_eq!(backend.connections(), 0, "no backend has seen any of it");
 }
+
+/// Waits until so much is held in memory.
+async fn held(gateway: &TestGateway, is_it: impl Fn(f64) -> bool) {
+    eventually("so much that is held", async || {
+        is_it(gateway.metric("vers_held_bodies_bytes", &[]).await).then_some(())
+    })
+    .await;
+}
+
+/// With a single worker, whose room is small.
+fn small(backend: &Backend) -> String {
+    let config = toml(backend.addr(), backend.addr(), "");
+    format!("{config}[gateway]\nworkers = 1\n[limits]\nheld_bodies = \"1MiB\"\n")
+}
+
+#[tokio::test]
+async fn bodies_that_are_held_share_a_room() {
+    let backend = Backend::echo().await;
+    let gateway = TestGateway::start(&small(&backend));
+    let client = gateway.client().with("x-body", "1000000");
+    let mut first = Raw::connect(gateway.addr()).await;
+    first.send("POST / HTTP/1.1\r\nhost: a\r\nx-body: 1000000\r\ncontent-length: 700000\r\n\r\n").await;
+    held(&gateway, |bytes| bytes == 0.0).await;
+    first.send(vec![b'a'; 600_000]).await;
+    held(&gateway, |bytes| (600_000.0..=700_000.0).contains(&bytes)).await;
+
+    let refused = client.post("/", vec![b'b'; 500_000]).await;
+    assert_eq!((refused.status.as_u16(), refused.header("x-gateway-error")), (503, "held-bodies-full"));
+    let mut http2 = Http2::connect(gateway.addr()).await;
+    let mut request = http2.ask(Method::POST, "/");
+    request.headers_mut().insert("x-body", "1000000".parse().expect("a value"));
+    assert_eq!(http2.send(request, vec![b'b'; 500_000]).await.header("x-gateway-error"), "held-bodies-full");
+    let counted = gateway.metric("vers_gateway_errors_total", &["code=\"held-bodies-full\""]).await;
+    assert_eq!(counted, 2.0);
+    assert_eq!(client.post("/", "abc").await.text(), "cba", "there is room for this one");
+    assert_eq!(gateway.client().post("/", vec![b'b'; 500_000]).await.status, 200, "this one is not held");
+
+    first.send(vec![b'a'; 100_000]).await;
+    assert!(first.head().await.starts_with("HTTP/1.1 200"));
+    held(&gateway, |bytes| bytes == 0.0).await;
+    assert_eq!(client.post("/", vec![b'b'; 500_000]).await.status, 200);
+    held(&gateway, |bytes| bytes == 0.0).await;
+}
+
+#[tokio::test]
+async fn a_body_is_held_until_it_has_left_and_a_small_one_until_it_is_answered() {
+    let (backend, mut visits) = Backend::by_hand().await;
+    let gateway = TestGateway::start(&small(&backend));
+    for (bytes, is_small) in [(300_000, false), (1000, true)] {
+        let mut client = Raw::connect(gateway.addr()).await;
+        let head =
+            format!("POST / HTTP/1.1\r\nhost: a\r\nx-body: 1000000\r\ncontent-length: {bytes}\r\n\r\n");
+        client.send(head).await;
+        client.send([b"liat".as_slice(), &vec![b'a'; bytes - 4]].concat()).await;
+        let mut server = visits.next().await;
+        server.head().await;
+        server.until("tail").await;
+        // The backend has all of it, and answers when it likes.
+        held(&gateway, |held| if is_small { held >= bytes as f64 } else { held == 0.0 }).await;
+        server.send("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n").await;
+        client.head().await;
+        held(&gateway, |held| held == 0.0).await;
+        server.send("done").await;
+        client.until("done").await;
+    }
+}
+
+#[tokio::test]
+async fn a_held_body_of_a_client_that_leaves_is_gone() {
+    let backend = Backend::echo().await;
+    let gateway = TestGateway::start(&small(&backend));
+    let mut leaving = Raw::connect(gateway.addr()).await;
+    leaving.send("POST / HTTP/1.1\r\nhost: a\r\nx-body: 1000000\r\ncontent-length: 900000\r\n\r\n").await;
+    leaving.send(vec![b'a'; 100_000]).await;
+    held(&gateway, |bytes| bytes >= 100_000.0).await;
+    drop(leaving);
+    held(&gateway, |bytes| bytes == 0.0).await;
+}

@@ -297,11 +297,18 @@ async fn end(mut gateway: GatewayProcess) {
 }
 
 /// What it is asked for, and what comes of it where faults matter.
-const MISCHIEF: [(&str, u16); 10] = [
+const MISCHIEF: [(&str, u16); 16] = [
     ("trap", 503),
     ("loop", 503),
     ("hog", 503),
     ("slow", 503),
+    // As many lines as there may be, which the backend does not take.
+    ("edits", 431),
+    ("removes", 503),
+    ("answer", 503),
+    ("bulk", 503),
+    ("random", 503),
+    ("pairs", 200),
     ("names", 200),
     ("values", 200),
     ("keep", 200),
@@ -318,7 +325,7 @@ async fn with_mischief(backend: &Backend, silent: &Backend) -> GatewayProcess {
         &guest("mischief"),
         &format!(
             "config = {{ url = \"http://{0}/\" }}\ngrants = {{ http = [\"http://{0}\"] }}\nbreaker = {{ faults = 0 }}\n\
-             limits = {{ cpu = \"10ms\", wall = \"50ms\", memory = \"4MiB\" }}\n",
+             limits = {{ cpu = \"20ms\", wall = \"300ms\", memory = \"16MiB\" }}\n",
             silent.addr()
         ),
     );
@@ -329,6 +336,11 @@ async fn with_mischief(backend: &Backend, silent: &Backend) -> GatewayProcess {
          [log]\nformat = \"json\"\naccess = false\n{table}"
     );
     gateway_with(backend, &more).await
+}
+
+/// What one of a hundred is slower than.
+fn late(sorted: &[Duration]) -> Duration {
+    sorted[sorted.len() * 99 / 100]
 }
 
 /// How long each of so many requests of one connection took, shortest first.
@@ -348,7 +360,11 @@ async fn times_of(address: SocketAddr, path: &str, count: usize) -> Vec<std::tim
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_requests_of_plugins_that_misbehave_in_flat_memory() {
     const REQUESTS: usize = 10_000;
+    const WARMING: usize = 1600;
     const MOST: u64 = 24 << 20;
+    /// What a neighbour may wait longer for than twice as long as without all of that: each of the ten at a time may
+    /// have its worker for 2 ms, and nobody else has the machine's two processors meanwhile.
+    const FLOOR: Duration = Duration::from_millis(50);
     let (backend, silent) = (Backend::hello().await, Backend::silent().await);
     let gateway = with_mischief(&backend, &silent).await;
     let address = gateway.addr_of("web").await;
@@ -356,7 +372,7 @@ async fn ten_thousand_requests_of_plugins_that_misbehave_in_flat_memory() {
         for number in from..from + count {
             let (what, status) = MISCHIEF[number % MISCHIEF.len()];
             let path = if number % 20 < 10 { "/" } else { "/lenient" };
-            let status = if path == "/" { status } else { 200 };
+            let status = if path == "/lenient" && status == 503 { 200 } else { status };
             let answer = gateway_tests::Client::new(address).with("x-do", what).get(path).await;
             assert_eq!(answer.status, status, "{what} on {path}: {}", answer.text());
         }
@@ -365,27 +381,32 @@ async fn ten_thousand_requests_of_plugins_that_misbehave_in_flat_memory() {
         let each = count / 10;
         futures_util::future::join_all((0..10).map(|part| ask(part * each, each))).await;
     };
-    // The first of each kind load what it takes to tell where a guest was.
-    tokio::time::timeout(LONG, all(500)).await.expect("within minutes");
-    let before = gateway.rss();
+    // The first of each kind load what it takes to tell where a guest was, and several hold what they may at once.
+    let (before, ()) = peak(&gateway, all(WARMING)).await;
+    let quiet = times_of(address, "/plain", 2000).await;
     let beside = times_of(address, "/plain", 2000);
     let (most, (taken, ())) =
         peak(&gateway, async { futures_util::future::join(beside, all(REQUESTS)).await }).await;
     let grown = most.saturating_sub(before);
     println!(
-        "{REQUESTS} requests: memory {} KiB before, {} KiB at most; beside them, half took {:?}, 99 % {:?}",
+        "{REQUESTS} requests: memory {} KiB at most in the beginning, {} KiB later; beside them, half took {:?}, 99 % {:?}, and \
+         {:?} without",
         before >> 10,
         most >> 10,
         taken[taken.len() / 2],
-        taken[taken.len() * 99 / 100]
+        late(&taken),
+        late(&quiet)
     );
+    assert!(late(&taken) <= 2 * late(&quiet) + FLOOR, "a neighbour waits {:?}", late(&taken));
     assert!(grown < MOST, "memory grew by {grown} bytes");
     let faults = async |kind: &str| {
         let kind = format!("kind=\"{kind}\"");
         gateway.admin().metric("vers_plugin_faults_total", &["plugin=\"mischief\"", &kind]).await
     };
-    let each = ((REQUESTS + 500) / MISCHIEF.len()) as f64;
-    assert_eq!((faults("trap").await, faults("memory").await), (each, each));
+    let each = ((REQUESTS + WARMING) / MISCHIEF.len()) as f64;
+    // Too many edits, too large an answer and too many random bytes end in a trap.
+    let counted = [faults("trap").await, faults("memory").await, faults("response").await];
+    assert_eq!(counted, [4.0 * each, each, each]);
     // Ten that loop at once on one worker may come to the end of the other clock first.
     let (cpu, wall) = (faults("cpu").await, faults("wall").await);
     assert_eq!(cpu + wall, 2.0 * each, "{cpu} by the one, {wall} by the other");

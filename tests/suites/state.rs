@@ -51,6 +51,26 @@ async fn all_workers_count_together_and_a_reload_forgets_nothing() {
 }
 
 #[tokio::test]
+async fn a_reload_that_is_refused_bounds_nothing() {
+    let backend = Backend::hello().await;
+    let good = toml(backend.addr(), &["limit"], "64KiB");
+    let gateway = TestGateway::start(&good);
+    assert_eq!(passed(&gateway, "ann").await, 3);
+    let small = good.replace("64KiB", "150B");
+    gateway.write(&format!("{small}[plugin.missing]\ncomponent = \"missing.wasm\"\n"));
+    gateway.reload().await.expect_err("there is no such component");
+    let granted = async || gateway.operator().plugin("limit").await["kv"]["granted"].clone();
+    assert_eq!((granted().await, passed(&gateway, "bob").await), (65536.into(), 3), "as before");
+    gateway.write(&small);
+    gateway.reload().await.expect("a good configuration");
+    assert_eq!(
+        (granted().await, passed(&gateway, "eve").await),
+        (150.into(), 0),
+        "now there is room for none"
+    );
+}
+
+#[tokio::test]
 async fn each_plugin_has_its_own() {
     let backend = Backend::hello().await;
     let gateway = TestGateway::start(&toml(backend.addr(), &["one", "two"], "64KiB"));

@@ -13,7 +13,14 @@ fn folder() -> PathBuf {
 }
 
 /// What each of them is tried by.
-const TRIED: [&str; 3] = ["0.1.0/echo.wasm", "0.1.0/heartbeat.wasm", "0.1.0/rate_limit.wasm"];
+const TRIED: [&str; 6] = [
+    "0.1.0/audit.wasm",
+    "0.1.0/body_edit.wasm",
+    "0.1.0/canary.wasm",
+    "0.1.0/echo.wasm",
+    "0.1.0/heartbeat.wasm",
+    "0.1.0/rate_limit.wasm",
+];
 
 fn gateway(backend: &Backend, component: &str, more: &str, files: &[(&str, &str)]) -> TestGateway {
     let table = plugin_table("it", &folder().join(component), more);
@@ -74,4 +81,45 @@ async fn filters_of_0_1_0_keep_values_from_request_to_request() {
         assert_eq!(gateway.client().get("/").await.status.as_u16(), expected);
     }
     assert_ne!(gateway.client().get("/").await.header("retry-after"), "");
+}
+
+#[tokio::test]
+async fn filters_of_0_1_0_see_bodies_replace_them_and_answer() {
+    let (backend, other) = (Backend::echo().await, Backend::named("the other one").await);
+    let more = format!("grants = {{ backends = [\"{0}\"] }}\nconfig = {{ to = \"{0}\" }}\n", other.addr());
+    let gateway = gateway(&backend, "0.1.0/body_edit.wasm", &more, &[]);
+    let client = gateway.client().with("x-body", "100");
+    assert_eq!(client.post("/", "abc").await.text(), "cba");
+    assert_eq!(backend.last().header("x-bytes"), "3");
+    assert_eq!(client.post("/", "refuse").await.status, 422);
+    assert_eq!(client.post("/", "route").await.text(), "the other one");
+    assert_eq!(gateway.client().post("/", "abc").await.text(), "abc", "nobody asks for this one");
+}
+
+#[tokio::test]
+async fn filters_of_0_1_0_choose_backends() {
+    let (backend, other) = (Backend::hello().await, Backend::named("the other one").await);
+    let to = other.addr();
+    let more = format!(
+        "grants = {{ backends = [\"{to}\"] }}\nconfig = {{ to = \"{to}\", header = {{ name = \"x-canary\" }} }}\n"
+    );
+    let gateway = gateway(&backend, "0.1.0/canary.wasm", &more, &[]);
+    assert_eq!(gateway.client().with("x-canary", "1").get("/").await.text(), "the other one");
+    assert_eq!(gateway.client().get("/").await.text(), "hello");
+}
+
+#[tokio::test]
+async fn what_is_over_is_shown_to_logs_of_0_1_0_and_counted_in_their_metrics() {
+    let (backend, collector) = (Backend::hello().await, Backend::hello().await);
+    let url = format!("http://{}", collector.addr());
+    let more = format!("grants = {{ http = [\"{url}\"] }}\nconfig = {{ url = \"{url}/\" }}\n");
+    let gateway = gateway(&backend, "0.1.0/audit.wasm", &more, &[]);
+    assert_eq!(gateway.client().with("x-tag", "t1").post("/up", "12345").await.status, 200);
+    let told = eventually("what is over", async || collector.heard().first().cloned()).await;
+    let told = String::from_utf8(told.body.to_vec()).expect("text");
+    for line in ["tag: t1", "path: /up", "status: 200", "request-bytes: 5", "response-bytes: 5"] {
+        assert!(told.lines().any(|said| said == line), "{line:?} is missing in\n{told}");
+    }
+    let labels = ["plugin=\"it\"", "status=\"200\"", "path=\"/up\""];
+    assert_eq!(gateway.metric("vers_plugin_custom_exchanges_total", &labels).await, 1.0);
 }

@@ -35,6 +35,10 @@ pub struct Limits {
     #[serde(deserialize_with = "whole::<_, u32, _, 1, 1000000>")]
     #[schemars(range(min = 1, max = 1000000))]
     pub handshakes: u32,
+    /// Memory in each worker for bodies of requests that a plugin or the registry wants to see as a whole, 1MiB
+    /// to 1TiB. A request whose body finds no room is answered 503.
+    #[serde(deserialize_with = "size::<_, 1048576, 1099511627776>")]
+    pub held_bodies: ByteSize,
 }
 
 impl Default for Limits {
@@ -46,6 +50,7 @@ impl Default for Limits {
             connections: 20_000,
             connections_per_client: None,
             handshakes: 4096,
+            held_bodies: ByteSize::mib(64),
         }
     }
 }

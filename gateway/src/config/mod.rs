@@ -68,7 +68,7 @@ pub use self::{
         PluginCases, plugin_cases, plugin_table,
     },
     plugin_config::PluginConfig,
-    registry::{Etcd, EtcdPrefix, Probe, Registry, RegistryAddresses, RegistryStore, RegistryUrl},
+    registry::{Domain, Etcd, EtcdPrefix, Probe, Registry, RegistryAddresses, RegistryStore, RegistryUrl},
     route::{PluginUse, Retries, Route, RouteProtocol, RouteTimeouts},
     schema::json_schema,
     secret::{Secret, SecretSource},

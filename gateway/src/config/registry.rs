@@ -42,9 +42,14 @@ pub struct Registry {
     /// nobody may.
     #[schemars(with = "Option<String>")]
     pub admin_token: Option<Spanned<String>>,
-    /// Which addresses VMs may register: `any`, or with `own` the IP address that they come from, and names
-    /// that begin with their id.
+    /// Which addresses VMs may register: `any`, or with `own` the IP address that they come from, and their
+    /// name below `names_below`.
     pub addresses: RegistryAddresses,
+    /// The domain that VMs' names are below, such as `"vm.example.com"`: with `addresses = "own"`, a VM may
+    /// register `{id}.vm.example.com`. By default no name.
+    #[serde(deserialize_with = "optional")]
+    #[schemars(with = "Option<String>")]
+    pub names_below: Option<Spanned<Domain>>,
     /// Networks that services may be in which are registered: this gateway asks them whether they work, and
     /// sends them requests of backends with `discover`. By default any but those that lead to this machine and
     /// its link.
@@ -52,7 +57,7 @@ pub struct Registry {
     #[schemars(with = "Option<Vec<String>>")]
     pub networks: Option<Vec<Spanned<IpNet>>>,
     /// Changes a second from one client's address, 1 to 1000000, renewals included; five times as many at
-    /// once. By default any number.
+    /// once. IPv6 addresses of one /64 count together. By default any number.
     #[serde(deserialize_with = "whole::<_, u32, _, 1, 1000000>")]
     #[schemars(range(min = 1, max = 1000000))]
     pub changes_per_client: Option<u32>,
@@ -79,6 +84,7 @@ impl Default for Registry {
             token: None,
             admin_token: None,
             addresses: RegistryAddresses::default(),
+            names_below: None,
             networks: None,
             changes_per_client: None,
             ttl: Duration::from_secs(45),
@@ -96,8 +102,35 @@ pub enum RegistryAddresses {
     /// Any.
     #[default]
     Any,
-    /// The IP address that they come from, and names that begin with their id.
+    /// The IP address that they come from, and their name below `names_below`.
     Own,
+}
+
+/// A domain: labels of letters, digits, `-` and `_`, the last of them no number (it would be an IPv4 address).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Domain(String);
+
+impl fmt::Display for Domain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromText for Domain {
+    const EXPECTED: &'static str = "expected a domain such as \"vm.example.com\"";
+
+    fn from_text(text: &str) -> Result<Self, Mistake> {
+        let is_label = |label: &str| {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+            (1..=63).contains(&label.len()) && label.bytes().all(plain)
+        };
+        let last = text.rsplit('.').next().unwrap_or_default();
+        let is_name = last.starts_with(|first: char| first.is_ascii_alphabetic());
+        match text.len() <= 253 && text.split('.').all(is_label) && is_name {
+            true => Ok(Self(text.to_ascii_lowercase())),
+            false => Err(Mistake::new("not a domain")),
+        }
+    }
 }
 
 /// How services are asked whether they work: by `GET` for their `healthPath`.
@@ -321,31 +354,11 @@ mod tests {
         for bad in ["infra:3000", "ftp://infra", "http://", "https://a?b", "https://a@b", "/registry", ""] {
             assert!(RegistryUrl::from_text(bad).is_err(), "{bad}");
         }
+        assert_eq!(Domain::from_text("VM.Example.com").expect("a domain").to_string(), "vm.example.com");
+        for bad in ["", ".vm.test", "vm.test.", "vm..test", "a b", "10.0.0.1", "vm.0x7f", "*.vm.test"] {
+            assert!(Domain::from_text(bad).is_err(), "{bad}");
+        }
         for text in ["file:", "redis://localhost", ""] {
-            assert!(RegistryStore::from_text(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn members_of_etcd_are_hosts_with_ports() {
-        for (text, printed) in [
-            ("etcd:http://localhost:2379", "etcd:http://localhost:2379"),
-            ("etcd:http://[::1]:1234", "etcd:http://[::1]:1234"),
-            ("etcd:https://a,https://b:1, https://c/", "etcd:https://a:2379,https://b:1,https://c:2379"),
-        ] {
-            assert_eq!(RegistryStore::from_text(text).expect(text).to_string(), printed);
-        }
-        for text in [
-            "etcd:",
-            "etcd:localhost:2379",
-            "etcd:ftp://a",
-            "etcd:http://a/base",
-            "etcd:http://a?x",
-            "etcd:http://u@a",
-            "etcd:http://a,",
-            "etcd:http://a,http://a:2379",
-            "etcd:http://a,https://b",
-        ] {
             assert!(RegistryStore::from_text(text).is_err(), "{text}");
         }
         assert_eq!(EtcdPrefix::from_text("/a/b/").expect("a prefix").as_str(), "/a/b");

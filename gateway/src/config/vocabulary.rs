@@ -45,6 +45,7 @@ const ELSEWHERE: &[(&str, &[&str], &str)] = &[
     ("backend", &["url", "urls", "targets", "endpoints", "address", "addresses"], "servers"),
     ("backend", &["http2", "h2c", "grpc", "scheme"], "protocol"),
     ("limits", &["streams", "max_concurrent_streams", "http2_max_concurrent_streams"], "http2_streams"),
+    ("limits", &["bodies", "body_memory", "client_body_buffer_size", "buffered_bodies"], "held_bodies"),
     ("backend", &["lb", "policy", "strategy"], "balance"),
     ("backend", &["sticky", "affinity", "hash"], "balance"),
     ("backend", &["health_check", "healthcheck", "check"], "health"),

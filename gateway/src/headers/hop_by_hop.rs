@@ -80,7 +80,7 @@ pub fn strip(fields: &mut Fields) -> Options {
 /// Removes from trailers what has no place in them (RFC 9110 §6.5.1): what frames, routes or speaks
 /// about the connection, the client or the way. Some recipients merge trailers into the header.
 pub fn strip_trailers(trailers: &mut Fields) {
-    trailers.retain(|known, _| !known.is_some_and(|known| known.is_gateways() || known == Known::Expect));
+    trailers.retain(|known, _| !known.is_some_and(Known::is_gateways));
 }
 
 fn options(fields: &Fields) -> Options {

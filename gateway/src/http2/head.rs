@@ -144,7 +144,9 @@ fn checked(headers: &HeaderMap, told: usize, limits: HeadLimits) -> Result<Field
 /// # Errors
 /// Fails where a field cannot be sent; all that come from a message can.
 pub(super) fn header_map(fields: &Fields) -> Result<HeaderMap, Malformed> {
-    let mut headers = HeaderMap::with_capacity(fields.len() + 1);
+    // Its own bound is far beyond any head's, and it would panic there.
+    let too_many = |_| Malformed::TooManyFields;
+    let mut headers = HeaderMap::try_with_capacity(fields.len() + 1).map_err(too_many)?;
     // One piece of memory for all values.
     let mut values = BytesMut::with_capacity(fields.size());
     for (name, value) in fields.iter() {
@@ -156,7 +158,7 @@ pub(super) fn header_map(fields: &Fields) -> Result<HeaderMap, Malformed> {
         values.put_slice(value);
         let value =
             HeaderValue::from_maybe_shared(values.split().freeze()).map_err(|_| Malformed::FieldValue)?;
-        headers.append(name, value);
+        headers.try_append(name, value).map_err(too_many)?;
     }
     Ok(headers)
 }
@@ -302,6 +304,13 @@ mod tests {
         let request = request(&head).expect("a request");
         assert_eq!(request.uri(), "http://a/b?c");
         assert!(!request.headers().contains_key("host"));
+    }
+
+    #[test]
+    fn more_fields_than_any_map_holds_are_an_error() {
+        let mut fields = Fields::new();
+        (0..30_000).for_each(|number| fields.append(format!("x-{number}").as_bytes(), b"1"));
+        assert_eq!(header_map(&fields).err(), Some(Malformed::TooManyFields));
     }
 
     #[test]

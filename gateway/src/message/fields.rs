@@ -2,7 +2,7 @@
 
 use super::{
     Known, Span,
-    names::{FORWARDING, HOP_BY_HOP},
+    names::{FORWARDING, HOP_BY_HOP, is_alike},
 };
 
 /// Header fields in the order in which they came. Names match without regard to case, and keep
@@ -169,6 +169,26 @@ impl Fields {
         }
     }
 
+    /// Replaces all lines of this name by one, as [`Self::set`] does, and removes those whose names differ from it by `_`
+    /// for `-` only: to a backend that reads both alike, they would be values of the same field.
+    pub fn set_alike(&mut self, name: &[u8], value: &[u8]) {
+        self.remove_others_alike(name);
+        self.set(name, value);
+    }
+
+    /// Removes all lines of this name, and of those that differ from it by `_` for `-` only.
+    pub fn remove_alike(&mut self, name: &[u8]) {
+        self.retain(|_, candidate| !is_alike(candidate, name));
+    }
+
+    fn remove_others_alike(&mut self, name: &[u8]) {
+        let is_other = |candidate: &[u8]| is_alike(candidate, name) && !candidate.eq_ignore_ascii_case(name);
+        let has_dash = name.iter().any(|byte| matches!(byte, b'-' | b'_'));
+        if has_dash && self.lines.iter().any(|line| is_other(line.name.of(&self.text))) {
+            self.retain(|_, candidate| !is_other(candidate));
+        }
+    }
+
     /// Replaces all lines of a known field by one.
     pub fn set_known(&mut self, known: Known, value: &[u8]) {
         if self.has(known) {
@@ -257,6 +277,22 @@ mod tests {
         assert_eq!(shown(&fields), "a: new\r\nb: 2\r\nc: 4\r\n");
         fields.remove_named(b"B");
         assert_eq!(shown(&fields), "a: new\r\nc: 4\r\n");
+    }
+
+    #[test]
+    fn what_backends_read_alike_goes_with_it() {
+        let mut fields =
+            Fields::from_iter([("X_User", "1"), ("x-user", "2"), ("x-user_", "3"), ("X-USER", "4")]);
+        fields.set_alike(b"x-user", b"new");
+        assert_eq!(shown(&fields), "x-user: new\r\nx-user_: 3\r\n");
+        fields.append(b"x_user", b"again");
+        fields.remove_alike(b"X-User");
+        assert_eq!(shown(&fields), "x-user_: 3\r\n");
+        fields.set_alike(b"x-user-", b"new");
+        assert_eq!(shown(&fields), "x-user-: new\r\n");
+        let mut fields = Fields::from_iter([("sec-websocket-key", "1"), ("a", "2")]);
+        fields.set_alike(b"sec_websocket_key", b"3");
+        assert!(!fields.has(Known::SecWebSocketKey));
     }
 
     #[test]

@@ -146,8 +146,11 @@ impl Known {
     /// Whether nobody but the gateway writes the field: how a message is framed, where it goes and
     /// what is said about its way.
     pub fn is_gateways(self) -> bool {
-        const OTHERS: u32 =
-            Known::Host.bit() | Known::ContentLength.bit() | Known::Trailer.bit() | Known::Via.bit();
+        const OTHERS: u32 = Known::Host.bit()
+            | Known::ContentLength.bit()
+            | Known::Expect.bit()
+            | Known::Trailer.bit()
+            | Known::Via.bit();
         self.bit() & (HOP_BY_HOP | FORWARDING | OTHERS) != 0
     }
 
@@ -156,30 +159,25 @@ impl Known {
     }
 
     fn forwarded_other(name: &[u8]) -> Option<Self> {
-        let is_alike =
-            is_alike(name, "x-forwarded") || (name.len() == "x-real-ip".len() && is_alike(name, "x-real-ip"));
-        is_alike.then_some(Self::ForwardedOther)
+        let begins = name.get(.."x-forwarded".len()).is_some_and(|start| is_alike(start, b"x-forwarded"));
+        (begins || is_alike(name, b"x-real-ip")).then_some(Self::ForwardedOther)
     }
 
     fn client_cert(name: &[u8]) -> Option<Self> {
-        let names = ["client-cert", "client-cert-chain"];
-        let is_alike = names.iter().any(|known| name.len() == known.len() && is_alike(name, known));
+        let is_alike = is_alike(name, b"client-cert") || is_alike(name, b"client-cert-chain");
         is_alike.then_some(Self::ForwardedOther)
     }
 
     fn framing_alike(name: &[u8]) -> Option<Self> {
-        let framing = ["content-length", "transfer-encoding"];
-        framing.iter().any(|framing| is_alike(name, framing)).then_some(Self::FramingAlike)
+        let is_alike = is_alike(name, b"content-length") || is_alike(name, b"transfer-encoding");
+        is_alike.then_some(Self::FramingAlike)
     }
 }
 
-/// Whether a name begins with these words, where `_` and `-` are the same.
-fn is_alike(name: &[u8], words: &str) -> bool {
-    name.len() >= words.len()
-        && name.iter().zip(words.as_bytes()).all(|(byte, wanted)| match byte {
-            b'_' => *wanted == b'-',
-            byte => byte.eq_ignore_ascii_case(wanted),
-        })
+/// Whether two names are the same to who takes `_` for `-`, as many frameworks do.
+pub(super) fn is_alike(name: &[u8], other: &[u8]) -> bool {
+    let folded = |byte: &u8| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+    name.len() == other.len() && name.iter().zip(other).all(|(one, other)| folded(one) == folded(other))
 }
 
 pub(super) const HOP_BY_HOP: u32 = Known::Connection.bit()

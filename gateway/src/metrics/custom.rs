@@ -126,7 +126,7 @@ impl Book {
     }
 
     /// From now on, so many series. Those that are there stay.
-    pub(super) fn limit(&self, most: usize) {
+    pub fn limit(&self, most: usize) {
         self.most.store(most, Relaxed);
     }
 
@@ -163,6 +163,10 @@ impl Book {
     /// do not fit, which is counted.
     pub fn series(&self, metric: u32, values: &[String]) -> Option<Cell> {
         let mut pages = self.pages();
+        if values.len() > MOST_LABELS {
+            pages.dropped.inc();
+            return None;
+        }
         let values: Vec<String> = values.iter().map(|value| cut(value, LABEL_VALUE).to_owned()).collect();
         let declared = usize::try_from(metric).ok().and_then(|at| pages.metrics.get(at));
         let kind = declared.filter(|declared| declared.labels.len() == values.len()).map(|it| it.kind);

@@ -83,12 +83,11 @@ impl Metrics {
             .unwrap_or(0)
     }
 
-    /// The metrics that plugins of this name have named, with room for so many series. They are there as
-    /// long as anybody holds them.
+    /// The metrics that plugins of this name have named; with room for so many series where they are new. They are
+    /// there as long as anybody holds them.
     pub fn book(&self, plugin: &str, most: usize) -> Arc<Book> {
         let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(book) = books.get(plugin).and_then(Weak::upgrade) {
-            book.limit(most);
             return book;
         }
         let book = Arc::new(Book::new(self, plugin, most));

@@ -48,6 +48,7 @@ names! {
     REQUESTS: Counter = "vers_requests", "Requests answered, by route and class of status.";
     REQUEST_SECONDS: Histogram = "vers_request_duration_seconds", "From the request's head to the answer's head, by route.";
     GATEWAY_ERRORS: Counter = "vers_gateway_errors", "Answers that the gateway gave itself, by error code.";
+    HELD_BODIES: Gauge = "vers_held_bodies_bytes", "Memory of requests' bodies that are held as a whole now.";
     TUNNELS_ACTIVE: Gauge = "vers_tunnels_active", "WebSocket, upgraded and raw TCP connections relayed now, by route.";
     TUNNEL_BYTES: Counter = "vers_tunnel_bytes", "Bytes relayed in tunnels, by route and direction.";
     UPSTREAM_CONNECTS: Counter = "vers_upstream_connects", "Connections opened to a backend, by backend and outcome.";

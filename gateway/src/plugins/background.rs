@@ -1,7 +1,7 @@
 //! The one instance of a plugin that works beside the traffic.
 
 use super::{
-    Fault, FaultKind, Host, Plugin, PluginMetrics, Services,
+    Fault, Host, LoadError, Plugin, PluginMetrics, Services,
     bindings::exports::vers::gateway::background::Reason, engine::Caller, instance::Instance,
 };
 use std::{sync::Arc, time::Duration};
@@ -64,13 +64,16 @@ impl Background {
         })
     }
 
-    /// Tells the plugin that its work ends. One that never ran has nothing to undo.
+    /// Tells the plugin that its work ends, and who goes on with it. One that never ran has nothing to undo.
     ///
     /// # Errors
     /// Fails where the call does.
-    pub async fn stop(&mut self) -> Result<(), Fault> {
-        if self.instance.is_none() {
-            return Ok(());
+    pub async fn stop(&mut self, successor: Option<Arc<Plugin>>) -> Result<(), Fault> {
+        // Who goes on as another VM goes on with something else.
+        let successor = successor.filter(|successor| successor.vm_id == self.plugin.vm_id);
+        match &mut self.instance {
+            Some(instance) => instance.store.data_mut().successor = successor,
+            None => return Ok(()),
         }
         self.call(async |instance| {
             let Some(guest) = instance.background.take() else { return Ok(()) };
@@ -99,7 +102,7 @@ impl Background {
             None => {
                 Instance::start(Arc::clone(&self.plugin), Arc::clone(&self.services), self.caller.clone())
                     .await
-                    .map_err(|error| Fault { kind: FaultKind::Start, detail: error.to_string() })?
+                    .map_err(LoadError::into_fault)?
             }
         };
         let result = hook(&mut instance).await;

@@ -22,6 +22,8 @@ wasmtime::component::bindgen!({
     imports: {
         "vers:gateway/outbound-http.send": async,
         "vers:gateway/kv.get-or-reserve": async,
+        "vers:gateway/types.[method]request.edit-headers": trappable,
+        "vers:gateway/types.[method]response.edit-headers": trappable,
     },
     exports: { default: async },
     with: {

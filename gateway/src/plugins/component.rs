@@ -167,6 +167,7 @@ impl Host {
         let PluginSpec { name, component, config, grants, limits, vm_id } = spec;
         let space = (grants.kv > 0).then(|| self.space(&name, grants.kv));
         let gate = limits.concurrency.map(|most| self.gate(&name, most));
+        let share = self.places.share(&name);
         let metrics = Arc::clone(&self.metrics);
         let book = metrics.book(&name, limits.series);
         Ok(Plugin {
@@ -180,6 +181,7 @@ impl Host {
             vm_id,
             space,
             gate,
+            share,
             pre,
             exports,
         })

@@ -16,10 +16,21 @@ pub(super) const TICK: Duration = Duration::from_millis(2);
 /// Ticks without any call after which the ticker sleeps.
 const IDLE_TICKS: u32 = 250;
 
-/// Instances that may live at once, in all workers together.
-const MAX_INSTANCES: u32 = 1024;
+/// Instances that may live at once, for each processor; and in all, whatever there are: each takes address space, of
+/// which there is an end.
+const INSTANCES_EACH: u32 = 128;
+const MOST_INSTANCES: std::ops::RangeInclusive<u32> = 1024..=8192;
 
-pub(super) fn engine() -> wasmtime::Result<Engine> {
+/// Instances that may live at once, of all plugins and workers together. Workers have one at least of each plugin that
+/// they call, so there are more where there are many of those.
+pub(super) fn most_instances() -> u32 {
+    let processors =
+        thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(1));
+    processors.saturating_mul(INSTANCES_EACH).clamp(*MOST_INSTANCES.start(), *MOST_INSTANCES.end())
+}
+
+/// An engine for so many instances.
+pub(super) fn engine(instances: u32) -> wasmtime::Result<Engine> {
     let mut config = Config::new();
     config
         .epoch_interruption(true)
@@ -28,11 +39,11 @@ pub(super) fn engine() -> wasmtime::Result<Engine> {
         .wasm_backtrace_details(WasmBacktraceDetails::Enable);
     // A slot of 4 GiB costs address space only, and spares the guest its bounds checks.
     let mut pool = PoolingAllocationConfig::new();
-    pool.total_component_instances(MAX_INSTANCES)
-        .total_core_instances(MAX_INSTANCES * 4)
-        .total_memories(MAX_INSTANCES)
-        .total_tables(MAX_INSTANCES * 4)
-        .total_stacks(MAX_INSTANCES)
+    pool.total_component_instances(instances)
+        .total_core_instances(instances * 4)
+        .total_memories(instances)
+        .total_tables(instances * 4)
+        .total_stacks(instances)
         .max_memories_per_component(1)
         .linear_memory_keep_resident(64 * 1024)
         .table_keep_resident(4 * 1024);

@@ -7,8 +7,11 @@ use crate::{
 use http::StatusCode;
 use std::{sync::Arc, time::Duration};
 
-/// How many bytes all values of one exchange may have together.
+/// How many bytes all values of one exchange may have together, with their keys and [`OVERHEAD`] for each.
 const VALUES_LIMIT: usize = 16 * 1024;
+
+/// What a value takes beside its key and itself, about.
+const OVERHEAD: usize = 64;
 
 /// One request and its answer. It is moved into the store of the instance that is called, and back.
 #[derive(Debug, Default)]
@@ -102,10 +105,16 @@ impl Exchange {
             .map(|value| value.value.as_slice())
     }
 
+    /// As if the plugin at this place of its chain had asked for the body: for who tries a plugin out.
+    pub fn has_asked_for_body(&mut self, link: usize) {
+        self.body_for.clear();
+        self.body_for.push(link);
+    }
+
     /// Stores a value of the called plugin; false where that exceeds the limit.
     pub(super) fn set_value(&mut self, key: String, value: Vec<u8>) -> bool {
-        let old = self.value(&key).map_or(0, |old| key.len() + old.len());
-        let size = self.values_size - old + key.len() + value.len();
+        let old = self.value(&key).map_or(0, |old| OVERHEAD + key.len() + old.len());
+        let size = self.values_size - old + OVERHEAD + key.len() + value.len();
         if size > VALUES_LIMIT {
             return false;
         }
@@ -129,11 +138,18 @@ mod tests {
         assert!(exchange.set_value("k".to_owned(), b"one".to_vec()));
         exchange.caller = 1;
         assert_eq!(exchange.value("k"), None, "another plugin's value");
-        assert!(exchange.set_value("k".to_owned(), vec![0; VALUES_LIMIT - 10]));
+        assert!(exchange.set_value("k".to_owned(), vec![0; VALUES_LIMIT - 2 * OVERHEAD - 10]));
         assert!(!exchange.set_value("l".to_owned(), vec![0; 10]), "over the limit");
         assert!(exchange.set_value("k".to_owned(), Vec::new()), "a smaller value takes its place");
         assert!(exchange.set_value("l".to_owned(), vec![0; 10]));
         exchange.caller = 0;
         assert_eq!(exchange.value("k"), Some(b"one".as_slice()));
+    }
+
+    #[test]
+    fn many_small_values_take_room_too() {
+        let mut exchange = Exchange::default();
+        let kept = (0..8000).filter(|number| exchange.set_value(format!("{number:x}"), Vec::new())).count();
+        assert!(kept < VALUES_LIMIT / OVERHEAD, "{kept}");
     }
 }

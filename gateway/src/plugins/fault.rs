@@ -34,11 +34,13 @@ pub enum FaultKind {
     Route,
     /// It asked for a body, and has no hook for it.
     Body,
+    /// Its own answer has a head that is too large.
+    Response,
 }
 
 impl FaultKind {
     /// All kinds.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Trap,
         Self::Cpu,
         Self::Wall,
@@ -49,6 +51,7 @@ impl FaultKind {
         Self::Start,
         Self::Route,
         Self::Body,
+        Self::Response,
     ];
 
     /// Whether it cost an instance, or there was none: what a breaker counts.
@@ -69,6 +72,7 @@ impl FaultKind {
             Self::Start => "start",
             Self::Route => "route",
             Self::Body => "body",
+            Self::Response => "response",
         }
     }
 }
@@ -95,6 +99,7 @@ impl fmt::Display for FaultKind {
             Self::Start => "no instance of it could be made",
             Self::Body => "it asked for a body, and does not export `request-body-filter`",
             Self::Route => "it chose a backend that it is not granted (`grants.backends`)",
+            Self::Response => "its answer has more headers than an answer may have",
         })
     }
 }
@@ -144,6 +149,23 @@ pub enum LoadError {
     /// It failed while it was configured.
     #[error("it failed while being configured: {}", .0.kind)]
     Fault(Fault),
+}
+
+impl LoadError {
+    /// What a call fails with that there is no instance for.
+    pub(super) fn into_fault(self) -> Fault {
+        let detail = match self {
+            // It is not its fault.
+            Self::Fault(fault) if fault.kind == FaultKind::Busy => return fault,
+            Self::Fault(fault) => format!("{}\n{}", fault.kind, fault.detail),
+            Self::Config(problems) => {
+                let lines = problems.iter().map(|problem| format!("\n{}: {}", problem.path, problem.message));
+                format!("it refuses its configuration{}", lines.collect::<String>())
+            }
+            error => error.to_string(),
+        };
+        Fault { kind: FaultKind::Start, detail }
+    }
 }
 
 /// One thing that a plugin says is wrong with its `config` table.

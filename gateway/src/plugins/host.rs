@@ -123,7 +123,7 @@ impl types::HostRequest for State {
         remove: Vec<String>,
         set: Vec<Header>,
         append: Vec<Header>,
-    ) -> Vec<(String, EditError)> {
+    ) -> wasmtime::Result<Vec<(String, EditError)>> {
         self.edit_all(REQUEST, remove, set, append)
     }
 
@@ -254,7 +254,7 @@ impl types::HostResponse for State {
         remove: Vec<String>,
         set: Vec<Header>,
         append: Vec<Header>,
-    ) -> Vec<(String, EditError)> {
+    ) -> wasmtime::Result<Vec<(String, EditError)>> {
         self.edit_all(RESPONSE, remove, set, append)
     }
 
@@ -302,6 +302,10 @@ impl log::Host for State {
 impl identity::Host for State {
     fn vm_id(&mut self) -> Option<String> {
         self.plugin.vm_id.clone()
+    }
+
+    fn successor_config(&mut self) -> Option<String> {
+        self.successor.as_ref().map(|plugin| plugin.config.clone())
     }
 }
 
@@ -500,7 +504,10 @@ impl State {
 
     fn set_field(&mut self, which: u32, name: &str, value: &[u8]) -> Result<(), EditError> {
         let (fields, value) = self.edit(which, name, value)?;
-        fields.set(name.as_bytes(), value);
+        match which {
+            REQUEST => fields.set_alike(name.as_bytes(), value),
+            _ => fields.set(name.as_bytes(), value),
+        }
         Ok(())
     }
 
@@ -513,18 +520,32 @@ impl State {
     fn remove_field(&mut self, which: u32, name: &str) -> Result<(), EditError> {
         // Never for want of room: what a plugin takes away, nobody must be able to keep by filling the
         // head up.
-        self.editable(which, name)?.remove_named(name.as_bytes());
+        let fields = self.editable(which, name)?;
+        match which {
+            REQUEST => fields.remove_alike(name.as_bytes()),
+            _ => fields.remove_named(name.as_bytes()),
+        }
         Ok(())
     }
 
     /// Does all edits that may be done, and returns the others.
+    ///
+    /// # Errors
+    /// Fails where they are too much work: each looks at all lines, and nothing else runs meanwhile.
     fn edit_all(
         &mut self,
         which: u32,
         remove: Vec<String>,
         set: Vec<Header>,
         append: Vec<Header>,
-    ) -> Vec<(String, EditError)> {
+    ) -> wasmtime::Result<Vec<(String, EditError)>> {
+        let edits = remove.len() + set.len() + append.len();
+        let others = set.iter().chain(&append).map(|(name, _)| name);
+        let names: usize = remove.iter().chain(others).map(|name| name.len() + NAME_LOOK).sum();
+        let lines = edits + self.fields_of(which).map_or(0, |fields| fields.len());
+        if edits > MOST_LINES || names.saturating_mul(lines) > MOST_WORK {
+            return Err(TooManyEdits { edits, lines }.into());
+        }
         let mut refused = Vec::new();
         let mut note =
             |name, edit: Result<(), EditError>| refused.extend(edit.err().map(|error| (name, error)));
@@ -540,7 +561,7 @@ impl State {
             let edit = self.append_field(which, &name, &value);
             note(name, edit);
         }
-        refused
+        Ok(refused)
     }
 
     /// The fields, for a change of this name.
@@ -551,11 +572,14 @@ impl State {
         if Known::of(name.as_bytes()).is_some_and(Known::is_gateways) {
             return Err(EditError::Forbidden);
         }
-        let fields = match which {
+        self.fields_of(which).ok_or(EditError::Gone)
+    }
+
+    fn fields_of(&mut self, which: u32) -> Option<&mut Fields> {
+        match which {
             REQUEST => self.exchange.request.as_mut().map(|head| &mut head.fields),
             _ => self.exchange.response.as_mut().map(|head| &mut head.fields),
-        };
-        fields.ok_or(EditError::Gone)
+        }
     }
 
     /// The fields, for an edit of this name to this value; and the value as it is written.
@@ -597,8 +621,21 @@ fn entries(headers: &http::HeaderMap) -> Vec<(String, Vec<u8>)> {
 
 /// Bytes of text of a head, with what its edits left behind: twice the largest head that can be
 /// configured. Lines of it: those of the largest, and as many as any plugin needs.
-const MOST_TEXT: usize = 2 * 1024 * 1024;
-const MOST_LINES: usize = 1000 + 256;
+pub(super) const MOST_TEXT: usize = 2 * 1024 * 1024;
+pub(super) const MOST_LINES: usize = 1000 + 256;
+
+/// Bytes of names that many edits at once may compare, all lines with each name; and what it takes to look at a line of
+/// another length. Some milliseconds, for a thousand lines and a hundred edits.
+const MOST_WORK: usize = 8 * 1024 * 1024;
+const NAME_LOOK: usize = 8;
+
+/// Ends the call of a guest that wants to edit too much at once.
+#[derive(Debug, thiserror::Error)]
+#[error("{edits} edits at once, of up to {lines} headers, are too many")]
+struct TooManyEdits {
+    edits: usize,
+    lines: usize,
+}
 
 fn frames_the_body(status: StatusCode) -> bool {
     status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)

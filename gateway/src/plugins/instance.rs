@@ -7,10 +7,11 @@ use super::{
     },
     clock::{CallError, CpuBudgetSpent, Timed},
     engine::Caller,
+    places::Place,
     state::State,
 };
 use std::{pin::pin, sync::Arc, time::Duration};
-use wasmtime::{Store, StoreContextMut};
+use wasmtime::{PoolConcurrencyLimitError, Store, StoreContextMut};
 
 /// One instance of a plugin. It serves one call at a time, and none after a fault.
 pub(super) struct Instance {
@@ -27,7 +28,12 @@ pub(super) struct Instance {
     /// Calls of hooks so far.
     calls: u32,
     caller: Caller,
+    _place: Place,
 }
+
+/// Bytes that a guest may hand to the host at once, beside a body of the size that it may see: nothing ends it while the
+/// host reads them. An element of a list counts with what it takes in the host's memory.
+const HANDED_OVER: usize = 4 * 1024 * 1024;
 
 impl Instance {
     /// Makes an instance and gives it its configuration.
@@ -36,8 +42,11 @@ impl Instance {
         services: Arc<dyn Services>,
         caller: Caller,
     ) -> Result<Self, LoadError> {
+        let place = plugin.share.take().ok_or_else(|| LoadError::Fault(full("the plugin's part of them")))?;
         let mut store = Store::new(plugin.pre.engine(), State::new(Arc::clone(&plugin), services));
         store.limiter(|state| &mut state.memory);
+        let body = usize::try_from(plugin.limits.body).unwrap_or(usize::MAX);
+        store.set_hostcall_fuel(HANDED_OVER.saturating_add(body));
         store.epoch_deadline_callback(|context: StoreContextMut<'_, State>| context.data().clock.on_epoch());
         store.set_epoch_deadline(1);
         let mut instance = Self {
@@ -51,6 +60,7 @@ impl Instance {
             cpu: Duration::ZERO,
             calls: 0,
             caller,
+            _place: place,
         };
         let started = instance.run(async |store| {
             let linked = plugin.pre.instantiate_async(&mut *store).await?;
@@ -106,6 +116,9 @@ impl Instance {
         let (kind, trace) = match error {
             CallError::Host(kind) => (*kind, String::new()),
             CallError::Guest(error) if error.is::<CpuBudgetSpent>() => (FaultKind::Cpu, format!("{error:?}")),
+            CallError::Guest(error) if error.is::<PoolConcurrencyLimitError>() => {
+                return full(&error.to_string());
+            }
             CallError::Guest(error) if state.memory.denied => (FaultKind::Memory, format!("{error:?}")),
             CallError::Guest(error) => (FaultKind::Trap, format!("{error:?}")),
         };
@@ -113,4 +126,9 @@ impl Instance {
             [said, trace].iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join("\n");
         Fault { kind, detail }
     }
+}
+
+/// Nothing is wrong with it: there is no room for another instance.
+fn full(what: &str) -> Fault {
+    Fault { kind: FaultKind::Busy, detail: format!("all places for instances are taken: {what}") }
 }

@@ -1,25 +1,30 @@
 //! One worker's instances of one plugin, borrowed for a call each.
 
 use super::{
-    Exchange, Fault, FaultKind, LocalResponse, Plugin, Services, Verdict,
-    bindings::exports::vers::gateway::{request_body_filter, request_filter, response_filter},
+    Exchange, Fault, FaultKind, LoadError, LocalResponse, Plugin, Services, Verdict,
+    bindings::{
+        exports::vers::gateway::{request_body_filter, request_filter, response_filter},
+        vers::gateway::types,
+    },
     breaker::Breakers,
     engine::Caller,
+    gate::Turn,
     handles::{REQUEST, RESPONSE},
     instance::Instance,
     journal::LogQueue,
 };
-use crate::metrics::{Counter, Gauge, Metrics, names};
+use crate::{
+    io::Seldom,
+    metrics::{Counter, Gauge, Metrics, names},
+};
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
     rc::{Rc, Weak},
     sync::Arc,
+    time::Instant,
 };
-use tokio::{
-    sync::{Notify, SemaphorePermit},
-    time::timeout,
-};
+use tokio::{sync::Notify, time::timeout};
 use wasmtime::component::Resource;
 
 /// One worker's share of a plugin's metrics.
@@ -103,6 +108,8 @@ pub struct Instances {
     peak: Cell<usize>,
     /// Whether new requests use other instances.
     is_retired: Cell<bool>,
+    /// Calls that were refused because there are too many.
+    refused: Seldom,
 }
 
 struct Idle {
@@ -114,7 +121,7 @@ struct Idle {
 /// An instance for one call, and its place among all calls at a time, where these are bounded.
 struct Borrowed<'a> {
     idle: Idle,
-    _place: Option<SemaphorePermit<'a>>,
+    _turn: Option<Turn<'a>>,
 }
 
 /// How many instances there are, and who waits for one.
@@ -138,6 +145,26 @@ impl Stock {
             self.freed.notify_one();
         } else if self.patient.get() > 0 {
             self.spare.notify_one();
+        }
+    }
+}
+
+/// A call that waits for an instance of this worker.
+struct Waiting<'a>(&'a Stock);
+
+impl<'a> Waiting<'a> {
+    fn new(stock: &'a Stock) -> Self {
+        stock.waiting.set(stock.waiting.get() + 1);
+        Self(stock)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.set(self.0.waiting.get() - 1);
+        // It may have been woken, and gone all the same: what it was woken for is anybody's then.
+        if self.0.waiting.get() == 0 && self.0.patient.get() > 0 {
+            self.0.spare.notify_one();
         }
     }
 }
@@ -203,8 +230,20 @@ impl Instances {
         caller: Caller,
         metrics: PluginMetrics,
     ) -> Self {
-        let (idle, stock, log_queue, breakers, peak, is_retired) = Default::default();
-        Self { plugin, services, caller, metrics, idle, stock, log_queue, breakers, peak, is_retired }
+        let (idle, stock, log_queue, breakers, peak, is_retired, refused) = Default::default();
+        Self {
+            plugin,
+            services,
+            caller,
+            metrics,
+            idle,
+            stock,
+            log_queue,
+            breakers,
+            peak,
+            is_retired,
+            refused,
+        }
     }
 
     /// Those of a route: as they are, where a route of this name has them already.
@@ -275,9 +314,7 @@ impl Instances {
         }
         Ok(match verdict {
             request_filter::Verdict::Next => Verdict::Next,
-            request_filter::Verdict::Respond(response) => {
-                Verdict::Respond(LocalResponse::from_guest(response))
-            }
+            request_filter::Verdict::Respond(response) => Verdict::Respond(self.answer(response)?),
             request_filter::Verdict::RouteTo(name) => self.route_to(&name)?,
         })
     }
@@ -302,11 +339,13 @@ impl Instances {
         Ok(match verdict.await? {
             request_body_filter::Verdict::Next => Verdict::Next,
             request_body_filter::Verdict::Replace(body) => Verdict::Replace(body),
-            request_body_filter::Verdict::Respond(response) => {
-                Verdict::Respond(LocalResponse::from_guest(response))
-            }
+            request_body_filter::Verdict::Respond(response) => Verdict::Respond(self.answer(response)?),
             request_body_filter::Verdict::RouteTo(name) => self.route_to(&name)?,
         })
+    }
+
+    fn answer(&self, response: types::LocalResponse) -> Result<LocalResponse, Fault> {
+        LocalResponse::from_guest(response).inspect_err(|fault| self.report(fault))
     }
 
     fn route_to(&self, name: &str) -> Result<Verdict, Fault> {
@@ -328,9 +367,7 @@ impl Instances {
         });
         Ok(match verdict.await? {
             response_filter::Verdict::Next => Verdict::Next,
-            response_filter::Verdict::Replace(response) => {
-                Verdict::Respond(LocalResponse::from_guest(response))
-            }
+            response_filter::Verdict::Replace(response) => Verdict::Respond(self.answer(response)?),
         })
     }
 
@@ -379,33 +416,36 @@ impl Instances {
 
     async fn borrow(&self) -> Result<Borrowed<'_>, Fault> {
         // Without anybody who waits, it takes no more than a look at what is there.
-        let place = match &self.plugin.gate {
+        let turn = match &self.plugin.gate {
             None => None,
-            Some(gate) => match gate.try_acquire() {
-                Ok(place) => Some(place),
-                Err(_) => return Box::pin(self.queue(None)).await,
+            Some(gate) => match gate.try_enter() {
+                Some(turn) => Some(turn),
+                None => return Box::pin(self.queue(None)).await,
             },
         };
         if self.stock.waiting.get() == 0
             && let Some(idle) = self.take().await?
         {
-            return Ok(Borrowed { idle, _place: place });
+            return Ok(Borrowed { idle, _turn: turn });
         }
-        Box::pin(self.queue(place)).await
+        Box::pin(self.queue(turn)).await
     }
 
-    /// An instance that nobody else wants.
+    /// An instance that nobody else wants. It holds nothing while it waits.
     async fn borrow_spare(&self) -> Result<Borrowed<'_>, Fault> {
-        let place = match &self.plugin.gate {
-            Some(gate) => gate.acquire().await.ok(),
-            None => None,
+        let turn = loop {
+            while self.stock.waiting.get() > 0 || !self.has_room() {
+                let _patient = Count::new(&self.stock.patient);
+                self.stock.spare.notified().await;
+            }
+            let Some(gate) = &self.plugin.gate else { break None };
+            match gate.try_enter() {
+                Some(turn) => break Some(turn),
+                None => gate.spare().await,
+            }
         };
-        while self.stock.waiting.get() > 0 || !self.has_room() {
-            let _patient = Count::new(&self.stock.patient);
-            self.stock.spare.notified().await;
-        }
         let idle = self.take().await?.ok_or(FaultKind::Queue)?;
-        Ok(Borrowed { idle, _place: place })
+        Ok(Borrowed { idle, _turn: turn })
     }
 
     fn has_room(&self) -> bool {
@@ -427,13 +467,12 @@ impl Instances {
         let live = Live::new(&self.stock, &self.metrics.instances);
         let started =
             Instance::start(Arc::clone(&self.plugin), Arc::clone(&self.services), self.caller.clone()).await;
-        let instance =
-            started.map_err(|error| Fault { kind: FaultKind::Start, detail: error.to_string() })?;
+        let instance = started.map_err(LoadError::into_fault)?;
         Ok(Some(Idle { instance, calls: 0, _live: live }))
     }
 
     /// Waits for a place among all calls, where there is none yet, and for an instance.
-    async fn queue<'a>(&'a self, place: Option<SemaphorePermit<'a>>) -> Result<Borrowed<'a>, Fault> {
+    async fn queue<'a>(&'a self, turn: Option<Turn<'a>>) -> Result<Borrowed<'a>, Fault> {
         let limits = &self.plugin.limits;
         if self.stock.queued.get() >= limits.queue {
             return Err(FaultKind::Busy.into());
@@ -441,29 +480,28 @@ impl Instances {
         let turn = {
             let _queued = Count::new(&self.stock.queued);
             let _waits = Waits::new(self.metrics.waiting.clone());
-            timeout(limits.queue_timeout, self.turn(place)).await
+            timeout(limits.queue_timeout, self.turn(turn)).await
         };
-        let place = turn.map_err(|_| Fault::from(FaultKind::Queue))?;
+        let turn = turn.map_err(|_| Fault::from(FaultKind::Queue))?;
         // Nobody else has come between: this is the only thread, and an instance or room for one is there.
         let idle = self.take().await?.ok_or(FaultKind::Queue)?;
-        Ok(Borrowed { idle, _place: place })
+        Ok(Borrowed { idle, _turn: turn })
     }
 
     /// Waits until there is an instance, or room for one.
-    async fn turn<'a>(&'a self, place: Option<SemaphorePermit<'a>>) -> Option<SemaphorePermit<'a>> {
-        let place = match (&self.plugin.gate, place) {
-            // It is never closed.
-            (Some(gate), None) => gate.acquire().await.ok(),
-            (_, place) => place,
+    async fn turn<'a>(&'a self, turn: Option<Turn<'a>>) -> Option<Turn<'a>> {
+        let turn = match (&self.plugin.gate, turn) {
+            (Some(gate), None) => Some(gate.enter().await),
+            (_, turn) => turn,
         };
         // Who waits already comes first.
         let mut is_first = self.stock.waiting.get() == 0;
         while !(is_first && self.has_room()) {
-            let _waiting = Count::new(&self.stock.waiting);
+            let _waiting = Waiting::new(&self.stock);
             self.stock.freed.notified().await;
             is_first = true;
         }
-        place
+        turn
     }
 
     fn give_back(&self, mut idle: Idle) {
@@ -491,11 +529,29 @@ impl Instances {
 
     fn report(&self, fault: &Fault) {
         self.metrics.fault(fault.kind);
+        if matches!(fault.kind, FaultKind::Busy | FaultKind::Queue) {
+            return self.report_refused(fault);
+        }
         tracing::error!(
             plugin = self.plugin.name(),
             fault = fault.kind.as_str(),
             detail = fault.detail,
             "a plugin call failed: {}",
+            fault.kind
+        );
+    }
+}
+
+impl Instances {
+    /// Clients decide how many these are: one line in a while tells it.
+    fn report_refused(&self, fault: &Fault) {
+        let Some(times) = self.refused.happened(Instant::now()) else { return };
+        tracing::warn!(
+            plugin = self.plugin.name(),
+            fault = fault.kind.as_str(),
+            detail = fault.detail,
+            times,
+            "calls of a plugin were refused: {}",
             fault.kind
         );
     }
@@ -507,5 +563,25 @@ impl std::fmt::Debug for Instances {
             .field("plugin", &self.plugin)
             .field("live", &self.stock.live.get())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt as _;
+    use std::pin::pin;
+
+    #[test]
+    fn what_a_request_was_woken_for_is_anybodys_where_it_has_left() {
+        let stock = Stock::default();
+        let _patient = Count::new(&stock.patient);
+        let mut spare = pin!(stock.spare.notified());
+        assert!(spare.as_mut().now_or_never().is_none());
+        let waiting = Waiting::new(&stock);
+        stock.free();
+        assert!(spare.as_mut().now_or_never().is_none(), "requests come first");
+        drop(waiting);
+        assert!(spare.now_or_never().is_some());
     }
 }

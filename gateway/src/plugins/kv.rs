@@ -19,6 +19,9 @@ const KEY: usize = 256;
 /// How often a full space is searched for what has expired.
 const SEARCH: Duration = Duration::from_millis(100);
 
+/// In how many parts those are who wait for a key.
+const WAITING_ROOMS: usize = 64;
+
 /// Nanoseconds since this was first asked.
 pub(super) fn monotonic_ns() -> u64 {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -32,7 +35,8 @@ pub(super) fn monotonic_ns() -> u64 {
 #[derive(Debug)]
 pub(super) struct Space {
     kept: Mutex<Kept>,
-    changed: Notify,
+    /// Who waits for a key waits with some others, and not with all.
+    changed: [Notify; WAITING_ROOMS],
 }
 
 #[derive(Debug)]
@@ -89,7 +93,7 @@ impl Space {
     /// Room for so many bytes.
     pub(super) fn new(most: usize) -> Self {
         let kept = Kept { slots: HashMap::new(), size: 0, most, version: 0, searched: None };
-        Self { kept: Mutex::new(kept), changed: Notify::new() }
+        Self { kept: Mutex::new(kept), changed: std::array::from_fn(|_| Notify::new()) }
     }
 
     /// From now on, room for so many bytes. What is there stays until it expires.
@@ -124,7 +128,7 @@ impl Space {
         }
         let version = kept.put(key, Some(value), expiry(now, ttl), now)?;
         drop(kept);
-        self.changed.notify_waiters();
+        self.changed(key).notify_waiters();
         Ok(version)
     }
 
@@ -140,19 +144,28 @@ impl Space {
         };
         kept.put(key, Some(sum.to_string().into_bytes()), expires, now)?;
         drop(kept);
-        self.changed.notify_waiters();
+        self.changed(key).notify_waiters();
         Ok(sum)
     }
 
     pub(super) fn remove(&self, key: &str) {
         self.lock().take(key);
-        self.changed.notify_waiters();
+        self.changed(key).notify_waiters();
+    }
+
+    /// What tells those who wait for this key, and a few others, that something has changed.
+    fn changed(&self, key: &str) -> &Notify {
+        // FNV-1a; who makes keys meet costs those who wait for them a look.
+        let step = |hash: u32, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+        let hash = key.bytes().take(KEY).fold(0x811c_9dc5, step) as usize;
+        let [first, ..] = &self.changed;
+        self.changed.get(hash % WAITING_ROOMS).unwrap_or(first)
     }
 
     /// The value; or the task to make it, for the first who asks. The others wait.
     pub(super) async fn get_or_reserve(&self, key: &str, hold: Duration) -> Result<Lookup, KvError> {
         loop {
-            let changed = self.changed.notified();
+            let changed = self.changed(key).notified();
             tokio::pin!(changed);
             // From here on no change is missed.
             changed.as_mut().enable();
@@ -188,6 +201,10 @@ fn expiry(now: Instant, ttl: Option<Duration>) -> Option<Instant> {
 impl Kept {
     /// What is there and has not expired.
     fn live(&self, key: &str, now: Instant) -> Option<&Slot> {
+        // A long one cannot be there, and takes its time to be looked for.
+        if key.len() > KEY {
+            return None;
+        }
         self.slots.get(key).filter(|slot| slot.is_live(now))
     }
 
@@ -343,6 +360,15 @@ mod tests {
             let found = other.await.expect("no panic");
             assert!(matches!(found, Ok(Lookup::Found(entry)) if entry.value == b"made"));
         }
+    }
+
+    #[test]
+    fn who_waits_for_a_key_is_not_woken_by_all_others() {
+        let space = Space::new(1000);
+        let rooms: std::collections::BTreeSet<usize> =
+            (0..100).map(|key| std::ptr::from_ref(space.changed(&key.to_string())).addr()).collect();
+        assert!(rooms.len() > WAITING_ROOMS / 2, "{}", rooms.len());
+        assert!(std::ptr::eq(space.changed("a"), space.changed("a")));
     }
 
     #[tokio::test]

@@ -16,6 +16,7 @@ mod component;
 mod engine;
 mod exchange;
 mod fault;
+mod gate;
 mod grant;
 mod guest_text;
 mod handles;
@@ -25,6 +26,7 @@ mod instance;
 mod instances;
 mod journal;
 mod kv;
+mod places;
 mod plugin;
 mod response;
 mod state;
@@ -44,14 +46,15 @@ pub use response::LocalResponse;
 use crate::metrics::Metrics;
 use bytes::Bytes;
 use engine::{Caller, Ticker};
+use gate::Gate;
 use kv::Space;
+use places::Places;
 use state::State;
 use std::{
     collections::HashMap,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError, Weak},
 };
-use tokio::sync::Semaphore;
 use wasmtime::component::{HasSelf, Linker};
 
 /// What plugins may ask for and only the rest of the gateway can do.
@@ -89,7 +92,9 @@ pub struct Host {
     /// has kept, and what no plugin has any more is freed.
     spaces: Mutex<HashMap<String, Weak<Space>>>,
     /// How many calls of plugins there may be at a time, by name and number: all tables of one share it.
-    gates: Mutex<HashMap<(String, usize), Weak<Semaphore>>>,
+    gates: Mutex<HashMap<(String, usize), Weak<Gate>>>,
+    /// Where instances are.
+    places: Arc<Places>,
     /// Where plugins' own metrics are.
     metrics: Arc<Metrics>,
 }
@@ -106,12 +111,13 @@ impl Host {
     /// Fails where the machine refuses address space or a thread.
     pub fn new(metrics: &Arc<Metrics>) -> Result<Self, HostError> {
         let failed = |error: &dyn std::fmt::Display| HostError(error.to_string());
-        let engine = engine::engine().map_err(|error| failed(&error))?;
+        let instances = engine::most_instances();
+        let engine = engine::engine(instances).map_err(|error| failed(&error))?;
         let ticker = Ticker::start(engine.clone()).map_err(|error| failed(&error))?;
         let linker = base_linker(&engine).map_err(|error| failed(&error))?;
         let (components, spaces, gates) = Default::default();
-        let metrics = Arc::clone(metrics);
-        Ok(Self { engine, ticker, linker, components, spaces, gates, metrics })
+        let (places, metrics) = (Places::new(instances as usize), Arc::clone(metrics));
+        Ok(Self { engine, ticker, linker, components, spaces, gates, places, metrics })
     }
 
     /// Compiles a component, or finds it compiled. Takes milliseconds to seconds: not for a worker.
@@ -142,11 +148,10 @@ impl Host {
         Instances::new(plugin, services, self.caller(), metrics)
     }
 
-    /// What a plugin of this name keeps.
+    /// What a plugin of this name keeps; with room for so many bytes where it is new.
     fn space(&self, plugin: &str, most: usize) -> Arc<Space> {
         let mut spaces = self.spaces.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(space) = spaces.get(plugin).and_then(Weak::upgrade) {
-            space.limit(most);
             return space;
         }
         let space = Arc::new(Space::new(most));
@@ -156,12 +161,12 @@ impl Host {
     }
 
     /// What bounds the calls at a time of a plugin of this name.
-    fn gate(&self, plugin: &str, most: usize) -> Arc<Semaphore> {
+    fn gate(&self, plugin: &str, most: usize) -> Arc<Gate> {
         let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
         gates.retain(|_, gate| gate.strong_count() > 0);
         let gate = gates.entry((plugin.to_owned(), most)).or_default();
         gate.upgrade().unwrap_or_else(|| {
-            let new = Arc::new(Semaphore::new(most));
+            let new = Arc::new(Gate::new(most));
             *gate = Arc::downgrade(&new);
             new
         })

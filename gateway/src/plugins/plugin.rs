@@ -3,7 +3,6 @@
 use super::{Component, ConfigProblem, Hooks, Origin, Secret, Services, state::State};
 use crate::metrics::{Book, Metrics};
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
-use tokio::sync::Semaphore;
 use wasmtime::component::InstancePre;
 
 use super::bindings::exports::vers::gateway::{
@@ -109,7 +108,9 @@ pub struct Plugin {
     pub(super) metrics: Arc<Metrics>,
     pub(super) book: Arc<Book>,
     /// How many calls there may be at a time, where that is bounded.
-    pub(super) gate: Option<Arc<Semaphore>>,
+    pub(super) gate: Option<Arc<super::gate::Gate>>,
+    /// Where its instances may be.
+    pub(super) share: Arc<super::places::Share>,
     pub(super) pre: InstancePre<State>,
     pub(super) exports: Exports,
 }
@@ -143,6 +144,23 @@ impl Plugin {
     /// Bytes that it keeps from call to call, and that it may keep; none where it may keep nothing.
     pub fn kept(&self) -> Option<(usize, usize)> {
         self.space.as_ref().map(|space| space.size())
+    }
+
+    /// The text with `***` in place of the secrets that it is granted, for what people are shown.
+    pub fn without_secrets(&self, text: &str) -> String {
+        let mut values: Vec<&str> = self.grants.secrets.values().filter_map(Secret::reveal).collect();
+        // One may be the beginning of another.
+        values.sort_unstable_by_key(|value| std::cmp::Reverse(value.len()));
+        values.into_iter().fold(text.to_owned(), |text, value| text.replace(value, "***"))
+    }
+
+    /// From now on its own limits hold for what it shares with others of its name, such as the one that it replaces.
+    /// Until it is certain that it runs, that one's do.
+    pub fn enact(&self) {
+        if let Some(space) = &self.space {
+            space.limit(self.grants.kv);
+        }
+        self.book.limit(self.limits.series);
     }
 
     /// The hooks that it has.

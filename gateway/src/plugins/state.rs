@@ -17,6 +17,8 @@ pub(super) struct State {
     pub(super) log: LogBudget,
     /// Series of the plugin's metrics that this instance has met; no more than it may have.
     pub(super) series: HashMap<(u32, Vec<String>), Cell>,
+    /// While its background work ends: the plugin that goes on with it.
+    pub(super) successor: Option<Arc<Plugin>>,
     wasi: WasiCtx,
     table: ResourceTable,
 }
@@ -28,11 +30,16 @@ impl State {
             memory: MemoryLimit { most: plugin.limits.memory, held: 0, denied: false },
             clock: CpuClock::new(plugin.limits.cpu),
             // An empty sandbox: no files, no sockets, no environment, no arguments.
-            wasi: WasiCtx::builder().stdout(text.clone()).stderr(text.clone()).build(),
+            wasi: WasiCtx::builder()
+                .stdout(text.clone())
+                .stderr(text.clone())
+                .max_random_size(RANDOM)
+                .build(),
             table: bounded_table(),
             exchange: Box::default(),
             log: LogBudget::new(),
             series: HashMap::new(),
+            successor: None,
             text,
             services,
             plugin,
@@ -52,6 +59,9 @@ fn bounded_table() -> ResourceTable {
     table.set_max_capacity(HANDLES);
     table
 }
+
+/// Random bytes at a time: nothing ends a guest while the host makes them.
+const RANDOM: u64 = 64 * 1024;
 
 /// Streams, timers and the like that an instance may hold.
 const HANDLES: usize = 1024;

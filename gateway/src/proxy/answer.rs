@@ -46,6 +46,8 @@ pub(super) enum Error {
     Expectation,
     #[error("{0}")]
     Handshake(HandshakeError),
+    #[error("there is no room for another body of a request")]
+    HeldBodiesFull,
     #[error("the client is gone")]
     ClientGone,
     #[error("no route matches")]
@@ -101,6 +103,8 @@ pub enum ErrorCode {
     BodyTimeout,
     /// The body is larger than the route allows.
     BodyTooLarge,
+    /// There is no room for another body that is held in memory.
+    HeldBodiesFull,
     /// No host, several hosts, or a malformed one.
     BadHost,
     /// CONNECT.
@@ -159,7 +163,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All codes.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::BadRequest,
         Self::BadVersion,
         Self::BadMethod,
@@ -169,6 +173,7 @@ impl ErrorCode {
         Self::HeadTimeout,
         Self::BodyTimeout,
         Self::BodyTooLarge,
+        Self::HeldBodiesFull,
         Self::BadHost,
         Self::ConnectMethod,
         Self::BadExpectation,
@@ -245,6 +250,11 @@ impl ErrorCode {
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "body-too-large",
                 "the request's body is larger than its route allows",
+            ),
+            Self::HeldBodiesFull => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "held-bodies-full",
+                "too many bodies of requests are held in memory now",
             ),
             Self::BadExpectation => (
                 StatusCode::EXPECTATION_FAILED,
@@ -391,6 +401,7 @@ impl Error {
             Self::HeadTimeout => ErrorCode::HeadTimeout,
             // Nobody sees the answer to who is gone.
             Self::BodyTimeout | Self::ClientGone => ErrorCode::BodyTimeout,
+            Self::HeldBodiesFull => ErrorCode::HeldBodiesFull,
             Self::Authority(_) => ErrorCode::BadHost,
             Self::Connect => ErrorCode::ConnectMethod,
             Self::Expectation => ErrorCode::BadExpectation,

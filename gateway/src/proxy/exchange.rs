@@ -282,12 +282,17 @@ impl Exchange {
         .await
     }
 
-    /// Whether the answer's end is told apart from its bytes.
-    /// Bytes of the request's body that were taken from the client.
+    /// The head of its answer is there: it will not be sent once more.
+    pub(super) fn answered(&mut self) {
+        self.upload.answered();
+    }
+
+    /// Bytes of the request's body that are for the backend, as far as they have come.
     pub(super) fn uploaded(&self) -> u64 {
         self.upload.body()
     }
 
+    /// Whether the answer's end is told apart from its bytes.
     pub(super) fn frames(&self) -> bool {
         self.lease.io.frames()
     }

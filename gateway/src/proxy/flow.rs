@@ -4,13 +4,13 @@
 //! reader slows its sender down and costs no memory. Where many bytes of known number are left, and
 //! both connections are plain sockets, the kernel moves them itself.
 
-use super::carrier::Carrier;
+use super::{carrier::Carrier, held_body::HeldBody};
 #[cfg(target_os = "linux")]
 use crate::io::Pipe;
 use crate::{
     headers::hop_by_hop::strip_trailers,
-    http1::{Decoder, Malformed, write_chunk_size, write_last_chunk},
-    io::{Buffers, Inbox},
+    http1::{BodyLength, Decoder, Malformed, write_chunk_size, write_last_chunk},
+    io::{BUFFER_SIZE, Buffers, Inbox},
     message::Fields,
 };
 use std::{
@@ -33,8 +33,10 @@ pub(super) struct Flow {
     chunked: bool,
     /// Goes before the data: the head, a chunk's first line.
     lead: Vec<u8>,
-    /// The data, in the inbox that it was read into.
+    /// The data, in the inbox that it was read into, or in the held body.
     data: Range<usize>,
+    /// The whole body, where it was held for somebody.
+    held: Option<Box<HeldBody>>,
     /// Bytes of the inbox that are done with once the data has left.
     consumed: usize,
     /// Goes behind the data: a chunk's end, the last chunk.
@@ -72,6 +74,7 @@ impl Flow {
             chunked,
             lead: head,
             data: 0..0,
+            held: None,
             consumed: 0,
             tail: Vec::new(),
             written: 0,
@@ -82,6 +85,15 @@ impl Flow {
             body: 0,
             moved: 0,
         }
+    }
+
+    /// A message with this head and this body.
+    pub(super) fn whole(head: Vec<u8>, body: HeldBody) -> Self {
+        let mut flow = Self::new(head, Decoder::new(BodyLength::None), false);
+        flow.data = 0..body.bytes().len();
+        flow.body = flow.data.len() as u64;
+        flow.held = Some(Box::new(body));
+        flow
     }
 
     /// Takes what has been read already along with the head.
@@ -122,6 +134,21 @@ impl Flow {
         self.is_first
     }
 
+    /// It has been answered, and will not start over.
+    pub(super) fn answered(&mut self) {
+        self.is_first = false;
+        self.free();
+    }
+
+    /// Frees a held body that has left. A small one may have to leave once more, as one that came with its
+    /// head may.
+    fn free(&mut self) {
+        let is_done = |held: &HeldBody| !self.is_first || held.bytes().len() > BUFFER_SIZE;
+        if self.held.as_deref().is_some_and(is_done) && self.has_left() {
+            (self.held, self.is_first) = (None, false);
+        }
+    }
+
     /// Whether something waits for the connection that it goes to.
     pub(super) fn is_blocked(&self) -> bool {
         #[cfg(target_os = "linux")]
@@ -154,6 +181,9 @@ impl Flow {
                 to.ends_after(self.left());
             }
             ready!(self.poll_write(cx, inbox, to)).map_err(|_| FlowError::Sink)?;
+            if self.held.is_some() {
+                self.free();
+            }
             #[cfg(target_os = "linux")]
             if let Some(pipe) = self.pipe.take()
                 && let (Some(from), Some(to)) = (from.plain(), to.plain())
@@ -308,7 +338,8 @@ impl Flow {
         to: &mut (impl AsyncWrite + Unpin),
     ) -> Poll<io::Result<()>> {
         while !self.has_left() {
-            let data = inbox.bytes().get(self.data.clone()).unwrap_or_default();
+            let data = self.held.as_deref().map_or_else(|| inbox.bytes(), HeldBody::bytes);
+            let data = data.get(self.data.clone()).unwrap_or_default();
             let mut slices = [IoSlice::new(&self.lead), IoSlice::new(data), IoSlice::new(&self.tail)];
             let mut waiting = slices.as_mut_slice();
             IoSlice::advance_slices(&mut waiting, self.written);

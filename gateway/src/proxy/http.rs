@@ -10,6 +10,7 @@ use super::{
     exchange::{Exchange, Order, Said, is_whole},
     flow::Flow,
     grpc,
+    held_body::{self, HeldBody},
     registry::{self, Watch},
     tunnel::{self, Line},
 };
@@ -41,6 +42,9 @@ const VIA_NEW: &[u8] = b"2.0 vers-gateway";
 
 /// How long the gateway's own answer may take to reach a client that no route was found for.
 const UNROUTED_IDLE: Duration = Duration::from_secs(30);
+
+/// Bytes of a whole answer that are written together with its head.
+const COPIED: usize = 16 * 1024;
 
 /// What becomes of a connection after a request.
 pub(super) enum After {
@@ -117,6 +121,8 @@ struct Session<'a> {
     route: Option<Rc<LocalRoute>>,
     /// What its patterns captured.
     captures: Captures,
+    /// Who asks: the other end of the connection, or who a trusted proxy says.
+    client_address: ClientAddr,
     /// The line in the access log, where that is on.
     entry: Option<Box<Entry>>,
 }
@@ -176,6 +182,7 @@ impl<'a> Session<'a> {
             counted: None,
             route: None,
             captures: Captures::default(),
+            client_address: connection.arrival.peer,
             entry,
         }
     }
@@ -242,6 +249,7 @@ impl<'a> Session<'a> {
             head.fields.append_known(Known::Host, &host);
         }
         let client_address = view.forwarding.apply(&mut head.fields, &host, &view.listener.trusted_proxies);
+        self.client_address = client_address;
         if let Some(entry) = &mut self.entry {
             entry.client = client_address;
         }
@@ -356,6 +364,7 @@ impl<'a> Session<'a> {
                 }
             }
             Outcome::Respond { response, plugin } => {
+                drop(body);
                 self.answered_by(plugin, &response);
                 local(response)
             }
@@ -368,6 +377,7 @@ impl<'a> Session<'a> {
         let buffers = self.buffers();
         let filtered = route.terms.chain.on_response(exchange, seen, |exchange, replacement, plugin| {
             self.answered_by(plugin, &replacement);
+            self.is_not_sent(&content);
             let answer = local(replacement);
             (exchange.response, content) = (Some(answer.head), answer.content);
         });
@@ -384,15 +394,16 @@ impl<'a> Session<'a> {
         route: &Rc<LocalRoute>,
         exchange: &mut Box<plugins::Exchange>,
         most: u64,
-    ) -> Result<(Outcome, Vec<u8>), Error> {
+    ) -> Result<(Outcome, HeldBody), Error> {
         let request = exchange.request.as_mut().ok_or(Error::NoRoute)?;
         let too_large = || Error::Malformed(Malformed::BodyTooLarge);
         let body = self.collect(client, request, most.min(route.terms.body_limit)).await?;
         let mut body = body.ok_or_else(too_large)?;
         // It is said already that it may come, and it has.
         request.fields.remove(Known::Expect);
-        let filtered = route.terms.chain.on_request_body(exchange, &mut body);
+        let filtered = route.terms.chain.on_request_body(exchange, body.bytes_mut());
         let (outcome, _) = client.while_waiting(self.buffers(), filtered).await?;
+        body.settle()?;
         Ok((outcome, body))
     }
 
@@ -402,7 +413,7 @@ impl<'a> Session<'a> {
         client: &mut Client<I>,
         head: &RequestHead,
         most: u64,
-    ) -> Result<Option<Vec<u8>>, Error> {
+    ) -> Result<Option<HeldBody>, Error> {
         if self.body.is_told_to_exceed(most) {
             return Ok(None);
         }
@@ -410,12 +421,11 @@ impl<'a> Session<'a> {
             self.pass_on(client, ResponseHead::new(StatusCode::CONTINUE, Fields::new())).await?;
         }
         let length = wire_length(self.body, client.io.frames());
-        let body = registry::collect(client, length, most, self.idle(), self.buffers()).await?;
-        if let Some(body) = &body {
+        let most = if let BodyLength::Exact(told) = self.body { told } else { most };
+        let body = HeldBody::new(&self.connection.worker.room, self.view.local.shared.held_bodies, most);
+        let body = held_body::collect(client, length, body, self.idle(), self.buffers()).await?;
+        if body.is_some() {
             self.body = BodyLength::None;
-            if let Some(entry) = &mut self.entry {
-                entry.uploaded = body.len() as u64;
-            }
         }
         Ok(body)
     }
@@ -425,7 +435,7 @@ impl<'a> Session<'a> {
         &mut self,
         client: &mut Client<I>,
         (route, detour): (&Rc<LocalRoute>, Option<&Detour>),
-        (mut head, body): (RequestHead, Option<Vec<u8>>),
+        (mut head, body): (RequestHead, Option<HeldBody>),
         mut asked: Option<Asked>,
     ) -> Result<Outgoing, Error> {
         let pool = match (detour, &route.terms.target) {
@@ -447,7 +457,7 @@ impl<'a> Session<'a> {
         }
         let sticky = detour.map_or(&route.terms.sticky, |detour| &detour.sticky);
         let key = sticky.as_ref().and_then(|sticky| sticky.key(&head.fields));
-        let upload = match &body {
+        let upload = match body {
             Some(body) => self.compose_whole(&mut head, body, over_http2),
             None => self.compose(&mut head, asked.as_ref(), client, route.terms.body_limit, over_http2)?,
         };
@@ -481,7 +491,10 @@ impl<'a> Session<'a> {
                     exchange.while_passing(&order, self.pass_on(client, head)).await?;
                     said = exchange.next(client, &order).await.inspect_err(|error| self.failed(error))?;
                 }
-                Said::Answer(head, length) => return Ok(answer_of(head, length, exchange)),
+                Said::Answer(head, length) => {
+                    exchange.answered();
+                    return Ok(answer_of(head, length, exchange));
+                }
                 Said::Switching(head) => return switching(head, exchange, asked.as_ref()),
             }
         }
@@ -517,16 +530,18 @@ impl<'a> Session<'a> {
         client: &mut Client<I>,
         route: &LocalRoute,
         plan: &RegistryPlan,
-        (head, body): (&RequestHead, Option<Vec<u8>>),
+        (head, body): (&RequestHead, Option<HeldBody>),
     ) -> Result<Answer, Error> {
         let body = match body {
             Some(body) => Some(body),
             None => self.collect(client, head, route.terms.body_limit.min(registry::BODY)).await?,
         };
         let Some(body) = body else { return Ok(registry::too_large()) };
-        let listener = Rc::clone(&self.view);
-        let trusted = &listener.listener.trusted_proxies;
-        let asking = registry::ask(plan, (head, &body), trusted, self.guard.another());
+        let body = body.bytes();
+        if let Some(entry) = &mut self.entry {
+            entry.uploaded = body.len() as u64;
+        }
+        let asking = registry::ask(plan, (head, body), self.client_address.ip(), self.guard.another());
         client.while_waiting(self.buffers(), asking).await
     }
 
@@ -539,17 +554,15 @@ impl<'a> Session<'a> {
     }
 
     /// The request as the backend gets it, with a body that is there.
-    fn compose_whole(&self, head: &mut RequestHead, body: &[u8], over_http2: bool) -> Flow {
+    fn compose_whole(&self, head: &mut RequestHead, body: HeldBody, over_http2: bool) -> Flow {
         let is_told = head.fields.has(Known::ContentLength);
         let takes_one = matches!(head.method, Method::POST | Method::PUT | Method::PATCH);
         head.fields.remove(Known::ContentLength);
-        if is_told || takes_one || !body.is_empty() {
-            let length = itoa::Buffer::new().format(body.len()).to_owned();
-            head.fields.append_known(Known::ContentLength, length.as_bytes());
+        let length = body.bytes().len();
+        if is_told || takes_one || length > 0 {
+            head.fields.append_known(Known::ContentLength, itoa::Buffer::new().format(length).as_bytes());
         }
-        let mut text = self.compose_head(head, over_http2);
-        text.extend_from_slice(body);
-        Flow::new(text, Decoder::new(BodyLength::None), false)
+        Flow::whole(self.compose_head(head, over_http2), body)
     }
 
     fn compose_head(&self, head: &mut RequestHead, over_http2: bool) -> Vec<u8> {
@@ -755,9 +768,14 @@ impl<'a> Session<'a> {
             }
         } else {
             let mut text = self.answer_head(head, Framed::AsIs);
-            text.extend_from_slice(sent);
-            let written = self.write_all(client, &text).await;
+            // What is large may be the same for many clients: each would have a copy.
+            let (beside, apart) = if sent.len() > COPIED { (&[][..], sent) } else { (sent, &[][..]) };
+            text.extend_from_slice(beside);
+            let mut written = self.write_all(client, &text).await;
             self.buffers().put_text(text);
+            if written.is_ok() && !apart.is_empty() {
+                written = self.write_all(client, apart).await;
+            }
             written
         };
         if let Some(entry) = &mut self.entry {
@@ -952,6 +970,13 @@ impl<'a> Session<'a> {
     fn answered_by(&mut self, plugin: String, response: &LocalResponse) {
         if let Some(entry) = &mut self.entry {
             entry.answered_by = Some((plugin, response.reason.clone()));
+        }
+    }
+
+    /// Notes what a backend was sent whose answer nobody gets.
+    fn is_not_sent(&mut self, content: &Content) {
+        if let (Content::Upstream { exchange, .. }, Some(entry)) = (content, &mut self.entry) {
+            entry.uploaded += exchange.uploaded();
         }
     }
 

@@ -17,6 +17,7 @@ mod flow;
 mod goal;
 mod grpc;
 mod h2;
+mod held_body;
 mod http;
 mod registry;
 mod secure;

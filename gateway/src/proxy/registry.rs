@@ -1,15 +1,8 @@
-//! Requests that the registry answers: their bodies, what is waited for, and the streams of changes.
+//! Requests that the registry answers: what is waited for, and the streams of changes.
 
-use super::{
-    answer::Error,
-    carrier::Downstream,
-    client::Client,
-    http::{Answer, Content},
-};
+use super::http::{Answer, Content};
 use crate::{
     drain::Guard,
-    http1::{BodyLength, Decoder, Malformed},
-    io::Buffers,
     message::{Fields, RequestHead, ResponseHead},
     registry::{
         Committed, Refusal, Registry, Watcher,
@@ -17,9 +10,8 @@ use crate::{
     },
     snapshot::RegistryPlan,
 };
-use ipnet::IpNet;
-use std::{future::poll_fn, net::IpAddr, sync::Arc, task::Poll, time::Duration};
-use tokio::time::{Instant, timeout};
+use std::{future::poll_fn, net::IpAddr, sync::Arc, time::Duration};
+use tokio::{sync::watch, time::timeout};
 
 pub(super) use api::BODY;
 
@@ -40,55 +32,9 @@ const TOGETHER: Duration = Duration::from_millis(5);
 pub(super) struct Watch {
     registry: Arc<Registry>,
     watcher: Watcher,
+    /// Whether others are let in now.
+    over: watch::Receiver<bool>,
     is_begun: bool,
-}
-
-/// Reads the rest of a body; none where it is too large.
-///
-/// # Errors
-/// Fails where the client leaves, stops, or sends what is no body.
-pub(super) async fn collect<I: Downstream>(
-    client: &mut Client<I>,
-    length: BodyLength,
-    limit: u64,
-    idle: Duration,
-    buffers: &Buffers,
-) -> Result<Option<Vec<u8>>, Error> {
-    let mut decoder = Decoder::limited(length, limit);
-    let (mut body, mut since) = (Vec::new(), Instant::now());
-    let read = poll_fn(|cx| {
-        loop {
-            if !decoder.is_ended() && !client.inbox.is_empty() {
-                let decoded = match decoder.decode(client.inbox.bytes_mut()) {
-                    Ok(decoded) => decoded,
-                    Err(error) => return Poll::Ready(Err(Error::Malformed(error))),
-                };
-                body.extend_from_slice(client.inbox.bytes().get(decoded.data).unwrap_or_default());
-                client.inbox.consume(decoded.consumed, buffers);
-            }
-            if !decoder.is_ended() && client.io.frames() && client.io.is_at_end() {
-                return Poll::Ready(decoder.end_of_input().map_err(Error::Malformed));
-            }
-            if decoder.is_ended() {
-                return Poll::Ready(Ok(()));
-            }
-            match client.inbox.poll_fill(cx, &mut client.io, buffers) {
-                Poll::Ready(Ok(1..)) => since = Instant::now(),
-                Poll::Ready(Ok(0)) => return Poll::Ready(decoder.end_of_input().map_err(Error::Malformed)),
-                Poll::Ready(Err(_)) => return Poll::Ready(Err(Error::ClientGone)),
-                Poll::Pending => break,
-            }
-        }
-        if let Poll::Ready(over) = client.poll_overdue(cx) {
-            return Poll::Ready(Err(over));
-        }
-        client.timer.poll(cx, since + idle).map(|()| Err(Error::BodyTimeout))
-    });
-    match read.await {
-        Ok(()) => Ok(Some(body)),
-        Err(Error::Malformed(Malformed::BodyTooLarge)) => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 /// The answer to a body that is too large.
@@ -100,7 +46,7 @@ pub(super) fn too_large() -> Answer {
 pub(super) async fn ask(
     plan: &RegistryPlan,
     (head, body): (&RequestHead, &[u8]),
-    trusted_proxies: &[IpNet],
+    client: IpAddr,
     mut guard: Guard,
 ) -> Answer {
     let field = |name: &'static str| head.fields.get_named(name.as_bytes());
@@ -114,7 +60,7 @@ pub(super) async fn ask(
         if_none_match: field("if-none-match"),
         last_event_id: field("last-event-id"),
         lease_key: field("x-lease-key"),
-        peer: client_of(field("x-forwarded-for"), trusted_proxies),
+        peer: Some(client),
     };
     let registry = &plan.registry;
     match api::answer(registry, &request, plan.rules()) {
@@ -127,10 +73,12 @@ pub(super) async fn ask(
             whole(timeout(DECIDING, decided.answer(registry)).await.unwrap_or_else(|_| late()))
         }
         Reply::Wait(mut watcher, patience) => {
+            let mut over = plan.over();
             tokio::select! {
-                // Either way it is told what there is.
+                // In these cases it is told what there is.
                 _ = timeout(patience, watcher.changed()) => {}
                 () = poll_fn(|cx| guard.poll_draining(cx)) => {}
+                _ = over.wait_for(|is_over| *is_over) => return whole(api::no_changes(&watcher)),
             }
             let answer = api::changes(registry, &mut watcher);
             whole(answer.unwrap_or_else(|| api::no_changes(&watcher)))
@@ -139,25 +87,10 @@ pub(super) async fn ask(
             let mut fields = Fields::new();
             fields.append(b"content-type", b"text/event-stream");
             fields.append(b"cache-control", b"no-store");
-            let watch = Watch { registry: Arc::clone(registry), watcher, is_begun: false };
+            let watch = Watch { registry: Arc::clone(registry), watcher, over: plan.over(), is_begun: false };
             Answer { head: ResponseHead::new(http::StatusCode::OK, fields), content: Content::Changes(watch) }
         }
     }
-}
-
-/// Who the client is, by the header that this gateway has settled: the last address in it that is not a trusted
-/// proxy's; the first one where all are.
-fn client_of(forwarded_for: Option<&[u8]>, trusted_proxies: &[IpNet]) -> Option<IpAddr> {
-    let chain = str::from_utf8(forwarded_for?).ok()?;
-    let addresses = chain.rsplit(',').map_while(|address| address.trim().parse::<IpAddr>().ok());
-    let mut last = None;
-    for address in addresses {
-        last = Some(address);
-        if !trusted_proxies.iter().any(|network| network.contains(&address)) {
-            break;
-        }
-    }
-    last
 }
 
 /// The answer, once what it says would survive the machine.
@@ -192,12 +125,12 @@ fn whole(answer: api::Answer) -> Answer {
 }
 
 impl Watch {
-    /// What to send next, or the end: the listener goes.
+    /// What to send next, or the end: the listener goes, or others are let in now.
     pub(super) async fn next(&mut self, guard: &mut Guard) -> Option<Vec<u8>> {
         if !std::mem::replace(&mut self.is_begun, true) {
             return Some(api::greeting(&self.watcher));
         }
-        let Self { registry, watcher, .. } = self;
+        let Self { registry, watcher, over, .. } = self;
         let came = async {
             loop {
                 let events = api::events(registry, watcher);
@@ -209,6 +142,8 @@ impl Watch {
             }
         };
         tokio::select! {
+            biased;
+            _ = over.wait_for(|is_over| *is_over) => None,
             came = timeout(STILL_THERE, came) => Some(came.unwrap_or_else(|_| api::KEEP_ALIVE.to_vec())),
             () = poll_fn(|cx| guard.poll_draining(cx)) => None,
         }

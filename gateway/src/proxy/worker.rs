@@ -4,6 +4,7 @@ use super::{
     answer::{ErrorCode, ErrorCounters},
     cut::{Cut, CutCounters},
     date::Date,
+    held_body::Room,
     secure::Handshakes,
 };
 use crate::{
@@ -31,6 +32,8 @@ pub struct Worker {
     pub(super) turns: Rc<Turns>,
     pub(super) date: Date,
     pub(super) journal: Rc<Journal>,
+    /// For bodies of requests.
+    pub(super) room: Rc<Room>,
 }
 
 impl Worker {
@@ -50,6 +53,7 @@ impl Worker {
             turns: Rc::default(),
             date: Date::default(),
             journal: Rc::default(),
+            room: Rc::new(Room::new(parts.metrics)),
         }
     }
 

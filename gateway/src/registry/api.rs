@@ -2,10 +2,10 @@
 
 use super::{
     Caller, Change, Committed, Done, ENTRY, LeaseKey, OPENAPI, Record, Refusal, Registration, Registry,
-    Renewal, Role, Verdict, Watcher, Wish, Wished,
+    Renewal, Watcher, Wish, Wished,
     caller::is_own,
+    lists::{discover, list, stale},
     query::{Query, decoded},
-    shelf::{Choice, Prepared},
     show::{Shown, Time},
 };
 use bytes::Bytes;
@@ -60,8 +60,8 @@ pub struct Rules<'a> {
     pub door: Door<'a>,
     /// The token of who may change everybody's entries.
     pub admin: Option<&'a str>,
-    /// Whether VMs register addresses of their own only.
-    pub own_addresses: bool,
+    /// Which addresses VMs may register.
+    pub addresses: Addresses<'a>,
     /// Changes a second that one address may make; any number where there is none.
     pub changes: Option<u32>,
 }
@@ -73,6 +73,18 @@ pub enum Door<'a> {
     Open,
     /// Who shows this token; nobody where it has no value.
     Token(Option<&'a str>),
+}
+
+/// Which addresses VMs may register.
+#[derive(Debug, Clone, Copy)]
+pub enum Addresses<'a> {
+    /// Any.
+    Any,
+    /// The one that they come from, and their name below this domain, where there is one.
+    Own {
+        /// As in `{id}.vm.example.com`, without what stands before it.
+        names_below: Option<&'a str>,
+    },
 }
 
 /// An answer.
@@ -142,10 +154,11 @@ impl Decided {
 
 /// Hands over a wish, and answers where it is done.
 fn wish(registry: &Registry, call: Call, wish: Wish) -> Result<Reply, Answer> {
-    Ok(match registry.wish(wish)? {
-        Wished::Done(done, kept) => Reply::Answer(said(registry, call, &done), kept),
-        Wished::Asked(decision) => Reply::Decided(Decided { call, decisions: vec![decision] }),
-    })
+    match registry.wish(wish) {
+        Ok(Wished::Done(done, kept)) => Ok(Reply::Answer(said(registry, call, &done), kept)),
+        Ok(Wished::Asked(decision)) => Ok(Reply::Decided(Decided { call, decisions: vec![decision] })),
+        Err(refusal) => once_gone(registry, &refusal),
+    }
 }
 
 /// What is said of something that was done.
@@ -159,7 +172,7 @@ fn said(registry: &Registry, call: Call, done: &Done) -> Answer {
 }
 
 impl Answer {
-    fn json(status: StatusCode, value: &impl Serialize) -> Self {
+    pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Self {
         // What is written has no keys but strings: this cannot fail.
         let body = serde_json::to_vec(value).unwrap_or_default().into();
         Self { status, body, etag: None, allow: None, age: None }
@@ -175,7 +188,7 @@ impl Answer {
             Refusal::Invalid(_) => StatusCode::BAD_REQUEST,
             Refusal::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::Unknown | Refusal::Deleted => StatusCode::NOT_FOUND,
-            Refusal::Conflict | Refusal::Superseded(_) => StatusCode::CONFLICT,
+            Refusal::Conflict | Refusal::Superseded(_) | Refusal::Outlived => StatusCode::CONFLICT,
             Refusal::Bound | Refusal::Foreign => StatusCode::FORBIDDEN,
             Refusal::Full | Refusal::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Refusal::Busy
@@ -191,7 +204,9 @@ impl Answer {
                 fields.insert("code".to_owned(), code.into());
             }
             match refusal {
-                Refusal::Deleted => drop(fields.insert("deleted".to_owned(), true.into())),
+                Refusal::Deleted | Refusal::Outlived => {
+                    drop(fields.insert("deleted".to_owned(), true.into()))
+                }
                 Refusal::Superseded(generation) => {
                     fields.insert("generation".to_owned(), (*generation).into());
                 }
@@ -231,7 +246,7 @@ fn dispatch(registry: &Registry, request: &Request<'_>, rules: Rules<'_>) -> Res
     }
     let caller = admitted(registry, request, rules)?;
     let query = Query(request.query);
-    let must_be_own = (rules.own_addresses && !caller.is_admin).then_some(request.peer);
+    let addresses = if caller.is_admin { Addresses::Any } else { rules.addresses };
     match (method.as_str(), &*parts) {
         ("GET", ["registry", "openapi.json"]) => {
             let body = Bytes::from_static(OPENAPI.as_bytes());
@@ -240,7 +255,7 @@ fn dispatch(registry: &Registry, request: &Request<'_>, rules: Rules<'_>) -> Res
         ("GET", ["registry", "vms"]) => list(registry, request, query),
         ("POST", ["registry", "vms"]) => {
             let asked = Registration { caller, ..Registration::read(request.body)? };
-            own(&asked.what.address, &asked.what.id, must_be_own)?;
+            own(&asked.what.address, &asked.what.id, request.peer, addresses)?;
             wish(registry, Call::Register, Wish::Register(asked))
         }
         ("GET", ["registry", "vms", id]) => {
@@ -250,31 +265,37 @@ fn dispatch(registry: &Registry, request: &Request<'_>, rules: Rules<'_>) -> Res
         ("PATCH", ["registry", "vms", id]) => {
             // Whether there is such an entry comes first, as ever.
             let unknown = |refusal| if registry.get(id).is_some() { refusal } else { Refusal::Unknown };
-            let change = Change { caller, ..Change::read(request.body).map_err(unknown)? };
-            change
-                .address
-                .as_ref()
-                .map_or(Ok(()), |address| own(address, id, must_be_own))
-                .map_err(unknown)?;
+            let change = Change::read(request.body).map_err(unknown)?;
+            let change = Change { caller: caller.of(change.caller.generation), ..change };
+            let own = |address: &String| own(address, id, request.peer, addresses);
+            change.address.as_ref().map_or(Ok(()), own).map_err(unknown)?;
             wish(registry, Call::Change, Wish::Change((*id).into(), change))
         }
         ("DELETE", ["registry", "vms", id]) => {
-            wish(registry, Call::Remove, Wish::Remove((*id).into(), caller))
+            let generation = query.number("generation").map_err(Refusal::Invalid)?;
+            wish(registry, Call::Remove, Wish::Remove((*id).into(), caller.of(generation)))
         }
         ("POST", ["registry", "vms", id, "heartbeat"]) => {
-            let renewal = Renewal { caller, ..Renewal::read(request.body)? };
+            let renewal = Renewal::read(request.body)?;
+            let renewal = Renewal { caller: caller.of(renewal.caller.generation), ..renewal };
             wish(registry, Call::Renew, Wish::Renew((*id).into(), renewal))
         }
         ("GET", ["registry", "discover", role]) => discover(registry, request, role, query),
         ("GET", ["registry", "resolve", name]) => resolve(registry, name),
-        ("GET", ["registry", "stale"]) => {
-            let found =
-                registry.all(None).into_iter().filter(|record| record.is_expired()).collect::<Vec<_>>();
-            done(many(registry, &found, registry.revision(None)))
-        }
+        ("GET", ["registry", "stale"]) => done(stale(registry)),
         ("DELETE", ["registry", "stale"]) => purge(registry),
         ("GET", ["registry", "watch"]) => watch(registry, request, query),
         (_, parts) => Err(no_such_call(parts)),
+    }
+}
+
+/// That it is gone is true once that is kept: somebody else may have asked for it a moment ago.
+fn once_gone(registry: &Registry, refusal: &Refusal) -> Result<Reply, Answer> {
+    match refusal {
+        Refusal::Unknown | Refusal::Deleted => {
+            Ok(Reply::Answer(Answer::refused(refusal), registry.all_kept()))
+        }
+        refusal => Err(Answer::refused(refusal)),
     }
 }
 
@@ -294,15 +315,15 @@ fn admitted(registry: &Registry, request: &Request<'_>, rules: Rules<'_>) -> Res
     {
         return Err(Refusal::TooMany(most).into());
     }
-    Ok(Caller { key: request.lease_key.map(LeaseKey::read).transpose()?, is_admin })
+    Ok(Caller { key: request.lease_key.map(LeaseKey::read).transpose()?, is_admin, generation: None })
 }
 
-/// Where addresses have to be VMs' own: whether this one is.
-fn own(address: &str, id: &str, must_be_of: Option<Option<IpAddr>>) -> Result<(), Refusal> {
-    match must_be_of {
-        None => Ok(()),
-        Some(Some(peer)) if is_own(address, id, peer) => Ok(()),
-        Some(_) => Err(Refusal::Foreign),
+/// Whether a VM may register this address.
+fn own(address: &str, id: &str, peer: Option<IpAddr>, addresses: Addresses<'_>) -> Result<(), Refusal> {
+    match addresses {
+        Addresses::Any => Ok(()),
+        Addresses::Own { names_below } if is_own(address, id, peer, names_below) => Ok(()),
+        Addresses::Own { .. } => Err(Refusal::Foreign),
     }
 }
 
@@ -324,7 +345,7 @@ fn no_such_call(parts: &[&str]) -> Answer {
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the last word of each arm")]
-fn done(answer: Answer) -> Result<Reply, Answer> {
+pub(super) fn done(answer: Answer) -> Result<Reply, Answer> {
     Ok(Reply::Answer(answer, None))
 }
 
@@ -382,188 +403,6 @@ fn renewed(record: &Record) -> Answer {
 /// Anything from 0 to 1.
 fn fraction() -> f64 {
     f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX)
-}
-
-/// `GET /registry/vms`: the newest first. Expired ones are left out only of those that are `running`.
-fn list(registry: &Registry, request: &Request<'_>, query: Query<'_>) -> Result<Reply, Answer> {
-    let role = query.get("role").map(|name| Role::of(&name));
-    let status = query.get("status");
-    let with_stale = query.is_set("include_stale");
-    let key = format!("vms {role:?} {status:?} {with_stale}");
-    let of_role = role.flatten();
-    prepared(registry, request, key, of_role, || {
-        // A role that there is not has no VMs.
-        let mut found = if role == Some(None) { Vec::new() } else { registry.all(of_role) };
-        if let Some(status) = &status {
-            found.retain(|record| {
-                let is_left_out = **status == *"running" && record.is_expired() && !with_stale;
-                record.status.name() == &**status && !is_left_out
-            });
-        }
-        found.sort_by(|a, b| b.registered_at.cmp(&a.registered_at).then_with(|| a.what.id.cmp(&b.what.id)));
-        found
-    })
-}
-
-/// `GET /registry/discover/ROLE`: those that may be connected to, the oldest first.
-fn discover(
-    registry: &Registry,
-    request: &Request<'_>,
-    role: &str,
-    query: Query<'_>,
-) -> Result<Reply, Answer> {
-    let of_role = Role::of(role);
-    let service = query.get("service");
-    let (is_healthy, is_all) = (query.is_set("healthy"), query.is_set("all"));
-    let limit = query.number("limit").map_err(Refusal::Invalid)?;
-    let pick = query.get("pick");
-    let is_random = match pick.as_deref() {
-        None | Some("first") => false,
-        Some("random") => true,
-        Some(other) => {
-            return Err(Refusal::Invalid(format!("pick must be first or random, not {other}")).into());
-        }
-    };
-    let limit =
-        limit.or(pick.is_some().then_some(1)).map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
-    let fails = |record: &Record| record.verdict(service.as_deref()) == Verdict::Unhealthy;
-    // Those that are certain come first, and the oldest of them.
-    let rank = |record: &Record| (record.is_held(), record.verdict(service.as_deref()));
-    let find = || {
-        // A role that there is not has no VMs.
-        let mut found = if of_role.is_none() { Vec::new() } else { registry.all(of_role) };
-        found.retain(|record| {
-            (is_all || record.is_discoverable())
-                && (!is_healthy || !(record.is_held() || fails(record)))
-                && service.as_deref().is_none_or(|name| record.service(name).is_some())
-        });
-        // Where nothing works, the fault may be with those who found that out.
-        if !is_all && found.iter().any(|record| !fails(record)) {
-            found.retain(|record| !fails(record));
-        }
-        found.sort_by(|a, b| {
-            let key = |record: &Record| (rank(record), record.registered_at);
-            key(a).cmp(&key(b)).then_with(|| a.what.id.cmp(&b.what.id))
-        });
-        found
-    };
-    let key = format!("discover {of_role:?} {service:?} {is_healthy} {is_all}");
-    if is_random {
-        // Before the entries, so that what is found is at least as new.
-        let revision = registry.revision(of_role);
-        let choice = registry.choice(&key, revision, || {
-            let found = find();
-            let best = found.first().map(|record| rank(record));
-            let best = found.partition_point(|record| Some(rank(record)) == best);
-            Choice { revision, best, ids: found.iter().map(|record| Arc::clone(&record.what.id)).collect() }
-        });
-        let picked = picked(&choice, limit.unwrap_or(usize::MAX));
-        let picked: Vec<_> = picked.iter().filter_map(|id| registry.get(id)).collect();
-        return done(many(registry, &picked, revision));
-    }
-    let key = format!("{key} {limit:?}");
-    prepared(registry, request, key, of_role, || {
-        let mut found = find();
-        found.truncate(limit.unwrap_or(usize::MAX));
-        found
-    })
-}
-
-/// So many of them, each of the best as likely as any other of the best, and then of the others.
-fn picked(choice: &Choice, most: usize) -> Vec<Arc<str>> {
-    let best = choice.ids.get(..choice.best).unwrap_or_default();
-    if most * 4 <= best.len() {
-        // Few of many: none is met twice for long.
-        let mut picked: Vec<usize> = Vec::with_capacity(most);
-        while picked.len() < most {
-            let chosen = below(best.len());
-            if !picked.contains(&chosen) {
-                picked.push(chosen);
-            }
-        }
-        return picked.into_iter().filter_map(|index| best.get(index).cloned()).collect();
-    }
-    let mut all = choice.ids.to_vec();
-    let (front, back) = all.split_at_mut(choice.best.min(choice.ids.len()));
-    shuffle(front, most);
-    shuffle(back, most.saturating_sub(choice.best));
-    all.truncate(most);
-    all
-}
-
-fn below(end: usize) -> usize {
-    let chosen = getrandom::u64().unwrap_or_default().checked_rem(end as u64).unwrap_or_default();
-    usize::try_from(chosen).unwrap_or_default()
-}
-
-/// Brings so many to the front, each as likely as any other.
-fn shuffle<T>(items: &mut [T], most: usize) {
-    let length = items.len();
-    for front in 0..most.min(length) {
-        items.swap(front, front + below(length - front));
-    }
-}
-
-/// The same answer once more, while nothing changes but renewals; nothing at all to who has it.
-fn prepared(
-    registry: &Registry,
-    request: &Request<'_>,
-    key: String,
-    role: Option<Role>,
-    find: impl FnOnce() -> Vec<Arc<Record>>,
-) -> Result<Reply, Answer> {
-    let now = registry.now();
-    // Before the entries, so that what is found is at least as new.
-    let revision = registry.revision(role);
-    if registry.lost_for().is_some() {
-        // It says how old it is, which is something else each time.
-        return done(many(registry, &find(), revision));
-    }
-    let etag = Some(match registry.instance() {
-        None => format!("\"{revision}\""),
-        Some(instance) => format!("\"{revision}-{instance:x}\""),
-    });
-    if request.if_none_match.is_some_and(|known| is_known(known, etag.as_deref().unwrap_or_default())) {
-        return done(Answer {
-            status: StatusCode::NOT_MODIFIED,
-            body: Bytes::new(),
-            etag,
-            allow: None,
-            age: None,
-        });
-    }
-    if let Some(found) = registry.prepared(&key, revision, now.mono) {
-        return done(Answer { status: StatusCode::OK, body: found.body, etag, allow: None, age: None });
-    }
-    let answer = Answer { etag, ..many(registry, &find(), revision) };
-    registry.prepare(key, Prepared { revision, made: now.mono, body: answer.body.clone() });
-    done(answer)
-}
-
-/// RFC 9110 §13.1.2.
-fn is_known(list: &[u8], etag: &str) -> bool {
-    list.split(|byte| *byte == b',')
-        .map(<[u8]>::trim_ascii)
-        .any(|known| known == b"*" || known.strip_prefix(b"W/").unwrap_or(known) == etag.as_bytes())
-}
-
-fn many(registry: &Registry, found: &[Arc<Record>], revision: u64) -> Answer {
-    #[derive(Serialize)]
-    struct Many<'a> {
-        vms: Vec<Shown<'a>>,
-        count: usize,
-        revision: u64,
-        #[serde(skip_serializing_if = "std::ops::Not::not")]
-        stale: bool,
-        /// Seconds since all of it was certain, where the store is lost.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        age: Option<u64>,
-    }
-    let now = registry.as_of();
-    let age = registry.lost_for().map(|age| age.as_secs());
-    let vms: Vec<Shown<'_>> = found.iter().map(|record| Shown::of(record, now)).collect();
-    let stale = age.is_some() || found.iter().any(|record| record.is_held());
-    Answer::json(StatusCode::OK, &Many { count: vms.len(), vms, revision, stale, age })
 }
 
 /// `GET /registry/resolve/NAME`.

@@ -40,6 +40,13 @@ pub struct Terms {
     pub strict_conflict: bool,
 }
 
+impl Terms {
+    /// How long a lease is: who is paused cannot renew.
+    pub(super) fn length(&self, status: Status, ttl: Duration) -> Duration {
+        if status == Status::Paused { self.retention.max(ttl) } else { ttl }
+    }
+}
+
 /// What a change comes to, for those who look at entries, watch them and keep them.
 #[derive(Debug, Clone)]
 pub enum Effect {
@@ -93,7 +100,7 @@ pub struct Kept {
     status: Status,
     registered_at: SystemTime,
     last_seen: SystemTime,
-    pub(super) ttl: Duration,
+    ttl: Duration,
     granted: Duration,
     asked_ttl: bool,
     /// The hash of the key that it was registered with.
@@ -149,6 +156,11 @@ impl Kept {
     /// The same, marked with when its lease ran out.
     pub(super) fn expired_at(&self, at: SystemTime) -> Self {
         Self { expired_at: Some(at), ..self.clone() }
+    }
+
+    /// How long its lease is.
+    pub(super) fn length(&self, terms: Terms) -> Duration {
+        terms.length(self.status, self.ttl)
     }
 
     /// Whether it is.
@@ -213,18 +225,9 @@ impl Book {
             return Err(Refusal::Conflict);
         }
         let key = key_after(before.as_deref(), &asked.caller)?;
-        let newest = match (&before, self.deleted.get(&id)) {
-            (Some(before), _) => before.what.generation,
-            (None, Some(deleted)) if deleted.until > now.mono => {
-                // The one that was deleted does not come back; the next one may.
-                deleted.generation.map(|generation| generation + 1)
-            }
-            _ => None,
-        };
-        if let (Some(newest), Some(asked)) = (newest, asked.what.generation)
-            && asked < newest
-        {
-            return Err(Refusal::Superseded(newest));
+        match &before {
+            Some(before) => before.yields_to(asked.what.generation)?,
+            None => self.outlives(&id, asked.what.generation, now)?,
         }
         if before.is_none() && self.records.len() >= ENTRIES {
             self.make_room()?;
@@ -256,7 +259,7 @@ impl Book {
             ttl,
             granted: ttl,
             asked_ttl: asked.ttl.is_some(),
-            lease: running(asked.status, ttl, now),
+            lease: self.running(asked.status, ttl, now),
             key,
             health,
             revision: 0,
@@ -284,7 +287,11 @@ impl Book {
             what.services = services;
         }
         what.metadata = change.metadata.or(what.metadata);
-        if serde_json::to_vec(&what).map_or(usize::MAX, |text| text.len()) > ENTRY {
+        // Who may not register again says so here.
+        what.generation = change.caller.generation.or(what.generation);
+        // What was said in fewer words may be a little longer here; it does not get longer than it is.
+        let length = |what: &Description| serde_json::to_vec(what).map_or(usize::MAX, |text| text.len());
+        if length(&what) > ENTRY.max(length(&before.what)) {
             return Err(Refusal::TooLarge);
         }
         let status = change.status.unwrap_or(before.status);
@@ -293,7 +300,7 @@ impl Book {
         record.what = Arc::new(what);
         record.status = status;
         (record.last_seen, record.heard) = (now.wall, now.mono);
-        record.lease = running(status, record.ttl, now);
+        record.lease = self.running(status, record.ttl, now);
         Ok(self.replace(Some(&before), record))
     }
 
@@ -313,20 +320,16 @@ impl Book {
         if let Some(ttl) = renewal.ttl {
             (record.ttl, record.granted, record.asked_ttl) = (ttl, ttl, true);
         } else if !before.asked_ttl {
-            // Who renews just in time would be gone with the first renewal that is late.
-            let needs_more = before.is_late(now.mono) && pause <= OLD_PAUSE;
-            record.ttl = match before.ttl {
-                // About what it needs. Another for each moment more or less would be a change each time.
-                fits if needs_more && (pause * 2..=pause * 4).contains(&fits) => fits,
-                _ if needs_more => before.granted.max(pause * 3),
-                _ => before.granted,
-            };
+            record.ttl = fitted(&before, pause);
         }
         (record.last_seen, record.heard) = (now.wall, now.mono);
-        record.lease = running(record.status, record.ttl, now);
+        record.lease = self.running(record.status, record.ttl, now);
         let is_plain = record.status == before.status
             && record.ttl == before.ttl
-            && matches!(before.lease, Lease::Runs { grace: None, .. } | Lease::Told { .. } | Lease::Endless);
+            && matches!(
+                before.lease,
+                Lease::Runs { grace: None, .. } | Lease::Paused { .. } | Lease::Told { .. }
+            );
         if is_plain {
             let record = Arc::new(record);
             self.put(Some(&before), Arc::clone(&record));
@@ -358,7 +361,12 @@ impl Book {
     /// # Errors
     /// Fails where there is none.
     pub fn remove(&mut self, id: &str, caller: &Caller, now: Moment) -> Result<(), Refusal> {
-        let record = self.touched(id, caller, now)?;
+        let record = self.known(id, now)?;
+        record.yields_to(caller.generation)?;
+        // What has expired is nobody's; but it does not come back by who has no key.
+        if !record.is_expired() && !caller.may_touch(record.key.as_ref()) {
+            return Err(Refusal::Bound);
+        }
         let deleted = Deleted { until: now.mono + self.terms.ttl, generation: record.what.generation };
         if self.deleted.len() < ENTRIES {
             self.deleted.insert(Arc::clone(&record.what.id), deleted);
@@ -372,28 +380,27 @@ impl Book {
         let window = self.terms.ttl;
         self.forget_lapses(now);
         self.deleted.retain(|_, deleted| deleted.until > now.mono);
-        let mut lapsing = Vec::new();
-        let mut old = Vec::new();
+        let (mut lapsing, mut left, mut old) = (Vec::new(), Vec::new(), Vec::new());
         for (_, id) in self.due.iter().take_while(|(at, _)| *at <= now.mono) {
             let Some(record) = self.records.get(id) else { continue };
             match record.lease {
                 Lease::Runs { .. } => lapsing.push(Arc::clone(record)),
                 Lease::Expired { .. } => old.push(Arc::clone(record)),
-                Lease::Told { .. } | Lease::Endless => {}
+                Lease::Paused { .. } => left.push(Arc::clone(record)),
+                Lease::Told { .. } => {}
             }
         }
         old.iter().for_each(|record| self.erase(record));
+        left.iter().for_each(|before| self.expire(before, now));
         let is_wave = !lapsing.is_empty() && self.is_wave(lapsing.len());
         for before in lapsing {
-            let mut record = (*before).clone();
             if is_wave && !before.is_held() {
-                record.lease = Lease::Runs { until: now.mono + window, grace: Some(Grace::Held) };
+                let lease = Lease::Runs { until: now.mono + window, grace: Some(Grace::Held) };
+                self.replace(Some(&before), Record { lease, ..(*before).clone() });
             } else {
-                record.lease = Lease::Expired { at: now.wall, gone: now.mono + self.terms.retention };
                 self.lapses.push_back(now.mono);
-                self.expired += 1;
+                self.expire(&before, now);
             }
-            self.replace(Some(&before), record);
         }
     }
 
@@ -401,6 +408,14 @@ impl Book {
         while self.lapses.front().is_some_and(|at| *at + self.terms.ttl < now.mono) {
             self.lapses.pop_front();
         }
+    }
+
+    fn expire(&mut self, before: &Arc<Record>, now: Moment) {
+        let lease = Lease::Expired { at: now.wall, gone: now.mono + self.terms.retention };
+        // Nobody asks who is not there, and nobody sends requests.
+        let health = Health::default();
+        self.expired += 1;
+        self.replace(Some(before), Record { lease, health, ..(**before).clone() });
     }
 
     /// Whether so many more would make it more than half of all within one time to live.
@@ -432,7 +447,10 @@ impl Book {
                     let left = self.terms.retention.saturating_sub(since(at));
                     Lease::Expired { at, gone: now.mono + left }
                 }
-                (None, _) if kept.status == Status::Paused => Lease::Endless,
+                (None, _) if kept.status == Status::Paused => {
+                    let left = self.terms.retention.max(kept.ttl).saturating_sub(since(kept.last_seen));
+                    Lease::Paused { until: now.mono + left }
+                }
                 (None, at) => {
                     let at = at.unwrap_or(now.wall);
                     let until = now.mono + kept.ttl.saturating_sub(since(at));
@@ -484,11 +502,29 @@ impl Book {
         }
     }
 
-    /// The entry, where this caller may touch it. What has expired is nobody's.
+    /// The entry, where this caller may touch it.
     fn touched(&self, id: &str, caller: &Caller, now: Moment) -> Result<Arc<Record>, Refusal> {
         let record = self.known(id, now)?;
-        let may = record.is_expired() || caller.may_touch(record.key.as_ref());
-        if may { Ok(record) } else { Err(Refusal::Bound) }
+        record.yields_to(caller.generation)?;
+        if caller.may_touch(record.key.as_ref()) { Ok(record) } else { Err(Refusal::Bound) }
+    }
+
+    /// A lease that begins now.
+    fn running(&self, status: Status, ttl: Duration, now: Moment) -> Lease {
+        match status {
+            Status::Paused => Lease::Paused { until: now.mono + self.terms.length(status, ttl) },
+            _ => Lease::Runs { until: now.mono + ttl, grace: None },
+        }
+    }
+
+    /// Fails where a newer life of this VM was deleted a moment ago. The one that was deleted may come back, by
+    /// a registration: it was restarted.
+    fn outlives(&self, id: &str, generation: Option<u64>, now: Moment) -> Result<(), Refusal> {
+        let deleted = self.deleted.get(id).filter(|deleted| deleted.until > now.mono);
+        match (deleted.and_then(|deleted| deleted.generation), generation) {
+            (Some(newest), Some(asked)) if asked < newest => Err(Refusal::Outlived),
+            _ => Ok(()),
+        }
     }
 
     /// Removes the entry that expired longest ago.
@@ -515,31 +551,28 @@ impl Book {
 
     fn put(&mut self, before: Option<&Arc<Record>>, record: Arc<Record>) {
         let id = &record.what.id;
-        if let Some(at) = before.and_then(|before| due(before)) {
-            self.due.remove(&(at, Arc::clone(id)));
+        if let Some(before) = before {
+            self.due.remove(&(due(before), Arc::clone(id)));
         }
-        if let Some(at) = due(&record) {
-            self.due.insert((at, Arc::clone(id)));
-        }
+        self.due.insert((due(&record), Arc::clone(id)));
         self.records.insert(Arc::clone(id), record);
     }
 
     fn erase(&mut self, record: &Arc<Record>) {
         let id = &record.what.id;
-        if let Some(at) = due(record) {
-            self.due.remove(&(at, Arc::clone(id)));
-        }
+        self.due.remove(&(due(record), Arc::clone(id)));
         self.records.remove(id);
         self.revision += 1;
         self.effects.push(Effect::Gone { record: Arc::clone(record), revision: self.revision });
     }
 }
 
-fn due(record: &Record) -> Option<Duration> {
+fn due(record: &Record) -> Duration {
     match record.lease {
-        Lease::Runs { until, .. } => Some(until),
-        Lease::Expired { gone, .. } => Some(gone),
-        Lease::Told { .. } | Lease::Endless => None,
+        Lease::Runs { until, .. } | Lease::Paused { until } => until,
+        Lease::Expired { gone, .. } => gone,
+        // When the store says so.
+        Lease::Told { .. } => Duration::MAX,
     }
 }
 
@@ -567,15 +600,29 @@ fn still_true(before: &Record, what: &Description) -> Health {
     })
 }
 
-/// A lease that begins now.
-fn running(status: Status, ttl: Duration, now: Moment) -> Lease {
-    match status {
-        Status::Paused => Lease::Endless,
-        _ => Lease::Runs { until: now.mono + ttl, grace: None },
+/// The lease of who asks for none, and was silent for so long. Who renews just in time would be gone with the first
+/// renewal that is late. No pause is like the other: what is enough stays, because each other one is news.
+fn fitted(before: &Record, pause: Duration) -> Duration {
+    let is_enough = |ttl: Duration| pause * 5 <= ttl * 4;
+    if pause > OLD_PAUSE || pause * 5 <= before.granted * 2 {
+        return before.granted;
     }
+    if is_enough(before.ttl) {
+        return before.ttl;
+    }
+    let seconds = (pause * 3).as_secs().next_multiple_of(10);
+    before.granted.max(Duration::from_secs(seconds))
 }
 
 impl Record {
+    /// Fails where somebody of an older life of this VM asks.
+    fn yields_to(&self, generation: Option<u64>) -> Result<(), Refusal> {
+        match (self.what.generation, generation) {
+            (Some(newest), Some(asked)) if asked < newest => Err(Refusal::Superseded(newest)),
+            _ => Ok(()),
+        }
+    }
+
     /// The service of this name.
     pub fn service(&self, name: &str) -> Option<&Service> {
         self.what.services.iter().flatten().find(|service| service.name == name)

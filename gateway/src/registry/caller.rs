@@ -43,9 +43,16 @@ pub struct Caller {
     pub key: Option<LeaseKey>,
     /// Whether it may touch everybody's entries.
     pub is_admin: bool,
+    /// Which life of the VM it is, where it says: an older one has no say in what a newer one registered.
+    pub generation: Option<u64>,
 }
 
 impl Caller {
+    /// The same, of this life of its VM.
+    pub(super) fn of(self, generation: Option<u64>) -> Self {
+        Self { generation, ..self }
+    }
+
     /// Whether it may touch an entry that was registered with this key, or with none.
     pub(super) fn may_touch(&self, bound: Option<&LeaseKey>) -> bool {
         let Some(bound) = bound else { return true };
@@ -54,17 +61,16 @@ impl Caller {
     }
 }
 
-/// Whether a client at `peer` may register this address for this VM: its own IP address, or a name that begins
-/// with the VM's id.
-pub(super) fn is_own(address: &str, id: &str, peer: IpAddr) -> bool {
+/// Whether a client at `peer` may register this address for this VM: its own IP address, or the VM's name below
+/// a domain. Whoever chooses an id does not choose a name that way.
+pub(super) fn is_own(address: &str, id: &str, peer: Option<IpAddr>, names_below: Option<&str>) -> bool {
     let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
-    match bare.parse::<IpAddr>() {
-        Ok(ip) => ip.to_canonical() == peer.to_canonical(),
-        Err(_) => {
-            let (first, rest) = bare.split_at_checked(id.len()).unwrap_or_default();
-            !id.is_empty() && first.eq_ignore_ascii_case(id) && (rest.is_empty() || rest.starts_with('.'))
-        }
+    if let Ok(ip) = bare.parse::<IpAddr>() {
+        return peer.is_some_and(|peer| ip.to_canonical() == peer.to_canonical());
     }
+    let (name, rest) = address.split_at_checked(id.len()).unwrap_or_default();
+    let domain = rest.strip_prefix('.').filter(|_| !id.is_empty() && name.eq_ignore_ascii_case(id));
+    domain.zip(names_below).is_some_and(|(domain, below)| domain.eq_ignore_ascii_case(below))
 }
 
 #[cfg(test)]
@@ -77,10 +83,10 @@ mod tests {
         let own = key("0123456789abcdef");
         assert!(own.is_some() && key("short").is_none() && key(&"x".repeat(257)).is_none());
         for (caller, may) in [
-            (Caller { key: own.clone(), is_admin: false }, true),
-            (Caller { key: key("another 0123456789"), is_admin: false }, false),
+            (Caller { key: own.clone(), ..Caller::default() }, true),
+            (Caller { key: key("another 0123456789"), ..Caller::default() }, false),
             (Caller::default(), false),
-            (Caller { key: None, is_admin: true }, true),
+            (Caller { is_admin: true, ..Caller::default() }, true),
         ] {
             assert_eq!(caller.may_touch(own.as_ref()), may, "{caller:?}");
             assert!(caller.may_touch(None), "{caller:?}");
@@ -89,21 +95,29 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_ones_own_or_begins_with_the_id() {
+    fn an_address_is_ones_own_or_the_name_of_the_id() {
         let peer: IpAddr = "2001:db8::1".parse().expect("an address");
-        for (address, own) in [
-            ("2001:db8::1", true),
-            ("[2001:db8::1]", true),
-            ("2001:db8::2", false),
-            ("a1.vm.test", true),
-            ("A1.vm.test", true),
-            ("a1", true),
-            ("a1x.vm.test", false),
-            ("api.other.test", false),
-            ("", false),
+        for (id, address, below, own) in [
+            ("a1", "2001:db8::1", None, true),
+            ("a1", "[2001:db8::1]", None, true),
+            ("a1", "2001:db8::2", None, false),
+            ("a1", "a1.vm.test", Some("vm.test"), true),
+            ("a1", "A1.VM.test", Some("vm.test"), true),
+            ("a1", "a1.vm.test", None, false),
+            ("a1", "a1", Some("vm.test"), false),
+            ("a1", "a1x.vm.test", Some("vm.test"), false),
+            ("a1", "a1.x.vm.test", Some("vm.test"), false),
+            ("a1", "a1.other.test", Some("vm.test"), false),
+            ("a1", "[a1.vm.test]", Some("vm.test"), false),
+            ("api.other.test", "api.other.test", Some("vm.test"), false),
+            ("2130706433", "2130706433", Some("vm.test"), false),
+            ("", ".vm.test", Some("vm.test"), false),
+            ("a1", "", Some("vm.test"), false),
         ] {
-            assert_eq!(is_own(address, "a1", peer), own, "{address}");
+            assert_eq!(is_own(address, id, Some(peer), below), own, "{id} at {address}, below {below:?}");
         }
-        assert!(is_own("10.0.0.1", "a1", "::ffff:10.0.0.1".parse().expect("an address")));
+        let mapped = "::ffff:10.0.0.1".parse().expect("an address");
+        assert!(is_own("10.0.0.1", "a1", Some(mapped), None));
+        assert!(!is_own("10.0.0.1", "a1", None, None), "nobody knows where it comes from");
     }
 }

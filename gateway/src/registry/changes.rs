@@ -13,6 +13,9 @@ const MOST: usize = 16 * 1024;
 /// Bytes of changes that are remembered.
 const MOST_BYTES: usize = 16 * 1024 * 1024;
 
+/// Bytes of changes that somebody is told at once; one change, however large.
+const TOLD: usize = 256 * 1024;
+
 /// The last changes.
 #[derive(Debug)]
 pub(super) struct Changes {
@@ -107,7 +110,14 @@ impl Changes {
             return Err(Behind { revision: last });
         }
         let from = log.changes.partition_point(|(revision, _)| *revision <= watcher.seen);
-        let found: Vec<(u64, Bytes)> = log.changes.iter().skip(from).take(most).cloned().collect();
+        let mut left = TOLD;
+        let fits = |(index, (_, change)): &(usize, &(u64, Bytes))| {
+            let fits = *index == 0 || change.len() <= left;
+            left = left.saturating_sub(change.len());
+            fits
+        };
+        let unseen = log.changes.iter().skip(from).take(most).enumerate().take_while(fits);
+        let found: Vec<(u64, Bytes)> = unseen.map(|(_, change)| change.clone()).collect();
         if let Some((revision, _)) = found.last() {
             watcher.seen = *revision;
         }
@@ -163,7 +173,14 @@ mod tests {
         let changes = Changes::new(0);
         let large = Bytes::from(vec![b' '; MOST_BYTES / 4]);
         (1..=6).for_each(|revision| changes.push(revision, large.clone()));
-        assert_eq!(numbers(changes.next(&mut changes.watch(Some(2)), 10)), [3, 4, 5, 6]);
+        let mut watcher = changes.watch(Some(2));
+        for revision in 3..=6 {
+            assert_eq!(numbers(changes.next(&mut watcher, 10)), [revision], "one at a time");
+        }
         assert!(changes.next(&mut changes.watch(Some(1)), 10).is_err());
+        let part = Bytes::from(vec![b' '; TOLD / 2]);
+        (7..=9).for_each(|revision| changes.push(revision, part.clone()));
+        assert_eq!(numbers(changes.next(&mut watcher, 10)), [7, 8]);
+        assert_eq!(numbers(changes.next(&mut watcher, 10)), [9]);
     }
 }

@@ -43,7 +43,8 @@ const MARKS: usize = 20_000;
 
 /// A file of entries.
 pub struct FileStore {
-    database: Database,
+    /// None after an error: until it is opened anew, it would refuse everything.
+    database: Option<Database>,
     path: PathBuf,
 }
 
@@ -102,19 +103,14 @@ impl FileStore {
     }
 
     fn read(path: &Path) -> Result<(Self, Loaded), Trouble> {
-        let database = Database::builder()
-            .set_cache_size(CACHE)
-            .set_check_integrity_on_open(true)
-            .create(path)
-            .map_err(|error| Trouble::of(path, error))?;
+        let database = database(path).map_err(|error| Trouble::of(path, error))?;
         private(path);
-        let store = Self { database, path: path.to_owned() };
-        let loaded = store.load().map_err(|error| Trouble::Damaged(error.to_string()))?;
-        Ok((store, loaded))
+        let loaded = Self::load(&database).map_err(|error| Trouble::Damaged(error.to_string()))?;
+        Ok((Self { database: Some(database), path: path.to_owned() }, loaded))
     }
 
-    fn load(&self) -> Result<Loaded, redb::Error> {
-        let transaction = self.database.begin_read()?;
+    fn load(database: &Database) -> Result<Loaded, redb::Error> {
+        let transaction = database.begin_read()?;
         let table = match transaction.open_table(ENTRIES) {
             Ok(table) => table,
             Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Loaded::default()),
@@ -172,8 +168,15 @@ impl FileStore {
         Ok((store, Loaded { entries, revision, damage: Some(damage) }))
     }
 
-    fn write(&mut self, writes: &[Write]) -> Result<(), redb::Error> {
-        let transaction = self.database.begin_write()?;
+    /// Opens it again, as it is.
+    fn reopen(&self) -> Result<Database, StoreError> {
+        let opened = catch_unwind(AssertUnwindSafe(|| database(&self.path)));
+        let opened = opened.map_err(|_| failed(&self.path, &"the database cannot be read"))?;
+        opened.map_err(|error| failed(&self.path, &error))
+    }
+
+    fn write(database: &Database, writes: &[Write]) -> Result<(), redb::Error> {
+        let transaction = database.begin_write()?;
         {
             let mut table = transaction.open_table(ENTRIES)?;
             let mut meta = transaction.open_table(META)?;
@@ -203,8 +206,18 @@ impl FileStore {
 
 impl Store for FileStore {
     fn commit(&mut self, writes: &[Write]) -> Result<(), StoreError> {
-        self.write(writes).map_err(|error| failed(&self.path, &error))
+        let database = match self.database.take() {
+            Some(database) => database,
+            None => self.reopen()?,
+        };
+        Self::write(&database, writes).map_err(|error| failed(&self.path, &error))?;
+        self.database = Some(database);
+        Ok(())
     }
+}
+
+fn database(path: &Path) -> Result<Database, DatabaseError> {
+    Database::builder().set_cache_size(CACHE).set_check_integrity_on_open(true).create(path)
 }
 
 enum Trouble {

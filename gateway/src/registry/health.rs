@@ -150,7 +150,7 @@ impl Health {
     }
 
     /// Services of which this witness has said something.
-    pub(super) fn said_by(&self, witness: Witness) -> impl Iterator<Item = &Arc<str>> {
+    pub fn said_by(&self, witness: Witness) -> impl Iterator<Item = &Arc<str>> {
         let known = self.0.iter().flat_map(|known| known.iter());
         let has_said = move |known: &&Known| match witness {
             Witness::Probe => known.probe.is_some(),

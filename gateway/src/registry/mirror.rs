@@ -2,7 +2,8 @@
 //! asks it is somebody else.
 
 use super::{ENTRIES, Endpoint};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 use std::{
     collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -40,7 +41,11 @@ pub struct MirrorState {
 #[error("no registry answers there: {0}")]
 pub struct NoRegistry(#[from] serde_json::Error);
 
-/// An entry, as far as anybody here asks for it. Other fields are ignored, and so is what makes no sense.
+/// Entries as another registry lists them, page by page.
+#[derive(Debug, Default)]
+pub struct Listing(BTreeMap<String, Vm>);
+
+/// An entry, as far as anybody here asks for it. Other fields are ignored.
 #[derive(Debug, Deserialize)]
 struct Vm {
     id: String,
@@ -48,8 +53,8 @@ struct Vm {
     status: Option<String>,
     state: Option<String>,
     address: String,
-    #[serde(default)]
-    services: Option<Vec<Service>>,
+    #[serde(default, deserialize_with = "sound")]
+    services: Vec<Service>,
     #[serde(default)]
     revision: u64,
 }
@@ -61,22 +66,53 @@ struct Service {
     state: Option<String>,
 }
 
-#[derive(Deserialize)]
-struct List {
-    vms: Vec<Vm>,
+/// Those that make sense: nobody else's depend on one that does not.
+fn sound<'de, D: Deserializer<'de>>(list: D) -> Result<Vec<Service>, D::Error> {
+    let list: Option<Vec<Box<RawValue>>> = Option::deserialize(list)?;
+    Ok(list.iter().flatten().filter_map(|service| serde_json::from_str(service.get()).ok()).collect())
 }
 
 #[derive(Deserialize)]
-struct News {
+struct Page<'a> {
+    #[serde(borrow)]
+    vms: Vec<&'a RawValue>,
+    next: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct News<'a> {
     revision: u64,
-    changes: Vec<Change>,
+    #[serde(borrow)]
+    changes: Vec<Change<'a>>,
 }
 
 #[derive(Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
-enum Change {
-    Put { vm: Vm },
-    Gone { id: String },
+struct Change<'a> {
+    kind: String,
+    id: Option<String>,
+    #[serde(borrow)]
+    vm: Option<&'a RawValue>,
+}
+
+/// Whose entry it is, whatever else is wrong with it.
+#[derive(Deserialize)]
+struct Whose {
+    id: String,
+}
+
+impl Listing {
+    /// Takes up the answer to `GET /registry/vms`, but for entries that make no sense. Returns where the next page
+    /// begins, where there is one.
+    ///
+    /// # Errors
+    /// Fails where it is no such answer, and changes nothing.
+    pub fn read(&mut self, page: &[u8]) -> Result<Option<String>, NoRegistry> {
+        let Page { vms, next } = serde_json::from_slice(page)?;
+        let room = ENTRIES.saturating_sub(self.0.len());
+        let sound = vms.into_iter().filter_map(|vm| serde_json::from_str(vm.get()).ok());
+        self.0.extend(sound.take(room).map(|vm: Vm| (vm.id.clone(), vm)));
+        Ok(next.filter(|_| self.0.len() < ENTRIES))
+    }
 }
 
 impl Default for Mirror {
@@ -87,17 +123,10 @@ impl Default for Mirror {
 }
 
 impl Mirror {
-    /// Takes up the answer to `GET /registry/vms`: all there are.
-    ///
-    /// # Errors
-    /// Fails where it is no such answer, and changes nothing.
-    pub fn replace(&self, list: &[u8]) -> Result<(), NoRegistry> {
-        let List { vms } = serde_json::from_slice(list)?;
-        let mut state = self.hear();
-        state.vms = vms.into_iter().take(ENTRIES).map(|vm| (vm.id.clone(), vm)).collect();
-        drop(state);
+    /// These are all there are.
+    pub fn replace(&self, listing: Listing) {
+        self.hear().vms = listing.0;
         self.announce();
-        Ok(())
     }
 
     /// Takes up the answer to `GET /registry/watch`. Returns where it goes on.
@@ -109,13 +138,11 @@ impl Mirror {
         let mut state = self.hear();
         let is_news = !changes.is_empty();
         for change in changes {
-            match change {
-                // What was listed may be newer than a change from before.
-                Change::Put { vm } if state.vms.get(&vm.id).is_some_and(|it| it.revision > vm.revision) => {}
-                // It has no more itself.
-                Change::Put { vm } if state.vms.len() >= ENTRIES && !state.vms.contains_key(&vm.id) => {}
-                Change::Put { vm } => drop(state.vms.insert(vm.id.clone(), vm)),
-                Change::Gone { id } => drop(state.vms.remove(&id)),
+            match (&*change.kind, change.vm, change.id) {
+                ("put", Some(vm), _) => state.put(vm.get()),
+                ("gone", _, Some(id)) => drop(state.vms.remove(&id)),
+                // Whatever that is, it is of a later version.
+                _ => {}
             }
         }
         drop(state);
@@ -144,7 +171,7 @@ impl Mirror {
         let state = self.state();
         let found = state.vms.values().filter(|vm| vm.role == role && vm.is_discoverable());
         let endpoint = |vm: &Vm| {
-            let service = vm.services.iter().flatten().find(|known| known.name == service)?;
+            let service = vm.services.iter().find(|known| known.name == service)?;
             let is_good = service.state.as_deref() != Some("unhealthy");
             Some(Endpoint { id: vm.id.clone(), address: vm.address.clone(), port: service.port, is_good })
         };
@@ -176,6 +203,24 @@ impl Mirror {
     }
 }
 
+impl State {
+    fn put(&mut self, vm: &str) {
+        match serde_json::from_str::<Vm>(vm) {
+            // What was listed may be newer than a change from before.
+            Ok(vm) if self.vms.get(&vm.id).is_some_and(|known| known.revision > vm.revision) => {}
+            // It has no more itself.
+            Ok(vm) if self.vms.len() >= ENTRIES && !self.vms.contains_key(&vm.id) => {}
+            Ok(vm) => drop(self.vms.insert(vm.id.clone(), vm)),
+            // What it was is not true any more.
+            Err(_) => {
+                if let Ok(Whose { id }) = serde_json::from_str(vm) {
+                    self.vms.remove(&id);
+                }
+            }
+        }
+    }
+}
+
 impl Vm {
     /// A registry without leases has no state, but leaves out itself what it has not heard of.
     fn is_discoverable(&self) -> bool {
@@ -200,6 +245,13 @@ mod tests {
         )
     }
 
+    fn replace(mirror: &Mirror, list: &[u8]) -> Result<(), NoRegistry> {
+        let mut listing = Listing::default();
+        assert_eq!(listing.read(list)?, None);
+        mirror.replace(listing);
+        Ok(())
+    }
+
     fn put(vm: &str) -> String {
         format!(r#"{{"revision":9,"changes":[{{"kind":"put","revision":9,"vm":{vm}}}]}}"#)
     }
@@ -213,7 +265,8 @@ mod tests {
             vm("c", "running", "expired", 7),
             vm("d", "draining", "draining", 8),
         ];
-        mirror.replace(format!(r#"{{"vms":[{}],"count":4}}"#, list.join(",")).as_bytes()).expect("a list");
+        let list = format!(r#"{{"vms":[{}],"count":4}}"#, list.join(","));
+        replace(&mirror, list.as_bytes()).expect("a list");
         let one = |id: &str| (format!("{id}.test"), 3000);
         assert_eq!(addresses(&mirror), [one("a"), one("b")]);
         assert_eq!(mirror.address("d").as_deref(), Some("d.test"));
@@ -238,14 +291,46 @@ mod tests {
     #[test]
     fn what_is_no_answer_of_a_registry_changes_nothing() {
         let mirror = Mirror::default();
-        mirror.replace(format!(r#"{{"vms":[{}]}}"#, vm("a", "running", "", 1)).as_bytes()).expect("a list");
-        for bad in ["", "<html>", "[]", r#"{"vms":1}"#, r#"{"vms":[{"id":"x"}]}"#] {
+        let list = format!(r#"{{"vms":[{}]}}"#, vm("a", "running", "", 1));
+        replace(&mirror, list.as_bytes()).expect("a list");
+        for bad in ["", "<html>", "[]", r#"{"vms":1}"#, r#"{"vms":[{"id":"x"}"#] {
             assert!(
-                mirror.replace(bad.as_bytes()).is_err() && mirror.apply(bad.as_bytes()).is_err(),
+                replace(&mirror, bad.as_bytes()).is_err() && mirror.apply(bad.as_bytes()).is_err(),
                 "{bad}"
             );
         }
         assert_eq!(addresses(&mirror).len(), 1);
+    }
+
+    /// Of a registry that checks less than this one.
+    #[test]
+    fn one_odd_entry_hides_no_other() {
+        let mirror = Mirror::default();
+        let good = vm("a", "running", "registered", 1);
+        let deep = format!("{}1{}", "[".repeat(200), "]".repeat(200));
+        let odd = [
+            r#"{"id":"x"}"#.to_owned(),
+            "7".to_owned(),
+            good.replace("\"port\":3000", "\"port\":70000").replace("\"a\"", "\"b\""),
+            good.replace("[1]", &deep).replace("\"a\"", "\"c\""),
+            good.replace("[1]", r#"[1e999,"\ud800"]"#).replace("\"a\"", "\"d\""),
+        ];
+        let list = format!(r#"{{"vms":[{},{good}]}}"#, odd.join(","));
+        replace(&mirror, list.as_bytes()).expect("a list");
+        let one = |id: &str| ("a.test".to_owned(), 3000, id.to_owned());
+        let found = |mirror: &Mirror| -> Vec<_> {
+            let found = mirror.endpoints("worker", "api").into_iter();
+            found.map(|endpoint| (endpoint.address, endpoint.port, endpoint.id)).collect()
+        };
+        assert_eq!(found(&mirror), [one("a"), one("c"), one("d")]);
+        assert!(mirror.address("b").is_some(), "it is there, without the service that makes no sense");
+        let other = Mirror::default();
+        for odd in &odd {
+            other.apply(put(odd).as_bytes()).expect("news");
+        }
+        assert_eq!(found(&other), [one("c"), one("d")]);
+        other.apply(put(r#"{"id":"c","role":7}"#).as_bytes()).expect("news");
+        assert_eq!(found(&other), [one("d")], "what it was is not true any more");
     }
 
     #[tokio::test(start_paused = true)]
@@ -254,7 +339,7 @@ mod tests {
         mirror.lost("refused".to_owned());
         let state = mirror.report();
         assert_eq!((state.age, state.trouble.as_deref()), (None, Some("refused")));
-        mirror.replace(br#"{"vms":[]}"#).expect("a list");
+        replace(&mirror, br#"{"vms":[]}"#).expect("a list");
         tokio::time::advance(Duration::from_secs(7)).await;
         let state = mirror.report();
         assert_eq!((state.age, state.trouble), (Some(Duration::from_secs(7)), None));

@@ -15,6 +15,7 @@ pub mod etcd;
 mod file;
 mod health;
 mod keeper;
+mod lists;
 mod mirror;
 mod model;
 mod openapi;
@@ -38,10 +39,10 @@ pub use directory::{Directory, Endpoint};
 pub use etcd::StoreState;
 pub use file::{FILE_NAME, FileStore};
 pub use health::{Finding, Health, Verdict, Witness};
-pub use mirror::{Mirror, MirrorState, NoRegistry};
+pub use mirror::{Listing, Mirror, MirrorState, NoRegistry};
 pub use model::{
-    Change, Description, ENTRY, Grace, LONGEST_TTL, Lease, Record, Registration, Renewal, Role, SERVICES,
-    SHORTEST_TTL, Service, Status,
+    Change, DEPTH, Description, ENTRY, Grace, LONGEST_TTL, Lease, Record, Registration, Renewal, Role,
+    SERVICES, SHORTEST_TTL, Service, Status,
 };
 pub use openapi::OPENAPI;
 pub use shared::{Committed, Place, Probed, Registry};
@@ -70,7 +71,7 @@ pub enum Refusal {
     #[error("this VM was registered with another x-lease-key")]
     Bound,
     /// The address is somebody else's.
-    #[error("address must be this client's own, or a name that begins with the VM's id")]
+    #[error("address must be this client's own, or the VM's id below `names_below`")]
     Foreign,
     /// Too many changes come from one address.
     #[error("too many changes from this address: {0} a second are let in")]
@@ -78,6 +79,9 @@ pub enum Refusal {
     /// There is a newer one.
     #[error("superseded: generation {0} of this VM has registered")]
     Superseded(u64),
+    /// There was a newer one, and it was deleted a moment ago.
+    #[error("superseded: a newer generation of this VM was deleted a moment ago")]
+    Outlived,
     /// There is no room for another.
     #[error("the registry is full: it has {ENTRIES} entries")]
     Full,

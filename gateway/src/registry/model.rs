@@ -4,6 +4,7 @@ use super::{Caller, Health, LeaseKey, Moment, Refusal, Verdict};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, value::RawValue};
 use std::{
+    net::IpAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -19,6 +20,9 @@ pub const SHORTEST_TTL: Duration = Duration::from_secs(5);
 
 /// The longest one.
 pub const LONGEST_TTL: Duration = Duration::from_secs(3600);
+
+/// How deep what is said of a VM may nest. Whoever reads it wraps it once more, and may take 127 at most.
+pub const DEPTH: usize = 64;
 
 /// The longest name or id, in bytes.
 const LONGEST_NAME: usize = 253;
@@ -219,9 +223,23 @@ impl Written {
         if body.trim_ascii_start().first() != Some(&b'{') {
             return Err(Refusal::invalid("the body is not a JSON object"));
         }
-        serde_json::from_slice(body)
-            .map_err(|error| Refusal::invalid(format!("the body is not a JSON object of a VM: {error}")))
+        let bad = |error| Refusal::invalid(format!("the body is not a JSON object of a VM: {error}"));
+        // All of it, once: what is kept as it was written, others have to be able to read.
+        let value: Value = serde_json::from_slice(body).map_err(bad)?;
+        if depth(&value) > DEPTH {
+            return Err(Refusal::invalid(format!("the body nests deeper than {DEPTH} objects and lists")));
+        }
+        serde_json::from_slice(body).map_err(bad)
     }
+}
+
+fn depth(value: &Value) -> usize {
+    let inside = match value {
+        Value::Object(fields) => fields.values().map(depth).max(),
+        Value::Array(items) => items.iter().map(depth).max(),
+        _ => return 0,
+    };
+    1 + inside.unwrap_or_default()
 }
 
 impl Registration {
@@ -251,12 +269,7 @@ impl Registration {
         let services = services(written.services.as_ref())?;
         let metadata = metadata(written.metadata.as_deref())?;
         let ttl = ttl(written.ttl.as_ref())?;
-        let generation = match &written.generation {
-            None | Some(Value::Null) => None,
-            Some(value) => Some(
-                value.as_u64().ok_or_else(|| Refusal::invalid("generation must be a whole number from 0"))?,
-            ),
-        };
+        let generation = generation(written.generation.as_ref())?;
         Ok(Self {
             is_old_client: ttl.is_none() && by.is_some(),
             what: Description {
@@ -300,7 +313,7 @@ impl Change {
                 value => Some(services(value.as_ref())?),
             },
             metadata: metadata(written.metadata.as_deref())?,
-            caller: Caller::default(),
+            caller: of(&written)?,
         })
     }
 }
@@ -316,7 +329,7 @@ impl Renewal {
         }
         let written = Written::read(body)?;
         let status = written.status.as_ref().map(status).transpose()?;
-        Ok(Self { ttl: ttl(written.ttl.as_ref())?, status, caller: Caller::default() })
+        Ok(Self { ttl: ttl(written.ttl.as_ref())?, status, caller: of(&written)? })
     }
 }
 
@@ -351,10 +364,22 @@ fn shown(value: Option<&Value>) -> String {
 /// It ends up in URLs, and in front of those who make connections of it.
 fn address(text: &str) -> Result<String, Refusal> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:[]%".contains(&byte);
-    match text.bytes().all(plain) {
+    match text.bytes().all(plain) && !is_number(text) {
         true => Ok(text.to_owned()),
         false => Err(Refusal::invalid("address must be a host name or an IP address")),
     }
+}
+
+/// Whether it is an IPv4 address in disguise: `2130706433`, `0x7f000001` and `127.1` are, to most who are given
+/// such a name (WHATWG URL, "ends in a number").
+fn is_number(text: &str) -> bool {
+    let last = text.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+    let hex = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
+    let is_number = match hex {
+        Some(hex) => hex.bytes().all(|byte| byte.is_ascii_hexdigit()),
+        None => last.bytes().all(|byte| byte.is_ascii_digit()),
+    };
+    is_number && text.parse::<IpAddr>().is_err()
 }
 
 fn metadata(value: Option<&RawValue>) -> Result<Option<Box<RawValue>>, Refusal> {
@@ -386,6 +411,18 @@ fn services(value: Option<&Value>) -> Result<Option<Vec<Service>>, Refusal> {
         Ok(service)
     };
     list.iter().enumerate().map(read).collect::<Result<_, _>>().map(Some)
+}
+
+/// Who asks, as far as the body says: which life of the VM.
+fn of(written: &Written) -> Result<Caller, Refusal> {
+    Ok(Caller { generation: generation(written.generation.as_ref())?, ..Caller::default() })
+}
+
+fn generation(value: Option<&Value>) -> Result<Option<u64>, Refusal> {
+    let number = |value: &Value| {
+        value.as_u64().ok_or_else(|| Refusal::invalid("generation must be a whole number from 0"))
+    };
+    value.filter(|value| !value.is_null()).map(number).transpose()
 }
 
 /// Seconds, or a text such as `45s`; what is granted stays within the limits.
@@ -465,8 +502,11 @@ pub enum Lease {
         /// Until when at least, where that is known here.
         until: Option<Duration>,
     },
-    /// It runs on: who is paused cannot renew.
-    Endless,
+    /// Who is paused cannot renew: it runs for as long as expired entries are shown.
+    Paused {
+        /// When that is over.
+        until: Duration,
+    },
     /// It ran out.
     Expired {
         /// When, for people.
@@ -495,9 +535,9 @@ impl Record {
         }
     }
 
-    /// Whether a renewal now comes just in time, or later, of a lease that it did not ask for.
+    /// Whether a renewal now comes so late that the lease, which it did not ask for, may be too short for it.
     pub(super) fn is_late(&self, now: Duration) -> bool {
-        !self.asked_ttl && now.saturating_sub(self.heard) * 5 > self.granted * 4
+        !self.asked_ttl && now.saturating_sub(self.heard) * 5 > self.granted * 2
     }
 
     /// When it was heard of last, as far as that can be known: who lives by a lease that another gateway renews, was
@@ -535,6 +575,7 @@ impl Record {
     pub fn why(&self) -> Option<String> {
         let seen = humantime::format_rfc3339_seconds(self.last_seen);
         match (self.lease, self.status) {
+            (Lease::Expired { .. }, Status::Paused) => Some(format!("paused, last seen at {seen}")),
             (Lease::Expired { .. }, _) => {
                 Some(format!("not renewed within {} s, last seen at {seen}", self.ttl.as_secs()))
             }

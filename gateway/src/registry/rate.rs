@@ -3,6 +3,14 @@
 use dashmap::DashMap;
 use std::{net::IpAddr, time::Duration};
 
+/// What counts as one address: an IPv6 client has a whole network of them (RFC 6177).
+fn client(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) >> 64 << 64).into()),
+        v4 => v4,
+    }
+}
+
 /// Seconds' worth of changes that may come at once.
 const BURST: f64 = 5.0;
 
@@ -21,6 +29,7 @@ struct Bucket {
 impl Rates {
     /// Whether an address may make one more change now, at so many a second.
     pub(super) fn admit(&self, peer: IpAddr, per_second: u32, now: Duration) -> bool {
+        let peer = client(peer);
         let (rate, full) = (f64::from(per_second), f64::from(per_second) * BURST);
         let filled =
             |bucket: &Bucket| (bucket.left + now.saturating_sub(bucket.at).as_secs_f64() * rate).min(full);
@@ -51,6 +60,25 @@ mod tests {
         assert_eq!(admitted(other, 1, Duration::ZERO), 1);
         assert_eq!(admitted(one, 20, Duration::from_secs(1)), 2);
         assert_eq!(admitted(one, 20, Duration::from_secs(60)), 10, "and no more after a rest");
+    }
+
+    #[test]
+    fn addresses_of_one_client_count_together() {
+        let rates = Rates::default();
+        let admitted = |address: &str| {
+            let peer = address.parse().expect("an address");
+            (0..20).filter(|_| rates.admit(peer, 1, Duration::ZERO)).count()
+        };
+        for (address, expected) in [
+            ("2001:db8:0:1::1", 5),
+            ("2001:db8:0:1:ffff::2", 0),
+            ("2001:db8:0:2::1", 5),
+            ("10.0.0.1", 5),
+            ("::ffff:10.0.0.1", 0),
+            ("::ffff:10.0.0.2", 5),
+        ] {
+            assert_eq!(admitted(address), expected, "{address}");
+        }
     }
 
     #[test]

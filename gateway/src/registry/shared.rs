@@ -264,11 +264,11 @@ impl Registry {
         self.publish(&mut state, now);
     }
 
-    /// Takes nothing that this witness has said for true any more, but of services that it still looks at.
-    pub fn forget(&self, witness: Witness, looks_at: impl Fn(Role, &str) -> bool) {
+    /// Takes nothing that this witness has said for true any more.
+    pub fn forget(&self, witness: Witness) {
         let mut findings = Vec::new();
         for record in self.shelf.all(None) {
-            for service in record.health.said_by(witness).filter(|name| !looks_at(record.what.role, name)) {
+            for service in record.health.said_by(witness) {
                 let (id, service) = (Arc::clone(&record.what.id), Arc::clone(service));
                 findings.push(Finding { id, service, witness, works: None });
             }
@@ -521,6 +521,12 @@ impl Registry {
         }
     }
 
+    /// The news that all is kept that was written so far.
+    pub fn all_kept(&self) -> Committed {
+        let state = self.state();
+        state.writer.as_ref().map(|writer| writer.keep(Vec::new()))
+    }
+
     /// Writes, and waits for what was written before as well: what is told to be kept may be what somebody
     /// else has asked for a moment ago.
     fn keep<T>(
@@ -528,11 +534,7 @@ impl Registry {
         change: impl FnOnce(&mut Book, Moment) -> Result<T, Refusal>,
     ) -> Result<(T, Committed), Refusal> {
         let (changed, committed) = self.write(change)?;
-        let committed = committed.or_else(|| {
-            let state = self.state();
-            state.writer.as_ref().map(|writer| writer.keep(Vec::new()))
-        });
-        Ok((changed, committed))
+        Ok((changed, committed.or_else(|| self.all_kept())))
     }
 
     fn write<T>(

@@ -103,7 +103,7 @@ impl<'a> Shown<'a> {
                     until.and_then(|until| Some(now.wall + until.checked_sub(now.mono)?))
                 }
                 Lease::Expired { at, .. } => Some(at),
-                Lease::Endless => None,
+                Lease::Paused { .. } => None,
             }
             .map(Time),
             state: record.state(),

@@ -1,6 +1,10 @@
 //! Leases by a clock that only these tests move.
 
 use super::*;
+
+mod json;
+mod lists;
+
 use std::{
     path::Path,
     sync::{Arc, Mutex},
@@ -192,7 +196,12 @@ fn old_clients_are_granted_what_fits_them() {
     bench.pass(secs(60));
     assert!(bench.found().contains(&"curl".to_owned()), "its pauses are known by now");
     assert_eq!(bench.registry.get("curl").map(|record| record.ttl), Some(secs(180)));
-    bench.renew("curl").expect("it is known");
+    let revision = bench.renew("curl").expect("it is known").revision;
+    for pause in [59_800, 60_900, 58_000, 62_300, 30_000, 70_000] {
+        bench.pass(Duration::from_millis(pause));
+        let renewed = bench.renew("curl").expect("it is known");
+        assert_eq!((renewed.ttl, renewed.revision), (secs(180), revision), "{pause} ms are nothing new");
+    }
     bench.pass(secs(15));
     assert_eq!(bench.renew("curl").map(|record| record.ttl), Ok(TTL), "and forgotten where they are no more");
 }
@@ -229,9 +238,13 @@ fn what_was_deleted_does_not_come_back_by_a_late_renewal() {
     bench.vm("a", r#","generation":3"#);
     bench.registry.remove("a", &Caller::default()).expect("it is known");
     assert_eq!(bench.renew("a").err(), Some(Refusal::Deleted));
-    assert_eq!(bench.register(&vm("a", r#","generation":3"#)).err(), Some(Refusal::Superseded(4)));
-    assert_eq!(bench.vm("a", r#","generation":4"#).state(), "registered", "a new life is another matter");
-    bench.registry.remove("a", &Caller::default()).expect("it is known");
+    assert_eq!(bench.register(&vm("a", r#","generation":2"#)).err(), Some(Refusal::Outlived));
+    assert_eq!(bench.vm("a", r#","generation":3"#).state(), "registered", "it was restarted");
+    let last = format!(r#","generation":{}"#, u64::MAX);
+    for generation in [r#","generation":4"#, &last, &last] {
+        assert_eq!(bench.vm("a", generation).state(), "registered", "a new life is another matter");
+        bench.registry.remove("a", &Caller::default()).expect("it is known");
+    }
     bench.pass(TTL + secs(1));
     assert_eq!(bench.renew("a").err(), Some(Refusal::Unknown), "and it is forgotten after a while");
 }
@@ -249,13 +262,35 @@ fn who_renews_is_running_unless_it_says_otherwise() {
     bench.renew("a").expect("it is known");
     assert_eq!(bench.state("a"), "registered");
     say("paused");
-    bench.pass(secs(7 * 24 * 3600 / 100));
+    bench.pass(secs(24 * 3600 - 1));
     assert_eq!(bench.state("a"), "paused", "it cannot renew");
     bench.renew("a").expect("it is known");
     assert_eq!(bench.state("a"), "registered", "it goes on");
     say("draining");
     bench.renew("a").expect("it is known");
     assert_eq!((bench.state("a"), bench.found().len()), ("draining", 0));
+    say("paused");
+    bench.pass(secs(24 * 3600 + 1));
+    assert_eq!(bench.state("a"), "expired", "it is paused for longer than anybody remembers");
+    let why = bench.registry.get("a").and_then(|record| record.why()).unwrap_or_default();
+    assert!(why.starts_with("paused, last seen at 20"), "{why}");
+    bench.pass(secs(24 * 3600 + 1));
+    assert_eq!(bench.state("a"), "none");
+}
+
+#[test]
+fn an_entry_of_the_largest_kind_can_be_changed() {
+    let bench = Bench::new();
+    let body = |length: usize| vm("a", &format!(r#","metadata":{{"x":"{}"}}"#, "x".repeat(length)));
+    let body = body(ENTRY - body(0).len());
+    assert_eq!(body.len(), ENTRY);
+    bench.register(&body).expect("it is not too large");
+    let change = |text: &str| {
+        let change = Change::read(text.as_bytes()).expect("a change");
+        bench.registry.change("a", change).map(|(record, _)| record.state())
+    };
+    assert_eq!(change(r#"{"status":"draining"}"#), Ok("draining"));
+    assert_eq!(change(r#"{"name":"longer"}"#), Err(Refusal::TooLarge));
 }
 
 /// More than half of them at once say more of the network than of themselves.
@@ -367,25 +402,26 @@ fn a_restart_forgets_nothing_and_grants_one_time_to_live() {
 #[test]
 fn of_a_damaged_file_what_can_be_read_is_kept() {
     type Damage = fn(&Path);
-    let damages: [(&str, Damage); 3] = [
-        ("cut", |path| {
+    let damages: [(&str, std::ops::RangeInclusive<usize>, Damage); 3] = [
+        ("cut", 30..=48, |path| {
             let file = std::fs::OpenOptions::new().write(true).open(path).expect("the file");
             let length = file.metadata().expect("its length").len();
             file.set_len(length * 3 / 4).expect("it is cut");
         }),
-        ("overwritten at the front", |path| {
+        ("overwritten at the front", 49..=49, |path| {
             let mut bytes = std::fs::read(path).expect("the file");
             bytes[..512].fill(0x55);
             std::fs::write(path, bytes).expect("it is written");
         }),
-        ("a flipped bit in an entry", |path| {
+        ("a flipped bit in each copy of an entry", 48..=48, |path| {
             let mut bytes = std::fs::read(path).expect("the file");
-            let at = memchr::memmem::rfind(&bytes, b"vm-17.test").expect("an entry");
-            bytes[at] ^= 1;
+            let copies: Vec<usize> = memchr::memmem::find_iter(&bytes, b"vm-17.test").collect();
+            assert!(!copies.is_empty());
+            copies.into_iter().for_each(|at| bytes[at] ^= 1);
             std::fs::write(path, bytes).expect("it is written");
         }),
     ];
-    for (name, damage) in damages {
+    for (name, left, damage) in damages {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("registry.redb");
         let bench = Bench::at(Place::File(path.clone()), FakeClock::new());
@@ -395,14 +431,15 @@ fn of_a_damaged_file_what_can_be_read_is_kept() {
         damage(&path);
         let bench = Bench::at(Place::File(path.clone()), FakeClock::new());
         let count = bench.registry.all(None).len();
-        assert!((30..=49).contains(&count), "{name}: {count} of 49 entries");
+        assert!(left.contains(&count), "{name}: {count} of 49 entries");
+        let files = std::fs::read_dir(folder.path()).expect("the folder").count();
+        assert_eq!(files, 2, "{name}: what was damaged is put aside");
         assert_eq!(bench.state("vm-3"), "none", "{name}: what was deleted stays so");
         bench.vm("new", "");
         drop(bench);
         let bench = Bench::at(Place::File(path.clone()), FakeClock::new());
         assert_eq!(bench.registry.all(None).len(), count + 1, "{name}: and goes on");
-        let aside = std::fs::read_dir(folder.path()).expect("the folder").count();
-        assert!(aside >= 1, "{name}");
+        assert_eq!(bench.state("vm-3"), "none", "{name}: and after the next start as well");
     }
 }
 
@@ -470,6 +507,10 @@ fn what_makes_no_sense_is_refused_in_words() {
         (r#"{"id":"a","name":"n","role":"boss"}"#, "invalid role: boss"),
         (r#"{"id":"a","name":"n","role":"worker"}"#, "address is required"),
         (r#"{"id":"a","name":"n","role":"worker","address":"http://x"}"#, "address must be"),
+        (r#"{"id":"a","name":"n","role":"worker","address":"2130706433"}"#, "address must be"),
+        (r#"{"id":"a","name":"n","role":"worker","address":"0x7f000001"}"#, "address must be"),
+        (r#"{"id":"a","name":"n","role":"worker","address":"a.127.1."}"#, "address must be"),
+        (r#"{"id":"a","name":"n","role":"worker","address":"127.0.0.01"}"#, "address must be"),
         (&vm("a", r#","status":"asleep""#), "invalid status: asleep"),
         (&vm("a", r#","services":{}"#), "services must be a list"),
         (&vm("a", r#","services":[{"name":"api","port":0}]"#), "services[0]"),
@@ -491,7 +532,7 @@ fn what_makes_no_sense_is_refused_in_words() {
 #[test]
 fn a_lease_key_holds_as_long_as_its_lease() {
     let bench = Bench::new();
-    let key = |text: &str| Caller { key: LeaseKey::read(text.as_bytes()).ok(), is_admin: false };
+    let key = |text: &str| Caller { key: LeaseKey::read(text.as_bytes()).ok(), ..Caller::default() };
     let body = r#"{"id":"a","name":"n","role":"worker","address":"a.test","ttl":5,"generation":7}"#;
     let register = |caller: &Caller| {
         let asked = Registration::read(body.as_bytes()).expect("a registration");
@@ -503,8 +544,64 @@ fn a_lease_key_holds_as_long_as_its_lease() {
     assert_eq!(register(&Caller::default()), Err(Refusal::Bound));
     assert_eq!(register(&own), Ok(()));
     bench.pass(Duration::from_secs(6));
+    for caller in [&other, &Caller::default()] {
+        let renewal = Renewal { caller: caller.clone(), ..Renewal::default() };
+        assert_eq!(bench.registry.renew("a", &renewal).map(drop), Err(Refusal::Bound), "{caller:?}");
+        let change = Change { caller: caller.clone(), ..Change::default() };
+        assert_eq!(bench.registry.change("a", change).map(drop), Err(Refusal::Bound), "{caller:?}");
+    }
+    assert_eq!(bench.state("a"), "expired", "nobody else brings it back");
     assert_eq!(register(&other), Ok(()), "whoever comes first after its end");
     assert_eq!(register(&own), Err(Refusal::Bound));
+}
+
+/// A restored copy's original, which goes on with what it did.
+#[test]
+fn an_older_life_has_no_say_in_what_a_newer_one_registered() {
+    let bench = Bench::new();
+    bench.vm("a", r#","generation":3"#);
+    let of = |generation: u64| Caller { generation: Some(generation), ..Caller::default() };
+    let changes = |generation: u64| {
+        let renewal = format!(r#"{{"generation":{generation},"status":"draining"}}"#);
+        let renewal = Renewal::read(renewal.as_bytes()).expect("a renewal");
+        let change = format!(r#"{{"generation":{generation},"name":"of {generation}"}}"#);
+        let change = Change::read(change.as_bytes()).expect("a change");
+        [
+            bench.registry.renew("a", &renewal).map(drop),
+            bench.registry.change("a", change).map(drop),
+            bench.registry.remove("a", &of(generation)).map(drop),
+        ]
+    };
+    let refused = || Err(Refusal::Superseded(3));
+    assert_eq!(changes(2), [refused(), refused(), refused()]);
+    assert_eq!(bench.state("a"), "registered");
+    bench.pass(TTL + secs(1));
+    assert_eq!(changes(2), [refused(), refused(), refused()], "and not when it is silent");
+    bench.renew("a").expect("who says nothing of a life is let in, as ever");
+    let change = Change::read(br#"{"generation":4}"#).expect("a change");
+    bench.registry.change("a", change).expect("a newer life");
+    assert_eq!(bench.register(&vm("a", r#","generation":3"#)).err(), Some(Refusal::Superseded(4)));
+    assert_eq!(changes(4), [Ok(()), Ok(()), Ok(())]);
+}
+
+#[test]
+fn what_was_found_out_ends_with_the_lease() {
+    let bench = Bench::new();
+    let body = r#","ttl":45,"services":[{"name":"api","port":80,"healthPath":"/"}]"#;
+    bench.vm("a", body);
+    for witness in [Witness::Traffic, Witness::Probe] {
+        let finding = Finding {
+            id: "a".into(),
+            service: "api".into(),
+            witness,
+            works: Some(Err("connection refused".to_owned())),
+        };
+        bench.registry.judge(&[finding]);
+        assert_eq!(bench.state("a"), "unhealthy");
+        bench.pass(TTL);
+        assert_eq!(bench.state("a"), "expired");
+        assert_eq!(bench.vm("a", body).state(), "registered", "{witness:?}: it may work by now");
+    }
 }
 
 /// One whose store several gateways share, without anybody who asks it.

@@ -5,6 +5,10 @@ use crate::{
     plugins::{Background, Fault, Host, Plugin, PluginMetrics, Ran},
     snapshot::{Outbound, Snapshot},
 };
+use futures_util::{
+    FutureExt as _,
+    future::{LocalBoxFuture, Shared},
+};
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
 use tokio::{
     sync::watch,
@@ -28,11 +32,18 @@ pub(super) struct BackgroundWork {
 /// What each plugin's background work did last, by plugin name.
 pub(super) type States = Rc<RefCell<BTreeMap<String, String>>>;
 
+/// The end of a task. Several may wait for it: two tables of one plugin come after each that was before.
+type Ended = Shared<LocalBoxFuture<'static, ()>>;
+
 struct Task {
     plugin: Arc<Plugin>,
-    stop: watch::Sender<bool>,
+    stop: watch::Sender<Option<End>>,
     task: JoinHandle<()>,
 }
+
+/// That work ends, and who goes on with it: the plugin of its name, where there is one.
+#[derive(Debug, Clone)]
+struct End(Option<Arc<Plugin>>);
 
 impl BackgroundWork {
     pub(super) fn new(host: Arc<Host>, metrics: Arc<Metrics>, outbound: Outbound) -> Self {
@@ -50,34 +61,39 @@ impl BackgroundWork {
         let is_wanted = |task: &Task| snapshot.plugins.iter().any(|plugin| Arc::ptr_eq(plugin, &task.plugin));
         let (kept, gone): (Vec<Task>, Vec<Task>) = self.running.drain(..).partition(is_wanted);
         self.running = kept;
-        let mut ending: Vec<(Arc<Plugin>, JoinHandle<()>)> = gone.into_iter().map(Task::end).collect();
+        let end = |task: Task| {
+            let mut plugins = snapshot.plugins.iter();
+            let next = plugins.find(|it| it.name() == task.plugin.name() && it.hooks().background);
+            let end = End(next.cloned());
+            task.end(end)
+        };
+        let ending: Vec<(Arc<Plugin>, Ended)> = gone.into_iter().map(end).collect();
         for plugin in &snapshot.plugins {
             let runs = self.running.iter().any(|task| Arc::ptr_eq(plugin, &task.plugin));
             if plugin.hooks().background && !runs {
-                let (before, others) = ending.into_iter().partition(|(gone, _)| gone.name() == plugin.name());
-                ending = others;
-                self.start(plugin, before);
+                let before = ending.iter().filter(|(gone, _)| gone.name() == plugin.name());
+                self.start(plugin, before.map(|(_, ended)| ended.clone()).collect());
             }
         }
     }
 
     /// Stops all work, and waits for it. Each call in it is bounded by its plugin's limits.
     pub(super) async fn stop(&mut self) {
-        let ending: Vec<_> = self.running.drain(..).map(Task::end).collect();
-        for (_, task) in ending {
-            let _ = task.await;
+        let ending: Vec<_> = self.running.drain(..).map(|task| task.end(End(None))).collect();
+        for (_, ended) in ending {
+            ended.await;
         }
     }
 
-    fn start(&mut self, plugin: &Arc<Plugin>, before: Vec<(Arc<Plugin>, JoinHandle<()>)>) {
+    fn start(&mut self, plugin: &Arc<Plugin>, before: Vec<Ended>) {
         let metrics = PluginMetrics::new(&self.metrics, plugin.name());
         let services = Arc::new(self.outbound.clone());
         let background = Background::new(&self.host, Arc::clone(plugin), services, metrics);
-        let (stop, stopped) = watch::channel(false);
+        let (stop, stopped) = watch::channel(None);
         let states = self.states();
         let task = spawn_local(async move {
-            for (_, task) in before {
-                let _ = task.await;
+            for ended in before {
+                ended.await;
             }
             supervise(background, stopped, &states).await;
         });
@@ -86,17 +102,17 @@ impl BackgroundWork {
 }
 
 impl Task {
-    fn end(self) -> (Arc<Plugin>, JoinHandle<()>) {
+    fn end(self, end: End) -> (Arc<Plugin>, Ended) {
         // A task that is over already needs no telling.
-        let _ = self.stop.send(true);
-        (self.plugin, self.task)
+        let _ = self.stop.send(Some(end));
+        (self.plugin, self.task.map(drop).boxed_local().shared())
     }
 }
 
-async fn supervise(mut background: Background, mut stopped: watch::Receiver<bool>, states: &States) {
+async fn supervise(mut background: Background, mut stopped: watch::Receiver<Option<End>>, states: &States) {
     let name = background.name().to_owned();
     let mut failures = 0;
-    while !*stopped.borrow_and_update() {
+    while stopped.borrow_and_update().is_none() {
         let ran = background.run().await;
         let (state, pause) = judge(&name, &ran, &mut failures);
         states.borrow_mut().insert(name.clone(), state);
@@ -105,7 +121,8 @@ async fn supervise(mut background: Background, mut stopped: watch::Receiver<bool
             () = wait(pause) => {}
         }
     }
-    if let Err(fault) = background.stop().await {
+    let successor = stopped.borrow().as_ref().and_then(|End(successor)| successor.clone());
+    if let Err(fault) = background.stop(successor).await {
         report(&name, &fault);
     }
     states.borrow_mut().remove(&name);

@@ -231,6 +231,7 @@ impl Control {
         let mut followers = Followers::default();
         registry::open(&snapshot, &mut followers, &metrics).await?;
         let sockets = bind(&snapshot, None)?;
+        registry::look(&snapshot);
         let generation = Arc::new(Generation { number: 1, snapshot: Arc::clone(&snapshot), sockets });
         let admin = AdminServer::start(Admin::of(&snapshot), commands).await?;
         // What is kept of certificates is there before the first connection.
@@ -372,6 +373,8 @@ impl Control {
         registry::open(&snapshot, &mut self.followers, &self.metrics).await.map_err(refused)?;
         let sockets = bind(&snapshot, Some(current)).map_err(refused)?;
         self.admin.apply(Admin::of(&snapshot)).await.map_err(refused)?;
+        // Backends that stay are told of servers, too: from here on, nothing can fail.
+        registry::look(&snapshot);
         let number = current.number + 1;
         self.acme.apply(&snapshot);
         self.generation.send_replace(Arc::new(Generation {
@@ -379,7 +382,8 @@ impl Control {
             snapshot: Arc::clone(&snapshot),
             sockets,
         }));
-        registry::apply(&snapshot, &mut self.followers);
+        snapshot.plugins.iter().for_each(|plugin| plugin.enact());
+        registry::apply(&snapshot, &current.snapshot, &mut self.followers);
         self.discovery.apply(&snapshot);
         self.background.apply(&snapshot);
         self.health.apply(&snapshot);

@@ -110,6 +110,7 @@ pub async fn build(
         tls: tls.finish(config),
         heads: head_limits(config),
         http2_streams: config.limits.http2_streams,
+        held_bodies: usize::try_from(config.limits.held_bodies.get()).unwrap_or(usize::MAX),
         log: config.log.clone(),
         admin: config.admin.address.as_ref().map(|address| match address.get_ref() {
             AdminAddress::Unix(path) => AdminAddress::Unix(inputs.base.join(path)),

@@ -86,6 +86,8 @@ pub struct Snapshot {
     pub heads: HeadLimits,
     /// Requests at a time on one connection of HTTP/2.
     pub http2_streams: u32,
+    /// Bytes of requests' bodies that each worker may hold as a whole.
+    pub held_bodies: usize,
     /// What is logged.
     pub log: Log,
     /// Where operators look, where the file says so.

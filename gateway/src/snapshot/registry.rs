@@ -7,8 +7,8 @@ use crate::{
     networks::Networks,
     plugins::Secret,
     registry::{
-        Directory, Endpoint, FILE_NAME, Finding, Mirror, Place, Registry, Role, Terms, Witness,
-        api::{Door, Rules},
+        Directory, Endpoint, FILE_NAME, Mirror, Place, Record, Registry, Service, Terms,
+        api::{Addresses, Door, Rules},
     },
     tls::Roots,
     upstream::{Backend, Member, Server, ServerError},
@@ -26,6 +26,7 @@ use std::{
     },
     time::Duration,
 };
+use tokio::sync::watch;
 
 /// The registry, and who may ask it.
 #[derive(Debug)]
@@ -43,17 +44,35 @@ pub struct RegistryPlan {
     /// The token of those who may ask; everybody may where there is none.
     pub token: Option<Secret>,
     admin_token: Option<Secret>,
-    own_addresses: bool,
+    addresses: config::RegistryAddresses,
+    names_below: Option<String>,
     changes: Option<u32>,
+    /// Whether others are let in now, or into another registry. Plans that are alike in that share it.
+    over: Arc<watch::Sender<bool>>,
 }
 
 impl RegistryPlan {
+    /// Something that is true once whoever was let in has to ask anew.
+    pub fn over(&self) -> watch::Receiver<bool> {
+        self.over.subscribe()
+    }
+
+    /// Another plan runs from now on, or none.
+    pub fn end(&self, next: Option<&Arc<Self>>) {
+        if next.is_none_or(|next| !Arc::ptr_eq(&next.over, &self.over)) {
+            self.over.send_replace(true);
+        }
+    }
+
     /// Who may do what.
     pub fn rules(&self) -> Rules<'_> {
         Rules {
             door: self.token.as_ref().map_or(Door::Open, |token| Door::Token(token.reveal())),
             admin: self.admin_token.as_ref().and_then(Secret::reveal),
-            own_addresses: self.own_addresses,
+            addresses: match self.addresses {
+                config::RegistryAddresses::Any => Addresses::Any,
+                config::RegistryAddresses::Own => Addresses::Own { names_below: self.names_below.as_deref() },
+            },
             changes: self.changes,
         }
     }
@@ -114,38 +133,20 @@ impl Discovered {
         }
     }
 
-    /// Whether servers of it are such a service.
-    pub fn is_of(&self, role: Role, service: &str) -> bool {
-        self.role == role.name() && self.service == service
-    }
-
-    /// What this gateway's own requests say of servers that are registered: which are left alone, and which of
-    /// those `before` are not any more. Who does not know those says so of all. Returns those that are.
-    pub fn witness(&self, registry: &Arc<Registry>, before: Option<&HashSet<Server>>) -> HashSet<Server> {
+    /// Servers that its requests leave alone now.
+    pub fn ejected(&self) -> HashSet<Server> {
         let now = self.backend.now();
         let is_ejected = |(server, member): (&Server, &Arc<Member>)| {
             member.ejected_for().is_some().then(|| server.clone())
         };
-        let ejected: HashSet<Server> = now.members().filter_map(is_ejected).collect();
-        if Some(&ejected) == before {
-            return ejected;
-        }
-        let directory = Directory::Own(Arc::clone(registry));
-        let findings = directory.endpoints(&self.role, &self.service).into_iter().filter_map(|endpoint| {
-            let server = self.server(&endpoint).ok()?;
-            let works = if ejected.contains(&server) {
-                let backend = &self.backend.settings.name;
-                Some(Err(format!("requests of backend {backend} to {server} fail")))
-            } else if before.is_none_or(|before| before.contains(&server)) {
-                None
-            } else {
-                return None;
-            };
-            let (id, service) = (endpoint.id.into(), self.service.as_str().into());
-            Some(Finding { id, service, witness: Witness::Traffic, works })
-        });
-        registry.judge(&findings.collect::<Vec<_>>());
-        ejected
+        now.members().filter_map(is_ejected).collect()
+    }
+
+    /// Where its requests for this service of this VM go; none where there are none.
+    pub fn server_of(&self, record: &Record, service: &Service) -> Option<Server> {
+        let is_one = self.role == record.what.role.name() && self.service == service.name;
+        let server = || Server::within(&record.what.address, service.port, &self.networks).ok();
+        is_one.then(server).flatten()
     }
 
     /// Tells the backend who is registered now. Returns whether that changed anything.
@@ -282,6 +283,12 @@ fn build(
     let registry = before.map(|before| &before.registry).filter(|registry| *registry.place() == place);
     let registry = registry.cloned().unwrap_or_else(|| Arc::new(Registry::new(place, terms)));
     let token = written.token.as_ref().map(|name| secret(name.get_ref()));
+    let admin_token = written.admin_token.as_ref().map(|name| secret(name.get_ref()));
+    let alike = before.filter(|before| {
+        Arc::ptr_eq(&before.registry, &registry)
+            && (&before.token, &before.admin_token) == (&token, &admin_token)
+    });
+    let over = alike.map(|before| Arc::clone(&before.over)).unwrap_or_default();
     let probe = Some(written.probe).filter(|probe| probe.enabled);
     Some(RegistryPlan {
         registry,
@@ -290,9 +297,11 @@ fn build(
         etcd: None,
         networks: Arc::clone(networks),
         token,
-        admin_token: written.admin_token.as_ref().map(|name| secret(name.get_ref())),
-        own_addresses: written.addresses == config::RegistryAddresses::Own,
+        admin_token,
+        addresses: written.addresses,
+        names_below: written.names_below.as_ref().map(|domain| domain.get_ref().to_string()),
         changes: written.changes_per_client,
+        over,
     })
 }
 
@@ -380,7 +389,9 @@ impl Registered {
         match bare.parse::<IpAddr>() {
             Ok(ip) => Ok((vec![ip], Some(TTL))),
             // By name, a VM is reached through its edge, and that is here.
-            Err(_) => Err(SourceError(format!("{vm} registered as {address}, which is not an IP address"))),
+            Err(_) => {
+                Err(SourceError::Nowhere(format!("{vm} registered as {address}, which is not an IP address")))
+            }
         }
     }
 }

@@ -35,7 +35,9 @@ pub struct FleetPlan {
 impl FleetPlan {
     /// Whether both ask for the same, perhaps of other servers.
     pub(super) fn asks_the_same(&self, other: &Self) -> bool {
-        self.origin.config == other.origin.config && self.origin.config.file.is_none()
+        self.origin.config == other.origin.config
+            && self.origin.networks == other.origin.networks
+            && self.origin.config.file.is_none()
     }
 }
 
@@ -46,6 +48,8 @@ struct Origin {
     file: Option<[u8; 32]>,
     /// Which registry is asked.
     registry: Option<Whose>,
+    /// Where VMs may be: the registry may have a say in that.
+    networks: Networks,
 }
 
 /// What each server that is known only when it is asked for is like.
@@ -106,7 +110,7 @@ pub(super) fn build(
     let file = path.and_then(|path| files.hash_of(&path));
     let registry = registries.directory().filter(|_| written.resolution() == Resolve::Registry);
     let (directory, whose) = registry.unzip();
-    let origin = Origin { config: written.clone(), file, registry: whose };
+    let origin = Origin { config: written.clone(), file, registry: whose, networks: terms.networks.clone() };
     let before = previous.and_then(|previous| previous.fleet.as_ref());
     let known = before.filter(|before| before.origin == origin).map(|before| Arc::clone(&before.vms));
     let vms = match known {

@@ -189,7 +189,7 @@ impl Directory {
         let (lookup, vm, vms) = (Rc::clone(&asked.lookup), vm.clone(), Arc::clone(&self.vms));
         spawn_local(async move {
             let answer = timeout(vms.terms.timeout, lookup.find(&vm)).await;
-            let answer = answer.unwrap_or_else(|_| Err(SourceError("no answer in time".to_owned())));
+            let answer = answer.unwrap_or_else(|_| Err(SourceError::Silent("no answer in time".to_owned())));
             flight.entry.learn(&vm, answer, &vms.terms, &remembered.told);
             if flight.entry.last().is_some() {
                 remembered.keep(vm, &flight.entry);
@@ -249,6 +249,7 @@ impl Entry {
                     (Ok(usable), ttl.unwrap_or(terms.ttl).clamp(SHORTEST, terms.ttl.max(SHORTEST)))
                 }
             }
+            Err(error @ SourceError::Nowhere(_)) => (Err(NoVm::Failed(error.to_string().into())), FAILED),
             Err(error) => match state.known.take() {
                 Some(Ok(old)) => {
                     if let Some(times) = is_told(of_failures) {
@@ -256,7 +257,7 @@ impl Entry {
                     }
                     (Ok(old), FAILED)
                 }
-                _ => (Err(NoVm::Failed(error.0.into())), FAILED),
+                _ => (Err(NoVm::Failed(error.to_string().into())), FAILED),
             },
         };
         (state.known, state.until) = (Some(known), Some(Instant::now() + lasts));
@@ -409,7 +410,7 @@ mod tests {
             source.says(is_at("2001:db8::1", 10));
             advance(FAILED).await;
             assert_eq!(directory.find(&vm).await, found("2001:db8::1"));
-            source.says(Err(SourceError("on fire".to_owned())));
+            source.says(Err(SourceError::Silent("on fire".to_owned())));
             advance(Duration::from_secs(10)).await;
             assert_eq!((directory.find(&vm).await, source.asked()), (found("2001:db8::1"), 3));
             source.says(Ok((Vec::new(), None)));

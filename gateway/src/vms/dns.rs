@@ -87,7 +87,7 @@ impl Dns {
 
     fn resolver(&self) -> Result<TokioResolver, SourceError> {
         if self.servers.is_empty() {
-            return Err(SourceError(format!("no name servers in {MACHINES_SERVERS}")));
+            return Err(SourceError::Silent(format!("no name servers in {MACHINES_SERVERS}")));
         }
         let servers = self.servers.iter().map(|server| {
             let mut connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()];
@@ -103,7 +103,7 @@ impl Dns {
         options.timeout = self.timeout / 2;
         // This is asked for on a worker, which reads no files; and a name of the machine's own is no VM.
         options.use_hosts_file = ResolveHosts::Never;
-        builder.build().map_err(|error| SourceError(format!("no resolver: {error}")))
+        builder.build().map_err(|error| SourceError::Silent(format!("no resolver: {error}")))
     }
 }
 
@@ -145,7 +145,7 @@ impl Asked {
         let found = match resolver.lookup(name, kind).await {
             Ok(found) => found,
             Err(error) if error.is_no_records_found() => return Ok((Vec::new(), None)),
-            Err(error) => return Err(SourceError(format!("{name}: {error}"))),
+            Err(error) => return Err(SourceError::Silent(format!("{name}: {error}"))),
         };
         let mut addresses = Vec::new();
         let mut ttl = u32::MAX;

@@ -20,7 +20,14 @@ pub trait Lookup: fmt::Debug {
 /// no address means that there is no such VM.
 pub type Answer = Result<(Vec<IpAddr>, Option<Duration>), SourceError>;
 
-/// A source that could not be asked, or did not know; whether there is such a VM is not known.
+/// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct SourceError(pub String);
+pub enum SourceError {
+    /// The source could not be asked, or did not know: whether there is such a VM is not known, and where it was
+    /// it may still be.
+    #[error("{0}")]
+    Silent(String),
+    /// There is such a VM, and it has no address: where it was, it is not any more.
+    #[error("{0}")]
+    Nowhere(String),
+}

@@ -18,7 +18,7 @@ struct Cors {
     /// Headers of answers that they may read.
     #[serde(default)]
     expose: Vec<String>,
-    /// Whether they may send cookies and credentials; not for "*".
+    /// Whether they may send cookies and credentials; not for "*" and "null".
     #[serde(default)]
     credentials: bool,
     /// How long a browser may remember all this.
@@ -88,6 +88,10 @@ impl HttpFilter for Cors {
         }
         if self.credentials && self.is_for_all() {
             problems.add("credentials", "browsers take no credentials for \"*\": name the origins");
+        }
+        // Sandboxed frames and files are of this origin, anybody's: as good as "*".
+        if self.credentials && self.allows("null") {
+            problems.add("credentials", "not for \"null\", which any page can be: name the origins");
         }
         let names =
             |list: &[String]| list.iter().enumerate().map(|(i, name)| (i, name.clone())).collect::<Vec<_>>();
@@ -171,6 +175,7 @@ mod tests {
             ("origins = ['https://a.example/']", "origins.0"),
             ("origins = ['a.example']", "origins.0"),
             ("origins = ['*']\ncredentials = true", "credentials"),
+            ("origins = ['https://a.example', 'null']\ncredentials = true", "credentials"),
             ("origins = ['*']\nheaders = ['x y']", "headers.0"),
         ] {
             let problems = testing::configure::<Cors>(table).expect_err(table);

@@ -1,6 +1,6 @@
 //! Lets each client send so many requests in a time, and some more at once: a token bucket for each.
 
-use std::time::Duration;
+use std::{net::Ipv6Addr, time::Duration};
 use vers_plugin::prelude::*;
 
 /// Lets each client send so many requests in a time, and some more at once.
@@ -15,7 +15,7 @@ struct RateLimit {
     /// Requests at once, by a client that sent none for a while; by default as many as `requests`.
     burst: Option<u32>,
     /// The header that tells clients apart; by default, and where a request does not have it, their
-    /// address.
+    /// address, of IPv6 their network of 64 bits.
     by: Option<String>,
     /// What becomes of requests that cannot be counted, because the grant is used up.
     #[serde(default)]
@@ -84,7 +84,7 @@ impl RateLimit {
         let named = self.by.as_ref().and_then(|name| req.header(name)).filter(|value| !value.is_empty());
         match named {
             Some(value) => format!("{route:.128}/{:016x}", hash(&value)),
-            None => format!("{route:.128}/{client}"),
+            None => format!("{route:.128}/{}", network(client)),
         }
     }
 
@@ -107,6 +107,13 @@ impl RateLimit {
             }
         })
     }
+}
+
+/// The network of a client over IPv6, which has all the addresses in it to send requests from; an IPv4 address as it is.
+fn network(client: String) -> String {
+    let Ok(address) = client.parse::<Ipv6Addr>() else { return client };
+    let [a, b, c, d, ..] = address.segments();
+    format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
 }
 
 /// FNV-1a.

@@ -36,6 +36,17 @@ fn a_burst_passes_and_then_one_after_another() {
 }
 
 #[test]
+fn a_client_over_ipv6_is_a_network() {
+    let _host = MockHost::new();
+    let limit = limit("requests = 1\nper = '1m'");
+    assert_eq!(ask(&limit, "2001:db8:1:2::1", None).0, 200);
+    assert_eq!(ask(&limit, "2001:db8:1:2:ffff::7", None).0, 429, "another address of the same one");
+    assert_eq!(ask(&limit, "2001:db8:1:3::1", None).0, 200);
+    assert_eq!(ask(&limit, "192.0.2.1", None).0, 200);
+    assert_eq!(ask(&limit, "192.0.2.2", None).0, 200);
+}
+
+#[test]
 fn in_the_long_run_as_many_pass_as_the_limit_says() {
     let host = MockHost::new();
     let limit = limit("requests = 5");

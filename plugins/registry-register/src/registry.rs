@@ -19,6 +19,8 @@ pub(super) struct Registration {
     interval: Duration,
     due: Duration,
     is_over: bool,
+    /// When it answered last; none while it does not.
+    answered: Option<Duration>,
     back_off: BackOff,
 }
 
@@ -27,6 +29,8 @@ pub(super) struct Registration {
 struct Granted {
     ttl: Option<f64>,
     generation: Option<u64>,
+    #[serde(default)]
+    deleted: bool,
 }
 
 impl Registration {
@@ -37,6 +41,7 @@ impl Registration {
             interval: INTERVAL,
             due: Duration::ZERO,
             is_over: false,
+            answered: None,
             back_off: BackOff::default(),
         }
     }
@@ -51,6 +56,16 @@ impl Registration {
         self.is_over
     }
 
+    /// Whether it is a registration there.
+    pub(super) fn is_at(&self, place: &BaseUrl) -> bool {
+        self.registry == *place
+    }
+
+    /// When it answered last, where it does.
+    pub(super) fn answered(&self) -> Option<Duration> {
+        self.answered
+    }
+
     /// Registers, or renews; what fails is tried again, for ever.
     pub(super) fn turn(&mut self, plugin: &RegistryRegister, id: &PathSegment, now: Duration) {
         let is_news = self.registered != Some(plugin.status());
@@ -58,10 +73,12 @@ impl Registration {
         let pause = match outcome {
             Ok(()) => {
                 self.back_off.succeeded();
+                self.answered = Some(now);
                 Next::about(plugin.interval.unwrap_or(self.interval)).delay().unwrap_or(INTERVAL)
             }
             Err(error) => {
                 log::warn(format!("{}: {error}", self.registry));
+                self.answered = None;
                 self.back_off.failed()
             }
         };
@@ -69,16 +86,21 @@ impl Registration {
     }
 
     /// Finishes what it has, and leaves. Not everybody knows `draining`; whoever does sends nothing new meanwhile.
+    /// A registry that does not answer finds out by itself: others wait for their turn.
     pub(super) fn leave(&self, plugin: &RegistryRegister, id: &PathSegment) {
         if self.registered.is_none() || self.is_over {
             return;
         }
-        let draining = serde_json::json!({ "status": "draining" });
-        let _ = self.request(plugin, "POST", &format!("/{id}/heartbeat")).json(&draining).send();
-        let left = self.request(plugin, "DELETE", &format!("/{id}")).send();
+        let failed =
+            |error: http::Error| log::warn(format!("{id} not deregistered at {}: {error}", self.registry));
+        if let Err(error) = self.say(plugin, id, "draining") {
+            return failed(error);
+        }
+        let whose = plugin.generation.map(|generation| format!("?generation={generation}"));
+        let left = self.request(plugin, "DELETE", &format!("/{id}{}", whose.unwrap_or_default())).send();
         match left.and_then(http::Response::error_for_status) {
             Ok(_) => log::info(format!("{id} deregistered at {}", self.registry)),
-            Err(error) => log::warn(format!("{id} not deregistered at {}: {error}", self.registry)),
+            Err(error) => failed(error),
         }
     }
 
@@ -87,18 +109,16 @@ impl Registration {
     fn register(&mut self, plugin: &RegistryRegister, id: &PathSegment) -> Result<(), http::Error> {
         let entry = plugin.entry(id, &self.registry);
         let mut answer = self.request(plugin, "POST", "").json(&entry).send()?;
-        if answer.status() == 409 {
-            if let Some(newer) = granted(&answer).generation {
-                log::error(format!(
-                    "{}: generation {newer} of {id} has registered: this one is superseded",
-                    self.registry
-                ));
-                self.is_over = true;
+        if self.is_superseded(plugin, id, &answer) {
+            return Ok(());
+        }
+        if answer.status() == 409 && !granted(&answer).deleted {
+            answer = self.request(plugin, "PATCH", &format!("/{id}")).json(&entry).send()?;
+            if self.is_superseded(plugin, id, &answer) {
                 return Ok(());
             }
-            self.request(plugin, "PATCH", &format!("/{id}")).json(&entry).send()?.error_for_status()?;
-            let status = serde_json::json!({ "status": plugin.status() });
-            answer = self.request(plugin, "POST", &format!("/{id}/heartbeat")).json(&status).send()?;
+            answer.error_for_status()?;
+            answer = self.say(plugin, id, plugin.status())?;
         }
         let answer = answer.error_for_status()?;
         if let Some(ttl) = granted(&answer).ttl.filter(|ttl| (3.0..=86_400.0).contains(ttl)) {
@@ -111,9 +131,45 @@ impl Registration {
 
     /// A registry that lost its data, or was replaced, knows nobody: the fleet comes back by itself.
     fn renew(&mut self, plugin: &RegistryRegister, id: &PathSegment) -> Result<(), http::Error> {
-        let status = serde_json::json!({ "status": plugin.status() });
-        let answer = self.request(plugin, "POST", &format!("/{id}/heartbeat")).json(&status).send()?;
-        if answer.status() == 404 { self.register(plugin, id) } else { answer.error_for_status().map(drop) }
+        let answer = self.say(plugin, id, plugin.status())?;
+        match answer.status() {
+            404 => self.register(plugin, id),
+            _ if self.is_superseded(plugin, id, &answer) => Ok(()),
+            _ => answer.error_for_status().map(drop),
+        }
+    }
+
+    /// A sign of life, and which life it is of.
+    fn say(
+        &self,
+        plugin: &RegistryRegister,
+        id: &PathSegment,
+        status: &str,
+    ) -> Result<http::Response, http::Error> {
+        let mut said = serde_json::json!({ "status": status });
+        if let Some(generation) = plugin.generation {
+            said["generation"] = generation.into();
+        }
+        self.request(plugin, "POST", &format!("/{id}/heartbeat")).json(&said).send()
+    }
+
+    /// Whether a newer life of this VM has the entry: there is nothing left to do then.
+    fn is_superseded(
+        &mut self,
+        plugin: &RegistryRegister,
+        id: &PathSegment,
+        answer: &http::Response,
+    ) -> bool {
+        let newer = granted(answer).generation.filter(|_| answer.status() == 409);
+        let newer = newer.zip(plugin.generation).filter(|(newer, own)| newer > own);
+        if let Some((newer, _)) = newer {
+            log::error(format!(
+                "{}: generation {newer} of {id} has registered: this one is superseded",
+                self.registry
+            ));
+            self.is_over = true;
+        }
+        newer.is_some()
     }
 
     fn request(&self, plugin: &RegistryRegister, method: &str, path: &str) -> http::Request {

@@ -115,6 +115,30 @@ fn stop_deregisters_what_was_registered() {
 }
 
 #[test]
+fn who_is_replaced_leaves_what_the_next_does_not_go_on_with() {
+    let plugin = plugin("registries = ['https://a', 'https://b']\nname = 'n'");
+    let registered = MockHost::new().vm_id("a1").reply(201, "{}").reply(201, "{}");
+    plugin.run(Reason::Start).expect("a next call");
+    plugin.run(Reason::Timer).expect("a next call");
+    drop(registered.sent());
+    for (next, left) in [
+        (r#"{"name":"m","registry":"https://b/","registries":["https://a"]}"#, [].as_slice()),
+        (r#"{"name":"n","registry":"https://b"}"#, &["a"]),
+        (r#"{"name":"n","registries":["https://a","https://b"],"id":"a2"}"#, &["a", "b"]),
+        (r#"{"something":"else"}"#, &["a", "b"]),
+    ] {
+        let host = MockHost::new().vm_id("a1").succeeded_by(next);
+        let host = left.iter().fold(host, |host, _| host.reply(200, "{}").reply(200, "{}"));
+        plugin.stop();
+        let mut sent: Vec<String> = host.sent().into_iter().map(|it| it.method + " " + &it.url).collect();
+        sent.retain(|sent| sent.starts_with("DELETE"));
+        sent.sort();
+        let expected = left.iter().map(|host| format!("DELETE https://{host}/registry/vms/a1"));
+        assert_eq!(sent, expected.collect::<Vec<_>>(), "{next}");
+    }
+}
+
+#[test]
 fn without_an_id_there_is_an_error_that_says_what_to_do() {
     let _host = MockHost::new();
     let error = plugin(TABLE).run(Reason::Start).expect_err("no id");
@@ -263,4 +287,66 @@ fn an_older_life_leaves_the_registry_to_a_newer_one() {
     assert!(host.logged(log::Level::Error, "generation 4"));
     plugin.stop();
     assert_eq!(host.sent(), [], "the entry is not its own");
+}
+
+#[test]
+fn a_life_that_is_not_older_comes_back() {
+    let plugin = plugin(&format!("{TABLE}\ngeneration = 3"));
+    // The one that it was, or a newer one, was deleted a moment ago.
+    for answer in [r#"{"generation":3}"#, r#"{"deleted":true}"#] {
+        let host = MockHost::new().vm_id("a1").reply(409, answer).reply(404, "");
+        let next = plugin.run(Reason::Start).expect("a next call").delay();
+        assert!(next.is_some(), "{answer}: it is tried again");
+        drop(host.sent());
+    }
+    let host = MockHost::new().vm_id("a1").reply(201, "{}").reply(200, "{}");
+    host.advance(Duration::from_secs(60));
+    let (sent, delay) = run(&plugin, &host, Reason::Timer);
+    assert_eq!(sent, ["POST /vms"]);
+    assert!(is_renewal(delay), "{delay}");
+    plugin.run(Reason::Timer).expect("a next call");
+    let renewal = host.sent().pop().expect("a renewal");
+    assert_eq!(renewal.json(), serde_json::json!({ "status": "running", "generation": 3 }));
+    let host = host.reply(200, "{}").reply(200, "{}");
+    plugin.stop();
+    let [draining, left] = host.sent().try_into().expect("two requests");
+    assert_eq!(draining.json(), serde_json::json!({ "status": "draining", "generation": 3 }));
+    assert_eq!(path(&left.url), "/vms/a1?generation=3");
+}
+
+#[test]
+fn an_older_life_hears_that_it_is_over_by_its_renewal_too() {
+    let plugin = plugin(&format!("{TABLE}\ngeneration = 3"));
+    let host = MockHost::new().vm_id("a1").reply(201, "{}").reply(409, r#"{"generation":4}"#);
+    plugin.run(Reason::Start).expect("a next call");
+    assert_eq!(plugin.run(Reason::Timer).expect("no more calls").delay(), None);
+    drop(host.sent());
+    plugin.stop();
+    assert_eq!(host.sent(), [], "the entry is not its own");
+}
+
+#[test]
+fn registries_that_do_not_answer_do_not_hold_up_the_others() {
+    let plugin = plugin("registries = ['https://a', 'https://b', 'https://c']\nname = 'n'");
+    let host = MockHost::new().vm_id("a1").reply(201, "").reply(201, "").reply(201, "");
+    for _ in 0..3 {
+        plugin.run(Reason::Start).expect("a next call");
+        host.advance(Duration::from_secs(1));
+    }
+    let host = host.fail(refused());
+    host.advance(Duration::from_secs(20));
+    plugin.run(Reason::Timer).expect("a next call");
+    drop(host.sent());
+    let host = host.fail(http::Error::Timeout).reply(200, "").reply(200, "");
+    plugin.stop();
+    let sent = host.sent().into_iter().map(|sent| format!("{} {}", sent.method, sent.url));
+    assert_eq!(
+        sent.collect::<Vec<_>>(),
+        [
+            "POST https://c/registry/vms/a1/heartbeat",
+            "POST https://b/registry/vms/a1/heartbeat",
+            "DELETE https://b/registry/vms/a1"
+        ],
+        "the last to answer first, no word more to one that is late, and none to one that failed"
+    );
 }

@@ -56,6 +56,7 @@ fn names() -> Vec<String> {
     let names = [
         "connection",
         "content-length",
+        "expect",
         "forwarded",
         "host",
         "keep-alive",

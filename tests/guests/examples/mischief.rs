@@ -1,9 +1,33 @@
 //! Does what the request header `x-do` says, and all of it is wrong: `trap`, `loop`, `hog`, `slow` (asks
-//! `url`, which does not answer), `edits` (headers without end), `names` and `values` that no header may
-//! have, `keep` (more than an exchange may hold), `flood` (log lines), `series` (labels without end).
+//! `url`, which does not answer), `edits` (headers without end), `removes` (more names at once than any head has), `compares` (long names, many with many),
+//! `answer` (headers without end, in an answer of its own), `bulk` (an answer larger than it may hand over), `random`
+//! (megabytes at once), `names` and `values` that no header may have, `keep` (more than an exchange may hold), `pairs`
+//! (many values that are nothing but keys), `flood` (log lines), `series` (labels without end).
 
-use std::time::Duration;
-use vers_plugin::prelude::*;
+use serde::de::value::{Error, SeqDeserializer};
+use std::{ops::Range, time::Duration};
+use vers_plugin::{edits::HeaderNames, prelude::*};
+
+#[allow(unsafe_code, missing_docs, reason = "generated")]
+mod wasi {
+    wit_bindgen::generate!({
+        generate_all,
+        inline: "
+            package guests:random;
+
+            world asks {
+                import wasi:random/random@0.2.0;
+            }
+
+            package wasi:random@0.2.0 {
+                interface random {
+                    get-random-bytes: func(len: u64) -> list<u8>;
+                    get-random-u64: func() -> u64;
+                }
+            }
+        ",
+    });
+}
 
 static WILD: metrics::Counter<1> = metrics::Counter::new("wild", "Labels without end.", ["number"]);
 
@@ -25,9 +49,21 @@ impl HttpFilter for Mischief {
             }
             Some("slow") => drop(http::get(&self.url).timeout(Duration::from_secs(600)).send()),
             Some("edits") => {
-                for number in 0..2000 {
-                    let _ = req.headers().append(&format!("x-edit-{number}"), vec![b'x'; 1000]);
+                for number in 0..1300 {
+                    let _ = req.headers().append(&format!("x-edit-{number}"), vec![b'x'; 100]);
                 }
+            }
+            Some("removes") => remove(req, |_| String::from("a"), 0..100_000),
+            Some("compares") => remove(req, |number| format!("{}{number:04}", "x".repeat(1000)), 2000..3200),
+            Some("answer") => {
+                let reply =
+                    (0..28_000).fold(Reply::new(200), |reply, it| reply.header(&format!("x-{it}"), "1"));
+                return reply.into();
+            }
+            Some("bulk") => return Reply::new(200).body(vec![b'x'; 6 << 20]).into(),
+            Some("random") => {
+                let bytes = wasi::wasi::random::random::get_random_bytes(2 << 20);
+                assert!(bytes.len() < 2 << 20, "so many at once");
             }
             Some("names") => {
                 for name in
@@ -40,6 +76,10 @@ impl HttpFilter for Mischief {
                 for value in ["a\r\nb: c", "a\0", "\n"] {
                     assert!(req.headers().set("x-value", value).is_err(), "{value:?} was taken");
                 }
+            }
+            Some("pairs") => {
+                let kept = (0..500).filter(|it| req.exchange().set(&format!("{it:x}"), "").is_ok()).count();
+                assert!(kept < 300, "{kept} values in 16 KiB");
             }
             Some("keep") => assert!(req.exchange().set("key", vec![0; 64 * 1024]).is_err()),
             Some("flood") => (0..60).for_each(|_| log::warn("flood")),
@@ -54,3 +94,12 @@ impl HttpFilter for Mischief {
     }
 }
 vers_plugin::export!(Mischief: request_filter);
+
+/// Has as many headers as there may be, and removes others at once.
+fn remove(req: &Request, name: impl Fn(usize) -> String, numbers: Range<usize>) {
+    for number in 0..1200 {
+        let _ = req.headers().append(&name(number), "1");
+    }
+    let names = HeaderNames::deserialize(SeqDeserializer::<_, Error>::new(numbers.map(name)));
+    names.expect("names").remove_from(req);
+}

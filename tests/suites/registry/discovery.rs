@@ -147,6 +147,28 @@ async fn a_reload_forgets_no_server_and_a_restart_finds_them_again() {
     assert!(kept.is_ok(), "{kept:?}");
 }
 
+#[tokio::test]
+async fn a_reload_that_is_refused_changes_no_server() {
+    let one = named("one").await;
+    let toml = with_workers("", "");
+    let gateway = TestGateway::start(&toml);
+    let client = gateway.client();
+    register(&client, &worker("a", one.addr())).await;
+    is_served_by(&client, &["one"]).await;
+    // It is no server by these networks; but one of these listeners cannot be had.
+    let elsewhere = toml.replace(HERE, "networks = [\"2001:db8::/32\"]");
+    let taken = format!("[[listener]]\naddress = \"{}\"\n", one.addr());
+    gateway.write(&format!("{taken}{elsewhere}"));
+    let refused = gateway.reload().await.expect_err("somebody listens there");
+    assert!(refused.text.contains("cannot listen"), "{refused}");
+    for _ in 0..4 {
+        assert_eq!(visit(&client).await, "one");
+    }
+    gateway.write(&elsewhere);
+    gateway.reload().await.expect("a reload");
+    assert_eq!(visit(&client).await, NOBODY, "from the first request on");
+}
+
 async fn one_that_fails_is_left_alone_though_it_is_registered(kept: &Kept) {
     let (one, asleep) = (named("one").await, Asleep::new());
     let gateway =
@@ -309,4 +331,34 @@ async fn vms_are_found_by_a_registry_elsewhere() {
     ));
     let client = gateway.client().with("host", "a1.vm.test");
     eventually("the VM", async || (client.get("/x").await.text() == "the VM").then_some(())).await;
+}
+
+/// A registry that has nothing to say: each question is answered at once.
+async fn mute(since: &'static str, status: u16) -> Backend {
+    Backend::http(move |heard| {
+        let answer = http::Response::builder();
+        let (status, body) = match heard.uri.query() {
+            Some("wait=0") => (200, r#"{"revision":1,"changes":[]}"#),
+            Some(_) => (status, since),
+            None => (200, r#"{"vms":[],"count":0,"revision":1}"#),
+        };
+        answer.status(status).body(body.into()).expect("an answer")
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_registry_that_tells_nothing_is_asked_less_and_less_often() {
+    for (since, status) in [(r#"{"revision":1}"#, 410), (r#"{"revision":1,"changes":[]}"#, 200)] {
+        let registry = mute(since, status).await;
+        let began = std::time::Instant::now();
+        let _gateway = TestGateway::start(&follower(registry.addr(), ""));
+        let questions = || {
+            let heard = registry.heard();
+            heard.iter().filter(|heard| heard.uri.query().is_some_and(|it| it.starts_with("since"))).count()
+        };
+        eventually("four questions", async || (questions() >= 4).then_some(())).await;
+        let least = std::time::Duration::from_millis((250 + 500 + 1000) / 2);
+        assert!(began.elapsed() >= least, "{status}: four questions within {:?}", began.elapsed());
+    }
 }

@@ -168,6 +168,46 @@ async fn requests_of_this_gateway_that_fail_are_a_witness_too(kept: &Kept) {
 }
 
 #[tokio::test]
+async fn what_requests_met_ends_with_the_server_that_they_met() {
+    let asleep = Asleep::new();
+    let gateway = TestGateway::start(&format!(
+        "[[listener]]\naddress = \"[::]:0\"\n[[route]]\npath = \"/registry/*\"\nto = \"registry\"\n\
+         [[route]]\nname = \"work\"\nto = \"workers\"\n\
+         [backend.workers]\ndiscover = {{ role = \"worker\", service = \"api\" }}\n\
+         ejection = {{ first = \"1h\", longest = \"1h\" }}\n[registry]\n{OF_TESTS}\n",
+    ));
+    let client = gateway.client();
+    let mut a = at("a", asleep.addr());
+    a["services"][0]["healthPath"] = Value::Null;
+    let say = async |status: &str| {
+        let said = json!({ "status": status });
+        assert_eq!(call(&client, "POST", "/registry/vms/a/heartbeat", &said).await.0, 200);
+    };
+    register(&client, &a).await;
+    let fails = async || {
+        client.get("/").await;
+        (entry(&client, "a").await["state"] == "unhealthy").then_some(())
+    };
+    for way in ["it drains", "it moves"] {
+        eventually(&format!("its failure, before {way}"), fails).await;
+        if way == "it drains" {
+            say("draining").await;
+            eventually("that it is left", async || {
+                (gateway.status().await["backends"][0]["servers"] == json!([])).then_some(())
+            })
+            .await;
+            say("running").await;
+        } else {
+            let mut moved = a.clone();
+            moved["role"] = "infra".into();
+            register(&client, &moved).await;
+        }
+        let entry = becomes(&client, "a", "registered").await;
+        assert_eq!(entry["services"][0]["state"], Value::Null, "{way}: {entry}");
+    }
+}
+
+#[tokio::test]
 async fn what_a_backend_met_ends_with_it() {
     let asleep = Asleep::new();
     let routes = "[[listener]]\naddress = \"[::]:0\"\n[[route]]\npath = \"/registry/*\"\nto = \"registry\"\n";
@@ -190,6 +230,20 @@ async fn what_a_backend_met_ends_with_it() {
     gateway.write(&without);
     gateway.reload().await.expect("a reload");
     becomes(&client, "a", "registered").await;
+}
+
+#[tokio::test]
+async fn shorter_pauses_begin_with_the_reload_that_asks_for_them() {
+    let status = Arc::new(AtomicU16::new(200));
+    let backend = answering(&status).await;
+    let gateway = TestGateway::start(&text(&QUICK.replace("1s", "1h")));
+    let client = gateway.client();
+    register(&client, &at("a", backend.addr())).await;
+    becomes(&client, "a", "healthy").await;
+    status.store(500, Ordering::SeqCst);
+    gateway.write(&text(QUICK));
+    gateway.reload().await.expect("a reload");
+    becomes(&client, "a", "unhealthy").await;
 }
 
 #[tokio::test]

@@ -62,20 +62,27 @@ async fn who_registers_with_a_key_is_changed_by_nobody_else(kept: &Kept) {
 }
 
 async fn addresses_may_have_to_be_ones_own(kept: &Kept) {
-    let gateway = TestGateway::start(&text(&format!("store = \"{}\"\naddresses = \"own\"", kept.store())));
+    let own = format!("store = \"{}\"\naddresses = \"own\"", kept.store());
+    let gateway = TestGateway::start(&text(&format!("{own}\nnames_below = \"vm.test\"")));
     let client = gateway.client();
     let mut entry = vm("a");
-    for (address, status) in [
-        ("a.vm.test", 201),
-        (client_address(&gateway), 201),
-        ("2001:db8::7", 403),
-        ("api.other.test", 403),
-        ("ab.vm.test", 403),
+    for (id, address, status) in [
+        ("a", "a.vm.test", 201),
+        ("a", client_address(&gateway), 201),
+        ("a", "2001:db8::7", 403),
+        ("a", "api.other.test", 403),
+        ("a", "ab.vm.test", 403),
+        ("a", "a", 403),
+        // Everybody chooses an id.
+        ("api.other.test", "api.other.test", 403),
+        ("2130706433", "2130706433", 400),
+        ("0x0a000005", "0x0a000005", 400),
     ] {
-        entry["address"] = address.into();
+        (entry["id"], entry["address"]) = (id.into(), address.into());
         let (answered, said) = call(&client, "POST", "/registry/vms", &entry).await;
-        assert_eq!(answered, status, "{address}: {said}");
+        assert_eq!(answered, status, "{id} at {address}: {said}");
     }
+    entry["id"] = "a".into();
     let moved = json!({ "address": "api.other.test" });
     assert_eq!(call(&client, "PATCH", "/registry/vms/a", &moved).await.0, 403);
     assert_eq!(call(&client, "PATCH", "/registry/vms/a", &json!({ "name": "b" })).await.0, 200);
@@ -83,6 +90,10 @@ async fn addresses_may_have_to_be_ones_own(kept: &Kept) {
     let forged = client.clone().with("x-forwarded-for", "2001:db8::7");
     entry["address"] = "2001:db8::7".into();
     assert_eq!(call(&forged, "POST", "/registry/vms", &entry).await.0, 403);
+    gateway.write(&text(own));
+    gateway.reload().await.expect("a reload");
+    let (status, said) = call(&client, "POST", "/registry/vms", &vm("a")).await;
+    assert_eq!(status, 403, "without a domain there are no names: {said}");
 }
 
 /// Where this test's clients come from.
@@ -99,6 +110,17 @@ async fn a_trusted_proxy_tells_whose_address_it_is(kept: &Kept) {
     for (address, status) in [("2001:db8::7", 201), ("2001:db8::9", 403), ("::1", 403)] {
         entry["address"] = address.into();
         assert_eq!(call(&client, "POST", "/registry/vms", &entry).await.0, status, "{address}");
+    }
+    // Whoever it is for backends, it is here.
+    entry["address"] = "2001:db8::7".into();
+    for (field, value) in [
+        ("x-forwarded-for", "[2001:db8::7]:4711"),
+        ("forwarded", "for=\"[2001:db8::7]:4711\""),
+        ("x-forwarded-for", "2001:db8::9, [2001:db8::7]"),
+    ] {
+        let client = gateway.client().with(field, value);
+        let (status, said) = call(&client, "POST", "/registry/vms", &entry).await;
+        assert_eq!(status, 201, "{field}: {value}: {said}");
     }
 }
 

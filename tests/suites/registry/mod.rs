@@ -4,7 +4,9 @@ mod cli; // the command line
 mod clocks; // a process that is stopped
 mod crash; // kill -9 at random points
 mod discovery; // backends whose servers are those that are registered
+mod disk; // a disk that is full
 mod etcd; // several gateways, one registry: what becomes of it while members of etcd come and go
+mod generations; // lives of a VM
 mod health; // what is found out about services
 mod keys; // whose entries may be changed by whom, and how often
 mod openapi; // the document, against what is served
@@ -279,10 +281,37 @@ async fn vms_are_found_by_their_entries(kept: &Kept) {
     assert_eq!(shown["services"][0]["url"], "https://[::1]:3000");
     register(&client, &vm("b2")).await;
     assert_eq!(visit("b2").await.1, "vm-lookup-failed", "a name leads to the edge, and that is here");
+    register(&client, &vm("a1")).await;
+    let moved = async || (visit("a1").await.1 == "vm-lookup-failed").then_some(());
+    eventually("that it is not where it was", moved).await;
     let (status, _) = call(&client, "DELETE", "/registry/vms/a1", &Value::Null).await;
     assert_eq!(status, 200);
     eventually("its end", async || (visit("a1").await.1 == "vm-unknown").then_some(())).await;
     within("a stop", gateway.stop(std::time::Duration::from_secs(1))).await;
+}
+
+#[tokio::test]
+async fn networks_of_the_registry_hold_for_vms_from_a_reload_on() {
+    let backend = gateway_tests::Backend::named_v6("the VM").await;
+    let toml = format!(
+        "[[listener]]\naddress = \"[::]:0\"\n[[route]]\npath = \"/registry/*\"\nto = \"registry\"\n\
+         [[route]]\nname = \"vms\"\nhost = \"{{vm}}.vm.test\"\nto = \"vm:{{vm}}:{}\"\n\
+         [registry]\nstore = \"memory\"\n{HERE}\n[vms]\nresolve = \"registry\"\nnegative_ttl = \"1s\"\n",
+        backend.addr().port()
+    );
+    let gateway = TestGateway::start(&toml);
+    let client = gateway.client();
+    let mut entry = vm("a1");
+    entry["address"] = "::1".into();
+    register(&client, &entry).await;
+    let visit = async || client.clone().with("host", "a1.vm.test").get("/x").await;
+    eventually("the VM", async || (visit().await.text() == "the VM").then_some(())).await;
+    for (networks, expected) in [("networks = [\"2001:db8::/32\"]", "vm-unknown"), (HERE, "")] {
+        gateway.write(&toml.replace(HERE, networks));
+        gateway.reload().await.expect("a reload");
+        let said = async || (visit().await.header("x-gateway-error") == expected).then_some(());
+        eventually(&format!("what {networks} says"), said).await;
+    }
 }
 
 /// The first-party plugin on a VM, and the registry of another gateway. `granted` are further origins, `config`

@@ -81,12 +81,12 @@ async fn discovery_in_ten_thousand_entries() {
         "{ENTRIES} entries: {each} bytes each; processor time of a request: static {fixed:.1} µs, the first of a \
          role {first:.1} µs, any of a role {random:.1} µs"
     );
-    // What is built for tests is many times slower than what runs; looking through all entries would be thousands.
+    // What is built for tests is several times slower than what runs, which may take 20 µs.
     assert!(
-        first - fixed < 500.0 && random - fixed < 500.0,
+        first - fixed < 100.0 && random - fixed < 200.0,
         "static {fixed}, first {first}, random {random}"
     );
-    assert!(each < 8 * 1024, "{each} bytes for each entry");
+    assert!(each < 6 * 1024, "{each} bytes for each entry");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -108,7 +108,7 @@ async fn renewals_of_ten_thousand_entries() {
         each * 1e6,
         gateway.rss() >> 20
     );
-    assert!(share < 100.0, "{share} % of a core");
+    assert!(share < 25.0, "{share} % of a core");
 }
 
 /// Many at a time, because each waits for etcd. Returns the time that it took.
@@ -226,8 +226,9 @@ async fn five_thousand_watchers_hear_of_a_change() {
     println!(
         "{WATCHERS} watchers: {each} bytes each; a change is heard after {median:?} (median), {last:?} (last)"
     );
-    assert!(median < Duration::from_secs(1), "half of them after {median:?}");
-    assert!(each < 32 * 1024, "{each} bytes for each watcher");
+    // What runs may take 100 ms; tests share their processors.
+    assert!(median < Duration::from_millis(400), "half of them after {median:?}");
+    assert!(each < 20 * 1024, "{each} bytes for each watcher");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -91,6 +91,36 @@ async fn a_stream_ends_well_with_its_gateway(kept: &Kept) {
     assert!(end.ends_with("0\r\n\r\n"), "{end}");
 }
 
+#[tokio::test]
+async fn a_stream_ends_with_the_token_that_it_was_opened_with() {
+    let toml = super::text("store = \"memory\"\ntoken = \"fleet\"\n[secret.fleet]\nfile = \"token\"");
+    let gateway = TestGateway::with_files(&toml, &[("token", "s3cret")]);
+    let ask = "GET /registry/watch HTTP/1.1\r\nhost: x\r\nauthorization: Bearer s3cret\r\n";
+    let mut stream = Raw::connect(gateway.addr()).await;
+    stream.send(format!("{ask}accept: text/event-stream\r\n\r\n")).await;
+    stream.until(": changes of the registry\n\n").await;
+    // What has nothing to do with it ends no stream.
+    gateway.write(&toml.replace("[secret", "ttl = \"60s\"\n[secret"));
+    gateway.reload().await.expect("a reload");
+    register(&gateway.client().with("authorization", "Bearer s3cret"), &vm("a")).await;
+    let event = stream.until("\n\n").await;
+    assert!(event.contains("\"id\":\"a\""), "{event}");
+    let mut waiting = Raw::connect(gateway.addr()).await;
+    waiting.send(format!("{ask}connection: close\r\n\r\n")).await;
+    gateway_tests::eventually("both watchers", async || {
+        (gateway.metric("vers_registry_watchers", &[]).await == 2.0).then_some(())
+    })
+    .await;
+    std::fs::write(gateway.folder().join("token"), "another").expect("a file");
+    gateway.reload().await.expect("a reload");
+    let client = gateway.client().with("authorization", "Bearer another");
+    register(&client, &vm("b")).await;
+    let end = stream.to_end().await;
+    assert!(end.ends_with("0\r\n\r\n") && !end.contains("\"id\":\"b\""), "{end}");
+    let answer = waiting.to_end().await;
+    assert!(answer.ends_with("\"changes\":[]}"), "{answer}");
+}
+
 async fn who_waits_is_answered_when_the_gateway_goes(kept: &Kept) {
     let gateway = kept.gateway("");
     let mut waiting = Raw::connect(gateway.addr()).await;

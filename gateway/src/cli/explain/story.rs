@@ -151,11 +151,12 @@ pub(super) fn tell(prepared: &Prepared, asked: &Asked, named: Option<&str>) -> R
     let runtime = runtime.map_err(|error| error.to_string())?;
     let Walk { steps, end } = runtime.block_on(plugins::walk(&prepared.host, snapshot, &arrived, head));
     story.plugins = steps;
-    Ok(match end {
+    let story = match end {
         End::On(head, to) => story.goes(snapshot, &arrived, &head, to),
         End::Answered(status, reason) => story.answered(status, reason),
         End::Fault => story.error(ErrorCode::PluginFault),
-    })
+    };
+    Ok(story.without_secrets(snapshot, &route))
 }
 
 /// The listener that the request comes to, and the port of it.
@@ -237,6 +238,24 @@ impl Story {
         self.take(route, &captures);
         let (name, servers) = goal(snapshot, &route.target, &captures, None);
         self.to = Some(Goal { name, servers, target: "bytes".to_owned(), host, by_plugin: false });
+        self
+    }
+
+    /// Without what the route's plugins were trusted with, wherever they put it: what is printed here may end up in
+    /// a ticket.
+    fn without_secrets(mut self, snapshot: &Snapshot, route: &Route) -> Self {
+        let plugins = || route.plugins.iter().filter_map(|(number, _)| snapshot.plugins.get(*number));
+        let hide = |text: &mut String| plugins().for_each(|plugin| *text = plugin.without_secrets(text));
+        for step in &mut self.plugins {
+            step.says.iter_mut().chain(&mut step.changes).for_each(hide);
+        }
+        if let Some(goal) = &mut self.to {
+            hide(&mut goal.target);
+            hide(&mut goal.host);
+        }
+        if let Some(answer) = &mut self.answer {
+            hide(&mut answer.why);
+        }
         self
     }
 

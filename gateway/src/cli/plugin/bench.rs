@@ -61,6 +61,12 @@ impl Bench {
                 })?;
                 line(&format!("on-request   {}", case.name), each);
             }
+            if has("request-body-filter") && self.asks(&stage, &cases, case)? {
+                let each = self.fastest(&stage, &cases, case, |ready| {
+                    stage.measure_body(ready, &case.request, self.calls)
+                })?;
+                line(&format!("on-request-body {}", case.name), each);
+            }
             if has("response-filter") {
                 let each = self.fastest(&stage, &cases, case, |ready| {
                     stage.measure(ready, (&case.request, Some(&case.response)), self.calls)
@@ -75,6 +81,13 @@ impl Bench {
             }
         }
         Ok(())
+    }
+
+    /// Whether the plugin asks for the body of a case's request.
+    fn asks(&self, stage: &Stage, cases: &PluginCases, case: &PluginCase) -> Result<bool, String> {
+        let ready =
+            stage.start(&test::settings(cases, case), cases, &case.replies).map_err(|error| words(&error))?;
+        stage.wants_body(&ready, &case.request)
     }
 
     /// Nanoseconds of a call, less what is done around it.

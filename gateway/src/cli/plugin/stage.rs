@@ -197,6 +197,39 @@ impl Stage {
         })
     }
 
+    /// Whether the plugin asks for the body of a request.
+    pub(super) fn wants_body(&self, ready: &Ready, request: &CaseRequest) -> Result<bool, String> {
+        let mut exchange = Box::new(Exchange::new(self.facts(request), request_head(request)?));
+        let (outcome, _) = self.runtime.block_on(ready.chain.on_request(&mut exchange));
+        Ok(matches!(outcome, Outcome::Next { body: Some(_), .. }))
+    }
+
+    /// Calls `on-request-body` so many times: what all of it took. Without a plugin, what the rest takes.
+    pub(super) fn measure_body(
+        &self,
+        ready: Option<&Ready>,
+        request: &CaseRequest,
+        calls: u32,
+    ) -> Result<Duration, String> {
+        let head = request_head(request)?;
+        let mut exchange = Box::new(Exchange::new(self.facts(request), head.clone()));
+        self.runtime.block_on(async {
+            let began = std::time::Instant::now();
+            for _ in 0..calls {
+                exchange.request = Some(head.clone());
+                exchange.has_asked_for_body(0);
+                let mut body = request.body.clone().into_bytes();
+                let Some(ready) = ready else { continue };
+                if let (Outcome::Denied { fault, .. }, _) =
+                    ready.chain.on_request_body(&mut exchange, &mut body).await
+                {
+                    return Err(format!("a call failed: {}\n{}", fault.kind, fault.detail));
+                }
+            }
+            Ok(began.elapsed())
+        })
+    }
+
     /// Calls `on-complete` so many times: what all of it took. Without a plugin, what the rest takes.
     pub(super) fn measure_log(
         &self,
@@ -252,7 +285,11 @@ async fn exchanged(
     let chain = &ready.chain;
     let mut completed = completed(exchange.request.as_ref());
     let (mut outcome, seen) = chain.on_request(&mut exchange).await;
-    if let Outcome::Next { to, body: Some(most) } = outcome {
+    let is_upgrade = exchange.facts.as_ref().is_some_and(|facts| facts.is_upgrade);
+    // As in the gateway, what is for another protocol has no body.
+    if let Outcome::Next { to, body: Some(most) } = outcome
+        && !is_upgrade
+    {
         if body.len() as u64 > most {
             return Became { response: Some(too_large()), ..Became::default() };
         }

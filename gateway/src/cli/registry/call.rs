@@ -73,16 +73,17 @@ impl Place {
         let status = answer.status();
         let body = Limited::new(answer.into_body(), MOST_BYTES).collect().await;
         let body = body.map_err(|error| failed(&*error))?.to_bytes();
-        let value: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let value = serde_json::from_slice::<Value>(&body);
+        if status.is_success() {
+            return value.map_err(|error| Failed::Message(format!("no registry answers there: {error}")));
+        }
+        let value = value.unwrap_or_default();
         if status == StatusCode::GONE
             && let Some(revision) = value.get("revision").and_then(Value::as_u64)
         {
             return Err(Failed::Behind(revision));
         }
-        if !status.is_success() {
-            let why = value.get("error").and_then(Value::as_str).unwrap_or("no registry answers there");
-            return Err(Failed::Message(format!("{status}: {why}")));
-        }
-        Ok(value)
+        let why = value.get("error").and_then(Value::as_str).unwrap_or("no registry answers there");
+        Err(Failed::Message(format!("{status}: {why}")))
     }
 }

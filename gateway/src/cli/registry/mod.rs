@@ -7,7 +7,11 @@ use super::{Exit, trust::Trust};
 use call::{Failed, Place};
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
-use std::io::Write as _;
+use std::{io::Write as _, time::Duration};
+use tokio::time::{Instant, sleep_until};
+
+/// Least time between two questions for changes.
+const AT_MOST_EACH: Duration = Duration::from_millis(100);
 
 /// `registry COMMAND`.
 #[derive(Debug, Args)]
@@ -148,7 +152,7 @@ impl Registry {
             Command::List { role, status } => {
                 let path =
                     with_query("/registry/vms", &[("role", role.as_deref()), ("status", status.as_deref())]);
-                self.show(&place.get(&path).await?);
+                self.show(&all_pages(place, &path).await?);
             }
             Command::Get { id } => self.show(&place.get(&format!("/registry/vms/{}", encoded(id))).await?),
             Command::Register(entry) => self.show(&place.post("/registry/vms", &entry.to_json()).await?),
@@ -177,30 +181,70 @@ impl Registry {
     async fn watch(&self, place: &Place, since: Option<u64>) -> Result<(), Failed> {
         let mut since = match since {
             Some(since) => since,
-            None => place.get("/registry/vms").await?.get("revision").and_then(Value::as_u64).unwrap_or(0),
+            None => revision(&place.get("/registry/watch?wait=0").await?)?,
         };
         loop {
-            let answer = match place.get(&format!("/registry/watch?since={since}")).await {
-                Ok(answer) => answer,
+            let asked = Instant::now();
+            match place.get(&format!("/registry/watch?since={since}")).await {
+                Ok(answer) => {
+                    since = revision(&answer)?;
+                    if !self.show_changes(&answer) {
+                        return Ok(());
+                    }
+                }
                 Err(Failed::Behind(revision)) => {
                     note(&format!(
                         "changes up to {revision} are not known any more; what follows is after them"
                     ));
                     since = revision;
-                    continue;
                 }
                 Err(error) => return Err(error),
-            };
-            since = answer.get("revision").and_then(Value::as_u64).unwrap_or(since);
-            let mut out = std::io::stdout();
-            for change in answer.get("changes").and_then(Value::as_array).into_iter().flatten() {
-                let line = if self.json { format!("{change}\n") } else { table::change(change) };
-                if out.write_all(line.as_bytes()).and_then(|()| out.flush()).is_err() {
-                    return Ok(());
-                }
             }
+            // Nobody is asked more often than that, whatever it answers.
+            sleep_until(asked + AT_MOST_EACH).await;
         }
     }
+
+    /// Returns whether anybody reads on.
+    fn show_changes(&self, answer: &Value) -> bool {
+        let mut out = std::io::stdout();
+        let mut changes = answer.get("changes").and_then(Value::as_array).into_iter().flatten();
+        changes.all(|change| {
+            let line = if self.json { format!("{change}\n") } else { table::change(change) };
+            out.write_all(line.as_bytes()).and_then(|()| out.flush()).is_ok()
+        })
+    }
+}
+
+/// A list, and the pages behind it.
+async fn all_pages(place: &Place, path: &str) -> Result<Value, Failed> {
+    let mut list = place.get(path).await?;
+    while let Some(next) = list.get_mut("next").map(Value::take) {
+        let next = next.as_str().ok_or_else(|| Failed::Message("`next` is no text".to_owned()))?;
+        let more = if path.contains('?') { '&' } else { '?' };
+        let mut page = place.get(&format!("{path}{more}after={}", encoded(next))).await?;
+        let vms = page.get_mut("vms").and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default();
+        let Value::Object(fields) = &mut list else { break };
+        fields.remove("next");
+        if vms.is_empty() {
+            break;
+        }
+        if let Some(known) = fields.get_mut("vms").and_then(Value::as_array_mut) {
+            known.extend(vms);
+            let count = known.len();
+            fields.insert("count".to_owned(), count.into());
+        }
+        if let Some(next) = page.get_mut("next") {
+            fields.insert("next".to_owned(), next.take());
+        }
+    }
+    Ok(list)
+}
+
+/// Up to where an answer tells.
+fn revision(answer: &Value) -> Result<u64, Failed> {
+    let revision = answer.get("revision").and_then(Value::as_u64);
+    revision.ok_or_else(|| Failed::Message("this registry knows no changes".to_owned()))
 }
 
 fn with_query(path: &str, query: &[(&str, Option<&str>)]) -> String {

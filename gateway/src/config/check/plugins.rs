@@ -4,7 +4,7 @@ use http::Uri;
 use toml::Spanned;
 
 use super::{
-    super::{Config, diagnostic::Diagnostic, read::Names, report::Report, target::host_port},
+    super::{Config, Plugin, diagnostic::Diagnostic, read::Names, report::Report, target::host_port},
     Known,
 };
 
@@ -25,6 +25,7 @@ pub(super) fn check(config: &Config, names: &Names, report: &mut Report) {
         if let Some(digest) = &plugin.sha256 {
             sha256(digest, report);
         }
+        bodies(config, plugin, report);
         for origin in &plugin.grants.http {
             check_origin(origin, report);
         }
@@ -39,6 +40,25 @@ pub(super) fn check(config: &Config, names: &Names, report: &mut Report) {
     }
     if let Some(token) = &config.admin.token {
         secrets.check(token, report);
+    }
+}
+
+/// A body that it may ask for has to find room, at the gateway and in an instance.
+fn bodies(config: &Config, plugin: &Plugin, report: &mut Report) {
+    let (name, body) = (&plugin.name, plugin.limits.body);
+    for (most, key) in [
+        (plugin.limits.memory, "the memory of an instance (`limits.memory`)"),
+        (config.limits.held_bodies, "what a worker holds of bodies (`[limits]` `held_bodies`)"),
+    ] {
+        if body > most {
+            report.add(
+                Diagnostic::error(
+                    name.span(),
+                    format!("plugin `{name}` may ask for bodies that find no room"),
+                )
+                .label(format!("`limits.body` is {body}, and {key} is {most}")),
+            );
+        }
     }
 }
 

@@ -6,8 +6,8 @@ use toml::Spanned;
 
 use super::{
     super::{
-        Config, Registry, RegistryStore, RegistryUrl, Resolve, Route, Target, diagnostic::Diagnostic,
-        read::Names, report::Report,
+        Config, Registry, RegistryAddresses, RegistryStore, RegistryUrl, Resolve, Route, Target,
+        diagnostic::Diagnostic, read::Names, report::Report,
     },
     Known,
     vms::no_networks,
@@ -47,6 +47,15 @@ pub(super) fn check(config: &Config, names: &Names, report: &mut Report) {
     }
     if let Some(registry) = &config.registry {
         no_networks(registry.networks.as_deref(), registry.name.span(), report);
+        if let Some(domain) = &registry.names_below
+            && registry.addresses == RegistryAddresses::Any
+        {
+            report.add(
+                Diagnostic::warning(domain.span(), "VMs may register any name")
+                    .label("this changes nothing")
+                    .help("with `addresses = \"own\"`, they may register their name below it"),
+            );
+        }
     }
     let askers = askers(config);
     match (&config.registry, url) {

@@ -2,7 +2,7 @@
 //! decides itself then is only what becomes of a wish (a book of one entry), and who is held.
 
 use super::{Book, Deleted, Kept, Terms, still_true};
-use crate::registry::{Effect, Grace, Lease, Moment, Record};
+use crate::registry::{Effect, Grace, Health, Lease, Moment, Record};
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 /// Changes of the store are counted by it, and so are the same for all gateways; this many of each gateway's own fit
@@ -15,8 +15,6 @@ pub(in crate::registry) struct Told {
     pub(in crate::registry) kept: Kept,
     /// Whether its lease runs.
     pub(in crate::registry) lives: bool,
-    /// Whether it needs none.
-    pub(in crate::registry) is_endless: bool,
 }
 
 /// Who was deleted, and of which generation it was.
@@ -122,12 +120,12 @@ impl Book {
             match record.lease {
                 Lease::Runs { .. } => over.push(Arc::clone(record)),
                 Lease::Expired { .. } => old.push(Arc::clone(id)),
-                Lease::Told { .. } | Lease::Endless => {}
+                Lease::Told { .. } | Lease::Paused { .. } => {}
             }
         }
         for before in over {
-            let lease = self.lapsed(now);
-            self.replace(Some(&before), Record { lease, ..(*before).clone() });
+            self.lapses.push_back(now.mono);
+            self.expire(&before, now);
         }
         old
     }
@@ -135,14 +133,13 @@ impl Book {
     /// It was heard of, and its lease is renewed. Returns the entry.
     pub(in crate::registry) fn heard(&mut self, id: &str, at: Moment) -> Option<Arc<Record>> {
         let before = self.records.get(id).cloned()?;
-        if !matches!(before.lease, Lease::Told { .. } | Lease::Endless) {
+        if !matches!(before.lease, Lease::Told { .. }) {
             return Some(before);
         }
         let mut record = (*before).clone();
         (record.heard, record.last_seen) = (record.heard.max(at.mono), record.last_seen.max(at.wall));
-        if let Lease::Told { .. } = record.lease {
-            record.lease = Lease::Told { until: Some(record.heard + record.ttl) };
-        }
+        let length = self.terms.length(record.status, record.ttl);
+        record.lease = Lease::Told { until: Some(record.heard + length) };
         let record = Arc::new(record);
         self.put(Some(&before), Arc::clone(&record));
         let of_effect = Arc::clone(&record);
@@ -162,7 +159,7 @@ impl Book {
     /// Whether a lease ends by this that was known to run.
     fn is_lapse(&self, news: &News) -> bool {
         let known = self.records.get(news.id());
-        let ran = known.is_some_and(|record| matches!(record.lease, Lease::Told { .. } | Lease::Endless));
+        let ran = known.is_some_and(|record| matches!(record.lease, Lease::Told { .. }));
         ran && news.is_end()
     }
 
@@ -186,10 +183,12 @@ impl Book {
         let before = self.records.get(told.kept.id()).cloned();
         let mut record = self.record(told, before.as_deref(), now);
         if is_lapse {
-            record.lease = if is_wave {
-                Lease::Runs { until: now.mono + self.terms.ttl, grace: Some(Grace::Held) }
+            (record.lease, record.health) = if is_wave {
+                let until = now.mono + self.terms.ttl;
+                (Lease::Runs { until, grace: Some(Grace::Held) }, record.health)
             } else {
-                self.lapsed(now)
+                // Nobody asks who is not there, and nobody sends requests.
+                (self.lapsed(now), Health::default())
             };
         }
         let Some(known) = &before else {
@@ -217,14 +216,13 @@ impl Book {
 
     /// An entry as the store has it, with what is known here alone.
     fn record(&self, told: Told, before: Option<&Record>, now: Moment) -> Record {
-        let Told { kept, lives, is_endless } = told;
+        let Told { kept, lives } = told;
         let is_known = before.is_some_and(|before| kept.last_seen <= before.last_seen);
         let heard = before.filter(|_| is_known).map_or(now.mono, |before| before.heard);
         let lease = match (lives, before.map(|before| before.lease)) {
-            (true, _) if is_endless => Lease::Endless,
             (true, Some(lease @ Lease::Told { .. })) if is_known => lease,
             // When it was renewed last, is not known of one that is met.
-            (true, known) => Lease::Told { until: known.map(|_| heard + kept.ttl) },
+            (true, known) => Lease::Told { until: known.map(|_| heard + kept.length(self.terms)) },
             (false, Some(held @ Lease::Runs { .. })) => held,
             (false, known) => {
                 let known = match known {
@@ -275,7 +273,7 @@ mod tests {
     }
 
     fn told(id: &str, lives: bool) -> Told {
-        Told { kept: kept(id, at(0)), lives, is_endless: false }
+        Told { kept: kept(id, at(0)), lives }
     }
 
     fn state(book: &Book, id: &str) -> &'static str {
@@ -375,6 +373,6 @@ mod tests {
         book.follow(vec![News::put(told("a", true), 6)], at(40));
         let after = book.records.get("a").expect("it is there");
         assert_eq!((after.last_seen, after.lease), (heard.last_seen, heard.lease));
-        assert!(due(after).is_none());
+        assert_eq!(due(after), Duration::MAX);
     }
 }

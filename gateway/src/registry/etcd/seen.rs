@@ -80,15 +80,15 @@ impl Seen {
         self.lease().is_none() && self.entry().is_some_and(|entry| !entry.kept.is_marked())
     }
 
-    /// The lease that it lives by: 0 where it needs none, none where it does not.
+    /// The lease that it lives by; none where it does not, nor where somebody else has put it without one.
     pub(super) fn lease(&self) -> Option<u64> {
-        self.alive.map(|alive| alive.what)
+        self.alive.map(|alive| alive.what).filter(|lease| *lease != 0)
     }
 
     /// What is told of it to those who look at entries; none where there is none.
     pub(super) fn told(&self) -> Option<Told> {
         let kept = self.entry()?.kept.clone();
-        Some(Told { kept, lives: self.lease().is_some(), is_endless: self.lease() == Some(0) })
+        Some(Told { kept, lives: self.lease().is_some() })
     }
 
     /// That it was deleted, and of which generation it was.

@@ -262,8 +262,8 @@ mod tests {
         let tomb = serde_json::to_vec(&Tomb { write: 1, generation: Some(3) }).expect("JSON");
         let deleted = seen_after(&[put(Kind::Deleted, "a", 6, &tomb, 9)]);
         assert_eq!(decided(&deleted, renewal()).expect_err("it was deleted"), Refusal::Deleted);
-        let again = decided(&deleted, Wish::Register(asked("a", r#","generation":3"#)));
-        assert_eq!(again.expect_err("it does not come back"), Refusal::Superseded(4));
+        let older = decided(&deleted, Wish::Register(asked("a", r#","generation":2"#)));
+        assert_eq!(older.expect_err("an older life"), Refusal::Outlived);
         assert!(matches!(decided(&deleted, Wish::Register(asked("a", ""))), Ok(Decision::Put(_))));
         assert!(deleted.is_by(1) && !deleted.is_by(2) && live.is_by(5));
 

@@ -178,7 +178,7 @@ impl Errand<'_> {
         let Some(known) = self.registry.get(id) else { return Ok(None) };
         let now = self.registry.now().mono;
         let is_suspect = renewal.ttl.is_none() && known.is_late(now);
-        let lease = seen.lease().filter(|lease| is_suspect && *lease != 0);
+        let lease = seen.lease().filter(|_| is_suspect);
         let Some(lease) = lease else { return Ok(Some(known.heard)) };
         Ok(match self.writer.client.time_to_live(lease, self.until).await {
             Answer::Given(Some(left)) => {
@@ -190,34 +190,27 @@ impl Errand<'_> {
     }
 
     async fn renew(&self, record: Arc<Record>, seen: &Seen, now: Moment) -> Result<Step, Refusal> {
-        match seen.lease() {
-            Some(0) => {}
-            Some(lease) => match self.given(self.writer.client.keep_alive(lease, self.until).await)? {
-                Some(_) => {}
-                // Granted anew, and put anew, by what is there now.
-                None => return Ok(Step::Again),
-            },
-            None => return Ok(Step::Again),
+        let Some(lease) = seen.lease() else { return Ok(Step::Again) };
+        if self.given(self.writer.client.keep_alive(lease, self.until).await)?.is_none() {
+            // Granted anew, and put anew, by what is there now.
+            return Ok(Step::Again);
         }
         Ok(Step::Done(Done::Entry(self.registry.heard(self.wish.id(), now).unwrap_or(record))))
     }
 
     async fn put(&mut self, record: Arc<Record>, seen: &Seen, now: Moment) -> Result<Step, Refusal> {
         let leased = Instant::now();
-        let lease = match record.lease {
-            Lease::Endless => 0,
-            _ => self.lease(&record, seen).await?,
-        };
+        let lease = self.lease(&record, seen).await?;
         let entry = Entry { write: self.write, kept: Kept::of(&record) };
         let body = seen.to_put(self.writer.keys, &entry, Some(lease));
         match self.transact(&body).await? {
             Transaction::Done(revision) => {
                 self.granted = None;
-                if lease != 0 && leased.elapsed() > SHORTENED {
+                if leased.elapsed() > SHORTENED {
                     // Its time began long before anybody is told so.
                     let _ = self.writer.client.keep_alive(lease, self.until).await;
                 }
-                let before = seen.lease().filter(|before| *before != 0 && *before != lease);
+                let before = seen.lease().filter(|before| *before != lease);
                 if let Some(before) = before {
                     self.writer.client.revoke(before).await;
                 }
@@ -246,7 +239,7 @@ impl Errand<'_> {
         match self.transact(&body).await? {
             Transaction::Done(revision) => {
                 self.granted = None;
-                if let Some(lease) = seen.lease().filter(|lease| *lease != 0) {
+                if let Some(lease) = seen.lease() {
                     self.writer.client.revoke(lease).await;
                 }
                 self.echo(revision).await;
@@ -259,13 +252,15 @@ impl Errand<'_> {
 
     /// The lease that an entry is to live by: the one that it has, renewed, where that is as long; else another.
     async fn lease(&mut self, record: &Record, seen: &Seen) -> Result<u64, Refusal> {
-        let is_as_long = seen.entry().is_some_and(|entry| entry.kept.ttl == record.ttl);
-        if let Some(lease) = seen.lease().filter(|lease| is_as_long && *lease != 0)
+        let terms = self.registry.terms();
+        let length = terms.length(record.status, record.ttl);
+        let is_as_long = seen.entry().is_some_and(|entry| entry.kept.length(terms) == length);
+        if let Some(lease) = seen.lease().filter(|_| is_as_long)
             && self.given(self.writer.client.keep_alive(lease, self.until).await)?.is_some()
         {
             return Ok(lease);
         }
-        self.grant(record.ttl).await
+        self.grant(length).await
     }
 
     async fn grant(&mut self, ttl: Duration) -> Result<u64, Refusal> {

@@ -1,10 +1,9 @@
 //! The thread that follows registries: it tells backends who serves them now, and asks a registry that is
 //! elsewhere. One of its own, because the control thread compiles components meanwhile.
 
-use super::{probes::Probes, remote};
-use crate::{metrics::Metrics, registry::Witness, snapshot::Snapshot, upstream::Server};
+use super::{probes::Probes, remote, traffic::witness};
+use crate::{metrics::Metrics, snapshot::Snapshot};
 use std::{
-    collections::HashSet,
     io,
     sync::Arc,
     thread::{Builder, JoinHandle},
@@ -13,7 +12,7 @@ use std::{
 use tokio::{
     runtime,
     sync::{Notify, watch},
-    time::{Instant, interval, sleep},
+    time::{Instant, sleep},
 };
 
 /// How long changes are collected before backends are told: many come at once.
@@ -21,9 +20,6 @@ const TOGETHER: Duration = Duration::from_millis(10);
 
 /// The share of its time that may go into telling backends: one in so many.
 const SHARE: u32 = 10;
-
-/// How often it is looked which servers are left alone: atomics, and more only where that has changed.
-const LOOK: Duration = Duration::from_millis(500);
 
 /// The way to the thread. Dropped, it ends it.
 #[derive(Debug)]
@@ -112,26 +108,5 @@ async fn probe(probes: Option<&mut Probes>) {
     match probes {
         Some(probes) => probes.run().await,
         None => std::future::pending().await,
-    }
-}
-
-/// Tells the registry of servers that this gateway leaves alone, because requests to them fail. Never ends.
-async fn witness(snapshot: &Snapshot) {
-    let Some(plan) = &snapshot.registry else { return std::future::pending().await };
-    let discovered = &snapshot.discovered;
-    // What backends of another configuration met, nobody here finds out any more.
-    plan.registry.forget(Witness::Traffic, |role, service| {
-        discovered.iter().any(|discovered| discovered.is_of(role, service))
-    });
-    if discovered.is_empty() {
-        return std::future::pending().await;
-    }
-    let mut ejected: Vec<Option<HashSet<Server>>> = vec![None; discovered.len()];
-    let mut look = interval(LOOK);
-    loop {
-        look.tick().await;
-        for (discovered, ejected) in discovered.iter().zip(&mut ejected) {
-            *ejected = Some(discovered.witness(&plan.registry, ejected.as_ref()));
-        }
     }
 }

@@ -5,6 +5,7 @@ mod discovery;
 mod etcd;
 mod probes;
 mod remote;
+mod traffic;
 
 pub(super) use discovery::Discovery;
 pub(super) use etcd::Followers;
@@ -13,7 +14,7 @@ use super::StartError;
 use crate::{
     metrics::Metrics,
     registry::{Place, Registry, StoreError},
-    snapshot::{EtcdPlan, RegistryPlan, Snapshot},
+    snapshot::{EtcdPlan, Snapshot},
 };
 use std::{io, sync::Arc, time::Duration};
 use tokio::time::timeout;
@@ -30,23 +31,7 @@ pub(super) async fn open(
     followers: &mut Followers,
     metrics: &Metrics,
 ) -> Result<(), StartError> {
-    if let Some(plan) = &snapshot.registry {
-        open_own(plan, followers, metrics).await?;
-    }
-    // Who is known already serves the first request.
-    if let Some(directory) = snapshot.directory() {
-        for discovered in &snapshot.discovered {
-            discovered.look(&directory);
-        }
-    }
-    Ok(())
-}
-
-async fn open_own(
-    plan: &RegistryPlan,
-    followers: &mut Followers,
-    metrics: &Metrics,
-) -> Result<(), StartError> {
+    let Some(plan) = &snapshot.registry else { return Ok(()) };
     let no_thread = |error: io::Error| StartError::Registry(StoreError(error.to_string()));
     let is_first = match &plan.etcd {
         Some(etcd) => followers.follow(&plan.registry, etcd).map_err(no_thread)?,
@@ -79,8 +64,21 @@ async fn first_word(registry: &Arc<Registry>, plan: &EtcdPlan) {
     }
 }
 
-/// Takes up what may change of a registry while it runs.
-pub(super) fn apply(snapshot: &Snapshot, followers: &mut Followers) {
+/// Tells backends who is known already, and serves the first request.
+pub(super) fn look(snapshot: &Snapshot) {
+    if let Some(directory) = snapshot.directory() {
+        for discovered in &snapshot.discovered {
+            discovered.look(&directory);
+        }
+    }
+}
+
+/// Takes up what may change of a registry while it runs; whoever was let in by another token, or into another
+/// registry, asks anew.
+pub(super) fn apply(snapshot: &Snapshot, before: &Snapshot, followers: &mut Followers) {
+    if let Some(before) = &before.registry {
+        before.end(snapshot.registry.as_ref());
+    }
     if let Some(plan) = &snapshot.registry {
         plan.registry.set_terms(plan.terms);
         if let Some(etcd) = &plan.etcd {

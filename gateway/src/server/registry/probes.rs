@@ -100,7 +100,11 @@ impl Probes {
         if let Some(mut before) = before
             && Arc::ptr_eq(&before.registry, &plan.registry)
         {
+            let is_sooner = terms.interval < before.terms.interval;
             before.terms = terms;
+            if is_sooner {
+                before.hurry();
+            }
             if before.rules.networks != plan.networks {
                 let Rules { roots, .. } = &*before.rules;
                 before.rules = Arc::new(Rules { networks: Arc::clone(&plan.networks), roots: roots.clone() });
@@ -178,6 +182,16 @@ impl Probes {
         self.waiting.insert(self.numbers, service);
     }
 
+    /// Asks nobody later than by its pauses of now.
+    fn hurry(&mut self) {
+        let (now, interval) = (Instant::now(), self.terms.interval.get());
+        let due = std::mem::take(&mut self.due);
+        let sooner = |Reverse((at, number)): Reverse<(Instant, u64)>| {
+            Reverse((at.min(now + interval.mul_f64(chance())), number))
+        };
+        self.due = due.into_iter().map(sooner).collect();
+    }
+
     /// Asks whoever is due.
     fn start(&mut self) {
         let now = Instant::now();
@@ -203,7 +217,13 @@ impl Probes {
         (if answer.is_ok() { &self.counts.passed } else { &self.counts.failed }).inc();
         // Who has left meanwhile is not asked again.
         let Some(verdict) = self.known.get_mut(&service) else { return };
-        if verdict.changes(answer.is_ok(), &self.terms) {
+        let changes = verdict.changes(answer.is_ok(), &self.terms);
+        // A lease that ran out for a moment took what was known with it.
+        let entry = self.registry.get(&service.id);
+        let is_forgotten = entry.is_some_and(|entry| {
+            !entry.health.said_by(Witness::Probe).any(|known| *known == service.service)
+        });
+        if changes || (is_forgotten && verdict.works == Some(answer.is_ok())) {
             let (vm, name) = (&*service.id, &*service.service);
             match answer {
                 Ok(()) => tracing::info!(vm, service = name, "a registered service works"),
@@ -226,7 +246,7 @@ impl Probes {
 impl Drop for Probes {
     /// Nobody finds out any more when that is over.
     fn drop(&mut self) {
-        self.registry.forget(Witness::Probe, |_, _| false);
+        self.registry.forget(Witness::Probe);
     }
 }
 

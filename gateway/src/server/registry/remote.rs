@@ -3,7 +3,7 @@
 
 use crate::{
     metrics::{Counter, Gauge, Metrics, names},
-    registry::{Mirror, NoRegistry},
+    registry::{Listing, NoRegistry},
     snapshot::RemotePlan,
     tls,
 };
@@ -16,7 +16,7 @@ use hyper_util::{
 };
 use serde::Deserialize;
 use std::{error::Error as _, sync::Arc, time::Duration};
-use tokio::time::{interval, sleep, timeout};
+use tokio::time::{Instant, interval, sleep, timeout};
 
 const CONNECTING: Duration = Duration::from_secs(5);
 
@@ -29,6 +29,9 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Bytes of an answer: twenty thousand entries of 3 KiB.
 const MOST_BYTES: usize = 64 * 1024 * 1024;
+
+/// Pages of a list: many more than entries would fill.
+const PAGES: usize = 1_000;
 
 /// Between questions to a registry that knows no changes.
 const POLL: Duration = Duration::from_secs(5);
@@ -69,7 +72,20 @@ struct Follower {
     /// Up to where it has heard everything; none before it has heard anything.
     since: Option<u64>,
     failures: u32,
+    /// Questions in a row that were answered at once, and told nothing.
+    fruitless: u32,
     counts: Counts,
+}
+
+/// What an answer told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// What there is.
+    All,
+    /// What has changed, or after a while that nothing has.
+    News,
+    /// Nothing, and at once.
+    Nothing,
 }
 
 /// Why there is nothing new.
@@ -91,7 +107,14 @@ impl Follower {
             .pool_timer(TokioTimer::new())
             .pool_max_idle_per_host(1)
             .build(tls::connector(CONNECTING));
-        Self { plan: Arc::clone(plan), client, since: None, failures: 0, counts: Counts::new(metrics) }
+        Self {
+            plan: Arc::clone(plan),
+            client,
+            since: None,
+            failures: 0,
+            fruitless: 0,
+            counts: Counts::new(metrics),
+        }
     }
 
     async fn run(&mut self) {
@@ -113,10 +136,11 @@ impl Follower {
     async fn follow(&mut self) {
         loop {
             match self.step().await {
-                Ok(()) => {
+                Ok(told) => {
                     if std::mem::take(&mut self.failures) > 0 {
                         tracing::info!(url = self.plan.url, "the registry answers again");
                     }
+                    self.rest(told).await;
                 }
                 Err(error) => {
                     if self.failures == 0 {
@@ -134,17 +158,40 @@ impl Follower {
         }
     }
 
-    /// One question, or the two that it begins with.
-    async fn step(&mut self) -> Result<(), Failed> {
-        let Some(since) = self.since else { return self.begin().await };
+    /// Who answers at once, and tells nothing, is not asked at once again.
+    async fn rest(&mut self, told: Told) {
+        match told {
+            Told::All => {}
+            Told::News => self.fruitless = 0,
+            Told::Nothing => {
+                let pause = pause(self.fruitless);
+                self.fruitless = self.fruitless.saturating_add(1);
+                sleep(pause).await;
+            }
+        }
+    }
+
+    /// One question, or those that it begins with.
+    async fn step(&mut self) -> Result<Told, Failed> {
+        let Some(since) = self.since else { return self.begin().await.map(|()| Told::All) };
+        let asked = Instant::now();
         let (status, body) = self.ask(&format!("/registry/watch?since={since}&wait={PATIENCE}")).await?;
         match status {
-            StatusCode::OK => self.since = Some(self.mirror().apply(&body)?),
+            StatusCode::OK => {
+                // What cannot be read will not be the next time: all there is may be.
+                self.since = None;
+                let now = self.plan.mirror.apply(&body)?;
+                self.since = Some(now);
+                let has_waited = asked.elapsed() >= Duration::from_secs(PATIENCE) / 2;
+                Ok(if now != since || has_waited { Told::News } else { Told::Nothing })
+            }
             // It was started anew, or too much has changed since.
-            StatusCode::GONE | StatusCode::NOT_FOUND => self.since = None,
-            status => return Err(Failed::Status(status)),
+            StatusCode::GONE | StatusCode::NOT_FOUND => {
+                self.since = None;
+                Ok(Told::Nothing)
+            }
+            status => Err(Failed::Status(status)),
         }
-        Ok(())
     }
 
     /// Where changes begin comes first: what is listed has them already then, or they come again.
@@ -171,15 +218,20 @@ impl Follower {
     }
 
     async fn list(&self, query: &str) -> Result<(), Failed> {
-        let (status, body) = self.ask(&format!("/registry/vms{query}")).await?;
-        if status != StatusCode::OK {
-            return Err(Failed::Status(status));
+        let mut listing = Listing::default();
+        let mut query = query.to_owned();
+        for _ in 0..PAGES {
+            let (status, body) = self.ask(&format!("/registry/vms{query}")).await?;
+            if status != StatusCode::OK {
+                return Err(Failed::Status(status));
+            }
+            match listing.read(&body)? {
+                Some(next) => query = format!("?after={next}"),
+                None => break,
+            }
         }
-        Ok(self.mirror().replace(&body)?)
-    }
-
-    fn mirror(&self) -> &Mirror {
-        &self.plan.mirror
+        self.plan.mirror.replace(listing);
+        Ok(())
     }
 
     async fn ask(&self, path: &str) -> Result<(StatusCode, Bytes), Failed> {
