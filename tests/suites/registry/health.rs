@@ -1,7 +1,7 @@
 //! What others than its owner find out about a service: the registry asks for its `healthPath`, and requests of
 //! this gateway fail.
 
-use super::{Kept, OF_TESTS, call, ids, in_each_store, register, text, vm};
+use super::{Kept, OF_TESTS, call, gateway, ids, in_each_store, register, text, vm};
 use gateway_tests::{Asleep, Backend, Client, TestGateway, eventually};
 use serde_json::{Value, json};
 use std::{
@@ -236,12 +236,12 @@ async fn what_a_backend_met_ends_with_it() {
 async fn shorter_pauses_begin_with_the_reload_that_asks_for_them() {
     let status = Arc::new(AtomicU16::new(200));
     let backend = answering(&status).await;
-    let gateway = TestGateway::start(&text(&QUICK.replace("1s", "1h")));
+    let gateway = gateway(&QUICK.replace("1s", "1h"));
     let client = gateway.client();
     register(&client, &at("a", backend.addr())).await;
     becomes(&client, "a", "healthy").await;
     status.store(500, Ordering::SeqCst);
-    gateway.write(&text(QUICK));
+    gateway.write(&text(&format!("{OF_TESTS}\n{QUICK}")));
     gateway.reload().await.expect("a reload");
     becomes(&client, "a", "unhealthy").await;
 }

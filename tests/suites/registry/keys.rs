@@ -90,7 +90,7 @@ async fn addresses_may_have_to_be_ones_own(kept: &Kept) {
     let forged = client.clone().with("x-forwarded-for", "2001:db8::7");
     entry["address"] = "2001:db8::7".into();
     assert_eq!(call(&forged, "POST", "/registry/vms", &entry).await.0, 403);
-    gateway.write(&text(own));
+    gateway.write(&text(&own));
     gateway.reload().await.expect("a reload");
     let (status, said) = call(&client, "POST", "/registry/vms", &vm("a")).await;
     assert_eq!(status, 403, "without a domain there are no names: {said}");
