@@ -49,12 +49,56 @@ pub mod response_filter {
 }
 
 #[allow(missing_docs, clippy::too_many_lines, reason = "generated")]
+pub mod response_body_transform {
+    wit_bindgen::generate!({
+        path: "../wit",
+        world: "with-response-body-transform",
+        pub_export_macro: true,
+        export_macro_name: "export_response_body_transform",
+        with: { "vers:gateway/types@0.1.0": crate::bindings::base::vers::gateway::types },
+    });
+}
+
+#[allow(missing_docs, clippy::too_many_lines, reason = "generated")]
 pub mod exchange_log {
     wit_bindgen::generate!({
         path: "../wit",
         world: "with-exchange-log",
         pub_export_macro: true,
         export_macro_name: "export_exchange_log",
+        with: { "vers:gateway/types@0.1.0": crate::bindings::base::vers::gateway::types },
+    });
+}
+
+#[allow(missing_docs, clippy::too_many_lines, reason = "generated")]
+pub mod tcp_filter {
+    wit_bindgen::generate!({
+        path: "../wit",
+        world: "with-tcp-filter",
+        pub_export_macro: true,
+        export_macro_name: "export_tcp_filter",
+        with: { "vers:gateway/types@0.1.0": crate::bindings::base::vers::gateway::types },
+    });
+}
+
+#[allow(missing_docs, clippy::too_many_lines, reason = "generated")]
+pub mod tcp_bytes_filter {
+    wit_bindgen::generate!({
+        path: "../wit",
+        world: "with-tcp-bytes-filter",
+        pub_export_macro: true,
+        export_macro_name: "export_tcp_bytes_filter",
+        with: { "vers:gateway/types@0.1.0": crate::bindings::base::vers::gateway::types },
+    });
+}
+
+#[allow(missing_docs, clippy::too_many_lines, reason = "generated")]
+pub mod tcp_log {
+    wit_bindgen::generate!({
+        path: "../wit",
+        world: "with-tcp-log",
+        pub_export_macro: true,
+        export_macro_name: "export_tcp_log",
         with: { "vers:gateway/types@0.1.0": crate::bindings::base::vers::gateway::types },
     });
 }

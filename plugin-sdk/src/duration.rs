@@ -29,7 +29,7 @@ use crate::ParseError;
 use serde::{Deserialize, Deserializer, de::Error};
 use std::time::Duration;
 
-/// Reads a whole number with its unit: `ms`, `s` or `m`. Zero is refused: a wait of no length would
+/// Reads a whole number with its unit: `ms`, `s`, `m` or `h`. Zero is refused: a wait of no length would
 /// make work that never rests, a time limit of none an operation that never succeeds.
 ///
 /// ```
@@ -50,6 +50,7 @@ pub fn parse(text: &str) -> Result<Duration, ParseError> {
         "ms" => Some(1),
         "s" => Some(1_000),
         "m" => Some(60_000),
+        "h" => Some(3_600_000),
         _ => None,
     };
     match (number, unit) {
@@ -90,6 +91,7 @@ mod tests {
         check("1ms", 1);
         check("15s", 15_000);
         check("2m", 120_000);
+        check("24h", 86_400_000);
         check("007s", 7_000);
         check("4294967295m", 4_294_967_295 * 60_000);
     }
@@ -103,6 +105,8 @@ mod tests {
             "15",
             "s",
             "1h30m",
+            "1d",
+            "2H",
             "1m30s",
             "-1s",
             "+1s",

@@ -2,7 +2,7 @@
 
 use crate::{EditError, host::types};
 
-/// One request and its answer: who asks, on which route, and what hooks keep for later hooks.
+/// One request and its answer, or one connection of a TCP route: who asks, on which route, and what hooks keep for later hooks.
 ///
 /// Every method asks the gateway, so keep what you need twice.
 ///
@@ -26,7 +26,7 @@ impl Exchange {
         &self.0
     }
 
-    /// Unique within this gateway; the `request_id` of the access log.
+    /// Unique within this gateway; of a request, the `request_id` of the access log.
     pub fn id(&self) -> String {
         self.0.id()
     }

@@ -1,7 +1,8 @@
 //! The macro that makes a component of a struct.
 
 /// Exports a plugin with its hooks: one or more of `http_filter`, `request_filter`,
-/// `request_body_filter`, `response_filter`, `exchange_log` and `background`.
+/// `request_body_filter`, `response_filter`, `response_body_transform`, `exchange_log`, `tcp_filter`, `tcp_bytes_filter`, `tcp_log` and
+/// `background`.
 ///
 /// | hook | trait | called |
 /// | --- | --- | --- |
@@ -9,7 +10,11 @@
 /// | `request_filter` | [`HttpFilter`](crate::HttpFilter) | for requests only |
 /// | `request_body_filter` | [`BodyFilter`](crate::BodyFilter) | for bodies that the request filter asked for |
 /// | `response_filter` | [`HttpFilter`](crate::HttpFilter) | for answers only |
+/// | `response_body_transform` | [`BodyTransform`](crate::BodyTransform) | for bodies of backends' answers |
 /// | `exchange_log` | [`ExchangeLog`](crate::ExchangeLog) | for each exchange that is over |
+/// | `tcp_filter` | [`TcpFilter`](crate::TcpFilter) | for connections of TCP routes |
+/// | `tcp_bytes_filter` | [`TcpBytesFilter`](crate::TcpBytesFilter) | for first bytes that the TCP filter asked for |
+/// | `tcp_log` | [`TcpLog`](crate::TcpLog) | for each connection that is over |
 /// | `background` | [`Background`](crate::Background) | on start and on a timer |
 ///
 /// The gateway calls the hooks that are named here and no others, so name only those you have: a
@@ -89,8 +94,20 @@ macro_rules! __validate {
     (request_body_filter, $plugin:ty, $self:expr, $problems:expr) => {
         <$plugin as $crate::BodyFilter>::validate($self, $problems)
     };
+    (response_body_transform, $plugin:ty, $self:expr, $problems:expr) => {
+        <$plugin as $crate::BodyTransform>::validate($self, $problems)
+    };
     (exchange_log, $plugin:ty, $self:expr, $problems:expr) => {
         <$plugin as $crate::ExchangeLog>::validate($self, $problems)
+    };
+    (tcp_filter, $plugin:ty, $self:expr, $problems:expr) => {
+        <$plugin as $crate::TcpFilter>::validate($self, $problems)
+    };
+    (tcp_bytes_filter, $plugin:ty, $self:expr, $problems:expr) => {
+        <$plugin as $crate::TcpBytesFilter>::validate($self, $problems)
+    };
+    (tcp_log, $plugin:ty, $self:expr, $problems:expr) => {
+        <$plugin as $crate::TcpLog>::validate($self, $problems)
     };
     (background, $plugin:ty, $self:expr, $problems:expr) => {
         <$plugin as $crate::Background>::validate($self, $problems)
@@ -99,7 +116,7 @@ macro_rules! __validate {
         ::std::compile_error!(::std::concat!(
             "no hook named `",
             ::std::stringify!($unknown),
-            "`; there are http_filter, request_filter, request_body_filter, response_filter, exchange_log and background"
+            "`; there are http_filter, request_filter, request_body_filter, response_filter, response_body_transform, exchange_log, tcp_filter, tcp_bytes_filter, tcp_log and background"
         ))
     };
 }
@@ -120,8 +137,20 @@ macro_rules! __export {
     (request_body_filter, $component:ident) => {
         $crate::bindings::request_body_filter::export_request_body_filter!($component with_types_in $crate::bindings::request_body_filter);
     };
+    (response_body_transform, $component:ident) => {
+        $crate::bindings::response_body_transform::export_response_body_transform!($component with_types_in $crate::bindings::response_body_transform);
+    };
     (exchange_log, $component:ident) => {
         $crate::bindings::exchange_log::export_exchange_log!($component with_types_in $crate::bindings::exchange_log);
+    };
+    (tcp_filter, $component:ident) => {
+        $crate::bindings::tcp_filter::export_tcp_filter!($component with_types_in $crate::bindings::tcp_filter);
+    };
+    (tcp_bytes_filter, $component:ident) => {
+        $crate::bindings::tcp_bytes_filter::export_tcp_bytes_filter!($component with_types_in $crate::bindings::tcp_bytes_filter);
+    };
+    (tcp_log, $component:ident) => {
+        $crate::bindings::tcp_log::export_tcp_log!($component with_types_in $crate::bindings::tcp_log);
     };
     (background, $component:ident) => {
         $crate::bindings::background::export_background!($component with_types_in $crate::bindings::background);

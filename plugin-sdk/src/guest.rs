@@ -33,17 +33,27 @@ pub fn configure<P: Plugin>(json: &str) -> Configured<P> {
 mod exports {
     use super::Component;
     use crate::{
-        Background, BodyFilter, BodyVerdict, Completed, ConfigProblem, ExchangeLog, HttpFilter, Request,
-        Response, ResponseVerdict, Verdict,
-        bindings::{background, base, exchange_log, request_body_filter, request_filter, response_filter},
+        Background, BodyFilter, BodyTransform, BodyVerdict, Closed, Completed, ConfigProblem, Connection,
+        ExchangeLog, HttpFilter, Request, Response, ResponseVerdict, TcpBytesFilter, TcpFilter, TcpLog,
+        TcpVerdict, Transform, Verdict,
+        bindings::{
+            background, base, exchange_log, request_body_filter, request_filter, response_body_transform,
+            response_filter, tcp_bytes_filter, tcp_filter, tcp_log,
+        },
         host::types,
     };
+    use std::cell::RefCell;
+
     use background::exports::vers::gateway::background as background_hook;
     use base::exports::vers::gateway::lifecycle;
     use exchange_log::exports::vers::gateway::exchange_log as log_hook;
     use request_body_filter::exports::vers::gateway::request_body_filter as body_hook;
     use request_filter::exports::vers::gateway::request_filter as request_hook;
+    use response_body_transform::exports::vers::gateway::response_body_transform as transform_hook;
     use response_filter::exports::vers::gateway::response_filter as response_hook;
+    use tcp_bytes_filter::exports::vers::gateway::tcp_bytes_filter as tcp_bytes_hook;
+    use tcp_filter::exports::vers::gateway::tcp_filter as tcp_hook;
+    use tcp_log::exports::vers::gateway::tcp_log as tcp_log_hook;
 
     fn plugin<C: Component>() -> &'static C::Plugin {
         C::slot().get().expect("the gateway configures an instance before it calls a hook")
@@ -104,11 +114,79 @@ mod exports {
         }
     }
 
+    /// A body on its way.
+    pub struct Running(RefCell<Box<dyn Transform>>);
+
+    impl transform_hook::GuestTransform for Running {
+        fn push(&self, chunk: Vec<u8>) -> Result<Vec<u8>, String> {
+            self.0.borrow_mut().push(chunk)
+        }
+
+        fn finish(&self) -> Result<Vec<u8>, String> {
+            self.0.borrow_mut().finish()
+        }
+    }
+
+    impl<C: Component<Plugin: BodyTransform>> transform_hook::Guest for C {
+        type Transform = Running;
+
+        #[allow(unsafe_code, reason = "the handle was just taken from its owner")]
+        fn begin(resp: &types::Response) -> Option<transform_hook::Transform> {
+            let mut resp = Response::new(unsafe { types::Response::from_handle(resp.take_handle()) });
+            let begun = plugin::<C>().begin(&mut resp)?;
+            Some(transform_hook::Transform::new(Running(RefCell::new(begun))))
+        }
+    }
+
     impl<C: Component<Plugin: ExchangeLog>> log_hook::Guest for C {
         #[allow(unsafe_code, reason = "the handle was just taken from its owner")]
         fn on_complete(done: &types::Completed) {
             let done = Completed::new(unsafe { types::Completed::from_handle(done.take_handle()) });
             plugin::<C>().on_complete(&done);
+        }
+    }
+
+    impl<C: Component<Plugin: TcpFilter>> tcp_hook::Guest for C {
+        #[allow(unsafe_code, reason = "the handle was just taken from its owner")]
+        fn on_accept(conn: &types::Connection) -> tcp_hook::Verdict {
+            let conn = Connection::new(unsafe { types::Connection::from_handle(conn.take_handle()) });
+            match plugin::<C>().on_accept(&conn) {
+                TcpVerdict::Next => tcp_hook::Verdict::Next,
+                TcpVerdict::Peek { least, within } => {
+                    conn.want_bytes(least, within);
+                    tcp_hook::Verdict::Next
+                }
+                TcpVerdict::RouteTo(backend) => tcp_hook::Verdict::RouteTo(backend),
+                TcpVerdict::Refuse { reset, reason } => {
+                    tcp_hook::Verdict::Refuse(types::Refusal { reset, reason })
+                }
+            }
+        }
+    }
+
+    impl<C: Component<Plugin: TcpBytesFilter>> tcp_bytes_hook::Guest for C {
+        #[allow(unsafe_code, reason = "the handle was just taken from its owner")]
+        fn on_first_bytes(conn: &types::Connection, bytes: Vec<u8>, more: bool) -> tcp_bytes_hook::Verdict {
+            let conn = Connection::new(unsafe { types::Connection::from_handle(conn.take_handle()) });
+            match plugin::<C>().on_first_bytes(&conn, bytes, more) {
+                TcpVerdict::Next => tcp_bytes_hook::Verdict::Next,
+                TcpVerdict::Peek { least, within } => {
+                    conn.want_bytes(least, within);
+                    tcp_bytes_hook::Verdict::Next
+                }
+                TcpVerdict::RouteTo(backend) => tcp_bytes_hook::Verdict::RouteTo(backend),
+                TcpVerdict::Refuse { reset, reason } => {
+                    tcp_bytes_hook::Verdict::Refuse(types::Refusal { reset, reason })
+                }
+            }
+        }
+    }
+
+    impl<C: Component<Plugin: TcpLog>> tcp_log_hook::Guest for C {
+        #[allow(unsafe_code, reason = "the handle was just taken from its owner")]
+        fn on_close(closed: &types::Closed) {
+            let closed = Closed::new(unsafe { types::Closed::from_handle(closed.take_handle()) });
+            plugin::<C>().on_close(&closed);
         }
     }
 

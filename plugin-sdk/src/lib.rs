@@ -75,6 +75,7 @@ pub mod back_off;
 pub mod bindings;
 mod completed;
 mod config;
+mod connection;
 pub mod duration;
 pub mod edits;
 mod exchange;
@@ -108,10 +109,14 @@ use simulation as host;
 
 pub use completed::Completed;
 pub use config::{ConfigProblem, ParseError, Problems};
+pub use connection::{Closed, Connection, TcpVerdict};
 pub use exchange::Exchange;
 pub use headers::{EditError, Headers};
 pub use message::Message;
-pub use plugin::{Background, BodyFilter, ExchangeLog, HttpFilter, Next, Plugin, Reason};
+pub use plugin::{
+    Background, BodyFilter, BodyTransform, ExchangeLog, HttpFilter, Next, Plugin, Reason, TcpBytesFilter,
+    TcpFilter, TcpLog, Transform,
+};
 pub use reply::{BodyVerdict, Reply, ResponseVerdict, Verdict};
 pub use request::Request;
 pub use response::Response;
@@ -124,8 +129,9 @@ pub use services::{clock, identity, log, random, secrets};
 /// ```
 pub mod prelude {
     pub use crate::{
-        Background, BodyFilter, BodyVerdict, Completed, ConfigProblem, EditError, Exchange, ExchangeLog,
-        Headers, HttpFilter, Message, Next, Problems, Reason, Reply, Request, Response, ResponseVerdict,
+        Background, BodyFilter, BodyTransform, BodyVerdict, Closed, Completed, ConfigProblem, Connection,
+        EditError, Exchange, ExchangeLog, Headers, HttpFilter, Message, Next, Problems, Reason, Reply,
+        Request, Response, ResponseVerdict, TcpBytesFilter, TcpFilter, TcpLog, TcpVerdict, Transform,
         Verdict,
         back_off::BackOff,
         clock, duration,

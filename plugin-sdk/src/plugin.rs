@@ -1,6 +1,9 @@
 //! The hooks that a plugin may have.
 
-use crate::{BodyVerdict, Completed, Problems, Request, Response, ResponseVerdict, Verdict, random};
+use crate::{
+    BodyVerdict, Closed, Completed, Connection, Problems, Request, Response, ResponseVerdict, TcpVerdict,
+    Verdict, random,
+};
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 
@@ -98,6 +101,95 @@ pub trait BodyFilter {
     }
 }
 
+/// A hook on the bodies of answers that backends give: piece by piece, as they come.
+///
+/// ```
+/// use vers_plugin::prelude::*;
+///
+/// /// Writes a line below each page of text.
+/// #[derive(Deserialize)]
+/// struct Footer { line: String }
+///
+/// impl BodyTransform for Footer {
+///     fn begin(&self, resp: &mut Response) -> Option<Box<dyn Transform>> {
+///         let is_text = resp.header_str("content-type").is_some_and(|kind| kind.starts_with("text/plain"));
+///         if !is_text || resp.status() != 200 || resp.header("content-encoding").is_some() {
+///             return None;
+///         }
+///         resp.remove_header("etag");
+///         Some(Box::new(Below(self.line.clone())))
+///     }
+/// }
+///
+/// struct Below(String);
+///
+/// impl Transform for Below {
+///     fn push(&mut self, chunk: Vec<u8>) -> Result<Vec<u8>, String> {
+///         Ok(chunk)
+///     }
+///
+///     fn finish(&mut self) -> Result<Vec<u8>, String> {
+///         Ok(format!("\n{}\n", self.0).into())
+///     }
+/// }
+/// vers_plugin::export!(Footer: response_body_transform);
+///
+/// # fn main() {
+/// use vers_plugin::testing;
+///
+/// let footer: Footer = testing::configure("line = 'fin'").expect("a good table");
+/// let mut page = testing::response(200).header("content-type", "text/plain").build();
+/// let mut body = footer.begin(&mut page).expect("a page of text");
+/// assert_eq!(body.push(b"once".to_vec()), Ok(b"once".to_vec()));
+/// assert_eq!(body.finish(), Ok(b"\nfin\n".to_vec()));
+/// # }
+/// ```
+pub trait BodyTransform {
+    /// Called for each answer of a backend with a body, when all response filters have let its head pass; the
+    /// head may be changed still. `None` lets the body pass untouched, and nothing of it is copied. What tells
+    /// of the bytes (`etag`, `content-encoding`, `content-range` of a 206) is the plugin's affair;
+    /// `content-length` is the gateway's.
+    fn begin(&self, resp: &mut Response) -> Option<Box<dyn Transform>>;
+
+    /// As [`HttpFilter::validate`].
+    fn validate(&self, problems: &mut Problems) {
+        let _ = problems;
+    }
+}
+
+/// One body on its way, as [`BodyTransform::begin`] makes it. It keeps an instance until the body is over, so
+/// it may keep state.
+///
+/// ```
+/// use vers_plugin::Transform;
+///
+/// struct Upper;
+///
+/// impl Transform for Upper {
+///     fn push(&mut self, chunk: Vec<u8>) -> Result<Vec<u8>, String> {
+///         Ok(chunk.to_ascii_uppercase())
+///     }
+/// }
+/// assert_eq!(Upper.push(b"abc".to_vec()), Ok(b"ABC".to_vec()));
+/// ```
+pub trait Transform {
+    /// Takes some bytes of the body, and returns what goes on instead: as many as it likes, or none; at most
+    /// `limits = { body = "1MiB" }` at a time. No more is read before these have left.
+    ///
+    /// # Errors
+    /// An error breaks the answer off, in such a way that its client sees that it is not whole; the text is for
+    /// the log.
+    fn push(&mut self, chunk: Vec<u8>) -> Result<Vec<u8>, String>;
+
+    /// The body has ended. Returns what is left of it; the trailers follow as they are.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    fn finish(&mut self) -> Result<Vec<u8>, String> {
+        Ok(Vec::new())
+    }
+}
+
 /// A look at each exchange of a route when it is over: for audit, for counting, for billing.
 ///
 /// Nobody waits for it: exchanges wait in a queue of `limits.log_queue`, and where that is full, they are
@@ -128,6 +220,112 @@ pub trait ExchangeLog {
     /// Called once for each exchange: after the last byte of the answer, or at the end of the tunnel that
     /// it opened.
     fn on_complete(&self, done: &Completed);
+
+    /// As [`HttpFilter::validate`].
+    fn validate(&self, problems: &mut Problems) {
+        let _ = problems;
+    }
+}
+
+/// A hook on the connections of TCP and SSH routes: called once for each, after the TLS handshake where there
+/// is one, and before anything is passed on.
+///
+/// ```
+/// use vers_plugin::prelude::*;
+///
+/// #[derive(Deserialize)]
+/// struct OnlyFrom { network: String }
+///
+/// impl TcpFilter for OnlyFrom {
+///     fn on_accept(&self, conn: &Connection) -> TcpVerdict {
+///         match conn.exchange().client_address().starts_with(&self.network) {
+///             true => TcpVerdict::Next,
+///             false => TcpVerdict::reset("elsewhere"),
+///         }
+///     }
+/// }
+/// vers_plugin::export!(OnlyFrom: tcp_filter);
+/// # fn main() {}
+/// ```
+pub trait TcpFilter {
+    /// Decides about a connection. Nothing of it is read, where no plugin wants to see it
+    /// ([`TcpVerdict::Peek`]).
+    fn on_accept(&self, conn: &Connection) -> TcpVerdict;
+
+    /// As [`HttpFilter::validate`].
+    fn validate(&self, problems: &mut Problems) {
+        let _ = problems;
+    }
+}
+
+/// A hook on the first bytes of connections that the plugin's own [`TcpFilter::on_accept`] has asked for, by
+/// [`TcpVerdict::Peek`].
+///
+/// ```
+/// use std::time::Duration;
+/// use vers_plugin::prelude::*;
+///
+/// /// Sends replication of PostgreSQL elsewhere.
+/// #[derive(Deserialize)]
+/// struct Replication { to: String }
+///
+/// impl TcpFilter for Replication {
+///     fn on_accept(&self, _conn: &Connection) -> TcpVerdict {
+///         TcpVerdict::peek(8, Duration::from_secs(5))
+///     }
+/// }
+///
+/// impl TcpBytesFilter for Replication {
+///     fn on_first_bytes(&self, _conn: &Connection, bytes: Vec<u8>, more: bool) -> TcpVerdict {
+///         let Some(length) = bytes.first_chunk().map(|head| u32::from_be_bytes(*head)) else {
+///             return TcpVerdict::close("no-startup");
+///         };
+///         if more && bytes.len() < length as usize {
+///             return TcpVerdict::peek(length, Duration::from_secs(5));
+///         }
+///         match bytes.windows(12).any(|word| word == b"replication\0") {
+///             true => TcpVerdict::route_to(&self.to),
+///             false => TcpVerdict::Next,
+///         }
+///     }
+/// }
+/// vers_plugin::export!(Replication: tcp_filter, tcp_bytes_filter);
+/// # fn main() {}
+/// ```
+pub trait TcpBytesFilter {
+    /// Called with all that has come: it may be fewer bytes than were asked for, and none. Whatever the
+    /// verdict, the server sees all of them. `more` says whether more may come; only then may the verdict be
+    /// to [peek](TcpVerdict::Peek) again.
+    fn on_first_bytes(&self, conn: &Connection, bytes: Vec<u8>, more: bool) -> TcpVerdict;
+
+    /// As [`HttpFilter::validate`].
+    fn validate(&self, problems: &mut Problems) {
+        let _ = problems;
+    }
+}
+
+/// A look at each connection of a TCP or SSH route when it is over. Nobody waits for it; see [`ExchangeLog`].
+///
+/// ```
+/// use vers_plugin::prelude::*;
+///
+/// static BYTES: metrics::Counter<1> =
+///     metrics::Counter::new("database_bytes", "Bytes to clients.", ["client"]);
+///
+/// #[derive(Deserialize)]
+/// struct Traffic {}
+///
+/// impl TcpLog for Traffic {
+///     fn on_close(&self, closed: &Closed) {
+///         BYTES.add(closed.received_bytes(), [&closed.exchange().client_address()]);
+///     }
+/// }
+/// vers_plugin::export!(Traffic: tcp_log);
+/// # fn main() {}
+/// ```
+pub trait TcpLog {
+    /// Called once for each connection, however it ended.
+    fn on_close(&self, closed: &Closed);
 
     /// As [`HttpFilter::validate`].
     fn validate(&self, problems: &mut Problems) {

@@ -514,6 +514,88 @@ pub(crate) mod types {
     }
 
     #[derive(Debug, Default)]
+    pub(crate) struct Connection {
+        pub(crate) exchange: Exchange,
+        pub(crate) client_port: u16,
+        pub(crate) server_name: Option<String>,
+        pub(crate) is_tls: bool,
+        pub(crate) client_certificate: Option<String>,
+        pub(crate) is_proxied: bool,
+    }
+
+    impl Connection {
+        pub(crate) fn exchange(&self) -> Exchange {
+            self.exchange.clone()
+        }
+
+        pub(crate) fn client_port(&self) -> u16 {
+            self.client_port
+        }
+
+        pub(crate) fn server_name(&self) -> Option<String> {
+            self.server_name.clone()
+        }
+
+        pub(crate) fn is_tls(&self) -> bool {
+            self.is_tls
+        }
+
+        pub(crate) fn client_certificate(&self) -> Option<String> {
+            self.client_certificate.clone()
+        }
+
+        pub(crate) fn is_proxied(&self) -> bool {
+            self.is_proxied
+        }
+    }
+
+    #[derive(Debug, Default)]
+    pub(crate) struct Closed {
+        pub(crate) exchange: Exchange,
+        pub(crate) server_name: Option<String>,
+        pub(crate) duration_us: u64,
+        pub(crate) sent_bytes: u64,
+        pub(crate) received_bytes: u64,
+        pub(crate) why: String,
+        pub(crate) refused_by: Option<String>,
+        pub(crate) reason: Option<String>,
+    }
+
+    impl Closed {
+        pub(crate) fn exchange(&self) -> Exchange {
+            self.exchange.clone()
+        }
+
+        pub(crate) fn server_name(&self) -> Option<String> {
+            self.server_name.clone()
+        }
+
+        pub(crate) fn duration_us(&self) -> u64 {
+            self.duration_us
+        }
+
+        pub(crate) fn sent_bytes(&self) -> u64 {
+            self.sent_bytes
+        }
+
+        pub(crate) fn received_bytes(&self) -> u64 {
+            self.received_bytes
+        }
+
+        pub(crate) fn why(&self) -> String {
+            self.why.clone()
+        }
+
+        pub(crate) fn refused_by(&self) -> Option<String> {
+            self.refused_by.clone()
+        }
+
+        pub(crate) fn reason(&self) -> Option<String> {
+            self.reason.clone()
+        }
+    }
+
+    #[derive(Debug, Default)]
     pub(crate) struct Response {
         pub(crate) headers: Headers,
         pub(crate) exchange: Exchange,

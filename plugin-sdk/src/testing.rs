@@ -26,7 +26,7 @@
 //! ```
 
 use crate::{
-    Completed, ConfigProblem, Plugin, Request, Response, config, http,
+    Closed, Completed, ConfigProblem, Connection, Plugin, Request, Response, config, http,
     http::find,
     log::Level,
     simulation::{self, outbound_http as wit, types},
@@ -404,6 +404,147 @@ impl CompletedBuilder {
     /// The exchange.
     pub fn build(self) -> Completed {
         Completed::new(self.0)
+    }
+}
+
+/// A connection to hand to [`TcpFilter`](crate::TcpFilter): from `192.0.2.1` to port 8080, on route `test`,
+/// without TLS.
+///
+/// ```
+/// use vers_plugin::testing;
+///
+/// let conn = testing::connection().client("2001:db8::1").proxied().build();
+/// assert_eq!((conn.exchange().client_address().as_str(), conn.is_proxied()), ("2001:db8::1", true));
+/// ```
+pub fn connection() -> ConnectionBuilder {
+    let connection = types::Connection { client_port: 50_000, ..types::Connection::default() };
+    ConnectionBuilder { connection, facts: facts() }
+}
+
+/// A connection that is being put together.
+#[derive(Debug)]
+#[must_use]
+pub struct ConnectionBuilder {
+    connection: types::Connection,
+    facts: types::Facts,
+}
+
+impl ConnectionBuilder {
+    /// Sets the client's address.
+    pub fn client(mut self, address: &str) -> Self {
+        self.facts.client = address.into();
+        self
+    }
+
+    /// Sets the name of the matched route.
+    pub fn route(mut self, route: &str) -> Self {
+        self.facts.route = route.into();
+        self
+    }
+
+    /// Sets the port that the client connected to.
+    pub fn local_port(mut self, port: u16) -> Self {
+        self.facts.local_port = port;
+        self
+    }
+
+    /// Adds a capture of the matched route.
+    pub fn capture(mut self, name: &str, value: &str) -> Self {
+        self.facts.captures.insert(name.into(), value.into());
+        self
+    }
+
+    /// Sets the name of its TLS handshake.
+    pub fn server_name(mut self, name: &str) -> Self {
+        self.connection.server_name = Some(name.into());
+        self
+    }
+
+    /// Lets TLS end at the gateway.
+    pub fn tls(mut self) -> Self {
+        self.connection.is_tls = true;
+        self
+    }
+
+    /// Lets the client have shown this certificate.
+    pub fn client_certificate(mut self, shown: &str) -> Self {
+        self.connection.client_certificate = Some(shown.into());
+        self.tls()
+    }
+
+    /// Lets a proxy have told who the client is.
+    pub fn proxied(mut self) -> Self {
+        self.connection.is_proxied = true;
+        self
+    }
+
+    /// The connection.
+    pub fn build(mut self) -> Connection {
+        self.connection.exchange = types::Exchange(self.facts.into());
+        Connection::new(self.connection)
+    }
+}
+
+/// A connection that is over, to hand to [`TcpLog`](crate::TcpLog): after a millisecond, for this reason.
+///
+/// ```
+/// use vers_plugin::testing;
+///
+/// let conn = testing::connection().build();
+/// conn.exchange().set("user", "ada")?;
+/// let closed = testing::closed("closed").of(&conn).build();
+/// assert_eq!(closed.exchange().get("user").as_deref(), Some(&b"ada"[..]));
+/// # Ok::<(), vers_plugin::EditError>(())
+/// ```
+pub fn closed(why: &str) -> ClosedBuilder {
+    ClosedBuilder(types::Closed {
+        exchange: types::Exchange(facts().into()),
+        duration_us: 1000,
+        why: why.into(),
+        ..types::Closed::default()
+    })
+}
+
+/// A connection that is over, and being put together.
+#[derive(Debug)]
+#[must_use]
+pub struct ClosedBuilder(types::Closed);
+
+impl ClosedBuilder {
+    /// Makes it the end of this connection.
+    pub fn of(mut self, conn: &Connection) -> Self {
+        self.0.exchange = conn.exchange().simulated().clone();
+        self.0.server_name = conn.server_name();
+        self
+    }
+
+    /// Sets how long it was there.
+    pub fn took(mut self, time: std::time::Duration) -> Self {
+        self.0.duration_us = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        self
+    }
+
+    /// Sets the bytes to the server.
+    pub fn sent(mut self, bytes: u64) -> Self {
+        self.0.sent_bytes = bytes;
+        self
+    }
+
+    /// Sets the bytes to the client.
+    pub fn received(mut self, bytes: u64) -> Self {
+        self.0.received_bytes = bytes;
+        self
+    }
+
+    /// Lets a plugin have refused it.
+    pub fn refused_by(mut self, plugin: &str, reason: &str) -> Self {
+        (self.0.refused_by, self.0.reason) = (Some(plugin.into()), Some(reason.into()));
+        self
+    }
+
+    /// The connection.
+    pub fn build(self) -> Closed {
+        Closed::new(self.0)
     }
 }
 

@@ -316,3 +316,48 @@ fn a_version_of_the_sdk_may_be_named() {
     let manifest = fs::read_to_string(author.path("a/Cargo.toml")).expect("a manifest");
     assert!(manifest.contains("vers-plugin = \"0.2\""), "{manifest}");
 }
+
+#[test]
+fn without_an_sdk_nothing_is_made_that_would_not_build() {
+    let author = Author::new();
+    author.plugin(&["new", "a"]).no(&["its SDK is in no public registry yet", "--sdk-path", "--sdk-version"]);
+    assert!(!author.path("a").exists(), "a folder was made");
+    // The one of a checkout beside this folder, or around it.
+    let sdk = author.path("vers-gateway/plugin-sdk");
+    fs::create_dir_all(&sdk).expect("a folder");
+    fs::write(sdk.join("Cargo.toml"), "[package]\nname = \"vers-plugin\"\n").expect("a manifest");
+    author.plugin(&["new", "a"]).fine();
+    let manifest = fs::read_to_string(author.path("a/Cargo.toml")).expect("a manifest");
+    let sdk = sdk.canonicalize().expect("its path");
+    assert!(manifest.contains(&format!("vers-plugin = {{ path = \"{}\" }}", sdk.display())), "{manifest}");
+}
+
+#[test]
+fn cases_may_be_connections_and_bodies() {
+    let author = Author::new();
+    let cases = |text: &str| fs::write(author.path("cases.toml"), text).expect("cases");
+    let test = |component: &str| author.plugin(&["test", text(&guest(component)), "--cases", "cases.toml"]);
+    cases(
+        "backends = [\"other\"]\nconfig = { accept = \"peek\", least = 3, to = \"other\" }\n\
+         [[case]]\nname = \"what is fine goes on\"\nconnection = { bytes = \"hello\" }\nexpect = { verdict = \"next\" }\n\
+         [[case]]\nname = \"what is bad does not\"\nconnection = { bytes = \"BAD\", tls = true }\n\
+         expect = { verdict = \"refuse\", reason = \"bad-bytes\", reset = false }\n\
+         [[case]]\nname = \"another server\"\nconnection = { bytes = \"ALT\" }\n\
+         expect = { verdict = \"route-to\", to = \"other\" }\n\
+         [[case]]\nname = \"a panic\"\nconnection = { bytes = \"PANIC\" }\nexpect = { verdict = \"fault\" }\n\
+         [[case]]\nname = \"wrong\"\nconnection = { bytes = \"BAD\" }\nexpect = { verdict = \"next\", reset = true }\n",
+    );
+    test("tcp_gate").no(&[
+        "4 passed, 1 failed",
+        "the verdict is \"refuse\", expected \"next\"",
+        "the end is \"no reset\", expected \"reset\"",
+    ]);
+    cases(
+        "config = { tail = \"!\" }\n\
+         [[case]]\nname = \"all of it\"\nresponse = { headers = { x-transform = \"upper\" }, body = [\"one \", \"two\"] }\n\
+         expect = { response = { body = \"ONE TWO!\", headers = { x-transformed = \"upper\" } } }\n\
+         [[case]]\nname = \"broken off\"\nresponse = { headers = { x-transform = \"end\" }, body = \"one\" }\n\
+         expect = { verdict = \"fault\" }\n",
+    );
+    test("transform").fine().has(&["2 passed, 0 failed"]);
+}

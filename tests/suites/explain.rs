@@ -129,7 +129,7 @@ fn why_others_are_not_taken_is_said() {
 fn bytes_and_vms_are_told_too() {
     let config = Config::new(
         "[[listener]]\naddress = \"[::]:5432\"\nprotocol = \"tcp\"\n\
-         [[listener]]\nname = \"vms\"\naddress = \"[::]:3000-3010\"\n[vms]\ndns = \"{vm}.internal\"\n\
+         [[listener]]\nname = \"vms\"\naddress = \"[::]:3000-3010\"\n[vms]\ntable = { 45a68069-defc-4233-9865-6298d87053af = \"2001:db8::7\" }\n\
          [[route]]\nname = \"db\"\nlistener_port = 5432\nprotocol = \"tcp\"\nto = \"127.0.0.1:5433\"\n\
          [[route]]\nname = \"vm\"\nlisteners = [\"vms\"]\nhost = \"{vm}.vm.example.com\"\nto = \"vm:{vm}:{port}\"\n",
     );
@@ -143,7 +143,7 @@ fn bytes_and_vms_are_told_too() {
         0,
         &[
             "route     vm, vm = 45a68069-defc-4233-9865-6298d87053af\n",
-            "to        vm:45a68069-defc-4233-9865-6298d87053af:3005\n",
+            "to        vm:45a68069-defc-4233-9865-6298d87053af:3005: [2001:db8::7]:3005\n",
             "not db: carries bytes, not requests",
         ],
     );
@@ -192,6 +192,76 @@ async fn plugins_are_called_and_what_they_change_is_said() {
         ],
     );
     assert_eq!((own.heard().len(), other.heard().len()), (0, 0), "nothing is sent");
+}
+
+/// A TLS listener before VMs, and a route that is none.
+fn edge(vms: &str) -> Config {
+    Config::new(&format!(
+        "[[listener]]\naddress = \"[::]:443\"\ntls = true\n[certificate.own]\nself_signed = true\nnames = [\"*.vm.test\", \"app.test\"]\n\
+         [vms]\n{vms}\n\
+         [[route]]\nname = \"vm\"\nhost = \"{{vm}}.vm.test\"\nto = \"vm:{{vm}}:3000\"\n\
+         [[route]]\nname = \"app\"\nhost = \"app.test\"\nto = \"127.0.0.1:3000\"\n"
+    ))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_a_vm_is_found_is_told() {
+    let table = edge("table = { web = \"2001:db8::7\" }");
+    table.says(&["GET", "https://web.vm.test/"], 0, &["to        vm:web:3000: [2001:db8::7]:3000\n"]);
+    table.says(
+        &["GET", "https://other.vm.test/"],
+        1,
+        &["route     vm, vm = other", "answer    404 vm-unknown"],
+    );
+
+    let dns = gateway_tests::NameServer::start().await;
+    dns.knows("web.internal", &["2001:db8::8"], 60);
+    let asked = edge(&format!("dns = \"{{vm}}.internal\"\nnameservers = [\"{}\"]", dns.addr()));
+    asked.says(&["GET", "https://web.vm.test/"], 0, &["to        vm:web:3000: [2001:db8::8]:3000\n"]);
+    asked.says(&["GET", "https://other.vm.test/"], 1, &["vm-unknown"]);
+    dns.says(gateway_tests::Says::Failure);
+    asked.says(&["GET", "https://late.vm.test/"], 1, &["vm-lookup-failed: "]);
+}
+
+#[test]
+fn a_request_for_another_host_than_the_handshakes_is_told() {
+    let edge = edge("table = { web = \"2001:db8::7\", other = \"2001:db8::8\" }");
+    let misdirected = ["answer    421 misdirected"];
+    edge.says(&["GET", "https://web.vm.test/", "-H", "host: other.vm.test"], 1, &misdirected);
+    edge.says(&["GET", "https://web.vm.test/", "-H", "host: app.test"], 1, &misdirected);
+    edge.says(&["GET", "https://app.test/", "-H", "host: web.vm.test"], 1, &misdirected);
+    edge.says(&["GET", "https://WEB.vm.test/", "-H", "host: web.VM.test"], 0, &["to        vm:web:3000"]);
+    edge.says(&["GET", "https://b.test/", "-H", "host: app.test"], 0, &["to        127.0.0.1:3000"]);
+}
+
+#[tokio::test]
+async fn what_plugins_make_of_answers_is_told() {
+    let auth = "grants = { secrets = [\"fleet\"] }\nconfig = { secret = \"fleet\", exempt = [\"/health\"] }\n\
+                [secret.fleet]\nfile = \"none.txt\"\n";
+    let headers = "config = { request = { x-team = \"red\" }, response = { x-served-by = \"{route}\" }, response_remove = [\"server\"] }\n";
+    let toml = format!(
+        "[[listener]]\naddress = \"[::1]:8080\"\n[[route]]\nname = \"app\"\nto = \"127.0.0.1:1\"\n\
+         plugins = [\"inject\", \"auth\"]\n{}{}",
+        plugin_table("inject", &plugin("header_inject"), headers),
+        plugin_table("auth", &plugin("auth_token"), auth),
+    );
+    let config = Config::new(&toml);
+    config.says(
+        &["GET", "/health"],
+        0,
+        &[
+            "inject: next; looks at the answer, too",
+            "answers   inject: next\n            sets x-served-by: app\n",
+        ],
+    );
+    // That of a plugin is seen by those before it.
+    config.says(
+        &["GET", "/"],
+        0,
+        &["answers   inject: next\n", "sets x-served-by: app", "answer    401 secret-unset"],
+    );
+    let said = config.json(&["GET", "/health"]);
+    assert_eq!(said["answers"][0]["changes"], serde_json::json!(["sets x-served-by: app"]), "{said:#}");
 }
 
 #[test]

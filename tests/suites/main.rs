@@ -35,6 +35,7 @@ mod isolation; // what a plugin cannot reach without a grant, and what never
 mod jwt; // tokens of an issuer that changes its keys
 mod limits; // how long is waited, how much is taken
 mod loading; // components and tables that cannot be used: what is said of them
+mod oci; // components from registries of container images
 mod plugins; // what plugins can do to requests and answers, in which order, and what not
 mod ports; // many of them on one listener
 mod properties; // what holds of the parsers for any input
@@ -52,8 +53,10 @@ mod ssh; // the commands that lead to a VM: keys, options, refusals
 mod state; // what plugins keep from request to request
 mod stored; // components of older versions of the interface
 mod tcp; // raw TCP routes
+mod tcp_plugins; // plugins that see connections: who is let in, and what is told at the end
 mod tidy; // habits that a machine can check
 mod tls; // certificates and handshakes, and what goes over them
+mod transforms; // plugins that transform bodies on their way, and how these break off
 mod vms; // where a VM is, and what is said where it cannot be reached
 mod websocket; // protocols that begin as a request
 mod wire_faults; // backends and clients that misbehave on the wire

@@ -5,6 +5,7 @@ use gateway_tests::{
 };
 use http::Method;
 use std::net::SocketAddr;
+use tokio::io::AsyncWriteExt as _;
 
 /// A route through `body_edit`, which may send requests to `other`; and `/lenient`, where its faults do not
 /// matter. With further keys of the plugin.
@@ -168,6 +169,42 @@ async fn a_body_that_stops_and_a_client_that_leaves_end_their_request_only() {
     })
     .await;
     assert_eq!(backend.connections(), 0, "no backend has seen any of it");
+}
+
+#[tokio::test]
+async fn an_answer_that_a_plugin_thinks_about_loses_nothing_of_an_upload() {
+    const MUCH: usize = 8 << 20;
+    let ((backend, mut visitors), (helper, mut asked)) = (Backend::by_hand().await, Backend::by_hand().await);
+    let url = format!("http://{}", helper.addr());
+    let table = plugin_table(
+        "slow",
+        &guest("slow_call"),
+        &format!("config = {{ url = \"{url}/\", hook = \"response\" }}\ngrants = {{ http = [\"{url}\"] }}\n"),
+    );
+    let gateway = TestGateway::start(&one_route(backend.addr(), &format!("plugins = [\"slow\"]\n{table}")));
+    let body: Vec<u8> = (0..MUCH).map(|at| (at % 251) as u8).collect();
+    let client = Raw::connect(gateway.addr()).await;
+    let (from, mut to) = client.stream.into_split();
+    let sent = body.clone();
+    let upload = tokio::spawn(async move {
+        let head = format!("POST / HTTP/1.1\r\nhost: a.test\r\ncontent-length: {MUCH}\r\n\r\n");
+        to.write_all(head.as_bytes()).await.expect("it is taken");
+        to.write_all(&sent).await.expect("it is taken");
+        to
+    });
+    let mut server = visitors.next().await;
+    server.head().await;
+    server.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+    let mut helped = asked.next().await;
+    helped.head().await;
+    // The plugin waits, and the upload does not.
+    assert!(server.exactly(MUCH).await == body, "other bytes than were sent");
+    let to = within("the upload", upload).await.expect("all of it");
+    helped.send("HTTP/1.1 204 No Content\r\n\r\n").await;
+    let mut client = Raw::over(from.reunite(to).expect("both halves"));
+    let head = client.head().await;
+    assert!(head.starts_with("HTTP/1.1 200") && head.contains("x-called: 204"), "{head}");
+    assert_eq!(client.exactly(2).await, b"ok");
 }
 
 /// Waits until so much is held in memory.

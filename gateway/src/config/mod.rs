@@ -17,6 +17,7 @@ mod limits;
 mod listener;
 mod log;
 mod nearest;
+mod oci;
 mod plugin;
 mod plugin_cases;
 mod plugin_config;
@@ -62,10 +63,11 @@ pub use self::{
     listener::{ClientAuth, Listener, ListenerProtocol, ListenerTimeouts, PortRules, ProxyProtocol},
     log::{Log, LogFormat, LogLevel},
     nearest::nearest,
+    oci::{OciReference, OciReferenceError},
     plugin::{Breaker, Grants, OnError, Plugin, PluginLimits},
     plugin_cases::{
-        CaseReply, CaseRequest, CaseResponse, CaseValues, CaseVerdict, ExpectedValues, PluginCase,
-        PluginCases, plugin_cases, plugin_table,
+        CaseConnection, CaseReply, CaseRequest, CaseResponse, CaseValues, CaseVerdict, ExpectedValues,
+        PluginCase, PluginCases, plugin_cases, plugin_table,
     },
     plugin_config::PluginConfig,
     registry::{Domain, Etcd, EtcdPrefix, Probe, Registry, RegistryAddresses, RegistryStore, RegistryUrl},

@@ -16,7 +16,8 @@ pub struct Plugin {
     /// The NAME in `[plugin.NAME]`.
     #[serde(skip, default = "super::unnamed")]
     pub name: Spanned<String>,
-    /// Path of the component. A relative path starts at the folder of the configuration file.
+    /// Path of the component. A relative path starts at the folder of the configuration file. Or
+    /// `"oci://HOST/NAME@sha256:…"`: what `plugin fetch` has fetched of it into `[gateway] state_dir`.
     #[schemars(with = "String")]
     pub component: Spanned<String>,
     /// SHA-256 of the component in 64 hexadecimal digits; another content is refused. By default any
@@ -87,11 +88,20 @@ pub struct PluginLimits {
     /// How long a call waits for its turn. `wall` begins after that.
     pub queue_timeout: Duration,
     /// Size of a request's body that it may ask for, up to 1GiB: so much is held in memory for each such
-    /// request. A larger one is answered 413.
+    /// request. A larger one is answered 413. What transforms bodies returns no more at a time.
     #[serde(deserialize_with = "size::<_, 0, 1073741824>")]
     pub body: ByteSize,
+    /// Bodies of answers that it transforms at a time in each worker (`response-body-transform`), 0 to 10000:
+    /// each keeps an instance until it is over. One more fails (`plugin-busy`).
+    #[serde(deserialize_with = "whole::<_, u32, _, 0, 10000>")]
+    #[schemars(range(min = 0, max = 10000))]
+    pub transforms: u32,
+    /// First bytes of a connection that it may ask for (`tcp-bytes-filter`), up to 64KiB: so much is held in
+    /// memory for each such connection.
+    #[serde(deserialize_with = "size::<_, 1, 65536>")]
+    pub peek: ByteSize,
     /// Exchanges that wait in each worker until they are logged (`exchange-log`), 0 to 1000000. Those
-    /// over it are not.
+    /// over it are not. Connections of `tcp-log` wait there, too.
     #[serde(deserialize_with = "whole::<_, u32, _, 0, 1000000>")]
     #[schemars(range(min = 0, max = 1000000))]
     pub log_queue: u32,
@@ -139,6 +149,8 @@ impl Default for PluginLimits {
             queue: 0,
             queue_timeout: Duration::from_secs(1),
             body: ByteSize::mib(1),
+            transforms: 32,
+            peek: ByteSize::kib(16),
             log_queue: 1024,
             series: 100,
             recycle_calls: 100_000,

@@ -37,6 +37,8 @@ pub struct PluginCase {
     /// What is asked.
     #[serde(default)]
     pub request: CaseRequest,
+    /// A connection of a TCP route, instead of a request.
+    pub connection: Option<CaseConnection>,
     /// What the backend answers, where the plugin looks at answers.
     #[serde(default)]
     pub response: CaseResponse,
@@ -69,10 +71,36 @@ pub struct CaseRequest {
     pub captures: BTreeMap<String, String>,
 }
 
+/// A connection of a TCP route.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CaseConnection {
+    /// The client's address.
+    pub client: IpAddr,
+    /// The port of it.
+    pub client_port: u16,
+    /// The port that it connected to.
+    pub port: u16,
+    /// The name in its TLS handshake.
+    pub server_name: Option<String>,
+    /// Whether TLS ends at the gateway.
+    pub tls: bool,
+    /// The certificate that it showed, as `x-forwarded-client-cert` has it.
+    pub client_certificate: Option<String>,
+    /// Whether a proxy told who it is.
+    pub proxied: bool,
+    /// What it sends first, and then no more.
+    pub bytes: String,
+    /// What the route's host captured.
+    pub captures: BTreeMap<String, String>,
+}
+
 /// What the backend answers.
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CaseResponse {
+    /// The body, in one piece or several, for plugins that transform it.
+    pub body: CaseValues,
     /// Status code.
     pub status: u16,
     /// Headers.
@@ -99,6 +127,10 @@ pub struct CaseExpected {
     pub verdict: Option<CaseVerdict>,
     /// The backend that a request goes to instead of its route's own.
     pub to: Option<String>,
+    /// Why a connection is refused.
+    pub reason: Option<String>,
+    /// Whether a connection that is refused is reset.
+    pub reset: Option<bool>,
     /// The request, as the next plugin or the backend sees it.
     #[serde(default)]
     pub request: ExpectedRequest,
@@ -119,6 +151,8 @@ pub enum CaseVerdict {
     Respond,
     /// It goes on, to another backend.
     RouteTo,
+    /// The connection is ended.
+    Refuse,
     /// The call failed.
     Fault,
 }
@@ -145,7 +179,7 @@ pub struct ExpectedResponse {
     pub status: Option<u16>,
     /// As for requests.
     pub headers: BTreeMap<String, ExpectedValues>,
-    /// The whole body, where a plugin answers.
+    /// The whole body, where a plugin answers or transforms it.
     pub body: Option<String>,
     /// Why a plugin answers.
     pub reason: Option<String>,
@@ -196,9 +230,25 @@ impl Default for CaseRequest {
     }
 }
 
+impl Default for CaseConnection {
+    fn default() -> Self {
+        Self {
+            client: IpAddr::from([192, 0, 2, 1]),
+            client_port: 50_000,
+            port: 8080,
+            server_name: None,
+            tls: false,
+            client_certificate: None,
+            proxied: false,
+            bytes: String::new(),
+            captures: BTreeMap::new(),
+        }
+    }
+}
+
 impl Default for CaseResponse {
     fn default() -> Self {
-        Self { status: 200, headers: BTreeMap::new() }
+        Self { body: CaseValues::Several(Vec::new()), status: 200, headers: BTreeMap::new() }
     }
 }
 

@@ -32,6 +32,11 @@ impl ClientCertificate {
         Self { client_cert, forwarded }
     }
 
+    /// What `X-Forwarded-Client-Cert` says.
+    pub fn forwarded(&self) -> &str {
+        &self.forwarded
+    }
+
     /// Puts both fields in the place of whatever is there under these names.
     pub(super) fn put(&self, fields: &mut Fields) {
         fields.retain(|_, name| {

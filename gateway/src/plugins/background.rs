@@ -52,9 +52,9 @@ impl Background {
     pub async fn run(&mut self) -> Result<Ran, Fault> {
         let reason = if self.instance.is_some() { Reason::Timer } else { Reason::Start };
         let ran = self.call(async |instance| {
-            let Some(guest) = instance.background.take() else { return Ok(Ok(None)) };
+            let Some(guest) = instance.hooks.background.take() else { return Ok(Ok(None)) };
             let ran = instance.run(async |store| guest.call_run(store, reason).await).await;
-            instance.background = Some(guest);
+            instance.hooks.background = Some(guest);
             ran
         });
         Ok(match ran.await? {
@@ -76,7 +76,7 @@ impl Background {
             None => return Ok(()),
         }
         self.call(async |instance| {
-            let Some(guest) = instance.background.take() else { return Ok(()) };
+            let Some(guest) = instance.hooks.background.take() else { return Ok(()) };
             instance.run(async |store| guest.call_stop(store).await).await
         })
         .await

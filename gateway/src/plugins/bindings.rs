@@ -14,7 +14,11 @@ wasmtime::component::bindgen!({
             include vers:gateway/with-request-filter@0.1.0;
             include vers:gateway/with-request-body-filter@0.1.0;
             include vers:gateway/with-response-filter@0.1.0;
+            include vers:gateway/with-response-body-transform@0.1.0;
             include vers:gateway/with-exchange-log@0.1.0;
+            include vers:gateway/with-tcp-filter@0.1.0;
+            include vers:gateway/with-tcp-bytes-filter@0.1.0;
+            include vers:gateway/with-tcp-log@0.1.0;
             include vers:gateway/with-background@0.1.0;
         }
     ",
@@ -27,6 +31,8 @@ wasmtime::component::bindgen!({
     },
     exports: { default: async },
     with: {
+        "vers:gateway/types.closed": super::handles::ClosedHandle,
+        "vers:gateway/types.connection": super::handles::ConnectionHandle,
         "vers:gateway/types.completed": super::handles::CompletedHandle,
         "vers:gateway/types.exchange": super::handles::ExchangeHandle,
         "vers:gateway/types.headers": super::handles::HeadersHandle,

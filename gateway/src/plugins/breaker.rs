@@ -10,12 +10,14 @@ use std::{
 
 /// The breakers of a plugin on a route, in one worker.
 ///
-/// One for each hook: a request filter that works says nothing of a response filter that never does.
+/// One for each hook: a request filter that works says nothing of a response filter that never does. A route
+/// carries requests or bytes, so the hooks for connections share those for requests.
 #[derive(Debug, Default)]
 pub(super) struct Breakers {
     pub(super) request: Breaker,
     pub(super) body: Breaker,
     pub(super) response: Breaker,
+    pub(super) transform: Breaker,
     pub(super) log: Breaker,
 }
 

@@ -31,9 +31,9 @@ pub enum OnError {
 /// The plugins of one route on one worker. By default none.
 #[derive(Debug, Default)]
 pub struct Chain {
-    route: Arc<str>,
-    links: Rc<[Link]>,
-    hooks: Hooks,
+    pub(super) route: Arc<str>,
+    pub(super) links: Rc<[Link]>,
+    pub(super) hooks: Hooks,
 }
 
 #[derive(Debug)]
@@ -99,13 +99,7 @@ impl Chain {
                 Link { hooks: instances.plugin().hooks(), instances, on_error, breakers }
             })
             .collect();
-        let hooks = Hooks {
-            request: links.iter().any(|link| link.hooks.request),
-            response: links.iter().any(|link| link.hooks.response),
-            body: links.iter().any(|link| link.hooks.body),
-            log: links.iter().any(|link| link.hooks.log),
-            background: false,
-        };
+        let hooks = links.iter().fold(Hooks::default(), |all, link| all.or(link.hooks));
         Self { route: Arc::clone(route), links, hooks }
     }
 
@@ -119,9 +113,9 @@ impl Chain {
         self.links.iter().map(|link| link.instances.plugin().backends())
     }
 
-    /// Whether any plugin looks at requests or answers.
+    /// Whether any plugin looks at requests or answers, or transforms these.
     pub fn has_filters(&self) -> bool {
-        self.hooks.request || self.hooks.response
+        self.hooks.request || self.hooks.response || self.hooks.transform
     }
 
     /// Whether any plugin looks at answers.
@@ -273,11 +267,11 @@ impl Link {
     }
 
     /// Whether a fault must leave no trace: what the plugin changed before it failed is undone.
-    fn may_be_skipped(&self) -> bool {
+    pub(super) fn may_be_skipped(&self) -> bool {
         self.on_error == OnError::Skip
     }
 
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         self.instances.plugin().name().to_owned()
     }
 }

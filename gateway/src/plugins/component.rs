@@ -1,7 +1,7 @@
 //! From bytes to a compiled component, and from that to a plugin: which hooks does it have, does
 //! the gateway offer what it imports?
 
-use super::{Grants, Host, LoadError, Plugin, PluginSpec, bindings, plugin::Exports};
+use super::{Grants, Host, LoadError, Plugin, PluginSpec, exports::Exports};
 use sha2::{Digest as _, Sha256};
 use std::{fmt, sync::Arc};
 use wasmtime::component::types::ComponentItem;
@@ -32,8 +32,16 @@ pub struct Hooks {
     pub body: bool,
     /// `response-filter`.
     pub response: bool,
+    /// `response-body-transform`.
+    pub transform: bool,
     /// `exchange-log`.
     pub log: bool,
+    /// `tcp-filter`.
+    pub tcp: bool,
+    /// `tcp-bytes-filter`.
+    pub tcp_bytes: bool,
+    /// `tcp-log`.
+    pub tcp_log: bool,
     /// `background`.
     pub background: bool,
 }
@@ -58,13 +66,58 @@ impl fmt::Debug for Hash {
 }
 
 impl Hooks {
+    /// Those whose interface is there.
+    fn of(exports: impl Fn(&str) -> bool) -> Self {
+        Self {
+            request: exports("request-filter"),
+            body: exports("request-body-filter"),
+            response: exports("response-filter"),
+            transform: exports("response-body-transform"),
+            log: exports("exchange-log"),
+            tcp: exports("tcp-filter"),
+            tcp_bytes: exports("tcp-bytes-filter"),
+            tcp_log: exports("tcp-log"),
+            background: exports("background"),
+        }
+    }
+
+    /// Those of both.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            request: self.request || other.request,
+            body: self.body || other.body,
+            response: self.response || other.response,
+            transform: self.transform || other.transform,
+            log: self.log || other.log,
+            tcp: self.tcp || other.tcp,
+            tcp_bytes: self.tcp_bytes || other.tcp_bytes,
+            tcp_log: self.tcp_log || other.tcp_log,
+            background: self.background || other.background,
+        }
+    }
+
+    /// Whether something of it is called on routes of requests.
+    pub fn is_for_requests(self) -> bool {
+        self.request || self.response || self.transform || self.log || self.background
+    }
+
+    /// Whether something of it is called on routes of bytes.
+    pub fn is_for_connections(self) -> bool {
+        self.tcp || self.tcp_log || self.background
+    }
+
     /// Their names in the interface.
     pub fn names(self) -> Vec<&'static str> {
         let all = [
             (self.request, "request-filter"),
             (self.body, "request-body-filter"),
             (self.response, "response-filter"),
+            (self.transform, "response-body-transform"),
             (self.log, "exchange-log"),
+            (self.tcp, "tcp-filter"),
+            (self.tcp_bytes, "tcp-bytes-filter"),
+            (self.tcp_log, "tcp-log"),
             (self.background, "background"),
         ];
         all.into_iter().filter(|(has, _)| *has).map(|(_, name)| name).collect()
@@ -84,13 +137,7 @@ impl Component {
                 missing: format!("{PACKAGE}lifecycle"),
             });
         }
-        let hooks = Hooks {
-            request: exports("request-filter"),
-            body: exports("request-body-filter"),
-            response: exports("response-filter"),
-            log: exports("exchange-log"),
-            background: exports("background"),
-        };
+        let hooks = Hooks::of(exports);
         // Types alone need nobody who implements them.
         let imports = ty
             .imports(engine)
@@ -136,34 +183,7 @@ impl Host {
         self.check_imports(&spec)?;
         let mismatch = |error: wasmtime::Error| LoadError::Mismatch { reason: format!("{error:#}") };
         let pre = linker.map_err(mismatch)?.instantiate_pre(&spec.component.compiled).map_err(mismatch)?;
-        let hooks = spec.component.hooks;
-        use bindings::exports::vers::gateway::{
-            background, exchange_log, lifecycle, request_body_filter, request_filter, response_filter,
-        };
-        let exports = Exports {
-            lifecycle: lifecycle::GuestIndices::new(&pre).map_err(mismatch)?,
-            request: hooks
-                .request
-                .then(|| request_filter::GuestIndices::new(&pre))
-                .transpose()
-                .map_err(mismatch)?,
-            body: hooks
-                .body
-                .then(|| request_body_filter::GuestIndices::new(&pre))
-                .transpose()
-                .map_err(mismatch)?,
-            response: hooks
-                .response
-                .then(|| response_filter::GuestIndices::new(&pre))
-                .transpose()
-                .map_err(mismatch)?,
-            log: hooks.log.then(|| exchange_log::GuestIndices::new(&pre)).transpose().map_err(mismatch)?,
-            background: hooks
-                .background
-                .then(|| background::GuestIndices::new(&pre))
-                .transpose()
-                .map_err(mismatch)?,
-        };
+        let exports = Exports::of(spec.component.hooks, &pre).map_err(mismatch)?;
         let PluginSpec { name, component, config, grants, limits, vm_id } = spec;
         let space = (grants.kv > 0).then(|| self.space(&name, grants.kv));
         let gate = limits.concurrency.map(|most| self.gate(&name, most));

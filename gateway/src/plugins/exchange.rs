@@ -1,5 +1,6 @@
 //! One request and its answer, as the hooks of a chain see them.
 
+use super::Connection;
 use crate::{
     ids::{ClientAddr, RequestId},
     message::{RequestHead, ResponseHead},
@@ -24,6 +25,8 @@ pub struct Exchange {
     pub response: Option<ResponseHead>,
     /// What became of both, once they are over.
     pub completed: Option<Completed>,
+    /// The connection, where it carries bytes and no requests.
+    pub connection: Option<Box<Connection>>,
     /// Bytes of the body that the called plugin wants to see, where it does.
     pub(super) wanted: Option<u64>,
     /// Plugins that have asked for the body, by their positions in the chain.
@@ -96,6 +99,16 @@ impl Exchange {
     /// One that is over.
     pub fn over(facts: Facts) -> Self {
         Self { facts: Some(facts), ..Self::default() }
+    }
+
+    /// A connection that carries bytes.
+    pub fn connected(facts: Facts, connection: Connection) -> Self {
+        Self { facts: Some(facts), connection: Some(Box::new(connection)), ..Self::default() }
+    }
+
+    /// Forgets what hooks have stored.
+    pub fn forget(&mut self) {
+        (self.values, self.values_size) = (Vec::new(), 0);
     }
 
     pub(super) fn value(&self, key: &str) -> Option<&[u8]> {

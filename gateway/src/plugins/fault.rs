@@ -34,13 +34,17 @@ pub enum FaultKind {
     Route,
     /// It asked for a body, and has no hook for it.
     Body,
+    /// It broke off a body that it transformed, or returned too much of it.
+    Transform,
+    /// It asked for first bytes of a connection, and has no hook for them, or there can be no more.
+    Bytes,
     /// Its own answer has a head that is too large.
     Response,
 }
 
 impl FaultKind {
     /// All kinds.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Trap,
         Self::Cpu,
         Self::Wall,
@@ -51,6 +55,8 @@ impl FaultKind {
         Self::Start,
         Self::Route,
         Self::Body,
+        Self::Transform,
+        Self::Bytes,
         Self::Response,
     ];
 
@@ -72,6 +78,8 @@ impl FaultKind {
             Self::Start => "start",
             Self::Route => "route",
             Self::Body => "body",
+            Self::Transform => "transform",
+            Self::Bytes => "bytes",
             Self::Response => "response",
         }
     }
@@ -98,6 +106,10 @@ impl fmt::Display for FaultKind {
             Self::Open => "it failed too often on this route, and is left alone for a while (`breaker`)",
             Self::Start => "no instance of it could be made",
             Self::Body => "it asked for a body, and does not export `request-body-filter`",
+            Self::Transform => {
+                "it broke off a body that it transformed, or returned more of it at a time than `limits.body`"
+            }
+            Self::Bytes => "it asked for first bytes that cannot come, or does not export `tcp-bytes-filter`",
             Self::Route => "it chose a backend that it is not granted (`grants.backends`)",
             Self::Response => "its answer has more headers than an answer may have",
         })

@@ -19,12 +19,23 @@ pub enum ResponseHandle {}
 #[derive(Debug)]
 pub enum CompletedHandle {}
 
+/// A connection that carries bytes.
+#[derive(Debug)]
+pub enum ConnectionHandle {}
+
+/// What became of it.
+#[derive(Debug)]
+pub enum ClosedHandle {}
+
 /// The headers of a head: [`REQUEST`] or [`RESPONSE`].
 #[derive(Debug)]
 pub enum HeadersHandle {}
 
 /// Number of the handle to the request's headers.
 pub(super) const REQUEST: u32 = 0;
+
+/// Number of the handle to the connection.
+pub(super) const CONNECTION: u32 = 0;
 
 /// Number of the handle to the answer's headers.
 pub(super) const RESPONSE: u32 = 1;

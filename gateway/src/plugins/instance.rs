@@ -2,11 +2,9 @@
 
 use super::{
     ConfigProblem, Fault, FaultKind, LoadError, Plugin, Services,
-    bindings::exports::vers::gateway::{
-        background, exchange_log, request_body_filter, request_filter, response_filter,
-    },
     clock::{CallError, CpuBudgetSpent, Timed},
     engine::Caller,
+    exports::Functions,
     places::Place,
     state::State,
 };
@@ -16,11 +14,7 @@ use wasmtime::{PoolConcurrencyLimitError, Store, StoreContextMut};
 /// One instance of a plugin. It serves one call at a time, and none after a fault.
 pub(super) struct Instance {
     pub(super) store: Store<State>,
-    pub(super) request: Option<request_filter::Guest>,
-    pub(super) body: Option<request_body_filter::Guest>,
-    pub(super) response: Option<response_filter::Guest>,
-    pub(super) log: Option<exchange_log::Guest>,
-    pub(super) background: Option<background::Guest>,
+    pub(super) hooks: Functions,
     /// Bytes of memory that it had once it was configured.
     pub(super) born: usize,
     /// CPU time of the last call.
@@ -49,40 +43,19 @@ impl Instance {
         store.set_hostcall_fuel(HANDED_OVER.saturating_add(body));
         store.epoch_deadline_callback(|context: StoreContextMut<'_, State>| context.data().clock.on_epoch());
         store.set_epoch_deadline(1);
-        let mut instance = Self {
-            store,
-            request: None,
-            body: None,
-            response: None,
-            log: None,
-            background: None,
-            born: 0,
-            cpu: Duration::ZERO,
-            calls: 0,
-            caller,
-            _place: place,
-        };
+        let (hooks, born, cpu, calls) = Default::default();
+        let mut instance = Self { store, hooks, born, cpu, calls, caller, _place: place };
         let started = instance.run(async |store| {
             let linked = plugin.pre.instantiate_async(&mut *store).await?;
             let lifecycle = plugin.exports.lifecycle.load(&mut *store, &linked)?;
             let configured = lifecycle.call_configure(&mut *store, &plugin.config).await?;
-            let request =
-                plugin.exports.request.as_ref().map(|hook| hook.load(&mut *store, &linked)).transpose()?;
-            let body =
-                plugin.exports.body.as_ref().map(|hook| hook.load(&mut *store, &linked)).transpose()?;
-            let response =
-                plugin.exports.response.as_ref().map(|hook| hook.load(&mut *store, &linked)).transpose()?;
-            let log = plugin.exports.log.as_ref().map(|hook| hook.load(&mut *store, &linked)).transpose()?;
-            let background =
-                plugin.exports.background.as_ref().map(|hook| hook.load(&mut *store, &linked)).transpose()?;
-            Ok((configured, request, body, response, log, background))
+            Ok((configured, plugin.exports.load(store, &linked)?))
         });
-        let (configured, request, body, response, log, background) =
-            started.await.map_err(LoadError::Fault)?;
+        let (configured, hooks) = started.await.map_err(LoadError::Fault)?;
         configured
             .map_err(|problems| LoadError::Config(problems.into_iter().map(ConfigProblem::from).collect()))?;
         let born = instance.store.data().memory.held;
-        Ok(Self { request, body, response, log, background, born, calls: 0, ..instance })
+        Ok(Self { hooks, born, calls: 0, ..instance })
     }
 
     /// Bytes by which its memory has grown since it was configured.

@@ -22,7 +22,7 @@ use std::{
     collections::HashMap,
     rc::{Rc, Weak},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 use tokio::{sync::Notify, time::timeout};
 use wasmtime::component::Resource;
@@ -36,8 +36,16 @@ pub struct PluginMetrics {
     pub responses: Counter,
     /// Calls of `on-request-body`.
     pub bodies: Counter,
+    /// Bodies shown to `response-body-transform`.
+    pub transforms: Counter,
     /// Calls of `on-complete`.
     pub logs: Counter,
+    /// Calls of `on-accept`.
+    pub tcp: Counter,
+    /// Calls of `on-first-bytes`.
+    pub tcp_bytes: Counter,
+    /// Calls of `on-close`.
+    pub tcp_logs: Counter,
     /// Exchanges that it should have logged, and that found no room in its queue.
     pub log_dropped: Counter,
     /// Faults, in the order of [`FaultKind::ALL`].
@@ -65,7 +73,11 @@ impl PluginMetrics {
             requests: counter(&names::PLUGIN_CALLS, "hook", "request"),
             responses: counter(&names::PLUGIN_CALLS, "hook", "response"),
             bodies: counter(&names::PLUGIN_CALLS, "hook", "request-body"),
+            transforms: counter(&names::PLUGIN_CALLS, "hook", "transform"),
             logs: counter(&names::PLUGIN_CALLS, "hook", "log"),
+            tcp: counter(&names::PLUGIN_CALLS, "hook", "tcp"),
+            tcp_bytes: counter(&names::PLUGIN_CALLS, "hook", "tcp-bytes"),
+            tcp_logs: counter(&names::PLUGIN_CALLS, "hook", "tcp-log"),
             log_dropped: metrics.counter(&names::PLUGIN_LOG_DROPPED, &[("plugin", plugin)]),
             faults: FaultKind::ALL.map(|kind| counter(&names::PLUGIN_FAULTS, "kind", kind.as_str())),
             cpu: metrics.counter(&names::PLUGIN_CPU, &[("plugin", plugin)]),
@@ -106,21 +118,23 @@ pub struct Instances {
     breakers: RefCell<HashMap<Arc<str>, Weak<Breakers>>>,
     /// Most instances in use at once since the last trim.
     peak: Cell<usize>,
+    /// Bodies that are being transformed.
+    transforming: Rc<Cell<usize>>,
     /// Whether new requests use other instances.
     is_retired: Cell<bool>,
     /// Calls that were refused because there are too many.
     refused: Seldom,
 }
 
-struct Idle {
-    instance: Instance,
+pub(super) struct Idle {
+    pub(super) instance: Instance,
     calls: u32,
     _live: Live,
 }
 
 /// An instance for one call, and its place among all calls at a time, where these are bounded.
-struct Borrowed<'a> {
-    idle: Idle,
+pub(super) struct Borrowed<'a> {
+    pub(super) idle: Idle,
     _turn: Option<Turn<'a>>,
 }
 
@@ -230,7 +244,7 @@ impl Instances {
         caller: Caller,
         metrics: PluginMetrics,
     ) -> Self {
-        let (idle, stock, log_queue, breakers, peak, is_retired, refused) = Default::default();
+        let (idle, stock, log_queue, breakers, peak, transforming, is_retired, refused) = Default::default();
         Self {
             plugin,
             services,
@@ -241,6 +255,7 @@ impl Instances {
             log_queue,
             breakers,
             peak,
+            transforming,
             is_retired,
             refused,
         }
@@ -258,6 +273,11 @@ impl Instances {
         let breakers = Rc::default();
         known.insert(Arc::clone(route), Rc::downgrade(&breakers));
         breakers
+    }
+
+    /// Bodies that are being transformed.
+    pub(super) fn transforming(&self) -> &Rc<Cell<usize>> {
+        &self.transforming
     }
 
     pub(super) fn log_queue(&self) -> &LogQueue {
@@ -298,12 +318,11 @@ impl Instances {
     pub(super) async fn on_request(&self, exchange: &mut Box<Exchange>) -> Result<Verdict, Fault> {
         self.metrics.requests.inc();
         let verdict = self.call(exchange, async |instance| {
-            let Instance { request, .. } = instance;
-            let Some(guest) = request.take() else { return Ok(request_filter::Verdict::Next) };
+            let Some(guest) = instance.hooks.request.take() else { return Ok(request_filter::Verdict::Next) };
             let verdict = instance
                 .run(async |store| guest.call_on_request(store, Resource::new_borrow(REQUEST)).await)
                 .await;
-            instance.request = Some(guest);
+            instance.hooks.request = Some(guest);
             verdict
         });
         let verdict = verdict.await?;
@@ -327,13 +346,15 @@ impl Instances {
     ) -> Result<Verdict, Fault> {
         self.metrics.bodies.inc();
         let verdict = self.call(exchange, async |instance| {
-            let Some(guest) = instance.body.take() else { return Ok(request_body_filter::Verdict::Next) };
+            let Some(guest) = instance.hooks.body.take() else {
+                return Ok(request_body_filter::Verdict::Next);
+            };
             let verdict = instance
                 .run(async |store| {
                     guest.call_on_request_body(store, Resource::new_borrow(REQUEST), body).await
                 })
                 .await;
-            instance.body = Some(guest);
+            instance.hooks.body = Some(guest);
             verdict
         });
         Ok(match verdict.await? {
@@ -349,20 +370,26 @@ impl Instances {
     }
 
     fn route_to(&self, name: &str) -> Result<Verdict, Fault> {
+        self.backend(name).map(Verdict::RouteTo)
+    }
+
+    /// The number of a backend that the plugin names.
+    pub(super) fn backend(&self, name: &str) -> Result<usize, Fault> {
         let granted = self.plugin.backends().iter().position(|backend| backend == name);
-        granted.map(Verdict::RouteTo).ok_or_else(|| self.not_granted(name))
+        granted.ok_or_else(|| self.not_granted(name))
     }
 
     /// Calls `on-response`, as [`Self::on_request`] does.
     pub(super) async fn on_response(&self, exchange: &mut Box<Exchange>) -> Result<Verdict, Fault> {
         self.metrics.responses.inc();
         let verdict = self.call(exchange, async |instance| {
-            let Instance { response, .. } = instance;
-            let Some(guest) = response.take() else { return Ok(response_filter::Verdict::Next) };
+            let Some(guest) = instance.hooks.response.take() else {
+                return Ok(response_filter::Verdict::Next);
+            };
             let verdict = instance
                 .run(async |store| guest.call_on_response(store, Resource::new_borrow(RESPONSE)).await)
                 .await;
-            instance.response = Some(guest);
+            instance.hooks.response = Some(guest);
             verdict
         });
         Ok(match verdict.await? {
@@ -374,20 +401,19 @@ impl Instances {
     /// Calls `on-complete`, when nobody else wants an instance.
     pub(super) async fn on_complete(&self, exchange: &mut Box<Exchange>) -> Result<(), Fault> {
         self.metrics.logs.inc();
-        let borrowed = timeout(self.plugin.limits.wall, self.borrow_spare()).await;
-        let borrowed = borrowed.unwrap_or_else(|_| Err(FaultKind::Queue.into()));
+        let borrowed = self.spare().await;
         self.call_in(borrowed, exchange, async |instance| {
-            let Some(guest) = instance.log.take() else { return Ok(()) };
+            let Some(guest) = instance.hooks.log.take() else { return Ok(()) };
             let logged = instance
                 .run(async |store| guest.call_on_complete(store, Resource::new_borrow(0)).await)
                 .await;
-            instance.log = Some(guest);
+            instance.hooks.log = Some(guest);
             logged
         })
         .await
     }
 
-    async fn call<T>(
+    pub(super) async fn call<T>(
         &self,
         exchange: &mut Box<Exchange>,
         hook: impl AsyncFnOnce(&mut Instance) -> Result<T, Fault>,
@@ -395,7 +421,7 @@ impl Instances {
         self.call_in(self.borrow().await, exchange, hook).await
     }
 
-    async fn call_in<T>(
+    pub(super) async fn call_in<T>(
         &self,
         borrowed: Result<Borrowed<'_>, Fault>,
         exchange: &mut Box<Exchange>,
@@ -406,7 +432,7 @@ impl Instances {
         std::mem::swap(exchange, &mut instance.store.data_mut().exchange);
         let result = hook(instance).await;
         std::mem::swap(exchange, &mut instance.store.data_mut().exchange);
-        self.metrics.cpu.add(u64::try_from(instance.cpu.as_nanos()).unwrap_or(u64::MAX));
+        self.count_cpu(instance.cpu);
         match &result {
             Ok(_) => self.give_back(borrowed.idle),
             Err(fault) => self.report(fault),
@@ -414,7 +440,12 @@ impl Instances {
         result
     }
 
-    async fn borrow(&self) -> Result<Borrowed<'_>, Fault> {
+    /// Counts the time of a call inside the guest.
+    pub(super) fn count_cpu(&self, cpu: Duration) {
+        self.metrics.cpu.add(u64::try_from(cpu.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    pub(super) async fn borrow(&self) -> Result<Borrowed<'_>, Fault> {
         // Without anybody who waits, it takes no more than a look at what is there.
         let turn = match &self.plugin.gate {
             None => None,
@@ -429,6 +460,12 @@ impl Instances {
             return Ok(Borrowed { idle, _turn: turn });
         }
         Box::pin(self.queue(turn)).await
+    }
+
+    /// An instance that nobody else wants, within the time of a call.
+    pub(super) async fn spare(&self) -> Result<Borrowed<'_>, Fault> {
+        let borrowed = timeout(self.plugin.limits.wall, self.borrow_spare()).await;
+        borrowed.unwrap_or_else(|_| Err(FaultKind::Queue.into()))
     }
 
     /// An instance that nobody else wants. It holds nothing while it waits.
@@ -504,7 +541,7 @@ impl Instances {
         turn
     }
 
-    fn give_back(&self, mut idle: Idle) {
+    pub(super) fn give_back(&self, mut idle: Idle) {
         idle.calls += 1;
         let limits = &self.plugin.limits;
         if self.is_retired.get() {
@@ -527,7 +564,7 @@ impl Instances {
         fault
     }
 
-    fn report(&self, fault: &Fault) {
+    pub(super) fn report(&self, fault: &Fault) {
         self.metrics.fault(fault.kind);
         if matches!(fault.kind, FaultKind::Busy | FaultKind::Queue) {
             return self.report_refused(fault);

@@ -75,7 +75,7 @@ impl Journal {
     /// Leaves it to the next plugin that has room for it.
     fn go_on(&self, mut over: Over) {
         while let Some(link) = over.links.get(over.at) {
-            if link.hooks.log {
+            if link.logs(&over.exchange) {
                 let instances = Rc::clone(&link.instances);
                 let queue = instances.log_queue();
                 if queue.waiting.borrow().len() < instances.plugin().limits.log_queue {
@@ -113,10 +113,19 @@ impl Journal {
 }
 
 impl Link {
+    /// Whether it is shown the end of this.
+    fn logs(&self, over: &Exchange) -> bool {
+        if over.connection.is_some() { self.hooks.tcp_log } else { self.hooks.log }
+    }
+
     async fn on_complete(&self, route: &str, exchange: &mut Box<Exchange>) {
-        let whose = self.whose(route, "log");
+        let is_connection = exchange.connection.is_some();
+        let whose = self.whose(route, if is_connection { "tcp-log" } else { "log" });
         let Ok(pass) = self.breakers.log.enter(whose) else { return };
-        let logged = self.instances.on_complete(exchange).await;
+        let logged = match is_connection {
+            true => self.instances.on_close(exchange).await,
+            false => self.instances.on_complete(exchange).await,
+        };
         // It is in the log and counted, and nobody else is concerned.
         pass.ended(&logged);
     }

@@ -1,13 +1,11 @@
 //! A plugin that is ready to be called: a component, its configuration, what it may do.
 
-use super::{Component, ConfigProblem, Hooks, Origin, Secret, Services, state::State};
+use super::{Component, ConfigProblem, Hooks, Origin, Secret, Services, exports::Exports, state::State};
 use crate::metrics::{Book, Metrics};
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 use wasmtime::component::InstancePre;
 
-use super::bindings::exports::vers::gateway::{
-    background, exchange_log, lifecycle, request_body_filter, request_filter, response_filter,
-};
+use super::bindings::exports::vers::gateway::lifecycle;
 
 /// What a plugin is made from.
 #[derive(Debug)]
@@ -58,6 +56,10 @@ pub struct Limits {
     pub queue_timeout: Duration,
     /// Bytes of a request's body that it may ask for.
     pub body: u64,
+    /// Bodies that it may transform at a time, per worker.
+    pub transforms: usize,
+    /// First bytes of a connection that it may ask for.
+    pub peek: usize,
     /// Exchanges that wait for `exchange-log`, per worker.
     pub log_queue: usize,
     /// Series of its own metrics.
@@ -84,6 +86,8 @@ impl Default for Limits {
             queue: 0,
             queue_timeout: Duration::from_secs(1),
             body: 1024 * 1024,
+            transforms: 32,
+            peek: 16 * 1024,
             log_queue: 1024,
             series: 100,
             recycle_calls: 100_000,
@@ -113,16 +117,6 @@ pub struct Plugin {
     pub(super) share: Arc<super::places::Share>,
     pub(super) pre: InstancePre<State>,
     pub(super) exports: Exports,
-}
-
-/// Where in the component the functions of each hook are.
-pub(super) struct Exports {
-    pub(super) lifecycle: lifecycle::GuestIndices,
-    pub(super) request: Option<request_filter::GuestIndices>,
-    pub(super) body: Option<request_body_filter::GuestIndices>,
-    pub(super) response: Option<response_filter::GuestIndices>,
-    pub(super) log: Option<exchange_log::GuestIndices>,
-    pub(super) background: Option<background::GuestIndices>,
 }
 
 impl Plugin {

@@ -191,6 +191,11 @@ pub(super) fn connection(client: ClientAddr, route: &str, began: Instant, relaye
     );
 }
 
+/// Writes the line of a connection that a plugin refused, with its reason.
+pub(super) fn refused(client: ClientAddr, route: &str, began: Instant, (plugin, reason): (&str, &str)) {
+    tracing::info!(target: TARGET, %client, duration_us = micros(began), sent = 0, received = 0, route, plugin, reason);
+}
+
 fn micros(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
 }

@@ -55,8 +55,9 @@ pub async fn serve(
     let mut guard = guard;
     if let Mode::Tcp(route) = view.mode() {
         let route = view.local.routes.get(*route).cloned()?;
+        let patience = view.listener.head_deadline;
         drop(view);
-        return tcp::serve(stream, &arrival, route, &worker, guard).await;
+        return tcp::serve(stream, &arrival, route, &worker, patience, guard).await;
     }
     let is_decided = matches!(view.mode(), Mode::Http(_));
     let connection = Connection { worker, arrival, socket, view: RefCell::new(view) };
@@ -66,8 +67,8 @@ pub async fn serve(
         // In a place of its own: it is over once somebody speaks.
         match Box::pin(decide(stream, &connection, &mut guard)).await {
             Decided::Requests(client) => client,
-            Decided::Bytes { client, way, lease } => {
-                return way.open(client, lease, &connection.arrival, &connection.worker, guard);
+            Decided::Bytes { client, way, opening } => {
+                return way.open(client, opening, &connection.arrival, &connection.worker, guard);
             }
             Decided::Nothing => return None,
         }
@@ -233,7 +234,7 @@ pub(super) async fn last_call(client: &Client<ClientStream>, guard: &Guard) {
 }
 
 /// How long a client may take to ask that has come before its listener went.
-const LAST_CALL: Duration = Duration::from_millis(500);
+pub(super) const LAST_CALL: Duration = Duration::from_millis(500);
 
 /// Reads on for a while what the client still sends of a body that nobody wants: a socket that is
 /// closed with unread bytes resets the connection, and the client would never see its answer.

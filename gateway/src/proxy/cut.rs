@@ -21,13 +21,17 @@ pub enum Cut {
     Tunnel,
     /// A connection that carries no requests, and has no route.
     Route,
+    /// A plugin refused a connection that carries no requests.
+    Refused,
+    /// A plugin failed on one, or in the middle of a body.
+    Plugin,
     /// A client of HTTP/2 sent what is of no use, or gave up what it asked for, again and again.
     Flood,
 }
 
 impl Cut {
     /// All reasons.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::KeepAlive,
         Self::Head,
         Self::Idle,
@@ -36,6 +40,8 @@ impl Cut {
         Self::Body,
         Self::Tunnel,
         Self::Route,
+        Self::Refused,
+        Self::Plugin,
         Self::Flood,
     ];
 
@@ -50,6 +56,8 @@ impl Cut {
             Self::Body => "body",
             Self::Tunnel => "tunnel",
             Self::Route => "route",
+            Self::Refused => "refused",
+            Self::Plugin => "plugin",
             Self::Flood => "flood",
         }
     }

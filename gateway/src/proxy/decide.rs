@@ -5,6 +5,7 @@
 //! connected to before anything is said.
 
 use super::{
+    admit::Opening,
     answer::Error,
     arrival::Arrival,
     client::Client,
@@ -51,7 +52,7 @@ pub(super) enum Decided {
     /// Requests. What the client has sent of them is in its inbox.
     Requests(Client<ClientStream>),
     /// Bytes, to this server.
-    Bytes { client: Side<ClientStream>, way: Way, lease: Lease },
+    Bytes { client: Side<ClientStream>, way: Way, opening: Opening },
     /// Nothing that goes anywhere.
     Nothing,
 }
@@ -131,14 +132,25 @@ pub(super) async fn decide(stream: ClientStream, connection: &Connection, guard:
             First::Gone | First::Leaving => return nothing(client),
         }
     };
-    let (way, reached) = match own_way(protocol, &mut client, connection).await {
+    to_server(client, protocol, (&outlook, server), connection, guard).await
+}
+
+/// Connects what carries bytes to the server that it goes to.
+async fn to_server(
+    mut client: Client<ClientStream>,
+    protocol: Protocol,
+    (outlook, server): (&Outlook, Server<'_>),
+    connection: &Connection,
+    guard: &mut Guard,
+) -> Decided {
+    let (arrival, worker) = (&connection.arrival, &connection.worker);
+    let (way, server) = match own_way(protocol, &mut client, connection).await {
         Own::Way(way) => {
             drop(server);
-            let reached = way.dial(arrival).await;
-            (Some(way), reached)
+            (Some(way), None)
         }
-        Own::None => (outlook.way.clone(), server.reach().await),
-        Own::Nowhere => (None, Err(Error::NoRoute)),
+        Own::None => (outlook.way.clone(), Some(server)),
+        Own::Nowhere => (None, None),
     };
     let Some(way) = way else {
         worker.count_cut(Cut::Route);
@@ -146,15 +158,21 @@ pub(super) async fn decide(stream: ClientStream, connection: &Connection, guard:
         tracing::debug!(client = %peer, sni, ?protocol, "a connection has no route, and was closed");
         return nothing(client);
     };
-    match reached {
-        Ok(lease) => {
+    let Some(pass) = way.admit(&mut client, arrival, worker, outlook.head, guard).await else {
+        return Decided::Nothing;
+    };
+    let own = async {
+        match server {
+            Some(server) => server.reach().await,
+            None => way.dial(arrival).await,
+        }
+    };
+    match pass.dial(&way, arrival, own).await {
+        Some(opening) => {
             let early = client.inbox.take(&worker.buffers);
-            Decided::Bytes { client: Side { io: client.io, early }, way, lease }
+            Decided::Bytes { client: Side { io: client.io, early }, way, opening }
         }
-        Err(error) => {
-            way.report(&error, arrival);
-            nothing(client)
-        }
+        None => nothing(client),
     }
 }
 
@@ -189,7 +207,10 @@ async fn own_way(protocol: Protocol, client: &mut Client<ClientStream>, connecti
         Protocol::Ssh => own(kinds.ssh(host(connection))).unwrap_or(Own::None),
         Protocol::Tls if connection.arrival.scheme == "http" && kinds.names_hosts() => {
             match name(client, connection, &view).await {
-                Some(name) => own(kinds.bytes(&name)).unwrap_or(Own::Nowhere),
+                Some(name) => match kinds.bytes(&name).and_then(|found| to(found, &view)) {
+                    Some(way) => Own::Way(way.named(name)),
+                    None => Own::Nowhere,
+                },
                 None => Own::None,
             }
         }

@@ -1,6 +1,8 @@
 //! One request to a backend: its head and body there, the head of the answer back, and then both
 //! bodies at the same time.
 
+mod piecewise;
+
 use super::{
     answer::Error,
     carrier::{Carrier as _, Downstream},
@@ -27,6 +29,8 @@ use std::{
     time::Duration,
 };
 use tokio::{net::TcpStream, time::Instant};
+
+pub(super) use piecewise::Towards;
 
 /// Answers before the answer (1xx) that a backend may send; none sends more than two.
 const INTERIM: usize = 16;

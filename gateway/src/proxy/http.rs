@@ -1,5 +1,7 @@
 //! One request: route → headers → plugins → backend → plugins → answer.
 
+mod transform;
+
 use super::{
     access::{Entry, Readers},
     answer::{self, Error},
@@ -24,7 +26,7 @@ use crate::{
     ids::{ClientAddr, RequestId},
     io::Buffers,
     message::{Fields, Known, RequestHead, ResponseHead},
-    plugins::{self, Facts, LocalResponse, Outcome},
+    plugins::{self, Facts, LocalResponse, Outcome, Transforms},
     route::{Captures, Question, Table},
     snapshot::{Detour, Fixed, Goal, LocalRoute, LocalTarget, RegistryPlan, Target},
     upstream::{Pool, Protocol},
@@ -135,8 +137,8 @@ pub(super) struct Answer {
 
 #[expect(clippy::large_enum_variant, reason = "nearly all answers are of the large kind")]
 pub(super) enum Content {
-    /// The backend's, as it comes; whether its connection is wanted again.
-    Upstream { exchange: Exchange, length: BodyLength, keep: bool },
+    /// The backend's, as it comes; whether its connection is wanted again, and the plugins that transform it.
+    Upstream { exchange: Exchange, length: BodyLength, keep: bool, transforms: Option<Box<Transforms>> },
     /// The gateway's or a plugin's.
     Whole(Bytes),
     /// The registry's changes, as they come.
@@ -370,21 +372,42 @@ impl<'a> Session<'a> {
             }
             Outcome::Denied { fault, plugin } => return Err(Error::Plugin { plugin, kind: fault.kind }),
         };
-        if !route.terms.chain.has_response_filters() {
+        if !route.terms.chain.has_response_filters() && !route.terms.chain.has_transforms() {
             return Ok(Outgoing::Answer(Answer { head, content }));
         }
         exchange.response = Some(head);
-        let buffers = self.buffers();
-        let filtered = route.terms.chain.on_response(exchange, seen, |exchange, replacement, plugin| {
-            self.answered_by(plugin, &replacement);
-            self.is_not_sent(&content);
-            let answer = local(replacement);
-            (exchange.response, content) = (Some(answer.head), answer.content);
-        });
-        let filtered = client.while_waiting(buffers, filtered).await?;
-        filtered.map_err(|(fault, plugin)| Error::Plugin { plugin, kind: fault.kind })?;
+        self.filter_answer(client, route, (exchange, seen), &mut content).await?;
+        if route.terms.chain.has_transforms() {
+            self.begin_transforms(client, route, exchange, &mut content).await?;
+        }
         let head = exchange.response.take().ok_or(Error::NoRoute)?;
         Ok(Outgoing::Answer(Answer { head, content }))
+    }
+
+    /// Shows the head of an answer to the plugins that have seen its request.
+    async fn filter_answer<I: Downstream>(
+        &mut self,
+        client: &mut Client<I>,
+        route: &LocalRoute,
+        (exchange, seen): (&mut Box<plugins::Exchange>, usize),
+        content: &mut Content,
+    ) -> Result<(), Error> {
+        let (buffers, mut replaced) = (self.buffers(), None);
+        let filtered = route.terms.chain.on_response(exchange, seen, |exchange, replacement, plugin| {
+            self.answered_by(plugin, &replacement);
+            let answer = local(replacement);
+            (exchange.response, replaced) = (Some(answer.head), Some(answer.content));
+        });
+        let filtered = match content {
+            Content::Upstream { exchange, .. } => exchange.while_waiting(client, buffers, filtered).await?,
+            Content::Whole(_) | Content::Changes(_) => client.while_waiting(buffers, filtered).await?,
+        };
+        filtered.map_err(|(fault, plugin)| Error::Plugin { plugin, kind: fault.kind })?;
+        if let Some(replaced) = replaced {
+            self.is_not_sent(content);
+            *content = replaced;
+        }
+        Ok(())
     }
 
     /// Shows the whole body to the plugins that have asked for it.
@@ -674,6 +697,10 @@ impl<'a> Session<'a> {
 
     /// Sends the answer, and says what becomes of the connection.
     async fn send<I: Downstream>(&mut self, client: &mut Client<I>, answer: &mut Answer) -> After {
+        if let Content::Upstream { transforms: Some(_), .. } = &answer.content {
+            // In a place of its own: most answers have none.
+            return Box::pin(self.send_transformed(client, answer)).await;
+        }
         if let Content::Upstream { exchange, length, .. } = &mut answer.content {
             let framed = self.frame(&mut answer.head, *length, exchange.is_sent(), client.io.frames());
             let chunked = framed == Framed::Chunked;
@@ -1030,7 +1057,8 @@ fn answer_of(mut head: ResponseHead, length: BodyLength, exchange: Exchange) -> 
     let told = head.fields.get(Known::ContentLength).is_some_and(|told| told != b"0");
     let may_go_on = head.status == StatusCode::NO_CONTENT && told;
     let keep = length != BodyLength::UntilClose && !may_go_on && !closes(head.version, &options);
-    Outgoing::Answer(Answer { head, content: Content::Upstream { exchange, length, keep } })
+    let content = Content::Upstream { exchange, length, keep, transforms: None };
+    Outgoing::Answer(Answer { head, content })
 }
 
 /// A backend's 101, where it is the answer to what was asked.

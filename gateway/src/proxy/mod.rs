@@ -4,6 +4,7 @@
 //! lock: what it needs was made before, and belongs to its worker.
 
 mod access;
+mod admit;
 mod answer;
 mod arrival;
 mod carrier;

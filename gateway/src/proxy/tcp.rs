@@ -1,8 +1,10 @@
 //! A connection that carries bytes: to the server of its route, and relay.
 
 use super::{
+    admit::{Opening, Pass},
     answer::Error,
     arrival::Arrival,
+    client::Client,
     stream::ClientStream,
     tunnel::{Course, Line, Tunnel, Upstream},
     worker::Worker,
@@ -12,18 +14,20 @@ use crate::{
     relay::Side,
     route::Captures,
     snapshot::{LocalRoute, LocalTarget},
-    upstream::{Io, Lease, Tries},
+    upstream::{Io, Lease, Pool, Tries},
 };
 use bytes::Bytes;
-use std::{rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 /// Where a connection's bytes go.
 #[derive(Debug, Clone)]
 pub(super) struct Way {
     pub(super) route: Rc<LocalRoute>,
-    captures: Captures,
-    began: Instant,
+    pub(super) captures: Captures,
+    /// What the client asked for in a TLS handshake that does not end here.
+    pub(super) server_name: Option<Box<str>>,
+    pub(super) began: Instant,
 }
 
 /// Serves one connection of a listener that has nothing else, up to the tunnel that it is.
@@ -32,21 +36,30 @@ pub(super) async fn serve(
     arrival: &Arrival,
     route: Rc<LocalRoute>,
     worker: &Rc<Worker>,
-    guard: Guard,
+    patience: Duration,
+    mut guard: Guard,
 ) -> Option<Tunnel> {
     let way = Way::new(route, Captures::default());
-    match way.dial(arrival).await {
-        Ok(lease) => way.open(Side { io: stream, early: Bytes::new() }, lease, arrival, worker, guard),
-        Err(error) => {
-            way.report(&error, arrival);
-            None
-        }
+    if !way.route.terms.chain.sees_connections() {
+        let opening = Pass::default().dial(&way, arrival, way.dial(arrival)).await?;
+        return way.open(Side { io: stream, early: Bytes::new() }, opening, arrival, worker, guard);
     }
+    let mut client = Client::new(stream, worker.timers.take());
+    let pass = way.admit(&mut client, arrival, worker, patience, &mut guard).await?;
+    let opening = pass.dial(&way, arrival, way.dial(arrival)).await?;
+    worker.timers.put(client.timer);
+    let early = client.inbox.take(&worker.buffers);
+    way.open(Side { io: client.io, early }, opening, arrival, worker, guard)
 }
 
 impl Way {
     pub(super) fn new(route: Rc<LocalRoute>, captures: Captures) -> Self {
-        Self { route, captures, began: Instant::now() }
+        Self { route, captures, server_name: None, began: Instant::now() }
+    }
+
+    /// The same, for a client whose TLS passes through and that asked for this name.
+    pub(super) fn named(self, name: Box<str>) -> Self {
+        Self { server_name: Some(name).filter(|name| !name.is_empty()), ..self }
     }
 
     /// Connects to a server of the route.
@@ -54,7 +67,6 @@ impl Way {
     /// # Errors
     /// Fails as that does; and where it is not known, where to.
     pub(super) async fn dial(&self, arrival: &Arrival) -> Result<Lease, Error> {
-        let mut tries = Tries::of_tunnel(self.route.terms.attempts).of_client(arrival.ends);
         let (pool, goal) = match &self.route.terms.target {
             LocalTarget::Pool(pool) => (Rc::clone(pool), None),
             LocalTarget::Asked(goal) => {
@@ -62,29 +74,38 @@ impl Way {
             }
             LocalTarget::Registry(_) | LocalTarget::Respond => return Err(Error::NoRoute),
         };
-        let leased = pool.lease(&mut tries, self.route.terms.timeouts.connect).await.map_err(Error::Upstream);
-        leased.map_err(|error| match goal {
+        self.lease(&pool, arrival).await.map_err(|error| match goal {
             Some(goal) => goal.explain(error, arrival),
             None => error,
         })
     }
 
-    /// The tunnel between a client and the server of this lease.
+    /// Connects to a server of this pool.
+    ///
+    /// # Errors
+    /// Fails as that does.
+    pub(super) async fn lease(&self, pool: &Rc<Pool>, arrival: &Arrival) -> Result<Lease, Error> {
+        let mut tries = Tries::of_tunnel(self.route.terms.attempts).of_client(arrival.ends);
+        pool.lease(&mut tries, self.route.terms.timeouts.connect).await.map_err(Error::Upstream)
+    }
+
+    /// The tunnel between a client and the server that is there for it.
     pub(super) fn open(
         &self,
         client: Side<ClientStream>,
-        lease: Lease,
+        opening: Opening,
         arrival: &Arrival,
         worker: &Rc<Worker>,
         guard: Guard,
     ) -> Option<Tunnel> {
+        let Opening { lease, closing } = opening;
         let (io, _seat) = match lease.into_parts() {
             (Io::Tcp(io), seat) => (io, seat),
             // Nobody asked for a stream.
             (Io::Http2(_), _) => return None,
         };
-        let line =
-            Line::Connection { client: arrival.peer, route: Arc::clone(&self.route.name), began: self.began };
+        let (route, began) = (Arc::clone(&self.route.name), self.began);
+        let line = Line::Connection { client: arrival.peer, route, began, closing };
         let upstream = Upstream { side: Side { io, early: Bytes::new() }, _seat };
         Some(Tunnel::new(client, Course::new(upstream, &self.route, line, worker, guard)))
     }

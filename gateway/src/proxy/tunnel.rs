@@ -3,6 +3,7 @@
 
 use super::{
     access::{self, Entry},
+    admit::Closing,
     cut::Cut,
     stream::ClientStream,
     worker::Worker,
@@ -56,7 +57,13 @@ pub(super) enum Line {
     /// The request that it began with; none where that log is off.
     Request(Option<Box<Entry>>),
     /// A connection of a TCP route.
-    Connection { client: ClientAddr, route: Arc<str>, began: Instant },
+    Connection {
+        client: ClientAddr,
+        route: Arc<str>,
+        began: Instant,
+        /// The plugins that are told of its end.
+        closing: Option<Box<Closing>>,
+    },
 }
 
 impl Tunnel {
@@ -109,7 +116,10 @@ impl Course {
                     entry.tunnelled(summary.received, summary.sent);
                 }
             }
-            Line::Connection { client, route, began } => {
+            Line::Connection { client, route, began, closing } => {
+                if let Some(mut closing) = closing {
+                    closing.relayed(&summary);
+                }
                 if worker.local().shared.log.access {
                     access::connection(client, &route, began, &summary);
                 }

@@ -75,7 +75,7 @@ pub async fn build(
     for (index, route) in config.routes.iter().enumerate() {
         let mut used = Vec::new();
         for plugin in &route.plugins {
-            used.extend(plugins.attach(plugin.get_ref()).await);
+            used.extend(plugins.attach(plugin.get_ref(), route.protocol).await);
         }
         conditions.push(self::conditions(route, &mut problems));
         let target = build_target(route, registries.own.as_ref(), &mut backends, &mut problems);

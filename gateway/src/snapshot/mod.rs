@@ -6,6 +6,7 @@
 
 mod build;
 mod certificates;
+mod components;
 mod files;
 mod health;
 mod identity;
@@ -24,6 +25,7 @@ mod vms;
 
 pub use build::{Inputs, Problems, build};
 pub use certificates::{Certificate, Source};
+pub use components::{ComponentStore, Layer, ManifestError, StoreError};
 pub use files::Files;
 pub use health::{HealthCheck, Question};
 pub use local::{Detour, Goal, Local, LocalRoute, LocalTarget, LocalTerms, Parts, RouteMetrics, directory};
@@ -32,6 +34,7 @@ pub use ordered::{Demand, Ordered};
 pub use private::{try_private, write_private};
 pub use registry::{Discovered, EtcdPlan, RegistryPlan, RemotePlan};
 pub use services::Outbound;
+pub use state_dir::{default_state_dir, state_dir};
 pub use sticky::Sticky;
 pub use terminators::SessionKeys;
 pub use tls::Tls;

@@ -1,12 +1,14 @@
 //! From `[plugin.NAME]` and its uses to plugins that are compiled, linked and tried out.
 
-use super::{Files, Inputs, Snapshot, identity};
+use super::{Files, Inputs, Snapshot, components::ComponentStore, identity, state_dir::state_dir};
 use crate::{
     config::{
-        Breaker, Config, Diagnostic, OnError as OnErrorConfig, Plugin as PluginConfig, PluginConfig as Table,
-        PluginLimits, PluginUse, SecretSource,
+        Breaker, Config, Diagnostic, OciReference, OnError as OnErrorConfig, Plugin as PluginConfig,
+        PluginConfig as Table, PluginLimits, PluginUse, RouteProtocol, SecretSource,
     },
-    plugins::{Component, Grants, Host, Limits, LoadError, OnError, Plugin, PluginSpec, Secret, Services},
+    plugins::{
+        Component, Grants, Hooks, Host, Limits, LoadError, OnError, Plugin, PluginSpec, Secret, Services,
+    },
 };
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
@@ -68,11 +70,20 @@ impl<'a> Plugins<'a> {
         self.secrets.get(name).cloned().unwrap_or(Secret::new(None))
     }
 
-    /// The number of the plugin for one use of it, where there is nothing wrong with it.
-    pub(super) async fn attach(&mut self, used: &PluginUse) -> Option<(usize, OnError)> {
+    /// The number of the plugin for one use of it on a route of this protocol, where there is nothing wrong
+    /// with it.
+    pub(super) async fn attach(
+        &mut self,
+        used: &PluginUse,
+        protocol: RouteProtocol,
+    ) -> Option<(usize, OnError)> {
         let name = used.name.get_ref().as_str();
         let declared = self.config.plugins.get(name)?;
         let component = self.components.get(name)?.clone()?;
+        if let Some(problem) = out_of_place(used, component.hooks(), protocol) {
+            self.problems.push(problem);
+            return None;
+        }
         let table = used.config.as_ref().or(declared.config.as_ref());
         let spec = self.spec(declared, component, table);
         let on_error = match used.on_error.unwrap_or(declared.on_error) {
@@ -111,17 +122,37 @@ impl<'a> Plugins<'a> {
         self.previous?.plugins.iter().find(|plugin| plugin.is_same(spec)).cloned()
     }
 
+    /// The bytes of a component, from its file or from the store.
+    fn bytes(&self, plugin: &PluginConfig, files: &mut Files) -> Result<Vec<u8>, Box<Diagnostic>> {
+        let (written, span) = (plugin.component.get_ref(), plugin.component.span());
+        if !OciReference::is_meant(written) {
+            let path = self.inputs.base.join(written);
+            return files.read(&path).map_err(|error| {
+                let problem = Diagnostic::error(span, format!("cannot read `{}`: {error}", path.display()))
+                    .label("no such component")
+                    .help("the path is relative to the folder of this file; `cargo build --release --target wasm32-wasip2` makes a component");
+                Box::new(problem)
+            });
+        }
+        let failed = |error: &dyn std::fmt::Display| {
+            Diagnostic::error(span.clone(), format!("`{written}` cannot be used: {error}"))
+        };
+        let reference: OciReference = written.parse().map_err(|error| Box::new(failed(&error)))?;
+        let state_dir = state_dir(self.config, self.inputs.base, self.inputs.env);
+        ComponentStore::below(&state_dir).read(&reference, files).map_err(|error| {
+            let problem = failed(&error).label("not fetched yet, or not as it was fetched").help(
+                "`vers-gateway plugin fetch -c FILE` fetches it; a gateway asks no registry for components",
+            );
+            Box::new(problem)
+        })
+    }
+
     async fn component(&mut self, plugin: &PluginConfig, files: &mut Files) -> Option<Arc<Component>> {
-        let path = self.inputs.base.join(plugin.component.get_ref());
         let span = plugin.component.span();
-        let bytes = match files.read(&path) {
+        let bytes = match self.bytes(plugin, files) {
             Ok(bytes) => bytes,
-            Err(error) => {
-                self.problems.push(
-                    Diagnostic::error(span, format!("cannot read `{}`: {error}", path.display()))
-                        .label("no such component")
-                        .help("the path is relative to the folder of this file; `cargo build --release --target wasm32-wasip2` makes a component"),
-                );
+            Err(problem) => {
+                self.problems.push(*problem);
                 return None;
             }
         };
@@ -189,6 +220,8 @@ fn limits(limits: &PluginLimits, breaker: &Breaker) -> Limits {
         queue: limits.queue as usize,
         queue_timeout: limits.queue_timeout.get(),
         body: limits.body.get(),
+        transforms: limits.transforms as usize,
+        peek: usize::try_from(limits.peek.get()).unwrap_or(usize::MAX),
         log_queue: limits.log_queue as usize,
         series: limits.series as usize,
         recycle_calls: limits.recycle_calls,
@@ -202,6 +235,28 @@ async fn link(host: &Host, spec: PluginSpec, services: &Arc<dyn Services>) -> Re
     let plugin = Arc::new(host.link(spec)?);
     plugin.try_out(host, Arc::clone(services)).await?;
     Ok(plugin)
+}
+
+/// A plugin of which nothing would ever be called on its route.
+fn out_of_place(used: &PluginUse, hooks: Hooks, protocol: RouteProtocol) -> Option<Diagnostic> {
+    let (is_of_use, what, wanted) = match protocol.is_bytes() {
+        true => (hooks.is_for_connections(), "connections", "`tcp-filter`, `tcp-log` or `background`"),
+        false => (
+            hooks.is_for_requests(),
+            "requests",
+            "`request-filter`, `response-filter`, `exchange-log` or `background`",
+        ),
+    };
+    if is_of_use {
+        return None;
+    }
+    let message = format!("plugin `{}` has no hook for {what}", used.name.get_ref());
+    let has = hooks.names().join("`, `");
+    Some(
+        Diagnostic::error(used.name.span(), message)
+            .label(format!("it would never be called on {}", protocol.describe()))
+            .help(format!("it exports `{has}`; a plugin of this route exports {wanted}")),
+    )
 }
 
 fn explain(

@@ -16,11 +16,7 @@ pub(super) struct StateDir {
 
 impl StateDir {
     pub(super) fn of(config: &Config, inputs: &Inputs<'_>) -> Self {
-        let path = match &config.gateway.state_dir {
-            Some(path) => inputs.base.join(path),
-            None => default_path(inputs.env),
-        };
-        Self { path, keep: inputs.keep_state }
+        Self { path: state_dir(config, inputs.base, inputs.env), keep: inputs.keep_state }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -57,7 +53,13 @@ impl StateDir {
     }
 }
 
-fn default_path(env: &dyn Fn(&str) -> Option<String>) -> PathBuf {
+/// The folder of what a gateway with this configuration keeps, which is in the folder `base`.
+pub fn state_dir(config: &Config, base: &Path, env: &dyn Fn(&str) -> Option<String>) -> PathBuf {
+    config.gateway.state_dir.as_ref().map_or_else(|| default_state_dir(env), |path| base.join(path))
+}
+
+/// The one of a gateway whose configuration names none.
+pub fn default_state_dir(env: &dyn Fn(&str) -> Option<String>) -> PathBuf {
     let set = |name: &str| env(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     // systemd lists several with colons; the first is as good as any.
     let of_service = set("STATE_DIRECTORY").map(|list| match list.to_string_lossy().split_once(':') {

@@ -33,6 +33,11 @@ pub struct FleetPlan {
 }
 
 impl FleetPlan {
+    /// Whether the registry says where VMs are.
+    pub fn is_by_registry(&self) -> bool {
+        self.origin.registry.is_some()
+    }
+
     /// Whether both ask for the same, perhaps of other servers.
     pub(super) fn asks_the_same(&self, other: &Self) -> bool {
         self.origin.config == other.origin.config

@@ -1,9 +1,11 @@
 //! `explain`: which listener, route, plugins and backend a request would meet, and why no others.
 
+mod answers;
 mod plugins;
 mod request;
 mod show;
 mod story;
+mod vm;
 
 use super::Exit;
 use crate::{ids::ClientAddr, server};

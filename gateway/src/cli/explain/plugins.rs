@@ -1,16 +1,19 @@
 //! What each plugin of a route makes of a request: each is called in the sandbox, in order.
 
+use super::answers::Witness;
 use crate::{
     ids::{ClientAddr, RequestIds},
-    message::RequestHead,
+    message::{Fields, RequestHead},
     metrics::Metrics,
     plugins::{
-        Chain, Exchange, Facts, FetchError, Fetching, Host, OnError, Outcome, Plugin, PluginMetrics, Services,
+        Chain, Exchange, Facts, FetchError, Fetching, Host, LocalResponse, OnError, Outcome, Plugin,
+        PluginMetrics, Services,
     },
     route::Captures,
     snapshot::{Route, Snapshot},
 };
 use bytes::Bytes;
+use http::StatusCode;
 use serde::Serialize;
 use std::{collections::BTreeSet, rc::Rc, sync::Arc};
 
@@ -34,6 +37,8 @@ pub(super) struct Step {
 /// What all of them make of it.
 pub(super) struct Walk {
     pub(super) steps: Vec<Step>,
+    /// Those that see the answer, too.
+    pub(super) seen: Vec<Witness>,
     /// The request, where it goes on.
     pub(super) end: End,
 }
@@ -41,8 +46,8 @@ pub(super) struct Walk {
 pub(super) enum End {
     /// On its way, maybe to another backend: its number in the snapshot.
     On(RequestHead, Option<usize>),
-    /// Answered by a plugin, with this status and reason.
-    Answered(u16, String),
+    /// Answered by a plugin, and its reason.
+    Answered(StatusCode, Fields, String),
     /// Ended by a fault.
     Fault,
 }
@@ -70,24 +75,25 @@ pub(super) async fn walk(host: &Host, snapshot: &Snapshot, arrived: &Arrived<'_>
         captures: arrived.captures.iter().map(|(name, text)| (name.into(), text.into())).collect(),
         is_upgrade: arrived.is_upgrade,
     };
-    let (mut head, mut to, mut steps) = (head, None, Vec::new());
+    let (mut head, mut to, mut steps, mut seen) = (head, None, Vec::new(), Vec::new());
     for (number, on_error) in &arrived.route.plugins {
         let Some(plugin) = snapshot.plugins.get(*number) else { continue };
         let mut step = Step::of(plugin);
-        if !plugin.hooks().request {
-            steps.push(step);
-            continue;
-        }
         // What a plugin keeps of an exchange, no other one sees: each may have one of its own.
         let mut exchange = Box::new(Exchange::new(facts(), head.clone()));
         let labels = PluginMetrics::new(&metrics, plugin.name());
         let instances = host.instances(Arc::clone(plugin), Arc::new(Nobody), labels);
         let chain = Chain::new(&arrived.route.name, [(Rc::new(instances), OnError::Deny)]);
+        if !plugin.hooks().request {
+            steps.push(step);
+            seen.push(Witness::new(plugin, chain, exchange, *on_error));
+            continue;
+        }
         match chain.on_request(&mut exchange).await.0 {
             Outcome::Next { to: chosen, body } => {
                 let after = exchange.request.take().unwrap_or_else(|| head.clone());
                 // A request for another protocol has no body to show.
-                step.goes_on(changes(&head, &after), body.filter(|_| !arrived.is_upgrade));
+                step.goes_on(changes_of_request(&head, &after), body.filter(|_| !arrived.is_upgrade));
                 if let Some(chosen) = chosen {
                     step.verdict = "route-to";
                     step.says = plugin.backends().get(chosen.backend).cloned();
@@ -101,20 +107,29 @@ pub(super) async fn walk(host: &Host, snapshot: &Snapshot, arrived: &Arrived<'_>
                 step.says =
                     Some(format!("{} {}", response.status.as_u16(), response.reason).trim().to_owned());
                 steps.push(step);
-                return Walk { steps, end: End::Answered(response.status.as_u16(), response.reason) };
+                seen.push(Witness::new(plugin, chain, exchange, *on_error));
+                let LocalResponse { status, fields, reason, .. } = response;
+                return Walk { steps, seen, end: End::Answered(status, fields, reason) };
             }
             Outcome::Denied { fault, .. } => {
                 step.says = Some(format!("{}\n{}", fault.kind, fault.detail).trim().to_owned());
                 step.verdict = if *on_error == OnError::Skip { "skipped" } else { "fault" };
                 if *on_error == OnError::Deny {
                     steps.push(step);
-                    return Walk { steps, end: End::Fault };
+                    return Walk { steps, seen, end: End::Fault };
                 }
             }
         }
         steps.push(step);
+        seen.push(Witness::new(plugin, chain, exchange, *on_error));
     }
-    Walk { steps, end: End::On(head, to) }
+    Walk { steps, seen, end: End::On(head, to) }
+}
+
+impl Witness {
+    fn new(plugin: &Plugin, chain: Chain, exchange: Box<Exchange>, on_error: OnError) -> Self {
+        Self { plugin: plugin.name().to_owned(), chain, exchange, on_error }
+    }
 }
 
 impl Step {
@@ -136,29 +151,31 @@ impl Step {
     }
 }
 
-/// What a plugin has changed.
-fn changes(before: &RequestHead, after: &RequestHead) -> Vec<String> {
-    let mut changes = Vec::new();
+/// What a plugin has changed of a request.
+fn changes_of_request(before: &RequestHead, after: &RequestHead) -> Vec<String> {
     let (old, new) = (target(before), target(after));
-    if old != new {
-        changes.push(format!("path {old} becomes {new}"));
-    }
+    let moved = (old != new).then(|| format!("path {old} becomes {new}"));
+    moved.into_iter().chain(changes(&before.fields, &after.fields)).collect()
+}
+
+/// What a plugin has changed of headers.
+pub(super) fn changes(before: &Fields, after: &Fields) -> Vec<String> {
     let names: BTreeSet<String> = [before, after]
         .into_iter()
-        .flat_map(|head| head.fields.iter())
+        .flat_map(Fields::iter)
         .map(|(name, _)| String::from_utf8_lossy(name).to_ascii_lowercase())
         .collect();
-    for name in names {
-        let of = |head: &'_ RequestHead| -> Vec<Vec<u8>> {
-            head.fields.all_named(name.as_bytes()).map(<[u8]>::to_vec).collect()
+    let change = |name: String| {
+        let of = |fields: &Fields| -> Vec<Vec<u8>> {
+            fields.all_named(name.as_bytes()).map(<[u8]>::to_vec).collect()
         };
         match (of(before), of(after)) {
-            (old, new) if old == new => {}
-            (_, new) if new.is_empty() => changes.push(format!("removes {name}")),
-            (_, new) => changes.push(format!("sets {name}: {}", shown(&name, &new))),
+            (old, new) if old == new => None,
+            (_, new) if new.is_empty() => Some(format!("removes {name}")),
+            (_, new) => Some(format!("sets {name}: {}", shown(&name, &new))),
         }
-    }
-    changes
+    };
+    names.into_iter().filter_map(change).collect()
 }
 
 /// The path, with its query.
@@ -168,7 +185,7 @@ pub(super) fn target(head: &RequestHead) -> String {
 
 /// What may be shown of a header's values: what is printed here may end up in a ticket.
 fn shown(name: &str, values: &[Vec<u8>]) -> String {
-    if matches!(name, "authorization" | "proxy-authorization" | "cookie") {
+    if matches!(name, "authorization" | "proxy-authorization" | "cookie" | "set-cookie") {
         return "***".to_owned();
     }
     let values = values.iter().map(|value| String::from_utf8_lossy(value).into_owned());

@@ -6,6 +6,7 @@ use crate::{
     message::{RequestHead, is_field_value, is_target, is_token},
 };
 use http::{Uri, uri::Scheme};
+use std::net::Ipv4Addr;
 
 /// What is asked about.
 #[derive(Debug)]
@@ -16,6 +17,9 @@ pub(super) struct Asked {
     pub(super) port: Option<u16>,
     /// Who asks.
     pub(super) client: ClientAddr,
+    /// The host of the URL, in lower case, where it is a name and TLS is spoken: what a client would ask for in
+    /// its handshake.
+    sni: Option<String>,
     /// The head's text.
     text: Vec<u8>,
 }
@@ -58,7 +62,14 @@ impl Asked {
         }
         lines.iter().for_each(|(name, value)| text.push_str(&format!("{name}: {value}\r\n")));
         text.push_str("\r\n");
-        Ok(Self { tls, port, client, text: text.into_bytes() })
+        let name = uri.host().filter(|host| !host.starts_with('[') && host.parse::<Ipv4Addr>().is_err());
+        let sni = name.filter(|_| tls == Some(true)).map(str::to_ascii_lowercase);
+        Ok(Self { tls, port, client, sni, text: text.into_bytes() })
+    }
+
+    /// The name that the client would ask for in its TLS handshake.
+    pub(super) fn sni(&self) -> Option<&str> {
+        self.sni.as_deref()
     }
 
     /// The head, read as one from a client is.

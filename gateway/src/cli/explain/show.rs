@@ -35,6 +35,28 @@ pub(super) fn text(story: &Story) -> String {
     for other in &story.others {
         row("", &format!("not {}: {}", other.route, other.why));
     }
+    plugins(story, &mut row);
+    if let Some(goal) = &story.to {
+        let servers = match goal.servers.as_slice() {
+            [] => String::new(),
+            [one] if *one == goal.name => String::new(),
+            servers => format!(": {}", servers.join(", ")),
+        };
+        let by = if goal.by_plugin { ", chosen by a plugin" } else { "" };
+        row("to", &format!("{}{by}{servers}", goal.name));
+        if let Some(note) = goal.note {
+            row("", note);
+        }
+        row("", &format!("asked for {} of {}", goal.target, goal.host));
+    }
+    if let Some(answer) = &story.answer {
+        row("answer", format!("{} {}", answer.status, answer.why).trim_end());
+    }
+    text
+}
+
+/// What plugins make of the request, and of the answer.
+fn plugins(story: &Story, row: &mut impl FnMut(&str, &str)) {
     for (number, step) in story.plugins.iter().enumerate() {
         let title = if number == 0 { "plugins" } else { "" };
         let says = step.says.as_ref().map(|says| format!(" {says}")).unwrap_or_default();
@@ -49,18 +71,12 @@ pub(super) fn text(story: &Story) -> String {
             row("", &format!("  {change}"));
         }
     }
-    if let Some(goal) = &story.to {
-        let servers = match goal.servers.as_slice() {
-            [] => String::new(),
-            [one] if *one == goal.name => String::new(),
-            servers => format!(": {}", servers.join(", ")),
-        };
-        let by = if goal.by_plugin { ", chosen by a plugin" } else { "" };
-        row("to", &format!("{}{by}{servers}", goal.name));
-        row("", &format!("asked for {} of {}", goal.target, goal.host));
+    for (number, look) in story.answers.iter().enumerate() {
+        let title = if number == 0 { "answers" } else { "" };
+        let says = look.says.as_ref().map(|says| format!(" {says}")).unwrap_or_default();
+        row(title, &format!("{}: {}{says}", look.plugin, look.verdict));
+        for change in &look.changes {
+            row("", &format!("  {change}"));
+        }
     }
-    if let Some(answer) = &story.answer {
-        row("answer", format!("{} {}", answer.status, answer.why).trim_end());
-    }
-    text
 }

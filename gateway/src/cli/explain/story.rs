@@ -2,21 +2,24 @@
 //! traffic asks: the listener's modes, the table of routes, the headers' rules, the plugins.
 
 use super::{
+    answers::{self, Look},
     plugins::{self, Arrived, End, Step, Walk, target},
     request::Asked,
+    vm,
 };
 use crate::{
     config::RouteProtocol,
     headers::{self, Forwarding, hop_by_hop},
     message::{Known, RequestHead},
     proxy::ErrorCode,
-    route::{Captures, Condition, Precedence, Question, Weight},
+    route::{Captures, Condition, Precedence, Question, Table, Weight},
     server::Prepared,
     snapshot::{Listener, Mode, Route, Snapshot, Target, VmName},
 };
 use http::Method;
 use serde::Serialize;
 use std::{collections::BTreeMap, sync::Arc};
+use tokio::runtime::Runtime;
 
 /// What would become of a request.
 #[derive(Debug, Default, Serialize)]
@@ -31,6 +34,8 @@ pub(super) struct Story {
     pub(super) others: Vec<Other>,
     /// What its plugins make of it, in order.
     pub(super) plugins: Vec<Step>,
+    /// What they make of the answer: the one below, or a 200 without headers that stands for the backend's.
+    pub(super) answers: Vec<Look>,
     /// Where it goes then.
     pub(super) to: Option<Goal>,
     /// What is answered, where it goes nowhere.
@@ -73,6 +78,9 @@ pub(super) struct Goal {
     pub(super) host: String,
     /// Whether a plugin has chosen it.
     pub(super) by_plugin: bool,
+    /// Why its servers are not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) note: Option<&'static str>,
 }
 
 #[derive(Debug, Serialize)]
@@ -130,6 +138,9 @@ pub(super) fn tell(prepared: &Prepared, asked: &Asked, named: Option<&str>) -> R
         .collect();
     let found = table.lookup(question);
     let route = found.as_ref().and_then(|found| snapshot.routes.get(found.route)).map(Arc::clone);
+    if listener.tls.is_some() && misses_its_name(snapshot, asked, table, &question, route.as_deref()) {
+        return Ok(story.error(ErrorCode::Misdirected));
+    }
     let (Some(found), Some(route)) = (found, route) else { return Ok(story.error(ErrorCode::NoRoute)) };
     let host = authority.full.as_bytes().to_vec();
     story.take(&route, &found.captures);
@@ -149,14 +160,25 @@ pub(super) fn tell(prepared: &Prepared, asked: &Asked, named: Option<&str>) -> R
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| error.to_string())?;
-    let Walk { steps, end } = runtime.block_on(plugins::walk(&prepared.host, snapshot, &arrived, head));
-    story.plugins = steps;
-    let story = match end {
-        End::On(head, to) => story.goes(snapshot, &arrived, &head, to),
-        End::Answered(status, reason) => story.answered(status, reason),
-        End::Fault => story.error(ErrorCode::PluginFault),
-    };
+    let walk = runtime.block_on(plugins::walk(&prepared.host, snapshot, &arrived, head));
+    let story = story.after(walk, snapshot, &arrived, &runtime);
     Ok(story.without_secrets(snapshot, &route))
+}
+
+/// RFC 9110 §7.4, as traffic has it: whether the name that the client would ask for in its TLS handshake, that of
+/// the URL, is another than the host of the request, and one of them leads to a VM.
+fn misses_its_name(
+    snapshot: &Snapshot,
+    asked: &Asked,
+    table: &Table,
+    question: &Question<'_>,
+    route: Option<&Route>,
+) -> bool {
+    let Some(sni) = asked.sni().filter(|sni| *sni != question.host) else { return false };
+    let is_to_vm = |route: &Route| matches!(route.target, Target::Vm(..));
+    let named = table.lookup(Question { host: sni, ..*question });
+    let named = named.and_then(|found| snapshot.routes.get(found.route));
+    route.is_some_and(is_to_vm) || named.is_some_and(|route| is_to_vm(route))
 }
 
 /// The listener that the request comes to, and the port of it.
@@ -237,7 +259,63 @@ impl Story {
         };
         self.take(route, &captures);
         let (name, servers) = goal(snapshot, &route.target, &captures, None);
-        self.to = Some(Goal { name, servers, target: "bytes".to_owned(), host, by_plugin: false });
+        let target = "bytes".to_owned();
+        self.to = Some(Goal { name, servers, target, host, by_plugin: false, note: None });
+        self
+    }
+
+    /// Behind the plugins.
+    fn after(mut self, walk: Walk, snapshot: &Snapshot, arrived: &Arrived<'_>, runtime: &Runtime) -> Self {
+        let Walk { steps, seen, end } = walk;
+        self.plugins = steps;
+        let fixed = match (&end, &arrived.route.target) {
+            (End::Answered(status, fields, _), _) => Some((*status, fields.clone())),
+            (End::On(_, None), Target::Respond(fixed)) => Some((fixed.status, fixed.fields.clone())),
+            _ => None,
+        };
+        let goes = match end {
+            End::On(head, to) => self.goes(snapshot, arrived, &head, to, runtime),
+            End::Answered(status, _, reason) => self.answered(status.as_u16(), reason),
+            End::Fault => return self.error(ErrorCode::PluginFault),
+        };
+        // The gateway's own errors are shown to nobody.
+        if !goes.leads_somewhere() {
+            return goes;
+        }
+        let told = fixed.as_ref().map(|(status, _)| *status);
+        let (answers, status) = runtime.block_on(answers::look(seen, fixed));
+        let mut goes = Self { answers, ..goes };
+        let Some(status) = status else { return Self { to: None, ..goes.error(ErrorCode::PluginFault) } };
+        if let (Some(answer), Some(told)) = (&mut goes.answer, told)
+            && told != status
+        {
+            answer.status = status.as_u16();
+        }
+        goes
+    }
+
+    /// To the VM, where the route leads to one and nothing else has been decided.
+    fn led_to_vm(mut self, found: Option<vm::Found>) -> Self {
+        match found {
+            None => {}
+            Some(vm::Found::At(servers)) => {
+                if let Some(goal) = &mut self.to {
+                    goal.servers = servers;
+                }
+            }
+            Some(vm::Found::Later(why)) => {
+                if let Some(goal) = &mut self.to {
+                    goal.note = Some(why);
+                }
+            }
+            Some(vm::Found::Nowhere(code, why)) => {
+                self.to = None;
+                self = self.error(code);
+                if let (Some(answer), Some(why)) = (&mut self.answer, why) {
+                    answer.why = format!("{}: {why}", answer.why);
+                }
+            }
+        }
         self
     }
 
@@ -248,6 +326,9 @@ impl Story {
         let hide = |text: &mut String| plugins().for_each(|plugin| *text = plugin.without_secrets(text));
         for step in &mut self.plugins {
             step.says.iter_mut().chain(&mut step.changes).for_each(hide);
+        }
+        for look in &mut self.answers {
+            look.says.iter_mut().chain(&mut look.changes).for_each(hide);
         }
         if let Some(goal) = &mut self.to {
             hide(&mut goal.target);
@@ -265,6 +346,7 @@ impl Story {
         arrived: &Arrived<'_>,
         head: &RequestHead,
         to: Option<usize>,
+        runtime: &Runtime,
     ) -> Self {
         if let (None, Target::Respond(fixed)) = (to, &arrived.route.target) {
             return self.answered(fixed.status.as_u16(), "the route's own answer".to_owned());
@@ -274,8 +356,12 @@ impl Story {
             None => goal(snapshot, &arrived.route.target, arrived.captures, Some(arrived.port)),
         };
         let host = head.fields.get(Known::Host).map(String::from_utf8_lossy).unwrap_or_default().into_owned();
-        self.to = Some(Goal { name, servers, target: target(head), host, by_plugin: to.is_some() });
-        self
+        let by_plugin = to.is_some();
+        self.to = Some(Goal { name, servers, target: target(head), host, by_plugin, note: None });
+        if by_plugin {
+            return self;
+        }
+        self.led_to_vm(vm::find(runtime, snapshot, arrived.route, arrived.captures, arrived.port))
     }
 }
 

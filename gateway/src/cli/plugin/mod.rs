@@ -4,8 +4,10 @@ mod bench;
 mod build;
 mod check;
 mod dev;
+mod fetch;
 mod inspect;
 mod new;
+mod oci;
 mod stage;
 mod test;
 
@@ -30,6 +32,8 @@ pub(super) enum Plugin {
     Check(check::Check),
     /// Build whenever the sources change, and let a gateway take the component over
     Dev(dev::Dev),
+    /// Fetch components from registries (`oci://…`) into the store that a gateway reads them from
+    Fetch(fetch::Fetch),
     /// Run cases: requests through the compiled component in the gateway's own sandbox
     Test(test::Test),
     /// Measure what calls and instances of the component cost here
@@ -44,6 +48,7 @@ impl Plugin {
             Self::Inspect(inspect) => inspect.run(),
             Self::Check(check) => check.run(),
             Self::Dev(dev) => dev.run(),
+            Self::Fetch(fetch) => fetch.run(),
             Self::Test(test) => test.run(),
             Self::Bench(bench) => bench.run(),
         }

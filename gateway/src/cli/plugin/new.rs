@@ -26,12 +26,13 @@ pub(in crate::cli) struct New {
     /// The folder to make; by default the name, in this folder
     #[arg(long, value_name = "FOLDER")]
     folder: Option<PathBuf>,
-    /// The SDK is this folder: `plugin-sdk` of a checkout of the gateway
+    /// The SDK is this folder: `plugin-sdk` of a checkout of the gateway; by default the one around this folder,
+    /// or in `vers-gateway` beside it
     #[arg(long, value_name = "FOLDER", conflicts_with = "sdk_version")]
     sdk_path: Option<PathBuf>,
-    /// The SDK is this version of the crate `vers-plugin`
-    #[arg(long, value_name = "VERSION", default_value = env!("CARGO_PKG_VERSION"))]
-    sdk_version: String,
+    /// The SDK is this version of the crate `vers-plugin`, where a registry of yours has it
+    #[arg(long, value_name = "VERSION")]
+    sdk_version: Option<String>,
 }
 
 /// What cargo, Rust and file systems all take for a name.
@@ -76,11 +77,11 @@ impl New {
     }
 
     fn write(&self, folder: &Path) -> Result<(), String> {
-        let sdk = self.sdk()?;
         let failed = |path: &Path, error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
         if folder.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
             return Err(format!("{} is there already, and not empty", folder.display()));
         }
+        let sdk = self.sdk()?;
         for (name, text) in FILES {
             let path = folder.join(name);
             let parent = path.parent().unwrap_or(folder);
@@ -97,7 +98,10 @@ impl New {
 
     /// Where cargo finds the SDK.
     fn sdk(&self) -> Result<String, String> {
-        let Some(path) = &self.sdk_path else { return Ok(format!("\"{}\"", self.sdk_version)) };
+        if let Some(version) = &self.sdk_version {
+            return Ok(serde_json::Value::from(version.as_str()).to_string());
+        }
+        let path = self.sdk_path.clone().or_else(nearby).ok_or(NO_SDK)?;
         // The crate may be made anywhere, and moved.
         let path = path
             .canonicalize()
@@ -107,6 +111,23 @@ impl New {
         let text = path.to_str().ok_or("the path of the SDK is no text")?;
         Ok(format!("{{ path = {} }}", serde_json::Value::from(text)))
     }
+}
+
+/// What is said where there is no SDK: a crate that names one which nobody has would not build.
+const NO_SDK: &str = "there is no checkout of the gateway here, and its SDK is in no public registry yet: name the \
+    folder `plugin-sdk` of a checkout (--sdk-path FOLDER), or the version that a registry of yours has \
+    (--sdk-version VERSION)";
+
+/// The SDK of the checkout that this folder is in, or is beside.
+fn nearby() -> Option<PathBuf> {
+    let here = std::env::current_dir().ok()?;
+    let folders = here
+        .ancestors()
+        .flat_map(|folder| [folder.join("plugin-sdk"), folder.join("vers-gateway/plugin-sdk")]);
+    folders.into_iter().find(|folder| {
+        let manifest = fs::read_to_string(folder.join("Cargo.toml"));
+        manifest.is_ok_and(|text| text.contains("name = \"vers-plugin\""))
+    })
 }
 
 /// `team-check` → `TeamCheck`.

@@ -1,6 +1,10 @@
 //! A component on the gateway's own sandbox, without a gateway: requests go in, and what becomes of them
 //! comes out.
 
+mod connection;
+
+pub(super) use connection::Met;
+
 use crate::{
     config::{CaseReply, CaseRequest, CaseResponse, CaseValues, PluginCases},
     http1::{HeadLimits, parse_request},
@@ -55,6 +59,8 @@ pub(super) struct Became {
     pub(super) to: Option<String>,
     /// What the plugin answered itself: body and reason.
     pub(super) said: Option<(Bytes, String)>,
+    /// The backend's body, as the plugin has transformed it.
+    pub(super) transformed: Option<Vec<u8>>,
     /// Why the call failed.
     pub(super) fault: Option<Fault>,
     /// What the plugin sent elsewhere.
@@ -159,7 +165,7 @@ impl Stage {
             ready,
             Box::new(exchange),
             request.body.clone().into(),
-            response_head(answer)?,
+            (response_head(answer)?, answer.body.list()),
         )))
     }
 
@@ -280,7 +286,7 @@ async fn exchanged(
     ready: &Ready,
     mut exchange: Box<Exchange>,
     mut body: Vec<u8>,
-    answer: ResponseHead,
+    (answer, pieces): (ResponseHead, &[String]),
 ) -> Became {
     let chain = &ready.chain;
     let mut completed = completed(exchange.request.as_ref());
@@ -315,6 +321,10 @@ async fn exchanged(
         }
         became.response = exchange.response.take();
         became.said = replaced.or(became.said);
+    }
+    let is_of_backend = became.fault.is_none() && became.said.is_none() && !pieces.is_empty();
+    if is_of_backend && chain.has_transforms() {
+        became.transform(chain, &mut exchange, pieces).await;
     }
     if became.fault.is_none() && chain.has_logs() {
         completed.status = became.response.as_ref().map(|head| head.status);
@@ -351,6 +361,26 @@ fn backend(ready: &Ready, to: Destination) -> String {
 }
 
 impl Became {
+    /// Shows the plugin the backend's body.
+    async fn transform(&mut self, chain: &Chain, exchange: &mut Box<Exchange>, pieces: &[String]) {
+        exchange.response = self.response.take();
+        let begun = chain.begin_transforms(exchange).await;
+        self.response = exchange.response.take();
+        let transformed = async {
+            let Some(mut transforms) = begun.map_err(|(fault, _)| fault)? else { return Ok(None) };
+            let mut all = Vec::new();
+            for piece in pieces {
+                all.extend(transforms.push(piece.clone().into()).await?);
+            }
+            all.extend(transforms.finish().await?);
+            Ok(Some(all))
+        };
+        match transformed.await {
+            Ok(transformed) => self.transformed = transformed,
+            Err(fault) => self.fault = Some(fault),
+        }
+    }
+
     fn answered(&mut self, response: LocalResponse) {
         let LocalResponse { status, fields, body, reason } = response;
         self.request = None;

@@ -2,7 +2,7 @@
 
 use super::{
     Exit, no, print,
-    stage::{Became, Stage, words},
+    stage::{Became, Met, Stage, words},
 };
 use crate::{
     config::{self, CaseVerdict, Diagnostic, ExpectedValues, PluginCase, PluginCases, PluginConfig, Source},
@@ -90,6 +90,9 @@ fn run(stage: &Stage, cases: &PluginCases, case: &PluginCase) -> Vec<String> {
         Ok(ready) => ready,
         Err(error) => return vec![words(&error)],
     };
+    if let Some(connection) = &case.connection {
+        return compare_connection(case, &stage.meet(&ready, connection));
+    }
     match stage.ask(&ready, &case.request, &case.response) {
         Ok(became) => compare(case, &became),
         Err(why) => vec![why],
@@ -126,7 +129,8 @@ fn compare(case: &PluginCase, became: &Became) -> Vec<String> {
     }
     let (body, reason) = became.said.clone().unwrap_or_default();
     same("the reason", &reason, expect.response.reason.as_deref());
-    same("the body", &String::from_utf8_lossy(&body), expect.response.body.as_deref());
+    let body = became.transformed.as_deref().unwrap_or(&body);
+    same("the body", &String::from_utf8_lossy(body), expect.response.body.as_deref());
     if let Some(sent) = expect.sent.as_ref().filter(|sent| **sent != became.sent) {
         wrong.push(format!("it sent {:?}, expected {sent:?}", became.sent));
     }
@@ -139,6 +143,37 @@ fn compare(case: &PluginCase, became: &Became) -> Vec<String> {
         headers("the answer's", &head.fields, &expect.response.headers, &mut wrong);
     }
     if let Some(fault) = became.fault.as_ref().filter(|_| expect.verdict != Some(CaseVerdict::Fault)) {
+        wrong.push(format!("the call failed: {}\n{}", fault.kind, fault.detail));
+    }
+    wrong
+}
+
+fn compare_connection(case: &PluginCase, met: &Met) -> Vec<String> {
+    let expect = &case.expect;
+    let mut wrong = Vec::new();
+    let mut same = |what: &str, is: &str, should: Option<&str>| {
+        if let Some(should) = should.filter(|should| *should != is) {
+            wrong.push(format!("{what} is {is:?}, expected {should:?}"));
+        }
+    };
+    let verdict = match (&met.fault, &met.refusal, &met.to) {
+        (Some(_), _, _) => CaseVerdict::Fault,
+        (None, Some(_), _) => CaseVerdict::Refuse,
+        (None, None, Some(_)) => CaseVerdict::RouteTo,
+        (None, None, None) => CaseVerdict::Next,
+    };
+    same("the verdict", name(verdict), expect.verdict.map(name));
+    same("the backend", met.to.as_deref().unwrap_or_default(), expect.to.as_deref());
+    let refusal = met.refusal.as_ref();
+    let reason = refusal.map(|refusal| refusal.reason.as_str()).unwrap_or_default();
+    same("the reason", reason, expect.reason.as_deref());
+    let reset = |reset: bool| if reset { "reset" } else { "no reset" };
+    let is_reset = refusal.is_some_and(|refusal| refusal.reset);
+    same("the end", reset(is_reset), expect.reset.map(reset));
+    if let Some(sent) = expect.sent.as_ref().filter(|sent| **sent != met.sent) {
+        wrong.push(format!("it sent {:?}, expected {sent:?}", met.sent));
+    }
+    if let Some(fault) = met.fault.as_ref().filter(|_| expect.verdict != Some(CaseVerdict::Fault)) {
         wrong.push(format!("the call failed: {}\n{}", fault.kind, fault.detail));
     }
     wrong
@@ -171,6 +206,7 @@ fn name(verdict: CaseVerdict) -> &'static str {
         CaseVerdict::Next => "next",
         CaseVerdict::Respond => "respond",
         CaseVerdict::RouteTo => "route-to",
+        CaseVerdict::Refuse => "refuse",
         CaseVerdict::Fault => "fault",
     }
 }

@@ -4,7 +4,9 @@ use http::Uri;
 use toml::Spanned;
 
 use super::{
-    super::{Config, Plugin, diagnostic::Diagnostic, read::Names, report::Report, target::host_port},
+    super::{
+        Config, OciReference, Plugin, diagnostic::Diagnostic, read::Names, report::Report, target::host_port,
+    },
     Known,
 };
 
@@ -22,6 +24,7 @@ pub(super) fn check(config: &Config, names: &Names, report: &mut Report) {
         names: names.backends.as_deref(),
     };
     for plugin in config.plugins.values() {
+        component(&plugin.component, report);
         if let Some(digest) = &plugin.sha256 {
             sha256(digest, report);
         }
@@ -40,6 +43,28 @@ pub(super) fn check(config: &Config, names: &Names, report: &mut Report) {
     }
     if let Some(token) = &config.admin.token {
         secrets.check(token, report);
+    }
+}
+
+/// A reference to a registry is pinned: who can move a tag must not decide what runs here.
+fn component(component: &Spanned<String>, report: &mut Report) {
+    let text = component.get_ref();
+    if !OciReference::is_meant(text) {
+        return;
+    }
+    match text.parse::<OciReference>() {
+        Ok(reference) if reference.digest.is_some() => {}
+        Ok(_) => report.add(
+            Diagnostic::error(component.span(), format!("`{text}` is not pinned"))
+                .label("a tag may be moved: expected `oci://HOST/NAME@sha256:…`")
+                .help(format!(
+                    "`vers-gateway plugin fetch {text}` fetches it, and prints what to write here"
+                )),
+        ),
+        Err(error) => report.add(
+            Diagnostic::error(component.span(), format!("`{text}` is no reference to a component"))
+                .label(error.to_string()),
+        ),
     }
 }
 

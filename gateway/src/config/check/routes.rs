@@ -132,11 +132,12 @@ fn bytes(route: &Route, report: &mut Report) {
         ("path", route.path.as_ref().map(Spanned::span)),
         ("methods", route.methods.as_deref().and_then(first)),
         ("headers", route.headers.values().next().map(Spanned::span)),
-        ("plugins", route.plugins.first().map(Spanned::span)),
         ("limits.body", route.limits.body.as_ref().map(Spanned::span)),
     ];
     let is_any = route.protocol == RouteProtocol::Any;
-    for (key, span) in of_http {
+    // Its requests and its bytes would meet different hooks of one plugin, and half of them none.
+    let plugins = ("plugins", route.plugins.first().map(Spanned::span).filter(|_| is_any));
+    for (key, span) in of_http.into_iter().chain([plugins]) {
         let Some(span) = span.filter(|_| !is_any || key != "limits.body") else { continue };
         let help = if is_any {
             format!("add an HTTP route with `{key}`: it comes before this one")

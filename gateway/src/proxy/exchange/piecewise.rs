@@ -1,0 +1,179 @@
+//! The answer of a backend piece by piece, for who does something with each one; what is left of the request
+//! goes on meanwhile.
+
+use super::{Exchange, TransferError, sender_failed};
+use crate::{
+    http1::Decoder,
+    io::Buffers,
+    proxy::{
+        answer::Error,
+        carrier::{Carrier as _, Downstream},
+        client::Client,
+    },
+};
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// Who takes the answer, and how long nothing may move.
+pub(in crate::proxy) struct Towards<'a, I> {
+    pub(in crate::proxy) client: &'a mut Client<I>,
+    pub(in crate::proxy) idle: Duration,
+    pub(in crate::proxy) buffers: &'a Buffers,
+}
+
+impl Exchange {
+    /// The next piece of the body: no larger than a buffer, and none where it has ended.
+    pub(in crate::proxy) async fn piece<I: Downstream>(
+        &mut self,
+        towards: &mut Towards<'_, I>,
+        decoder: &mut Decoder,
+    ) -> Result<Option<Vec<u8>>, TransferError> {
+        let buffers = towards.buffers;
+        self.meanwhile(towards, |exchange, _, cx, _| exchange.poll_piece(cx, decoder, buffers)).await
+    }
+
+    /// Waits for what decides about the answer, before anything of it is sent. What is left of the request goes
+    /// on meanwhile: nobody else may read from a client whose body is on its way.
+    pub(in crate::proxy) async fn while_waiting<I: Downstream, T>(
+        &mut self,
+        client: &mut Client<I>,
+        buffers: &Buffers,
+        future: impl Future<Output = T>,
+    ) -> Result<T, Error> {
+        let mut future = pin!(future);
+        poll_fn(|cx| {
+            if let Poll::Ready(error) = self.poll_upload(cx, client, buffers) {
+                return Poll::Ready(Err(sender_failed(&error)));
+            }
+            match future.as_mut().poll(cx) {
+                Poll::Ready(output) => Poll::Ready(Ok(output)),
+                Poll::Pending => self.poll_over(cx, client, None, buffers).map(Err),
+            }
+        })
+        .await
+    }
+
+    /// Waits for something that has a deadline of its own.
+    pub(in crate::proxy) async fn while_uploading<I: Downstream, T>(
+        &mut self,
+        towards: &mut Towards<'_, I>,
+        future: impl Future<Output = T>,
+    ) -> Result<T, TransferError> {
+        let mut future = pin!(future);
+        self.meanwhile(towards, |_, _, cx, moved| {
+            *moved = true;
+            future.as_mut().poll(cx).map(Ok)
+        })
+        .await
+    }
+
+    /// Writes all of it to the client.
+    pub(in crate::proxy) async fn emit<I: Downstream>(
+        &mut self,
+        towards: &mut Towards<'_, I>,
+        text: &[u8],
+    ) -> Result<(), TransferError> {
+        let mut left = text;
+        self.meanwhile(towards, |_, client, cx, moved| {
+            while !left.is_empty() {
+                match ready!(Pin::new(&mut client.io).poll_write(cx, left)) {
+                    Ok(written @ 1..) => {
+                        left = left.get(written..).unwrap_or_default();
+                        *moved = true;
+                    }
+                    _ => return Poll::Ready(Err(TransferError::Client)),
+                }
+            }
+            Pin::new(&mut client.io).poll_flush(cx).map_err(|_| TransferError::Client)
+        })
+        .await
+    }
+
+    /// Waits for `step`, while what is left of the request goes to the backend, the client is there, and
+    /// something moves: `step` says whether it has.
+    async fn meanwhile<I: Downstream, T>(
+        &mut self,
+        towards: &mut Towards<'_, I>,
+        mut step: impl FnMut(
+            &mut Self,
+            &mut Client<I>,
+            &mut Context<'_>,
+            &mut bool,
+        ) -> Poll<Result<T, TransferError>>,
+    ) -> Result<T, TransferError> {
+        let Towards { client, idle, buffers } = towards;
+        let mut since = None;
+        poll_fn(|cx| {
+            let before = self.upload.moved();
+            if let Poll::Ready(error) = self.poll_upload(cx, client, buffers) {
+                return Poll::Ready(Err(match sender_failed(&error) {
+                    Error::Malformed(_) => TransferError::Body,
+                    _ => TransferError::Client,
+                }));
+            }
+            let mut moved = self.upload.moved() != before;
+            if let Poll::Ready(done) = step(self, client, cx, &mut moved) {
+                return Poll::Ready(done);
+            }
+            if moved {
+                since = None;
+            }
+            let since = *since.get_or_insert_with(Instant::now);
+            if let Poll::Ready(over) = self.poll_over(cx, client, Some(since), buffers) {
+                return Poll::Ready(Err(match over {
+                    Error::TotalTimeout => TransferError::Total,
+                    _ => TransferError::Client,
+                }));
+            }
+            client.timer.poll(cx, since + *idle).map(|()| Err(TransferError::Idle))
+        })
+        .await
+    }
+
+    fn poll_piece(
+        &mut self,
+        cx: &mut Context<'_>,
+        decoder: &mut Decoder,
+        buffers: &Buffers,
+    ) -> Poll<Result<Option<Vec<u8>>, TransferError>> {
+        let broken = |exchange: &Self| {
+            exchange.lease.failed();
+            Poll::Ready(Err(TransferError::Backend))
+        };
+        loop {
+            if decoder.is_ended() {
+                return Poll::Ready(Ok(None));
+            }
+            let Ok(decoded) = decoder.decode(self.inbox.bytes_mut()) else { return broken(self) };
+            let piece = self.inbox.bytes().get(decoded.data).unwrap_or_default().to_vec();
+            self.inbox.consume(decoded.consumed, buffers);
+            if !piece.is_empty() {
+                return Poll::Ready(Ok(Some(piece)));
+            }
+            if decoder.is_ended() {
+                continue;
+            }
+            let read = match self.lease.io.frames() && self.lease.io.is_at_end() {
+                true => Ok(0),
+                false => ready!(self.inbox.poll_fill(cx, &mut self.lease.io, buffers)),
+            };
+            match read {
+                Ok(1..) => {}
+                Ok(_) => {
+                    if decoder.end_of_input().is_err() {
+                        return broken(self);
+                    }
+                    if let Some(trailers) = self.lease.io.take_trailers() {
+                        decoder.put_trailers(trailers);
+                    }
+                }
+                Err(_) => return broken(self),
+            }
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Transforms bodies of answers as the answer's header `x-transform` asks for: `upper`, `hold` (all of it comes
+//! at the end), `twice`, `refuse` (an error behind the first piece), `panic`, `spin`, `flood` (much for each
+//! piece), `end` (an error at the end). Without the header, bodies are of no interest.
+
+use vers_plugin::prelude::*;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct It {
+    /// What is written behind each body.
+    #[serde(default)]
+    tail: String,
+    /// Whether it fails before there is anything.
+    #[serde(default)]
+    fails: bool,
+}
+
+impl BodyTransform for It {
+    fn begin(&self, resp: &mut Response) -> Option<Box<dyn Transform>> {
+        assert!(!self.fails, "told to fail at the beginning");
+        let how = resp.header_str("x-transform")?;
+        resp.set_header("x-transformed", &how);
+        Some(Box::new(Body { how, tail: self.tail.clone(), held: Vec::new(), pieces: 0 }))
+    }
+}
+
+struct Body {
+    how: String,
+    tail: String,
+    held: Vec<u8>,
+    pieces: u32,
+}
+
+impl Transform for Body {
+    fn push(&mut self, chunk: Vec<u8>) -> Result<Vec<u8>, String> {
+        assert!(!chunk.is_empty(), "nothing is no piece");
+        self.pieces += 1;
+        Ok(match self.how.as_str() {
+            "upper" => chunk.to_ascii_uppercase(),
+            "twice" => [chunk.as_slice(), chunk.as_slice()].concat(),
+            "hold" => {
+                self.held.extend(chunk);
+                Vec::new()
+            }
+            "refuse" if self.pieces > 1 => return Err("told to refuse".into()),
+            "panic" if self.pieces > 1 => panic!("told to panic in the middle"),
+            "spin" if self.pieces > 1 => loop {
+                std::hint::black_box(self.pieces);
+            },
+            "flood" => vec![b'x'; 2 << 20],
+            _ => chunk,
+        })
+    }
+
+    fn finish(&mut self) -> Result<Vec<u8>, String> {
+        if self.how == "end" {
+            return Err("told to fail at the end".into());
+        }
+        let mut rest = std::mem::take(&mut self.held);
+        rest.extend(self.tail.as_bytes());
+        Ok(rest)
+    }
+}
+vers_plugin::export!(It: response_body_transform);

@@ -1,0 +1,383 @@
+//! Plugins on routes that carry bytes: who is let in, what is looked at, and what is told at the end.
+
+use gateway_tests::{
+    Backend, Heard, Pki, Raw, TestGateway, certificate_table, eventually, guest, plugin, plugin_table, within,
+};
+use std::{net::SocketAddr, path::Path, time::Duration};
+use tokio::{io::AsyncReadExt as _, net::TcpStream};
+
+/// A TCP route with this plugin, further keys of its table, and further tables.
+fn toml(backend: SocketAddr, component: &Path, more: &str) -> String {
+    format!(
+        "[[listener]]\naddress = \"[::]:0\"\n[[route]]\nname = \"raw\"\nprotocol = \"tcp\"\nto = \"{backend}\"\n\
+         plugins = [\"it\"]\n{}",
+        plugin_table("it", component, more)
+    )
+}
+
+/// A TCP route with `tcp_gate`, which says this, and further keys of its table.
+fn gate(backend: SocketAddr, config: &str, more: &str) -> TestGateway {
+    TestGateway::start(&toml(backend, &guest("tcp_gate"), &format!("config = {{ {config} }}\n{more}")))
+}
+
+/// What comes of these bytes, up to the end of the connection.
+async fn said(gateway: &TestGateway, bytes: &[u8]) -> String {
+    let mut client = Raw::connect(gateway.addr()).await;
+    client.send(bytes).await;
+    client.finish().await;
+    client.to_end().await
+}
+
+async fn calls(gateway: &TestGateway, hook: &str) -> f64 {
+    gateway.metric("vers_plugin_calls_total", &[&format!("hook=\"{hook}\"")]).await
+}
+
+async fn faults(gateway: &TestGateway, kind: &str) -> f64 {
+    gateway.metric("vers_plugin_faults_total", &[&format!("kind=\"{kind}\"")]).await
+}
+
+async fn cut(gateway: &TestGateway, reason: &str) -> f64 {
+    gateway.metric("vers_connections_cut_total", &[&format!("reason=\"{reason}\"")]).await
+}
+
+#[tokio::test]
+async fn who_is_let_in_is_not_kept_waiting() {
+    let (backend, mut visitors) = Backend::by_hand().await;
+    let gateway = gate(backend.addr(), "accept = \"next\"", "");
+    let mut client = Raw::connect(gateway.addr()).await;
+    let mut server = visitors.next().await;
+    // Nobody waits for the client: the server may speak first.
+    server.send("220 ready\r\n").await;
+    client.until("220 ready\r\n").await;
+    client.send("QUIT\r\n").await;
+    server.until("QUIT\r\n").await;
+    assert_eq!((calls(&gateway, "tcp").await, calls(&gateway, "tcp-bytes").await), (1.0, 0.0));
+}
+
+#[tokio::test]
+async fn who_is_refused_is_closed_or_reset_and_the_server_sees_nothing() {
+    let backend = Backend::tcp_echo().await;
+    let gateway = gate(backend.addr(), "accept = \"close\"", "");
+    let mut client = Raw::connect(gateway.addr()).await;
+    let mut byte = [0];
+    let read = within("the end", client.stream.read(&mut byte)).await;
+    assert_eq!(read.expect("an orderly end"), 0);
+    assert_eq!(cut(&gateway, "refused").await, 1.0);
+
+    let resets = gate(backend.addr(), "accept = \"reset\"", "");
+    // It may come before the client knows that it is connected.
+    let read = within("the end", async {
+        let mut client = TcpStream::connect(resets.addr()).await?;
+        client.read(&mut byte).await
+    })
+    .await;
+    assert_eq!(read.expect_err("no orderly end").kind(), std::io::ErrorKind::ConnectionReset);
+    assert_eq!(backend.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_plugin_chooses_the_server_among_those_it_is_granted() {
+    let (backend, other) = (Backend::tcp_echo().await, Backend::canned("the other").await);
+    let routed = |to: &str| format!("accept = \"route\", to = \"{to}\"");
+    let grants = format!("grants = {{ backends = [\"{}\"] }}\n", other.addr());
+    let gateway = gate(backend.addr(), &routed(&other.addr().to_string()), &grants);
+    let mut client = Raw::connect(gateway.addr()).await;
+    client.send("anything\r\n\r\n").await;
+    assert_eq!(client.to_end().await, "the other");
+
+    let gateway = gate(backend.addr(), &routed("127.0.0.1:1"), &grants);
+    assert_eq!(said(&gateway, b"").await, "", "what is not granted is a fault, and that closes");
+    assert_eq!((faults(&gateway, "route").await, cut(&gateway, "plugin").await), (1.0, 1.0));
+    assert_eq!(backend.connections(), 0);
+}
+
+#[tokio::test]
+async fn first_bytes_are_shown_to_who_asks_and_none_is_lost() {
+    let (backend, other) = (Backend::tcp_echo().await, Backend::tcp_echo().await);
+    let config = format!("accept = \"peek\", least = 3, to = \"{}\"", other.addr());
+    let gateway =
+        gate(backend.addr(), &config, &format!("grants = {{ backends = [\"{}\"] }}\n", other.addr()));
+    assert_eq!(said(&gateway, b"hello there").await, "hello there");
+    assert_eq!(said(&gateway, b"ALTernative").await, "ALTernative");
+    assert_eq!((backend.connections(), other.connections()), (1, 1));
+    assert_eq!(said(&gateway, b"BAD bytes").await, "");
+    assert_eq!(cut(&gateway, "refused").await, 1.0);
+    // Byte by byte, and fewer than were asked for: the end of the client's side is as good as more.
+    let mut client = Raw::connect(gateway.addr()).await;
+    for byte in b"slowly" {
+        client.send([*byte]).await;
+    }
+    assert_eq!(client.exactly(6).await, b"slowly");
+    assert_eq!(said(&gateway, b"a").await, "a");
+    assert_eq!(said(&gateway, b"").await, "");
+    assert_eq!((calls(&gateway, "tcp").await, calls(&gateway, "tcp-bytes").await), (6.0, 6.0));
+    // Much of it: what was looked at comes before the rest.
+    let much: Vec<u8> = (0..3 << 20).map(|at| (at % 251) as u8).collect();
+    let client = Raw::connect(gateway.addr()).await;
+    let (mut from, mut to) = client.stream.into_split();
+    let (up, mut down) = (much.clone(), Vec::new());
+    let sending = tokio::spawn(async move {
+        tokio::io::AsyncWriteExt::write_all(&mut to, &up).await.expect("it is taken");
+        drop(to);
+    });
+    within("all of it", from.read_to_end(&mut down)).await.expect("an orderly end");
+    sending.await.expect("the sender");
+    assert!(down == much, "other bytes than were sent, or not all");
+}
+
+#[tokio::test]
+async fn a_plugin_may_ask_for_more_as_long_as_more_can_come() {
+    let backend = Backend::tcp_echo().await;
+    let gateway = gate(backend.addr(), "accept = \"peek\", least = 2", "limits = { peek = \"8B\" }\n");
+    let mut client = Raw::connect(gateway.addr()).await;
+    for part in [&b"N\x05a"[..], b"bc", b"d!"] {
+        client.send(part).await;
+    }
+    assert_eq!(client.to_end().await, "", "what it waited for is refused");
+    assert_eq!(said(&gateway, b"N\x05abcde").await, "N\u{5}abcde");
+    // It asks for more than it may see: 8 bytes are all that there are.
+    assert_eq!(said(&gateway, b"N\xffabcde!").await, "", "and they count");
+    assert_eq!(faults(&gateway, "bytes").await, 0.0);
+    // Whoever asks on and on is stopped.
+    assert_eq!(said(&gateway, b"FOREVER and more").await, "");
+    assert_eq!(faults(&gateway, "bytes").await, 1.0);
+}
+
+#[tokio::test]
+async fn a_client_that_says_nothing_is_waited_for_as_long_as_is_asked() {
+    let (backend, mut visitors) = Backend::by_hand().await;
+    let gateway = gate(backend.addr(), "accept = \"peek\", least = 100, within = \"50ms\"", "");
+    let mut client = Raw::connect(gateway.addr()).await;
+    client.send("few").await;
+    let mut server = visitors.next().await;
+    assert_eq!(server.exactly(3).await, b"few");
+    server.send("220 ready\r\n").await;
+    client.until("220 ready\r\n").await;
+    assert_eq!(calls(&gateway, "tcp-bytes").await, 1.0);
+    // And never longer than a head may take.
+    let patient = TestGateway::start(
+        &toml(
+            backend.addr(),
+            &guest("tcp_gate"),
+            "config = { accept = \"peek\", least = 100, within = \"60m\" }\n",
+        )
+        .replace("[[route]]", "timeouts = { head = \"100ms\" }\n[[route]]"),
+    );
+    let _client = Raw::connect(patient.addr()).await;
+    visitors.next().await;
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_a_client_that_says_nothing() {
+    let (backend, mut visitors) = Backend::by_hand().await;
+    let gateway = gate(backend.addr(), "accept = \"peek\", least = 100, within = \"60m\"", "");
+    let client = Raw::connect(gateway.addr()).await;
+    eventually("its call", async || (calls(&gateway, "tcp").await == 1.0).then_some(())).await;
+    let stopping = tokio::spawn(gateway.stop(Duration::from_secs(60)));
+    // What there is of it goes on, as any connection does that came before.
+    let server = visitors.next().await;
+    drop((client, server));
+    within("the stop", stopping).await.expect("a stop");
+}
+
+#[tokio::test]
+async fn a_fault_closes_the_connection_or_is_passed_by() {
+    let backend = Backend::tcp_echo().await;
+    let gateway = gate(backend.addr(), "accept = \"panic\"", "");
+    assert_eq!(said(&gateway, b"x").await, "");
+    assert_eq!((faults(&gateway, "trap").await, cut(&gateway, "plugin").await), (1.0, 1.0));
+    let gateway = gate(backend.addr(), "accept = \"panic\"", "on_error = \"skip\"\n");
+    assert_eq!(said(&gateway, b"x").await, "x");
+    for (on_error, expected) in [("deny", ""), ("skip", "PANIC now")] {
+        let gateway =
+            gate(backend.addr(), "accept = \"peek\", least = 5", &format!("on_error = \"{on_error}\"\n"));
+        assert_eq!(said(&gateway, b"PANIC now").await, expected, "{on_error}");
+        assert_eq!(
+            said(&gateway, b"calmly").await,
+            "calmly",
+            "and the next connection meets another instance"
+        );
+    }
+    let vain = |more: &str| TestGateway::start(&toml(backend.addr(), &guest("tcp_vain"), more));
+    let gateway = vain("");
+    assert_eq!(said(&gateway, b"x").await, "");
+    assert_eq!(faults(&gateway, "bytes").await, 1.0);
+    // What it asked for goes with it.
+    assert_eq!(said(&vain("config = {}\non_error = \"skip\"\n"), b"x").await, "x");
+}
+
+#[tokio::test]
+async fn a_hook_that_fails_again_and_again_is_left_alone() {
+    let backend = Backend::tcp_echo().await;
+    let gateway = gate(backend.addr(), "accept = \"panic\"", "breaker = { faults = 3, open = \"1h\" }\n");
+    for _ in 0..5 {
+        assert_eq!(said(&gateway, b"x").await, "");
+    }
+    assert_eq!((faults(&gateway, "trap").await, faults(&gateway, "open").await), (3.0, 2.0));
+    let open = gateway.metric("vers_plugin_breakers_open", &["hook=\"tcp\"", "route=\"raw\""]).await;
+    assert_eq!(open, 1.0);
+}
+
+/// A collector, and the keys of `tcp_audit` that tell it.
+async fn audit(config: &str) -> (Backend, String) {
+    let collector = Backend::hello().await;
+    let url = format!("http://{}", collector.addr());
+    let keys = format!("config = {{ url = \"{url}/\"{config} }}\ngrants = {{ http = [\"{url}\"] }}\n");
+    (collector, keys)
+}
+
+async fn told(collector: &Backend, number: usize) -> String {
+    let heard: Heard = eventually("what is over", async || collector.heard().get(number).cloned()).await;
+    String::from_utf8(heard.body.to_vec()).expect("text")
+}
+
+fn assert_told(text: &str, lines: &[&str]) {
+    for line in lines {
+        assert!(text.lines().any(|told| told == *line), "{line:?} is missing in\n{text}");
+    }
+}
+
+#[tokio::test]
+async fn it_is_told_everything_that_became_of_a_connection() {
+    let backend = Backend::canned("an answer").await;
+    let (collector, keys) = audit("").await;
+    let gateway = TestGateway::start(&toml(backend.addr(), &guest("tcp_audit"), &keys));
+    let mut client = Raw::connect(gateway.addr()).await;
+    client.send("question\r\n\r\n").await;
+    assert_eq!(client.to_end().await, "an answer");
+    let client_port = client.stream.local_addr().expect("an address").port();
+    drop(client);
+    assert_told(
+        &told(&collector, 0).await,
+        &[
+            "tls: false",
+            "proxied: false",
+            &format!("client-port: {client_port}"),
+            "certificate: none",
+            "route: raw",
+            "client: ::1",
+            &format!("port: {}", gateway.addr().port()),
+            "vm: none",
+            "server-name: none",
+            "took-time: true",
+            "sent: 12",
+            "received: 9",
+            "why: closed",
+            "refused-by: none",
+            "reason: none",
+        ],
+    );
+    assert_eq!(calls(&gateway, "tcp-log").await, 1.0);
+
+    gateway.write(&toml(Backend::nobody().await, &guest("tcp_audit"), &keys));
+    gateway.reload().await.expect("a good configuration");
+    assert_eq!(said(&gateway, b"").await, "");
+    assert_told(&told(&collector, 1).await, &["sent: 0", "why: upstream-refused", "tls: false"]);
+}
+
+#[tokio::test]
+async fn those_that_were_refused_are_told_of_too() {
+    let backend = Backend::tcp_echo().await;
+    let (collector, keys) = audit(", refuse = \"full\"").await;
+    let gateway = TestGateway::start(&toml(backend.addr(), &guest("tcp_audit"), &keys));
+    assert_eq!(said(&gateway, b"").await, "");
+    assert_told(
+        &told(&collector, 0).await,
+        &["why: refused", "refused-by: it", "reason: full", "sent: 0", "received: 0"],
+    );
+}
+
+#[tokio::test]
+async fn a_connection_that_outlives_a_reload_is_told_to_the_plugins_of_then() {
+    let (backend, mut visitors) = Backend::by_hand().await;
+    let ((before, old), (after, new)) = (audit("").await, audit("").await);
+    let gateway = TestGateway::start(&toml(backend.addr(), &guest("tcp_audit"), &old));
+    let mut client = Raw::connect(gateway.addr()).await;
+    client.send("x").await;
+    let mut server = visitors.next().await;
+    server.exactly(1).await;
+    gateway.write(&toml(backend.addr(), &guest("tcp_audit"), &new));
+    gateway.reload().await.expect("a good configuration");
+    drop((client, server));
+    let text = told(&after, 0).await;
+    assert_told(&text, &["sent: 1", "client: ::1"]);
+    assert!(!text.contains("client-port"), "what the old one stored is not the new one's: {text}");
+    assert!(before.heard().is_empty());
+}
+
+#[tokio::test]
+async fn tls_and_the_name_that_was_asked_for_are_known() {
+    let backend = Backend::tcp_echo().await;
+    let (collector, keys) = audit("").await;
+    let pki = Pki::new();
+    let pair = pki.issue(&["a1.db.test"]);
+    let toml = toml(backend.addr(), &guest("tcp_audit"), &keys)
+        .replace("address = \"[::]:0\"\n", "address = \"[::]:0\"\ntls = true\n")
+        .replace("name = \"raw\"\n", "name = \"raw\"\nhost = \"{vm}.db.test\"\n");
+    let toml = format!("{toml}{}", certificate_table("web"));
+    let gateway = TestGateway::with_files(&toml, &[("web.pem", &pair.cert), ("web-key.pem", &pair.key)]);
+    let mut client = pki.client("a1.db.test").raw(gateway.addr()).await;
+    client.send("inside").await;
+    assert_eq!(client.exactly(6).await, b"inside");
+    client.finish().await;
+    client.to_end().await;
+    assert_told(
+        &told(&collector, 0).await,
+        &["tls: true", "vm: a1", "server-name: a1.db.test", "sent: 6", "received: 6", "why: closed"],
+    );
+}
+
+#[tokio::test]
+async fn what_a_proxy_tells_is_known() {
+    let backend = Backend::tcp_echo().await;
+    let (collector, keys) = audit("").await;
+    let toml = toml(backend.addr(), &guest("tcp_audit"), &keys).replace(
+        "address = \"[::]:0\"\n",
+        "address = \"[::]:0\"\nproxy_protocol = \"require\"\ntrusted_proxies = [\"::1\"]\n",
+    );
+    let gateway = TestGateway::start(&toml);
+    assert_eq!(said(&gateway, b"PROXY TCP4 192.0.2.7 198.51.100.1 40000 3000\r\nhello").await, "hello");
+    assert_told(
+        &told(&collector, 0).await,
+        &["proxied: true", "client: 192.0.2.7", "client-port: 40000", "port: 3000", "sent: 5"],
+    );
+}
+
+#[tokio::test]
+async fn where_it_must_be_found_out_what_is_carried_nothing_passes_before_the_filter() {
+    let (backend, mut visitors) = Backend::by_hand().await;
+    let web = Backend::hello().await;
+    let toml = |config: &str| {
+        format!(
+            "[[listener]]\nname = \"in\"\naddress = \"[::]:0\"\n\
+             [[route]]\nname = \"ssh\"\nprotocol = \"ssh\"\nplugins = [\"it\"]\nto = \"{}\"\n\
+             [[route]]\nname = \"web\"\nto = \"{}\"\n{}",
+            backend.addr(),
+            web.addr(),
+            plugin_table("it", &guest("tcp_gate"), config)
+        )
+    };
+    let gateway = TestGateway::start(&toml("config = { accept = \"peek\", least = 9 }\n"));
+    let mut client = Raw::connect(gateway.addr()).await;
+    client.send("SSH-2.0-x\r\n").await;
+    let mut server = visitors.next().await;
+    server.until("SSH-2.0-x\r\n").await;
+    assert_eq!(gateway.client().get("/").await.text(), "hello", "requests meet other routes");
+    assert_eq!(calls(&gateway, "tcp").await, 1.0);
+    let refuses = TestGateway::start(&toml("config = { accept = \"close\" }\n"));
+    assert_eq!(said(&refuses, b"SSH-2.0-x\r\n").await, "");
+    assert_eq!(backend.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_plugin_without_a_hook_for_its_route_is_an_error() {
+    let backend = Backend::tcp_echo().await;
+    let said = |toml: &str| TestGateway::try_start(toml).expect_err("it would never be called").to_string();
+    let text = said(&toml(backend.addr(), &plugin("cors"), "config = { origins = [\"*\"] }\n"));
+    assert!(text.contains("plugin `it` has no hook for connections"), "{text}");
+    assert!(text.contains("it would never be called on a TCP route"), "{text}");
+    let on_http = toml(backend.addr(), &guest("tcp_gate"), "config = { accept = \"next\" }\n")
+        .replace("protocol = \"tcp\"\n", "");
+    let text = said(&on_http);
+    assert!(text.contains("plugin `it` has no hook for requests"), "{text}");
+}

@@ -1,0 +1,297 @@
+//! Plugins that transform bodies of answers on their way: what goes on, how it is framed, and how it breaks off.
+
+use futures_util::future::join_all;
+use gateway_tests::{
+    Backend, Http2, Raw, TestGateway, eventually, guest, one_route, plugin_table, settled, within,
+};
+use http::Response;
+use http_body_util::Full;
+use std::{fmt::Write as _, net::SocketAddr};
+use tokio::io::AsyncWriteExt as _;
+
+fn gateway(backend: SocketAddr, more: &str) -> TestGateway {
+    let table = plugin_table("it", &guest("transform"), more);
+    TestGateway::start(&one_route(backend, &format!("plugins = [\"it\"]\n{table}")))
+}
+
+/// Answers with this body, and asks for it to be transformed in this way.
+async fn page(how: &'static str, body: &'static str) -> Backend {
+    Backend::http(move |_| {
+        let mut response = Response::builder().header("etag", "\"1\"");
+        if !how.is_empty() {
+            response = response.header("x-transform", how);
+        }
+        response.body(Full::from(body)).expect("a response")
+    })
+    .await
+}
+
+/// A backend whose answer is in chunks, after which it waits.
+async fn visited() -> (Backend, gateway_tests::Visitors) {
+    Backend::by_hand().await
+}
+
+const CHUNKED: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n";
+
+fn chunk(bytes: &str) -> String {
+    format!("{:x}\r\n{bytes}\r\n", bytes.len())
+}
+
+async fn faults(gateway: &TestGateway, kind: &str) -> f64 {
+    gateway.metric("vers_plugin_faults_total", &[&format!("kind=\"{kind}\"")]).await
+}
+
+#[tokio::test]
+async fn what_the_plugin_returns_is_what_the_client_gets() {
+    for (how, tail, expected) in [
+        ("upper", "", "ONE TWO"),
+        ("upper", " and three", "ONE TWO and three"),
+        ("hold", "!", "one two!"),
+        ("twice", "", "one twoone two"),
+        ("", "never seen", "one two"),
+    ] {
+        let backend = page(how, "one two").await;
+        let gateway = gateway(backend.addr(), &format!("config = {{ tail = \"{tail}\" }}\n"));
+        // Both on one connection: where the body ends is told.
+        let mut kept = gateway.client().connect().await.expect("a connection");
+        for _ in 0..2 {
+            let answer = kept.try_send(http::Method::GET, "/", bytes::Bytes::new()).await.expect("an answer");
+            assert_eq!(answer.text(), expected, "{how}");
+            assert_eq!(answer.header("x-transformed"), how);
+            let length = if how.is_empty() { "7" } else { "" };
+            assert_eq!(answer.header("content-length"), length, "{how}: nobody knows it before the end");
+        }
+        assert_eq!(backend.connections(), 1, "and the backend's connection is used again");
+    }
+}
+
+#[tokio::test]
+async fn pieces_leave_as_they_come_and_trailers_are_kept() {
+    let (backend, mut visitors) = visited().await;
+    let gateway = gateway(backend.addr(), "");
+    let mut client = Raw::connect(gateway.addr()).await;
+    client.send("GET / HTTP/1.1\r\nhost: a.test\r\n\r\n").await;
+    let mut server = visitors.next().await;
+    server.head().await;
+    server.send(format!("{CHUNKED}x-transform: upper\r\ntrailer: x-sum\r\n\r\n")).await;
+    let head = client.head().await;
+    assert!(head.contains("transfer-encoding: chunked\r\n"), "the head does not wait for the body: {head}");
+    for word in ["one", "two"] {
+        server.send(chunk(word)).await;
+        client.until(&chunk(&word.to_ascii_uppercase())).await;
+    }
+    server.send("0\r\nx-sum: 7\r\n\r\n").await;
+    client.until("0\r\nx-sum: 7\r\n\r\n").await;
+    // The connection goes on.
+    client.send("GET /again HTTP/1.1\r\nhost: a.test\r\n\r\n").await;
+    assert!(server.head().await.starts_with("GET /again "));
+}
+
+#[tokio::test]
+async fn answers_without_a_body_tell_no_length_that_would_be_wrong() {
+    let backend = Backend::http(|heard| {
+        let response = Response::builder().header("x-transform", "twice");
+        match heard.uri.path() {
+            "/same" => response.status(304).header("content-length", "7").body(Full::default()),
+            "/none" => response.status(204).body(Full::default()),
+            _ => response.body(Full::from("one two")),
+        }
+        .expect("a response")
+    })
+    .await;
+    let gateway = gateway(backend.addr(), "");
+    let mut client = Raw::connect(gateway.addr()).await;
+    for (asks, begins) in
+        [("HEAD /", "HTTP/1.1 200"), ("GET /same", "HTTP/1.1 304"), ("GET /none", "HTTP/1.1 204")]
+    {
+        client.send(format!("{asks} HTTP/1.1\r\nhost: a.test\r\n\r\n")).await;
+        let head = client.head().await;
+        assert!(head.starts_with(begins), "{asks}: {head}");
+        assert!(!head.contains("content-length") && !head.contains("x-transformed"), "{asks}: {head}");
+    }
+}
+
+#[tokio::test]
+async fn several_transform_one_after_the_other_in_reverse() {
+    let backend = page("upper", "one").await;
+    let (file, tail) = (guest("transform"), |tail: &str| format!("config = {{ tail = \"{tail}\" }}\n"));
+    let tables =
+        [plugin_table("first", &file, &tail(" outer")), plugin_table("second", &file, &tail(" inner"))];
+    let toml = one_route(backend.addr(), &format!("plugins = [\"first\", \"second\"]\n{}", tables.concat()));
+    let gateway = TestGateway::start(&toml);
+    assert_eq!(gateway.client().get("/").await.text(), "ONE INNER outer");
+}
+
+#[tokio::test]
+async fn a_fault_in_the_middle_is_seen_by_the_client() {
+    for (how, kind) in [("refuse", "transform"), ("panic", "trap"), ("spin", "cpu"), ("flood", "transform")] {
+        let (backend, mut visitors) = visited().await;
+        let gateway = gateway(backend.addr(), "on_error = \"skip\"\n");
+        let mut client = Raw::connect(gateway.addr()).await;
+        client.send("GET / HTTP/1.1\r\nhost: a.test\r\n\r\n").await;
+        let mut server = visitors.next().await;
+        server.head().await;
+        server.send(format!("{CHUNKED}x-transform: {how}\r\n\r\n{}", chunk("one"))).await;
+        if how != "flood" {
+            client.until(&chunk("one")).await;
+        }
+        server.send(chunk("two")).await;
+        server.send("0\r\n\r\n").await;
+        let rest = client.to_end().await;
+        assert!(!rest.contains("\r\n0\r\n") && !rest.starts_with("0\r\n"), "{how}: it looks whole: {rest:?}");
+        assert_eq!(faults(&gateway, kind).await, 1.0, "{how}");
+        let cut = gateway.metric("vers_connections_cut_total", &["reason=\"plugin\""]).await;
+        assert_eq!(cut, 1.0, "{how}");
+    }
+    // To HTTP/1.0, the end of the connection would be the end of the body.
+    let backend = page("end", "one two").await;
+    let gateway = gateway(backend.addr(), "");
+    let mut client = Raw::connect(gateway.addr()).await;
+    client.send("GET / HTTP/1.0\r\nhost: a.test\r\n\r\n").await;
+    let mut all = Vec::new();
+    let end = within("the end", tokio::io::AsyncReadExt::read_to_end(&mut client.stream, &mut all)).await;
+    assert!(end.is_err(), "an orderly end after {:?}", String::from_utf8_lossy(&all));
+}
+
+#[tokio::test]
+async fn a_fault_at_the_beginning_is_an_error_or_is_passed_by() {
+    let backend = page("upper", "one").await;
+    let denies = gateway(backend.addr(), "config = { fails = true }\n");
+    let answer = denies.client().get("/").await;
+    assert_eq!((answer.status.as_u16(), answer.header("x-gateway-error")), (503, "plugin-fault"));
+    let skips = gateway(backend.addr(), "config = { fails = true }\non_error = \"skip\"\n");
+    let answer = skips.client().get("/").await;
+    assert_eq!((answer.text().as_str(), answer.header("content-length")), ("one", "3"));
+}
+
+#[tokio::test]
+async fn a_body_keeps_its_instance_and_others_go_on() {
+    let (backend, mut visitors) = visited().await;
+    let gateway =
+        gateway(backend.addr(), "limits = { instances = 3, transforms = 2 }\nconfig = { tail = \".\" }\n");
+    let mut going = Vec::new();
+    for number in 0..2 {
+        let mut client = Raw::connect(gateway.addr()).await;
+        client.send(format!("GET /{number} HTTP/1.1\r\nhost: a.test\r\n\r\n")).await;
+        let mut server = visitors.next().await;
+        server.head().await;
+        server.send(format!("{CHUNKED}x-transform: hold\r\n\r\n{}", chunk(&format!("body {number}")))).await;
+        client.head().await;
+        going.push((client, server));
+    }
+    // A third one has no place, and that is a fault as any other.
+    let mut client = Raw::connect(gateway.addr()).await;
+    client.send("GET /third HTTP/1.1\r\nhost: a.test\r\n\r\n").await;
+    let mut server = visitors.next().await;
+    server.head().await;
+    server.send(format!("{CHUNKED}x-transform: hold\r\n\r\n")).await;
+    let head = client.head().await;
+    assert!(head.starts_with("HTTP/1.1 503") && head.contains("plugin-busy"), "{head}");
+    for (number, (client, server)) in going.iter_mut().enumerate() {
+        server.send("0\r\n\r\n").await;
+        let whole = format!("body {number}.");
+        client.until(&format!("{}0\r\n\r\n", chunk(&whole))).await;
+    }
+    let live = gateway.metric("vers_plugin_instances", &[]).await;
+    assert_eq!(live, 2.0, "both are kept for others");
+    // One that nobody reads to its end takes its instance along, and its place is free again.
+    drop(going);
+    let mut client = Raw::connect(gateway.addr()).await;
+    client.send("GET /left HTTP/1.1\r\nhost: a.test\r\n\r\n").await;
+    let mut server = visitors.next().await;
+    server.head().await;
+    server.send(format!("{CHUNKED}x-transform: upper\r\n\r\n{}", chunk("x"))).await;
+    client.until("X\r\n").await;
+    drop(client);
+    eventually("the instance's end", async || {
+        (gateway.metric("vers_plugin_instances", &[]).await == 1.0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_slow_reader_holds_the_backend_back() {
+    const MUCH: usize = 64 << 20;
+    let (backend, mut visitors) = visited().await;
+    let gateway = gateway(backend.addr(), "");
+    let mut client = Raw::connect(gateway.addr()).await;
+    client.send("GET / HTTP/1.1\r\nhost: a.test\r\n\r\n").await;
+    let mut server = visitors.next().await;
+    server.head().await;
+    server.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {MUCH}\r\nx-transform: upper\r\n\r\n")).await;
+    client.head().await;
+    let taken = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = std::sync::Arc::clone(&taken);
+    let sending = tokio::spawn(async move {
+        let piece = vec![b'x'; 64 << 10];
+        for _ in 0..MUCH / piece.len() {
+            server.stream.write_all(&piece).await.expect("it is taken");
+            count.fetch_add(piece.len(), std::sync::atomic::Ordering::Relaxed);
+        }
+    });
+    settled("the backend is held back", async || taken.load(std::sync::atomic::Ordering::Relaxed) as u64)
+        .await;
+    assert!(!sending.is_finished(), "somebody took {MUCH} bytes for a client that reads nothing");
+    // The frames of the chunks come on top.
+    assert!(client.skip(MUCH).await == MUCH);
+    within("the end of the sending", sending).await.expect("the sending");
+}
+
+#[tokio::test]
+async fn an_upload_goes_on_while_its_answer_is_transformed() {
+    const MUCH: usize = 8 << 20;
+    let (backend, mut visitors) = visited().await;
+    let gateway = gateway(backend.addr(), "");
+    let client = Raw::connect(gateway.addr()).await;
+    let (mut from, mut to) = client.stream.into_split();
+    let upload = tokio::spawn(async move {
+        let head = format!("POST / HTTP/1.1\r\nhost: a.test\r\ncontent-length: {MUCH}\r\n\r\n");
+        to.write_all(head.as_bytes()).await.expect("it is taken");
+        to.write_all(&vec![b'u'; MUCH]).await.expect("it is taken");
+        to
+    });
+    let mut server = visitors.next().await;
+    server.head().await;
+    server.send(format!("{CHUNKED}x-transform: upper\r\n\r\n{}", chunk("early"))).await;
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"EARLY\r\n") {
+        within("the answer", tokio::io::AsyncReadExt::read_buf(&mut from, &mut seen)).await.expect("bytes");
+    }
+    assert_eq!(server.skip(MUCH).await, MUCH, "the rest of the request comes behind the answer's beginning");
+    within("the upload", upload).await.expect("all of it");
+    server.send("0\r\n\r\n").await;
+    while !seen.ends_with(b"0\r\n\r\n") {
+        within("the end", tokio::io::AsyncReadExt::read_buf(&mut from, &mut seen)).await.expect("bytes");
+    }
+}
+
+#[tokio::test]
+async fn over_http2_it_is_the_same() {
+    let backend = page("upper", "one two").await;
+    let gateway = gateway(backend.addr(), "config = { tail = \" three\" }\n");
+    let mut client = Http2::connect(gateway.addr()).await;
+    let request = client.get("/");
+    let answer = client.send(request, "").await;
+    assert_eq!(answer.text(), "ONE TWO three");
+}
+
+#[tokio::test]
+async fn many_at_a_time_keep_apart() {
+    let backend = Backend::http(|heard| {
+        let mut body = String::new();
+        for line in 0..2000 {
+            let _ = writeln!(body, "{} {line}", heard.uri.path());
+        }
+        Response::builder().header("x-transform", "upper").body(Full::from(body)).expect("a response")
+    })
+    .await;
+    let gateway = gateway(backend.addr(), "");
+    let ask = async |number: usize| {
+        let text = gateway.client().get(&format!("/page{number}")).await.text();
+        assert_eq!(text.lines().count(), 2000);
+        assert!(text.lines().all(|line| line.starts_with(&format!("/PAGE{number} "))), "another one's lines");
+    };
+    join_all((0..20).map(ask)).await;
+    let calls = gateway.metric("vers_plugin_calls_total", &["hook=\"transform\""]).await;
+    assert_eq!(calls, 20.0);
+}
