@@ -70,7 +70,7 @@ pub use self::{
         PluginCase, PluginCases, plugin_cases, plugin_table,
     },
     plugin_config::PluginConfig,
-    registry::{Domain, Probe, Registry, RegistryAddresses, RegistryStore, RegistryUrl},
+    registry::{Domain, Etcd, EtcdPrefix, Probe, Registry, RegistryAddresses, RegistryStore, RegistryUrl},
     route::{PluginUse, Retries, Route, RouteProtocol, RouteTimeouts},
     schema::json_schema,
     secret::{Secret, SecretSource},

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use super::{
-    text::{FromText, Mistake, optional, optional_list},
+    text::{FromText, Mistake, optional, optional_list, spanned},
     values::{Duration, seconds, whole},
 };
 
@@ -24,12 +24,15 @@ pub struct Registry {
     #[serde(deserialize_with = "optional")]
     #[schemars(with = "Option<String>")]
     pub url: Option<Spanned<RegistryUrl>>,
-    /// Where entries are kept: `memory`, or `file:PATH`, which outlasts the process. By default the file
-    /// `registry.redb` in `[gateway] state_dir`. A relative path starts at the folder of the configuration
-    /// file.
+    /// Where entries are kept: `memory`, `file:PATH`, which outlasts the process, or `etcd:URL,URL`, which
+    /// several gateways share. By default the file `registry.redb` in `[gateway] state_dir`. A relative path
+    /// starts at the folder of the configuration file.
     #[serde(deserialize_with = "optional")]
     #[schemars(with = "Option<String>")]
     pub store: Option<Spanned<RegistryStore>>,
+    /// How the etcd of `store` is used.
+    #[schemars(with = "Option<Etcd>")]
+    pub etcd: Option<Spanned<Etcd>>,
     /// Name of the secret that a request has to bring as `authorization: Bearer …`, but for `/health`. By
     /// default none is asked for, and the plugins of the route decide. With `url`, the secret that is shown
     /// there.
@@ -77,6 +80,7 @@ impl Default for Registry {
             name: super::unnamed(),
             url: None,
             store: None,
+            etcd: None,
             token: None,
             admin_token: None,
             addresses: RegistryAddresses::default(),
@@ -168,6 +172,71 @@ impl Default for Probe {
     }
 }
 
+/// How etcd is used: where in it entries are, and who we are there.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Etcd {
+    /// What keys begin with. Gateways of the same prefix serve the same registry.
+    #[serde(deserialize_with = "spanned")]
+    #[schemars(with = "String")]
+    pub prefix: Spanned<EtcdPrefix>,
+    /// Name of the user that etcd knows us by. By default it is not told any.
+    #[schemars(with = "Option<String>")]
+    pub user: Option<Spanned<String>>,
+    /// Name of the secret that is the user's password.
+    #[schemars(with = "Option<String>")]
+    pub password: Option<Spanned<String>>,
+    /// PEM file of authorities that etcd's certificates may be of, beside those of this machine. A relative
+    /// path starts at the folder of the configuration file. By default none.
+    #[schemars(with = "Option<String>")]
+    pub ca: Option<Spanned<String>>,
+    /// PEM file of the certificate that is shown to etcd. By default none.
+    #[schemars(with = "Option<String>")]
+    pub cert: Option<Spanned<String>>,
+    /// PEM file of its key.
+    #[schemars(with = "Option<String>")]
+    pub key: Option<Spanned<String>>,
+}
+
+impl Default for Etcd {
+    fn default() -> Self {
+        Self {
+            prefix: Spanned::new(0..0, EtcdPrefix("/vers/registry".to_owned())),
+            user: None,
+            password: None,
+            ca: None,
+            cert: None,
+            key: None,
+        }
+    }
+}
+
+/// What keys of etcd begin with: without a slash at its end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EtcdPrefix(String);
+
+impl EtcdPrefix {
+    /// The prefix.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromText for EtcdPrefix {
+    const EXPECTED: &'static str = "expected a prefix such as \"/vers/registry\"";
+
+    fn from_text(text: &str) -> Result<Self, Mistake> {
+        let prefix = text.trim_end_matches('/');
+        match prefix {
+            "" => Err(Mistake::new("keys have to begin with something")),
+            _ if prefix.len() > 256 || !prefix.bytes().all(|byte| byte.is_ascii_graphic()) => {
+                Err(Mistake::new("not the beginning of keys: up to 256 characters of ASCII without spaces"))
+            }
+            _ => Ok(Self(prefix.to_owned())),
+        }
+    }
+}
+
 /// Where another registry is: `http` or `https`, a host, perhaps a port and the beginning of paths.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegistryUrl(String);
@@ -201,6 +270,9 @@ impl FromText for RegistryUrl {
     }
 }
 
+/// The port that clients of etcd use where none is said.
+const ETCD_PORT: u16 = 2379;
+
 /// Where entries are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RegistryStore {
@@ -208,6 +280,8 @@ pub enum RegistryStore {
     Memory,
     /// In a file.
     File(PathBuf),
+    /// In etcd, by its members: `https://host:2379`, each with its port.
+    Etcd(Vec<String>),
 }
 
 impl fmt::Display for RegistryStore {
@@ -215,22 +289,54 @@ impl fmt::Display for RegistryStore {
         match self {
             Self::Memory => f.write_str("memory"),
             Self::File(path) => write!(f, "file:{}", path.display()),
+            Self::Etcd(members) => write!(f, "etcd:{}", members.join(",")),
         }
     }
 }
 
 impl FromText for RegistryStore {
-    const EXPECTED: &'static str = "expected \"memory\" or \"file:PATH\"";
+    const EXPECTED: &'static str = "expected \"memory\", \"file:PATH\" or \"etcd:http://localhost:2379\"";
 
     fn from_text(text: &str) -> Result<Self, Mistake> {
         match text.split_once(':') {
             _ if text == "memory" => Ok(Self::Memory),
             Some(("file", "")) => Err(Mistake::new("a path is missing after `file:`")),
             Some(("file", path)) => Ok(Self::File(PathBuf::from(path))),
-            Some(("etcd", _)) => Err(Mistake::new("a registry in etcd comes with a later version")),
+            Some(("etcd", members)) => etcd(members).map(Self::Etcd),
             _ => Err(Mistake::new("not a place for a registry")),
         }
     }
+}
+
+/// Members of etcd: several are separated by commas.
+fn etcd(members: &str) -> Result<Vec<String>, Mistake> {
+    let mut found: Vec<String> = Vec::new();
+    for member in members.split(',').map(str::trim) {
+        let wrong = |what: &str| Mistake::new(format!("{what}: `{member}`"));
+        let example = "for example \"etcd:https://a.internal:2379,https://b.internal:2379\"";
+        let uri = member.parse::<http::Uri>();
+        let uri = uri.map_err(|_| wrong("not the URL of a member of etcd").help(example))?;
+        let (Some(scheme @ ("http" | "https")), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            return Err(wrong("a member of etcd begins with http:// or https://").help(example));
+        };
+        if authority.as_str().contains('@') {
+            return Err(
+                wrong("the user of etcd is not told by its URL").help("there is `etcd = { user, password }`")
+            );
+        }
+        if uri.path() != "/" || uri.query().is_some() || authority.host().is_empty() {
+            return Err(wrong("a member of etcd is a host and a port").help(example));
+        }
+        let member = format!("{scheme}://{}:{}", authority.host(), authority.port_u16().unwrap_or(ETCD_PORT));
+        if found.contains(&member) {
+            return Err(Mistake::new(format!("`{member}` is there twice")));
+        }
+        if found.first().is_some_and(|first| first.starts_with("https:") != member.starts_with("https:")) {
+            return Err(Mistake::new("members of etcd are asked over TLS, all of them, or none"));
+        }
+        found.push(member);
+    }
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -252,8 +358,12 @@ mod tests {
         for bad in ["", ".vm.test", "vm.test.", "vm..test", "a b", "10.0.0.1", "vm.0x7f", "*.vm.test"] {
             assert!(Domain::from_text(bad).is_err(), "{bad}");
         }
-        for text in ["file:", "redis://localhost", "etcd:http://localhost:2379", ""] {
+        for text in ["file:", "redis://localhost", ""] {
             assert!(RegistryStore::from_text(text).is_err(), "{text}");
+        }
+        assert_eq!(EtcdPrefix::from_text("/a/b/").expect("a prefix").as_str(), "/a/b");
+        for text in ["", "/", "a b", "\u{e4}"] {
+            assert!(EtcdPrefix::from_text(text).is_err(), "{text}");
         }
     }
 }

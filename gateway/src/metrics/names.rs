@@ -67,8 +67,10 @@ names! {
     REGISTRY_EXPIRED: Counter = "vers_registry_expired", "Leases of the registry that ran out.";
     REGISTRY_HELD: Gauge = "vers_registry_held", "Entries that were not renewed in time, and are kept for now because too many lapsed at once.";
     REGISTRY_WATCHERS: Gauge = "vers_registry_watchers", "Clients that wait for changes of the registry.";
-    REGISTRY_COMMITS: Counter = "vers_registry_commits", "Commits to the registry's file; many changes may share one.";
+    REGISTRY_COMMITS: Counter = "vers_registry_commits", "Commits to the registry's file, where many changes may share one; transactions in its etcd.";
     REGISTRY_STORE_PROBLEM: Gauge = "vers_registry_store_problem", "1 while the registry's entries cannot be kept, else 0.";
+    REGISTRY_STORE_AGE: Gauge = "vers_registry_store_age_seconds", "How old what is known of the registry's etcd may be: up to 2 while it answers.";
+    REGISTRY_STORE_FAILURES: Counter = "vers_registry_store_failures", "Requests to the registry's etcd that failed.";
     REGISTRY_PROBES: Counter = "vers_registry_probes", "Questions to registered services whether they work, by outcome.";
     REGISTRY_PROBED: Gauge = "vers_registry_probed", "Registered services that are asked whether they work.";
     REGISTRY_REMOTE_AGE: Gauge = "vers_registry_remote_age_seconds", "How old what is known of a registry elsewhere may be: up to 10 while it answers.";

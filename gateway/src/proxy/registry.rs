@@ -18,6 +18,9 @@ pub(super) use api::BODY;
 /// How long a disk may take to keep something.
 const KEEPING: Duration = Duration::from_secs(10);
 
+/// How long a store that several gateways share may take to decide: longer than who asks it tries.
+const DECIDING: Duration = Duration::from_secs(12);
+
 /// How often a stream without changes says that it is still there.
 const STILL_THERE: Duration = Duration::from_secs(15);
 
@@ -62,6 +65,13 @@ pub(super) async fn ask(
     let registry = &plan.registry;
     match api::answer(registry, &request, plan.rules()) {
         Reply::Answer(answer, kept) => whole(once_kept(answer, kept).await),
+        Reply::Decided(decided) => {
+            let late = || {
+                let why = format!("it took longer than {} s", DECIDING.as_secs());
+                api::Answer::refused(&Refusal::StoreUncertain(why))
+            };
+            whole(timeout(DECIDING, decided.answer(registry)).await.unwrap_or_else(|_| late()))
+        }
         Reply::Wait(mut watcher, patience) => {
             let mut over = plan.over();
             tokio::select! {
@@ -101,6 +111,9 @@ fn whole(answer: api::Answer) -> Answer {
     fields.append(b"cache-control", b"no-cache");
     if let Some(etag) = &answer.etag {
         fields.append(b"etag", etag.as_bytes());
+    }
+    if let Some(age) = answer.age {
+        fields.append(b"age", age.to_string().as_bytes());
     }
     if let Some(allow) = answer.allow {
         fields.append(b"allow", allow.as_bytes());

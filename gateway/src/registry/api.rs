@@ -1,8 +1,8 @@
 //! The registry in the words of HTTP: a request → an answer, or what to wait for. No connection in sight.
 
 use super::{
-    Caller, Change, Committed, ENTRY, LeaseKey, OPENAPI, Record, Refusal, Registration, Registry, Renewal,
-    Watcher,
+    Caller, Change, Committed, Done, ENTRY, LeaseKey, OPENAPI, Record, Refusal, Registration, Registry,
+    Renewal, Watcher, Wish, Wished,
     caller::is_own,
     lists::{discover, list, stale},
     query::{Query, decoded},
@@ -12,8 +12,9 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 use subtle::ConstantTimeEq as _;
+use tokio::sync::oneshot;
 
 /// Bytes that a request's body may have.
 pub const BODY: u64 = ENTRY as u64;
@@ -97,6 +98,8 @@ pub struct Answer {
     pub etag: Option<String>,
     /// Methods that there are, where the one that was asked for is none of them.
     pub allow: Option<&'static str>,
+    /// Seconds since all of this was certain, where the store is lost.
+    pub age: Option<u64>,
 }
 
 /// What becomes of a request.
@@ -104,17 +107,75 @@ pub struct Answer {
 pub enum Reply {
     /// This answer, once that is kept.
     Answer(Answer, Committed),
+    /// What [`Decided::answer`] says, once the store has decided that several gateways share.
+    Decided(Decided),
     /// [`changes`], once there are any, or at the end of this time.
     Wait(Watcher, Duration),
     /// All changes as they come, as [`events`] has them.
     Events(Watcher),
 }
 
+/// Wishes that the store decides on.
+#[derive(Debug)]
+pub struct Decided {
+    call: Call,
+    decisions: Vec<oneshot::Receiver<Result<Done, Refusal>>>,
+}
+
+/// A call that changes something.
+#[derive(Debug, Clone, Copy)]
+enum Call {
+    Register,
+    Change,
+    Renew,
+    Remove,
+    Purge,
+}
+
+impl Decided {
+    /// Waits for the decision.
+    pub async fn answer(self, registry: &Registry) -> Answer {
+        let (mut purged, mut last) = (0, None);
+        for decision in self.decisions {
+            // Whoever decides has gone, and nobody knows how far it was.
+            let gone = |_| Err(Refusal::StoreUncertain("the gateway is stopping".to_owned()));
+            last = Some(decision.await.unwrap_or_else(gone));
+            purged += u64::from(matches!(last, Some(Ok(Done::Removed))));
+        }
+        match (self.call, last) {
+            (Call::Purge, Some(Err(refusal))) if refusal.code().is_some() => refusal.into(),
+            (Call::Purge, _) => Answer::json(StatusCode::OK, &json!({ "purged": purged })),
+            (call, Some(Ok(done))) => said(registry, call, &done),
+            (_, Some(Err(refusal))) => refusal.into(),
+            (_, None) => Refusal::Closed.into(),
+        }
+    }
+}
+
+/// Hands over a wish, and answers where it is done.
+fn wish(registry: &Registry, call: Call, wish: Wish) -> Result<Reply, Answer> {
+    match registry.wish(wish) {
+        Ok(Wished::Done(done, kept)) => Ok(Reply::Answer(said(registry, call, &done), kept)),
+        Ok(Wished::Asked(decision)) => Ok(Reply::Decided(Decided { call, decisions: vec![decision] })),
+        Err(refusal) => once_gone(registry, &refusal),
+    }
+}
+
+/// What is said of something that was done.
+fn said(registry: &Registry, call: Call, done: &Done) -> Answer {
+    match (call, done) {
+        (Call::Register, Done::Entry(record)) => shown(registry, StatusCode::CREATED, record),
+        (Call::Renew, Done::Entry(record)) => renewed(record),
+        (_, Done::Entry(record)) => shown(registry, StatusCode::OK, record),
+        (_, Done::Removed) => Answer::json(StatusCode::OK, &json!({ "deleted": true })),
+    }
+}
+
 impl Answer {
     pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Self {
         // What is written has no keys but strings: this cannot fail.
         let body = serde_json::to_vec(value).unwrap_or_default().into();
-        Self { status, body, etag: None, allow: None }
+        Self { status, body, etag: None, allow: None, age: None }
     }
 
     fn error(status: StatusCode, message: &str) -> Self {
@@ -130,10 +191,18 @@ impl Answer {
             Refusal::Conflict | Refusal::Superseded(_) | Refusal::Outlived => StatusCode::CONFLICT,
             Refusal::Bound | Refusal::Foreign => StatusCode::FORBIDDEN,
             Refusal::Full | Refusal::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
-            Refusal::Busy | Refusal::Closed | Refusal::NotKept(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::Busy
+            | Refusal::Closed
+            | Refusal::NotKept(_)
+            | Refusal::StoreLost(_)
+            | Refusal::StoreUncertain(_)
+            | Refusal::StoreRefuses(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         let mut value = json!({ "error": refusal.to_string() });
         if let Value::Object(fields) = &mut value {
+            if let Some(code) = refusal.code() {
+                fields.insert("code".to_owned(), code.into());
+            }
             match refusal {
                 Refusal::Deleted | Refusal::Outlived => {
                     drop(fields.insert("deleted".to_owned(), true.into()))
@@ -156,7 +225,11 @@ impl From<Refusal> for Answer {
 
 /// Answers a request.
 pub fn answer(registry: &Registry, request: &Request<'_>, rules: Rules<'_>) -> Reply {
+    let is_read = matches!(*request.method, Method::GET | Method::HEAD);
     match dispatch(registry, request, rules) {
+        Ok(Reply::Answer(answer, kept)) if is_read => {
+            Reply::Answer(Answer { age: registry.lost_for().map(|age| age.as_secs()), ..answer }, kept)
+        }
         Ok(reply) => reply,
         Err(answer) => Reply::Answer(answer, None),
     }
@@ -177,14 +250,13 @@ fn dispatch(registry: &Registry, request: &Request<'_>, rules: Rules<'_>) -> Res
     match (method.as_str(), &*parts) {
         ("GET", ["registry", "openapi.json"]) => {
             let body = Bytes::from_static(OPENAPI.as_bytes());
-            done(Answer { status: StatusCode::OK, body, etag: None, allow: None })
+            done(Answer { status: StatusCode::OK, body, etag: None, allow: None, age: None })
         }
         ("GET", ["registry", "vms"]) => list(registry, request, query),
         ("POST", ["registry", "vms"]) => {
             let asked = Registration { caller, ..Registration::read(request.body)? };
             own(&asked.what.address, &asked.what.id, request.peer, addresses)?;
-            let (record, kept) = registry.register(asked)?;
-            Ok(Reply::Answer(shown(registry, StatusCode::CREATED, &record), kept))
+            wish(registry, Call::Register, Wish::Register(asked))
         }
         ("GET", ["registry", "vms", id]) => {
             let record = registry.get(id).ok_or(Refusal::Unknown)?;
@@ -192,26 +264,21 @@ fn dispatch(registry: &Registry, request: &Request<'_>, rules: Rules<'_>) -> Res
         }
         ("PATCH", ["registry", "vms", id]) => {
             // Whether there is such an entry comes first, as ever.
-            registry.get(id).ok_or(Refusal::Unknown)?;
-            let change = Change::read(request.body)?;
+            let unknown = |refusal| if registry.get(id).is_some() { refusal } else { Refusal::Unknown };
+            let change = Change::read(request.body).map_err(unknown)?;
             let change = Change { caller: caller.of(change.caller.generation), ..change };
-            change.address.as_ref().map_or(Ok(()), |address| own(address, id, request.peer, addresses))?;
-            let (record, kept) = registry.change(id, change)?;
-            Ok(Reply::Answer(shown(registry, StatusCode::OK, &record), kept))
+            let own = |address: &String| own(address, id, request.peer, addresses);
+            change.address.as_ref().map_or(Ok(()), own).map_err(unknown)?;
+            wish(registry, Call::Change, Wish::Change((*id).into(), change))
         }
         ("DELETE", ["registry", "vms", id]) => {
             let generation = query.number("generation").map_err(Refusal::Invalid)?;
-            let removed = registry.remove(id, &caller.of(generation));
-            let gone = || Answer::json(StatusCode::OK, &json!({ "deleted": true }));
-            removed.map(|kept| Reply::Answer(gone(), kept)).or_else(|refusal| once_gone(registry, &refusal))
+            wish(registry, Call::Remove, Wish::Remove((*id).into(), caller.of(generation)))
         }
         ("POST", ["registry", "vms", id, "heartbeat"]) => {
             let renewal = Renewal::read(request.body)?;
-            let caller = caller.of(renewal.caller.generation);
-            let outcome = registry.renew(id, &Renewal { caller, ..renewal });
-            outcome
-                .map(|(record, kept)| Reply::Answer(renewed(&record), kept))
-                .or_else(|refusal| once_gone(registry, &refusal))
+            let renewal = Renewal { caller: caller.of(renewal.caller.generation), ..renewal };
+            wish(registry, Call::Renew, Wish::Renew((*id).into(), renewal))
         }
         ("GET", ["registry", "discover", role]) => discover(registry, request, role, query),
         ("GET", ["registry", "resolve", name]) => resolve(registry, name),
@@ -240,7 +307,7 @@ fn admitted(registry: &Registry, request: &Request<'_>, rules: Rules<'_>) -> Res
         return Err(Answer::error(StatusCode::UNAUTHORIZED, "Unauthorized"));
     }
     if !registry.is_open() {
-        return Err(Refusal::Closed.into());
+        return Err(registry.closed().into());
     }
     if !matches!(*request.method, Method::GET | Method::HEAD)
         && let (Some(most), Some(peer)) = (rules.changes, request.peer)
@@ -304,7 +371,7 @@ fn may_enter(authorization: Option<&[u8]>, door: Door<'_>) -> bool {
 }
 
 fn shown(registry: &Registry, status: StatusCode, record: &Record) -> Answer {
-    Answer::json(status, &Shown::of(record, registry.now()))
+    Answer::json(status, &Shown::of(record, registry.as_of()))
 }
 
 fn renewed(record: &Record) -> Answer {
@@ -357,13 +424,18 @@ fn resolve(registry: &Registry, name: &str) -> Result<Reply, Answer> {
 
 /// `DELETE /registry/stale`.
 fn purge(registry: &Registry) -> Result<Reply, Answer> {
-    let (mut purged, mut last) = (0, None);
-    for record in registry.all(None) {
-        if record.is_expired()
-            && let Ok(kept) = registry.remove(&record.what.id, &Caller::default())
-        {
-            (purged, last) = (purged + 1, kept.or(last));
+    let (mut purged, mut last, mut decisions) = (0, None, Vec::new());
+    for record in registry.all(None).into_iter().filter(|record| record.is_expired()) {
+        match registry.wish(Wish::Purge(Arc::clone(&record.what.id))) {
+            Ok(Wished::Done(_, kept)) => (purged, last) = (purged + 1, kept.or(last)),
+            Ok(Wished::Asked(decision)) => decisions.push(decision),
+            // Somebody else was quicker, or it is as it is for all.
+            Err(refusal) if refusal.code().is_some() => return Err(refusal.into()),
+            Err(_) => {}
         }
+    }
+    if !decisions.is_empty() {
+        return Ok(Reply::Decided(Decided { call: Call::Purge, decisions }));
     }
     // They are kept in order: the last one tells for all.
     Ok(Reply::Answer(Answer::json(StatusCode::OK, &json!({ "purged": purged })), last))
@@ -403,7 +475,7 @@ pub fn changes(registry: &Registry, watcher: &mut Watcher) -> Option<Answer> {
                 body.extend_from_slice(change);
             }
             body.extend_from_slice(b"]}");
-            Some(Answer { status: StatusCode::OK, body: body.into(), etag: None, allow: None })
+            Some(Answer { status: StatusCode::OK, body: body.into(), etag: None, allow: None, age: None })
         }
         Err(behind) => {
             let error =
@@ -417,7 +489,7 @@ pub fn changes(registry: &Registry, watcher: &mut Watcher) -> Option<Answer> {
 /// The answer to who has waited in vain.
 pub fn no_changes(watcher: &Watcher) -> Answer {
     let body = format!("{{\"revision\":{},\"changes\":[]}}", watcher.seen());
-    Answer { status: StatusCode::OK, body: body.into(), etag: None, allow: None }
+    Answer { status: StatusCode::OK, body: body.into(), etag: None, allow: None, age: None }
 }
 
 /// The next events of a stream, as server-sent events have them; none where nothing has changed.

@@ -1,9 +1,13 @@
 //! Entries and leases: what becomes of them, and when. Pure: time is a parameter.
 
+mod told;
+
 use super::{
     Caller, Change, Description, ENTRY, Finding, Grace, Health, Lease, LeaseKey, Moment, Record, Refusal,
     Registration, Renewal, Role, Service, Status,
 };
+pub(super) use told::{News, Told, counted};
+
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -34,6 +38,13 @@ pub struct Terms {
     pub retention: Duration,
     /// Whether a VM that is known cannot register again.
     pub strict_conflict: bool,
+}
+
+impl Terms {
+    /// How long a lease is: who is paused cannot renew.
+    pub(super) fn length(&self, status: Status, ttl: Duration) -> Duration {
+        if status == Status::Paused { self.retention.max(ttl) } else { ttl }
+    }
 }
 
 /// What a change comes to, for those who look at entries, watch them and keep them.
@@ -103,6 +114,16 @@ pub struct Kept {
     pub revision: u64,
 }
 
+impl Effect {
+    /// Whether it is to be kept.
+    pub(super) fn is_kept(&self) -> bool {
+        match self {
+            Self::Put { is_kept, .. } => *is_kept,
+            Self::Gone { .. } => true,
+        }
+    }
+}
+
 impl Kept {
     /// What is to be kept of an entry.
     pub fn of(record: &Record) -> Self {
@@ -131,6 +152,26 @@ impl Kept {
     pub fn id(&self) -> &Arc<str> {
         &self.what.id
     }
+
+    /// The same, marked with when its lease ran out.
+    pub(super) fn expired_at(&self, at: SystemTime) -> Self {
+        Self { expired_at: Some(at), ..self.clone() }
+    }
+
+    /// How long its lease is.
+    pub(super) fn length(&self, terms: Terms) -> Duration {
+        terms.length(self.status, self.ttl)
+    }
+
+    /// Whether it is.
+    pub(super) fn is_marked(&self) -> bool {
+        self.expired_at.is_some()
+    }
+
+    /// Which of its lives it is.
+    pub(super) fn generation(&self) -> Option<u64> {
+        self.what.generation
+    }
 }
 
 impl Book {
@@ -151,6 +192,11 @@ impl Book {
     /// Other terms, for what comes.
     pub fn set_terms(&mut self, terms: Terms) {
         self.terms = terms;
+    }
+
+    /// What it goes by.
+    pub(super) fn terms(&self) -> Terms {
+        self.terms
     }
 
     /// Counts changes from there.
@@ -280,7 +326,10 @@ impl Book {
         record.lease = self.running(record.status, record.ttl, now);
         let is_plain = record.status == before.status
             && record.ttl == before.ttl
-            && matches!(before.lease, Lease::Runs { grace: None, .. } | Lease::Paused { .. });
+            && matches!(
+                before.lease,
+                Lease::Runs { grace: None, .. } | Lease::Paused { .. } | Lease::Told { .. }
+            );
         if is_plain {
             let record = Arc::new(record);
             self.put(Some(&before), Arc::clone(&record));
@@ -329,9 +378,7 @@ impl Book {
     /// Does what is due: leases run out, and what ran out long ago is removed.
     pub fn tick(&mut self, now: Moment) {
         let window = self.terms.ttl;
-        while self.lapses.front().is_some_and(|at| *at + window < now.mono) {
-            self.lapses.pop_front();
-        }
+        self.forget_lapses(now);
         self.deleted.retain(|_, deleted| deleted.until > now.mono);
         let (mut lapsing, mut left, mut old) = (Vec::new(), Vec::new(), Vec::new());
         for (_, id) in self.due.iter().take_while(|(at, _)| *at <= now.mono) {
@@ -340,6 +387,7 @@ impl Book {
                 Lease::Runs { .. } => lapsing.push(Arc::clone(record)),
                 Lease::Expired { .. } => old.push(Arc::clone(record)),
                 Lease::Paused { .. } => left.push(Arc::clone(record)),
+                Lease::Told { .. } => {}
             }
         }
         old.iter().for_each(|record| self.erase(record));
@@ -356,6 +404,12 @@ impl Book {
         }
     }
 
+    fn forget_lapses(&mut self, now: Moment) {
+        while self.lapses.front().is_some_and(|at| *at + self.terms.ttl < now.mono) {
+            self.lapses.pop_front();
+        }
+    }
+
     fn expire(&mut self, before: &Arc<Record>, now: Moment) {
         let lease = Lease::Expired { at: now.wall, gone: now.mono + self.terms.retention };
         // Nobody asks who is not there, and nobody sends requests.
@@ -366,7 +420,7 @@ impl Book {
 
     /// Whether so many more would make it more than half of all within one time to live.
     fn is_wave(&self, lapsing: usize) -> bool {
-        let runs = |record: &&Arc<Record>| matches!(record.lease, Lease::Runs { .. });
+        let runs = |record: &&Arc<Record>| matches!(record.lease, Lease::Runs { .. } | Lease::Told { .. });
         let all = self.records.values().filter(runs).count() + self.lapses.len();
         all >= GUARDED && (self.lapses.len() + lapsing) * 2 > all
     }
@@ -458,7 +512,7 @@ impl Book {
     /// A lease that begins now.
     fn running(&self, status: Status, ttl: Duration, now: Moment) -> Lease {
         match status {
-            Status::Paused => Lease::Paused { until: now.mono + self.terms.retention.max(ttl) },
+            Status::Paused => Lease::Paused { until: now.mono + self.terms.length(status, ttl) },
             _ => Lease::Runs { until: now.mono + ttl, grace: None },
         }
     }
@@ -517,6 +571,8 @@ fn due(record: &Record) -> Duration {
     match record.lease {
         Lease::Runs { until, .. } | Lease::Paused { until } => until,
         Lease::Expired { gone, .. } => gone,
+        // When the store says so.
+        Lease::Told { .. } => Duration::MAX,
     }
 }
 

@@ -41,7 +41,9 @@ struct Counts {
     watchers: Gauge,
     problem: Gauge,
     commits: Counter,
-    seen: std::cell::Cell<(u64, u64)>,
+    age: Gauge,
+    failures: Counter,
+    seen: std::cell::Cell<(u64, u64, u64)>,
 }
 
 impl Counts {
@@ -53,6 +55,8 @@ impl Counts {
             watchers: metrics.gauge(&names::REGISTRY_WATCHERS, &[]),
             problem: metrics.gauge(&names::REGISTRY_STORE_PROBLEM, &[]),
             commits: metrics.counter(&names::REGISTRY_COMMITS, &[]),
+            age: metrics.gauge(&names::REGISTRY_STORE_AGE, &[]),
+            failures: metrics.counter(&names::REGISTRY_STORE_FAILURES, &[]),
             seen: std::cell::Cell::default(),
         }
     }
@@ -62,9 +66,12 @@ impl Counts {
         for (state, gauge) in STATES.iter().zip(&self.entries) {
             gauge.set(report.states.get(state).copied().unwrap_or_default());
         }
-        let (expired, commits) = self.seen.replace((report.expired, report.commits));
+        let now = (report.expired, report.commits, report.store_failures);
+        let (expired, commits, failures) = self.seen.replace(now);
         self.expired.add(report.expired - expired);
         self.commits.add(report.commits - commits);
+        self.failures.add(report.store_failures - failures);
+        self.age.set(report.store_age);
         self.held.set(report.held);
         self.watchers.set(report.watchers);
         self.problem.set(u64::from(report.has_store_problem));
@@ -73,7 +80,7 @@ impl Counts {
 
 impl Drop for Counts {
     fn drop(&mut self) {
-        for gauge in self.entries.iter().chain([&self.held, &self.watchers, &self.problem]) {
+        for gauge in self.entries.iter().chain([&self.held, &self.watchers, &self.problem, &self.age]) {
             gauge.set(0);
         }
     }

@@ -223,12 +223,25 @@ fn prepared(
     let now = registry.now();
     // Before the entries, so that what is found is at least as new.
     let (all, revision) = (registry.revision(None), registry.revision(role));
-    let etag = Some(format!("\"{revision}\""));
+    if registry.lost_for().is_some() {
+        // It says how old it is, which is something else each time.
+        return done(make(all));
+    }
+    let etag = Some(match registry.instance() {
+        None => format!("\"{revision}\""),
+        Some(instance) => format!("\"{revision}-{instance:x}\""),
+    });
     if request.if_none_match.is_some_and(|known| is_known(known, etag.as_deref().unwrap_or_default())) {
-        return done(Answer { status: StatusCode::NOT_MODIFIED, body: Bytes::new(), etag, allow: None });
+        return done(Answer {
+            status: StatusCode::NOT_MODIFIED,
+            body: Bytes::new(),
+            etag,
+            allow: None,
+            age: None,
+        });
     }
     if let Some(found) = registry.prepared(&key, revision, now.mono) {
-        return done(Answer { status: StatusCode::OK, body: found.body, etag, allow: None });
+        return done(Answer { status: StatusCode::OK, body: found.body, etag, allow: None, age: None });
     }
     let answer = Answer { etag, ..make(all) };
     registry.prepare(key, Prepared { revision, made: now.mono, body: answer.body.clone() });
@@ -246,15 +259,18 @@ fn is_known(list: &[u8], etag: &str) -> bool {
 struct Many {
     body: Vec<u8>,
     count: usize,
-    /// Whether one of them is held.
+    /// Whether one of them is held, or nothing is certain.
     stale: bool,
+    /// Seconds since all of it was certain, where the store is lost.
+    age: Option<u64>,
 }
 
 impl Many {
     /// The first of those that were found.
     fn of(registry: &Registry, found: &[Arc<Record>], limit: Option<usize>) -> Self {
-        let now = registry.now();
-        let mut many = Self { body: b"{\"vms\":[".to_vec(), count: 0, stale: false };
+        let now = registry.as_of();
+        let age = registry.lost_for().map(|age| age.as_secs());
+        let mut many = Self { body: b"{\"vms\":[".to_vec(), count: 0, stale: age.is_some(), age };
         for record in found.iter().take(limit.unwrap_or(usize::MAX)) {
             if many.body.len() >= LARGEST {
                 break;
@@ -279,14 +295,16 @@ impl Many {
             #[serde(skip_serializing_if = "std::ops::Not::not")]
             stale: bool,
             #[serde(skip_serializing_if = "Option::is_none")]
+            age: Option<u64>,
+            #[serde(skip_serializing_if = "Option::is_none")]
             next: Option<String>,
         }
-        let end = End { count: self.count, revision, stale: self.stale, next };
+        let end = End { count: self.count, revision, stale: self.stale, age: self.age, next };
         let end = serde_json::to_vec(&end).unwrap_or_default();
         self.body.extend_from_slice(b"],");
         self.body.extend_from_slice(end.get(1..).unwrap_or_default());
         self.body.shrink_to_fit();
-        Answer { status: StatusCode::OK, body: self.body.into(), etag: None, allow: None }
+        Answer { status: StatusCode::OK, body: self.body.into(), etag: None, allow: None, age: None }
     }
 }
 

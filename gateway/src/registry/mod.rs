@@ -3,7 +3,7 @@
 //! [`Book`] decides what becomes of entries and leases, and is pure; [`Registry`] shares one among
 //! threads: writers take its lock for microseconds, readers look at the shelf and never wait for
 //! writers' disks. What is kept goes through a [`Store`] on a thread of its own, and who writes is told
-//! once it is there. [`api`] says all of it in the words of HTTP, and knows nothing of connections.
+//! once it is there. Where several gateways share a store, [`etcd`] follows that, and has it decide. [`api`] says all of it in the words of HTTP, and knows nothing of connections.
 
 pub mod api;
 mod book;
@@ -11,6 +11,7 @@ mod caller;
 mod changes;
 mod clock;
 mod directory;
+pub mod etcd;
 mod file;
 mod health;
 mod keeper;
@@ -24,6 +25,7 @@ mod shared;
 mod shelf;
 mod show;
 mod store;
+mod wish;
 mod writer;
 
 #[cfg(test)]
@@ -34,6 +36,7 @@ pub use caller::{Caller, LeaseKey};
 pub use changes::{Behind, Watcher};
 pub use clock::{Clock, Moment, SystemClock};
 pub use directory::{Directory, Endpoint};
+pub use etcd::StoreState;
 pub use file::{FILE_NAME, FileStore};
 pub use health::{Finding, Health, Verdict, Witness};
 pub use mirror::{Listing, Mirror, MirrorState, NoRegistry};
@@ -44,6 +47,7 @@ pub use model::{
 pub use openapi::OPENAPI;
 pub use shared::{Committed, Place, Probed, Registry};
 pub use store::{Loaded, Store, StoreError, Write};
+pub use wish::{Done, Wish, Wished};
 
 /// Why the registry does not do what it is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -90,9 +94,31 @@ pub enum Refusal {
     /// It could not be kept.
     #[error("the registry cannot keep this: {0}")]
     NotKept(String),
+    /// The store that several gateways share cannot be reached. Nothing was done.
+    #[error("the registry's store cannot be reached, nothing is written: {0}")]
+    StoreLost(String),
+    /// It was asked, and nobody knows what came of that.
+    #[error("the registry's store did not answer, this may be written or not: {0}")]
+    StoreUncertain(String),
+    /// It says no.
+    #[error("the registry's store refuses, nothing is written: {0}")]
+    StoreRefuses(String),
 }
 
 impl Refusal {
+    /// What it is called where it is nobody's mistake, and passes.
+    pub fn code(&self) -> Option<&'static str> {
+        match self {
+            Self::Busy => Some("busy"),
+            Self::Closed => Some("closed"),
+            Self::NotKept(_) => Some("not-kept"),
+            Self::StoreLost(_) => Some("store-lost"),
+            Self::StoreUncertain(_) => Some("store-uncertain"),
+            Self::StoreRefuses(_) => Some("store-refuses"),
+            _ => None,
+        }
+    }
+
     fn invalid(why: impl Into<String>) -> Self {
         Self::Invalid(why.into())
     }

@@ -1,6 +1,6 @@
 //! What is registered: VMs with their services, as their owners write them and as they are kept.
 
-use super::{Caller, Health, LeaseKey, Refusal, Verdict};
+use super::{Caller, Health, LeaseKey, Moment, Refusal, Verdict};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, value::RawValue};
 use std::{
@@ -497,6 +497,11 @@ pub enum Lease {
         /// Why it still does, where it was not renewed.
         grace: Option<Grace>,
     },
+    /// It runs until the store says otherwise that several gateways share.
+    Told {
+        /// Until when at least, where that is known here.
+        until: Option<Duration>,
+    },
     /// Who is paused cannot renew: it runs for as long as expired entries are shown.
     Paused {
         /// When that is over.
@@ -527,6 +532,22 @@ impl Record {
             (Lease::Expired { .. }, _) => "expired",
             (_, Status::Running) => self.health.of_all().name(),
             (_, status) => status.name(),
+        }
+    }
+
+    /// Whether a renewal now comes so late that the lease, which it did not ask for, may be too short for it.
+    pub(super) fn is_late(&self, now: Duration) -> bool {
+        !self.asked_ttl && now.saturating_sub(self.heard) * 5 > self.granted * 2
+    }
+
+    /// When it was heard of last, as far as that can be known: who lives by a lease that another gateway renews, was
+    /// heard of within its time.
+    pub(super) fn seen_by(&self, now: Moment) -> SystemTime {
+        match self.lease {
+            Lease::Told { .. } => {
+                self.last_seen.max(now.wall.checked_sub(self.ttl).unwrap_or(self.last_seen))
+            }
+            _ => self.last_seen,
         }
     }
 

@@ -1,10 +1,13 @@
 //! The registry as all threads share it.
 
 use super::{
-    Behind, Book, Caller, Change, Clock, Effect, FileStore, Finding, Kept, Moment, Record, Refusal,
-    Registration, Renewal, Role, StoreError, SystemClock, Terms, Watcher, Witness, Write,
+    Behind, Book, Caller, Change, Clock, Done, ENTRIES, Effect, FileStore, Finding, Kept, Moment, Record,
+    Refusal, Registration, Renewal, Role, StoreError, StoreState, SystemClock, Terms, Watcher, Wish, Wished,
+    Witness, Write,
+    book::{News as Told, counted},
     changes::Changes,
-    clock::Gaps,
+    clock::{Gap, Gaps},
+    etcd::Link,
     keeper,
     rate::Rates,
     shelf::{Choice, Prepared, Shelf},
@@ -38,6 +41,8 @@ pub enum Place {
     Memory,
     /// In this file.
     File(PathBuf),
+    /// In etcd, below this prefix, where other gateways share them.
+    Etcd(String),
 }
 
 /// The entries, shared by all workers and by whoever looks after them.
@@ -50,6 +55,8 @@ pub struct Registry {
     changes: Changes,
     rates: Rates,
     is_open: AtomicBool,
+    /// To who asks the store, where several gateways share it.
+    link: Option<Link>,
 }
 
 #[derive(Debug)]
@@ -88,6 +95,10 @@ pub(super) struct Report {
     pub(super) watchers: u64,
     pub(super) commits: u64,
     pub(super) has_store_problem: bool,
+    /// Seconds since a shared store was heard of last.
+    pub(super) store_age: u64,
+    /// Questions to it that failed.
+    pub(super) store_failures: u64,
 }
 
 impl Registry {
@@ -100,6 +111,7 @@ impl Registry {
     pub fn with_clock(place: Place, terms: Terms, clock: Box<dyn Clock>) -> Self {
         let state = State { book: Book::new(terms, 0), gaps: Gaps::default(), writer: None, census: None };
         Self {
+            link: matches!(place, Place::Etcd(_)).then(Link::new),
             place,
             clock,
             state: Mutex::new(state),
@@ -115,13 +127,14 @@ impl Registry {
         &self.place
     }
 
-    /// Reads what was kept, and begins to keep. Takes as long as the disk does. False where it was open already.
+    /// Reads what was kept, and begins to keep. Takes as long as the disk does. False where it was open already. One
+    /// whose store several gateways share is open once that is heard of, and this does nothing.
     ///
     /// # Errors
     /// Fails where the place cannot be used.
     pub fn open(&self) -> Result<bool, StoreError> {
         let mut state = self.state();
-        if self.is_open.load(Relaxed) {
+        if self.is_open.load(Relaxed) || self.link.is_some() {
             return Ok(false);
         }
         let now = self.clock.now();
@@ -167,12 +180,48 @@ impl Registry {
     pub fn tick(&self) {
         let mut state = self.state();
         let now = self.clock.now();
+        if let Some(link) = &self.link {
+            // Leases are the store's, which others could reach meanwhile. How old what is known is, is counted by the
+            // clock that a suspension stops.
+            let gap = state.gaps.look(now, self.clock.since_boot());
+            if matches!(gap, Some(Gap::Suspended | Gap::Jumped)) && self.is_open() {
+                link.doubt(now.mono);
+            }
+            state.book.sweep(now);
+            self.publish(&mut state, now);
+            return;
+        }
         if let Some(why) = state.gaps.look(now, self.clock.since_boot()) {
             tracing::warn!("{why}: all leases run for their time to live once more");
             state.book.grant_grace(now);
         }
         state.book.tick(now);
         self.publish(&mut state, now);
+    }
+
+    /// Does what a client wants, or asks the store that several gateways share.
+    ///
+    /// # Errors
+    /// Fails where it may not be, where nothing can be kept now, and where the store is lost.
+    pub fn wish(&self, wish: Wish) -> Result<Wished, Refusal> {
+        if let Some(link) = &self.link {
+            if link.state(self.clock.now().mono).is_lost {
+                return Err(Refusal::StoreLost(link.why()));
+            }
+            return self.ask(wish).map(Wished::Asked);
+        }
+        let (record, committed) = match wish {
+            Wish::Register(asked) => self.register(asked)?,
+            Wish::Change(id, change) => self.change(&id, change)?,
+            Wish::Renew(id, renewal) => self.renew(&id, &renewal)?,
+            Wish::Remove(id, caller) => return Ok(Wished::Done(Done::Removed, self.remove(&id, &caller)?)),
+            Wish::Purge(id) => {
+                self.get(&id).filter(|record| record.is_expired()).ok_or(Refusal::Unknown)?;
+                let committed = self.remove(&id, &Caller::default())?;
+                return Ok(Wished::Done(Done::Removed, committed));
+            }
+        };
+        Ok(Wished::Done(Done::Entry(record), committed))
     }
 
     /// Takes a VM in.
@@ -270,6 +319,37 @@ impl Registry {
         self.is_open.load(Relaxed)
     }
 
+    /// How it is with the store that several gateways share; none where this one is alone.
+    pub fn store_state(&self) -> Option<StoreState> {
+        self.link.as_ref().map(|link| link.state(self.clock.now().mono))
+    }
+
+    /// How old all that is known may be, where the store is lost that several gateways share.
+    pub(super) fn lost_for(&self) -> Option<Duration> {
+        self.link.as_ref()?.lost_for(self.clock.now().mono)
+    }
+
+    /// Why it cannot be asked.
+    pub(super) fn closed(&self) -> Refusal {
+        self.link.as_ref().map_or(Refusal::Closed, |link| Refusal::StoreLost(link.why()))
+    }
+
+    /// What tells answers of this gateway from those of others to the same question: they count changes alike, and
+    /// have found out other things of their own.
+    pub(super) fn instance(&self) -> Option<u64> {
+        self.link.as_ref().map(|link| link.instance.load(Relaxed))
+    }
+
+    /// The moment up to which it is certain what there is.
+    pub(super) fn as_of(&self) -> Moment {
+        let now = self.clock.now();
+        let silent = self.link.as_ref().and_then(|link| link.lost_for(now.mono)).unwrap_or_default();
+        Moment {
+            mono: now.mono.saturating_sub(silent),
+            wall: now.wall.checked_sub(silent).unwrap_or(now.wall),
+        }
+    }
+
     /// Whether a client at this address may make one more change, at so many a second.
     pub fn admits(&self, peer: IpAddr, per_second: u32) -> bool {
         self.rates.admit(peer, per_second, self.clock.now().mono)
@@ -329,8 +409,115 @@ impl Registry {
             held,
             expired: state.book.expired(),
             watchers: self.changes.watchers() as u64,
-            commits: progress.map_or(0, |progress| progress.commits.load(Relaxed)),
-            has_store_problem: progress.is_some_and(|progress| progress.has_failed.load(Relaxed)),
+            commits: match &self.link {
+                Some(link) => link.commits.load(Relaxed),
+                None => progress.map_or(0, |progress| progress.commits.load(Relaxed)),
+            },
+            has_store_problem: match &self.link {
+                Some(link) => link.state(self.clock.now().mono).is_lost,
+                None => progress.is_some_and(|progress| progress.has_failed.load(Relaxed)),
+            },
+            store_age: self
+                .link
+                .as_ref()
+                .and_then(|link| link.age(self.clock.now().mono))
+                .map_or(0, |age| age.as_secs()),
+            store_failures: self.link.as_ref().map_or(0, |link| link.failures.load(Relaxed)),
+        }
+    }
+
+    /// To who follows the store that several gateways share.
+    pub(super) fn link(&self) -> Option<&Link> {
+        self.link.as_ref()
+    }
+
+    /// A shared store answered what was asked at this moment.
+    #[cfg(test)]
+    pub(super) fn hear_of_store(&self) {
+        if let Some(link) = &self.link {
+            link.hear(self.clock.now().mono);
+        }
+    }
+
+    /// Where in the store its entries are.
+    pub(super) fn prefix(&self) -> Option<&str> {
+        match &self.place {
+            Place::Etcd(prefix) => Some(prefix),
+            Place::Memory | Place::File(_) => None,
+        }
+    }
+
+    /// Hands over a wish to who asks the store.
+    pub(super) fn ask(&self, wish: Wish) -> Result<oneshot::Receiver<Result<Done, Refusal>>, Refusal> {
+        self.link.as_ref().ok_or(Refusal::Closed)?.ask(wish)
+    }
+
+    pub(super) fn terms(&self) -> Terms {
+        self.state().book.terms()
+    }
+
+    /// Takes up everything that the store has, as of a revision of it. It is open from then on.
+    pub(super) fn begin_shared(&self, told: Vec<Told>, revision: u64) {
+        let mut state = self.state();
+        let now = self.clock.now();
+        let revision = counted(revision);
+        state.book.load(told, now);
+        self.publish(&mut state, now);
+        state.book.begin(revision);
+        state.census = None;
+        self.shelf.begin(revision);
+        if let Some(link) = &self.link {
+            link.instance.store(getrandom::u64().unwrap_or_default(), Relaxed);
+        }
+        self.is_open.store(true, Relaxed);
+        self.changes.begin(revision);
+    }
+
+    /// Takes up what has changed in the store while it was not followed: nobody is held who has ended then.
+    pub(super) fn catch_up(&self, told: Vec<Told>) {
+        let mut state = self.state();
+        let now = self.clock.now();
+        state.book.catch_up(told, now);
+        self.publish(&mut state, now);
+    }
+
+    /// Takes up what has changed in the store.
+    pub(super) fn follow(&self, told: Vec<Told>) {
+        let mut state = self.state();
+        let now = self.clock.now();
+        state.book.follow(told, now);
+        self.publish(&mut state, now);
+    }
+
+    /// A lease was renewed in the store, or begun, at this moment. Returns the entry.
+    pub(super) fn heard(&self, id: &str, at: Moment) -> Option<Arc<Record>> {
+        let mut state = self.state();
+        let record = state.book.heard(id, at);
+        self.publish(&mut state, at);
+        record
+    }
+
+    /// Who expired so long ago that it is to be removed from the store.
+    pub(super) fn long_expired(&self) -> Vec<Arc<str>> {
+        let mut state = self.state();
+        let now = self.clock.now();
+        let found = state.book.sweep(now);
+        self.publish(&mut state, now);
+        found
+    }
+
+    /// Who expired longest ago.
+    pub(super) fn oldest_expired(&self) -> Option<Arc<str>> {
+        self.state().book.oldest()
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.len() < ENTRIES
+    }
+
+    pub(super) fn count_commit(&self) {
+        if let Some(link) = &self.link {
+            link.commits.fetch_add(1, Relaxed);
         }
     }
 

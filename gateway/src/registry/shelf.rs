@@ -77,6 +77,9 @@ impl Shelf {
 
     /// Begins counting from there.
     pub(super) fn begin(&self, revision: u64) {
+        self.answers.clear();
+        self.choices.clear();
+        self.kept.store(0, Relaxed);
         self.revisions.iter().for_each(|last| last.store(revision, Relaxed));
     }
 

@@ -95,10 +95,13 @@ impl<'a> Shown<'a> {
             metadata: what.metadata.as_deref(),
             registered_by: &what.registered_by,
             registered_at: Time(record.registered_at),
-            last_seen: Time(record.last_seen),
+            last_seen: Time(record.seen_by(now)),
             ttl: record.ttl.as_secs(),
             expires_at: match record.lease {
                 Lease::Runs { until, .. } => Some(now.wall + until.saturating_sub(now.mono)),
+                Lease::Told { until } => {
+                    until.and_then(|until| Some(now.wall + until.checked_sub(now.mono)?))
+                }
                 Lease::Expired { at, .. } => Some(at),
                 Lease::Paused { .. } => None,
             }

@@ -603,3 +603,36 @@ fn what_was_found_out_ends_with_the_lease() {
         assert_eq!(bench.vm("a", body).state(), "registered", "{witness:?}: it may work by now");
     }
 }
+
+/// One whose store several gateways share, without anybody who asks it.
+#[test]
+fn what_a_store_said_before_a_suspension_is_not_certain() {
+    let clock = FakeClock::new();
+    let terms = Terms { ttl: TTL, retention: TTL, strict_conflict: false };
+    let registry = Registry::with_clock(Place::Etcd("/r".to_owned()), terms, Box::new(clock.clone()));
+    let asked = Registration::read(vm("a", "").as_bytes()).expect("a registration");
+    let refused = registry.wish(Wish::Register(asked)).expect_err("nobody has answered yet");
+    assert_eq!((refused.code(), registry.is_open()), (Some("store-lost"), false));
+    registry.begin_shared(Vec::new(), 7);
+    registry.hear_of_store();
+    registry.tick();
+    assert_eq!((registry.lost_for(), registry.revision(None)), (None, 7 << 16));
+    let pass = |time: Duration| {
+        for _ in 0..time.as_millis() / TICK.as_millis() {
+            clock.shift(TICK, TICK, TICK);
+            registry.tick();
+        }
+    };
+    pass(secs(4));
+    assert_eq!(registry.lost_for(), None, "an election takes as long");
+    pass(secs(2));
+    assert_eq!(registry.lost_for(), Some(secs(6)));
+    registry.hear_of_store();
+    registry.tick();
+    assert_eq!(registry.lost_for(), None);
+    clock.shift(TICK, TICK, secs(7200));
+    registry.tick();
+    assert!(registry.lost_for().is_some(), "whatever it said then is two hours old");
+    registry.hear_of_store();
+    assert!(registry.lost_for().is_some(), "until everything is asked anew");
+}

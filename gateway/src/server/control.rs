@@ -8,7 +8,7 @@ use super::{
     certificates::{self, CertificateReports},
     health::HealthChecks,
     load::{self, Refused},
-    registry::{self, Discovery},
+    registry::{self, Discovery, Followers},
     status::{self, LastReload},
     watch::FileWatch,
     worker::{Orders, WorkerThread},
@@ -194,6 +194,7 @@ struct Control {
     background: BackgroundWork,
     health: HealthChecks,
     discovery: Discovery,
+    followers: Followers,
     certificates: CertificateReports,
     acme: AcmeWork,
     admin: AdminServer,
@@ -227,7 +228,8 @@ impl Control {
             load::load(&options.source, None, &host, Arc::new(outbound.clone()), (false, true)).await;
         warn(&loaded.warnings);
         let snapshot = Arc::new(loaded.result.map_err(StartError::Config)?);
-        registry::open(&snapshot, &metrics)?;
+        let mut followers = Followers::default();
+        registry::open(&snapshot, &mut followers, &metrics).await?;
         let sockets = bind(&snapshot, None)?;
         registry::look(&snapshot);
         let generation = Arc::new(Generation { number: 1, snapshot: Arc::clone(&snapshot), sockets });
@@ -266,6 +268,7 @@ impl Control {
             background,
             health,
             discovery,
+            followers,
             certificates,
             acme,
             admin,
@@ -367,7 +370,7 @@ impl Control {
             tracing::warn!("a new log format or level takes effect at the next start");
         }
         let snapshot = Arc::new(snapshot);
-        registry::open(&snapshot, &self.metrics).map_err(refused)?;
+        registry::open(&snapshot, &mut self.followers, &self.metrics).await.map_err(refused)?;
         let sockets = bind(&snapshot, Some(current)).map_err(refused)?;
         self.admin.apply(Admin::of(&snapshot)).await.map_err(refused)?;
         // Backends that stay are told of servers, too: from here on, nothing can fail.
@@ -380,7 +383,7 @@ impl Control {
             sockets,
         }));
         snapshot.plugins.iter().for_each(|plugin| plugin.enact());
-        registry::apply(&snapshot, &current.snapshot);
+        registry::apply(&snapshot, &current.snapshot, &mut self.followers);
         self.discovery.apply(&snapshot);
         self.background.apply(&snapshot);
         self.health.apply(&snapshot);

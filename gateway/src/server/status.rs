@@ -136,14 +136,26 @@ fn registry(snapshot: &Snapshot) -> Option<Value> {
         }));
     }
     let plan = snapshot.registry.as_ref()?;
-    Some(json!({
+    let mut status = json!({
         "store": match plan.registry.place() {
             Place::Memory => "memory".to_owned(),
             Place::File(path) => format!("file:{}", path.display()),
+            Place::Etcd(_) => {
+                format!("etcd:{}", plan.etcd.as_ref().map(|etcd| etcd.members.join(",")).unwrap_or_default())
+            }
         },
         "entries": plan.registry.len(),
         "revision": plan.registry.revision(None),
-    }))
+    });
+    if let (Some(state), Place::Etcd(prefix), Value::Object(fields)) =
+        (plan.registry.store_state(), plan.registry.place(), &mut status)
+    {
+        fields.insert("prefix".to_owned(), prefix.as_str().into());
+        fields.insert("age_seconds".to_owned(), state.age.map(|age| age.as_secs_f64()).into());
+        fields.insert("lost".to_owned(), state.is_lost.into());
+        fields.insert("trouble".to_owned(), state.trouble.into());
+    }
+    Some(status)
 }
 
 fn vms(plan: &FleetPlan, metrics: &Metrics) -> Value {

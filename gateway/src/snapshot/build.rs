@@ -64,8 +64,9 @@ pub async fn build(
     inputs: &Inputs<'_>,
 ) -> Result<Snapshot, Problems> {
     let mut plugins = Plugins::load(inputs, config, previous, &mut files).await;
-    let registries = Registries::build(config, previous, inputs, |name| plugins.secret(name));
     let mut problems = Vec::new();
+    let read = (inputs, &mut files);
+    let registries = Registries::build(config, previous, read, &mut problems, |name| plugins.secret(name));
     let whose = registries.directory().map(|(_, whose)| whose);
     let networks = Arc::clone(&registries.networks);
     let mut backends = Backends { config, previous, whose, networks, built: Vec::new() };

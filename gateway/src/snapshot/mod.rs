@@ -32,7 +32,7 @@ pub use local::{Detour, Goal, Local, LocalRoute, LocalTarget, LocalTerms, Parts,
 pub use modes::{Kinds, Mode, Modes};
 pub use ordered::{Demand, Ordered};
 pub use private::{try_private, write_private};
-pub use registry::{Discovered, RegistryPlan, RemotePlan};
+pub use registry::{Discovered, EtcdPlan, RegistryPlan, RemotePlan};
 pub use services::Outbound;
 pub use state_dir::{default_state_dir, state_dir};
 pub use sticky::Sticky;

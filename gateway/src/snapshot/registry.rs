@@ -1,18 +1,20 @@
 //! From `[registry]` to the registry that routes lead to, or to what is known of another. Entries outlast reloads:
 //! where they are kept is what tells one registry from another.
 
-use super::{Inputs, Snapshot, state_dir::StateDir};
+use super::{Files, Inputs, Snapshot, state_dir::StateDir};
 use crate::{
-    config::{self, Config, RegistryStore, Resolve, Vms},
+    config::{self, Config, Diagnostic, RegistryStore, Resolve, Spanned, Vms},
     networks::Networks,
     plugins::Secret,
     registry::{
         Directory, Endpoint, FILE_NAME, Mirror, Place, Record, Registry, Service, Terms,
         api::{Addresses, Door, Rules},
     },
+    tls::Roots,
     upstream::{Backend, Member, Server, ServerError},
     vms::{Answer, Lookup, Source, SourceError, VmId},
 };
+use sha2::{Digest as _, Sha256};
 use std::{
     collections::HashSet,
     future::Future,
@@ -35,6 +37,8 @@ pub struct RegistryPlan {
     pub terms: Terms,
     /// How services are asked whether they work, where they are.
     pub probe: Option<config::Probe>,
+    /// How its store is reached, where that is etcd.
+    pub etcd: Option<EtcdPlan>,
     /// Where services may be.
     pub networks: Arc<Networks>,
     /// The token of those who may ask; everybody may where there is none.
@@ -72,6 +76,19 @@ impl RegistryPlan {
             changes: self.changes,
         }
     }
+}
+
+/// How the etcd is reached that a registry is in.
+#[derive(Debug)]
+pub struct EtcdPlan {
+    /// Its members: `https://host:2379`.
+    pub members: Arc<[String]>,
+    /// Who we are there, and the password.
+    pub user: Option<(String, Secret)>,
+    /// Whom to believe that they are its members.
+    pub roots: Roots,
+    /// The same for two that say the same.
+    pub hash: [u8; 32],
 }
 
 /// A registry that is elsewhere.
@@ -188,12 +205,19 @@ impl Registries {
     pub(super) fn build(
         config: &Config,
         previous: Option<&Snapshot>,
-        inputs: &Inputs<'_>,
+        (inputs, files): (&Inputs<'_>, &mut Files),
+        problems: &mut Vec<Diagnostic>,
         secret: impl Fn(&str) -> Secret,
     ) -> Self {
         let networks = Arc::new(networks(config));
         match config.registry.as_ref().and_then(|registry| registry.url.as_ref()) {
-            None => Self { own: build(config, previous, inputs, &networks, secret), remote: None, networks },
+            None => {
+                let mut own = build(config, previous, inputs, &networks, &secret);
+                if let Some(plan) = &mut own {
+                    plan.etcd = etcd(config, (inputs, files), problems, &secret);
+                }
+                Self { own: own.map(Arc::new), remote: None, networks }
+            }
             Some(url) => {
                 let url = url.get_ref().as_str();
                 let before = previous.and_then(|previous| previous.remote.as_ref());
@@ -235,7 +259,7 @@ fn build(
     inputs: &Inputs<'_>,
     networks: &Arc<Networks>,
     secret: impl Fn(&str) -> Secret,
-) -> Option<Arc<RegistryPlan>> {
+) -> Option<RegistryPlan> {
     let is_target = config.routes.iter().any(|route| *route.to.get_ref() == config::Target::Registry);
     let resolves = config.vms.as_ref().map(Vms::resolution) == Some(Resolve::Registry);
     let discovers = config.backends.values().any(|backend| backend.discover.is_some());
@@ -246,6 +270,8 @@ fn build(
     let place = match written.store.as_ref().map(|store| store.get_ref()) {
         Some(RegistryStore::Memory) => Place::Memory,
         Some(RegistryStore::File(path)) => Place::File(inputs.base.join(path)),
+        // Wherever its members are, what is in there tells itself.
+        Some(RegistryStore::Etcd(_)) => Place::Etcd(prefix(written.etcd.as_ref())),
         None => Place::File(StateDir::of(config, inputs).path().join(FILE_NAME)),
     };
     let terms = Terms {
@@ -264,10 +290,11 @@ fn build(
     });
     let over = alike.map(|before| Arc::clone(&before.over)).unwrap_or_default();
     let probe = Some(written.probe).filter(|probe| probe.enabled);
-    Some(Arc::new(RegistryPlan {
+    Some(RegistryPlan {
         registry,
         terms,
         probe,
+        etcd: None,
         networks: Arc::clone(networks),
         token,
         admin_token,
@@ -275,7 +302,62 @@ fn build(
         names_below: written.names_below.as_ref().map(|domain| domain.get_ref().to_string()),
         changes: written.changes_per_client,
         over,
-    }))
+    })
+}
+
+fn prefix(etcd: Option<&Spanned<config::Etcd>>) -> String {
+    let written = etcd.map(|etcd| etcd.get_ref().clone()).unwrap_or_default();
+    written.prefix.get_ref().as_str().to_owned()
+}
+
+/// How etcd is reached, where the registry is in it.
+fn etcd(
+    config: &Config,
+    (inputs, files): (&Inputs<'_>, &mut Files),
+    problems: &mut Vec<Diagnostic>,
+    secret: impl Fn(&str) -> Secret,
+) -> Option<EtcdPlan> {
+    let registry = config.registry.as_ref()?;
+    let store = registry.store.as_ref()?;
+    let RegistryStore::Etcd(members) = store.get_ref() else { return None };
+    let written = registry.etcd.as_ref().map(|etcd| etcd.get_ref().clone()).unwrap_or_default();
+    let mut read = |file: &Option<Spanned<String>>| match file {
+        None => Some(Vec::new()),
+        Some(file) => {
+            let path = inputs.base.join(file.get_ref());
+            let text = files.read(&path);
+            text.map_err(|error| {
+                let message = format!("cannot read `{}`: {error}", path.display());
+                problems.push(Diagnostic::error(file.span(), message).label("cannot be used"));
+            })
+            .ok()
+        }
+    };
+    let (ca, cert, key) = (read(&written.ca), read(&written.cert), read(&written.key));
+    let (ca, cert, key) = (ca?, cert?, key?);
+    let is_over_tls = members.iter().any(|member| member.starts_with("https:"));
+    let own = written.cert.is_some().then_some((&*cert, &*key));
+    let roots = if is_over_tls { Roots::showing(&ca, own) } else { Roots::none() };
+    let roots = roots
+        .map_err(|error| {
+            let file = written.ca.as_ref().or(written.cert.as_ref());
+            let span = file.map_or_else(|| store.span(), Spanned::span);
+            problems.push(Diagnostic::error(span, error.to_string()).label("cannot be used"));
+        })
+        .ok()?;
+    let user = written.user.as_ref().map(|user| {
+        let password = written.password.as_ref().map(|name| secret(name.get_ref()));
+        (user.get_ref().clone(), password.unwrap_or(Secret::new(None)))
+    });
+    let said_of_user =
+        user.as_ref().map(|(name, password)| [name.as_str(), password.reveal().unwrap_or_default()]);
+    let mut hash = Sha256::new();
+    for part in members.iter().map(String::as_str).chain(said_of_user.into_iter().flatten()) {
+        hash.update(part);
+        hash.update([0]);
+    }
+    [&ca, &cert, &key].into_iter().for_each(|text| hash.update(Sha256::digest(text)));
+    Some(EtcdPlan { members: members.as_slice().into(), user, roots, hash: hash.finalize().into() })
 }
 
 /// How long the address of a registered VM counts: it is asked for here, and costs nothing.

@@ -4,8 +4,11 @@ use super::{Connector, provider};
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::connect::HttpConnector;
 use rustls::{
-    ClientConfig,
-    pki_types::{self, CertificateDer, pem::PemObject as _},
+    ClientConfig, RootCertStore,
+    pki_types::{
+        self, CertificateDer, PrivateKeyDer,
+        pem::{self, PemObject as _},
+    },
 };
 use rustls_platform_verifier::Verifier;
 use std::{
@@ -35,6 +38,9 @@ pub enum RootsError {
     /// This machine has none, and none was given.
     #[error("the root certificates of this machine cannot be used: {0}")]
     Machine(rustls::Error),
+    /// What we would show cannot be shown.
+    #[error("the certificate to show cannot be used: {0}")]
+    Own(String),
 }
 
 /// Why there is no connection over TLS.
@@ -67,6 +73,14 @@ impl Roots {
     /// # Errors
     /// Fails where neither has any, and where `pem` is not what it should be.
     pub fn with(pem: &[u8]) -> Result<Self, RootsError> {
+        Self::showing(pem, None)
+    }
+
+    /// The same, of who shows a certificate itself where it is asked for one: that and its key, both PEM.
+    ///
+    /// # Errors
+    /// Fails as [`Self::with`], and where the certificate or its key cannot be used.
+    pub fn showing(pem: &[u8], own: Option<(&[u8], &[u8])>) -> Result<Self, RootsError> {
         let extra: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
         let extra = extra.map_err(|error| RootsError::Pem(error.to_string()))?;
         if extra.is_empty() && !pem.is_empty() {
@@ -79,7 +93,29 @@ impl Roots {
             .with_safe_default_protocol_versions()
             .map_err(RootsError::Machine)?
             .dangerous() // Another verifier; this one asks the machine, and checks all that there is to check.
-            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_custom_certificate_verifier(Arc::new(verifier));
+        let config = match own {
+            None => config.with_no_client_auth(),
+            Some((certificate, key)) => {
+                let wrong = |error: pem::Error| RootsError::Own(error.to_string());
+                let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate).collect();
+                let key = PrivateKeyDer::from_pem_slice(key).map_err(wrong)?;
+                let config = config.with_client_auth_cert(chain.map_err(wrong)?, key);
+                config.map_err(|error| RootsError::Own(error.to_string()))?
+            }
+        };
+        Ok(Self(Arc::new(config)))
+    }
+
+    /// Nobody is believed: for who is asked without TLS.
+    ///
+    /// # Errors
+    /// Does not fail, but where there is no cryptography.
+    pub fn none() -> Result<Self, RootsError> {
+        let config = ClientConfig::builder_with_provider(Arc::clone(provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(RootsError::Machine)?
+            .with_root_certificates(RootCertStore::empty())
             .with_no_client_auth();
         Ok(Self(Arc::new(config)))
     }
@@ -101,7 +137,22 @@ impl Roots {
 
     /// For HTTP requests; attempts to connect end after `deadline`.
     pub fn connector(&self, deadline: Duration) -> Connector {
+        self.carried_by(HttpConnector::new(), deadline)
+    }
+
+    /// The same, for connections that are silent for long: one ends where the other side has acknowledged nothing for
+    /// `silence`, though it was asked to.
+    pub fn lasting_connector(&self, deadline: Duration, silence: Duration) -> Connector {
         let mut http = HttpConnector::new();
+        http.set_nodelay(true);
+        http.set_keepalive(Some(silence / 2));
+        http.set_keepalive_interval(Some(silence / 4));
+        http.set_keepalive_retries(Some(2));
+        http.set_tcp_user_timeout(Some(silence));
+        self.carried_by(http, deadline)
+    }
+
+    fn carried_by(&self, mut http: HttpConnector, deadline: Duration) -> Connector {
         http.enforce_http(false);
         http.set_connect_timeout(Some(deadline));
         let config = (*self.0).clone();

@@ -1,17 +1,27 @@
 //! Backends whose servers are those that are registered, here or in a registry elsewhere.
 
-use super::{HERE, OF_TESTS, call, register, vm};
+use super::{HERE, Kept, OF_TESTS, call, in_each_store, register, vm};
 use gateway_tests::{Asleep, Backend, Client, TestGateway, eventually};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 
+in_each_store! {
+    servers_come_and_go_and_those_that_stay_keep_their_connections,
+    one_that_fails_is_left_alone_though_it_is_registered,
+}
+
 /// A registry, and a route to the workers that are registered in it.
 fn with_workers(backend: &str, more: &str) -> String {
+    with_workers_in(&Kept::here(), backend, more)
+}
+
+fn with_workers_in(kept: &Kept, backend: &str, more: &str) -> String {
     format!(
         "[[listener]]\naddress = \"[::]:0\"\n[[route]]\npath = \"/registry/*\"\nto = \"registry\"\n\
          [[route]]\nname = \"work\"\nto = \"workers\"\n\
          [backend.workers]\ndiscover = {{ role = \"worker\", service = \"api\" }}\n{backend}\n\
-         [registry]\n{OF_TESTS}\n{more}\n"
+         [registry]\n{}\n{more}\n",
+        kept.of_tests()
     )
 }
 
@@ -64,10 +74,9 @@ async fn remove(client: &Client, id: &str) {
 
 const NOBODY: &str = "503 upstream-none-registered";
 
-#[tokio::test]
-async fn servers_come_and_go_and_those_that_stay_keep_their_connections() {
+async fn servers_come_and_go_and_those_that_stay_keep_their_connections(kept: &Kept) {
     let (one, other) = (named("one").await, Backend::named_v6("other").await);
-    let gateway = TestGateway::start(&with_workers("", ""));
+    let gateway = TestGateway::start(&with_workers_in(kept, "", ""));
     let client = gateway.client();
     let answer = client.get("/").await;
     assert_eq!(answer.status, 503);
@@ -160,10 +169,10 @@ async fn a_reload_that_is_refused_changes_no_server() {
     assert_eq!(visit(&client).await, NOBODY, "from the first request on");
 }
 
-#[tokio::test]
-async fn one_that_fails_is_left_alone_though_it_is_registered() {
+async fn one_that_fails_is_left_alone_though_it_is_registered(kept: &Kept) {
     let (one, asleep) = (named("one").await, Asleep::new());
-    let gateway = TestGateway::start(&with_workers("ejection = { first = \"1h\", longest = \"1h\" }", ""));
+    let gateway =
+        TestGateway::start(&with_workers_in(kept, "ejection = { first = \"1h\", longest = \"1h\" }", ""));
     let client = gateway.client();
     register(&client, &worker("a", asleep.addr())).await;
     register(&client, &worker("b", one.addr())).await;

@@ -1,13 +1,17 @@
 //! Lives of a VM: which of them an entry is for, and what the others are told.
 
-use super::{call, gateway, register, registering, vm};
+use super::{Kept, call, gateway, in_each_store, register, registering, vm};
 use gateway_tests::{Backend, TestGateway, eventually};
 use serde_json::{Value, json};
 use std::time::Duration;
 
-#[tokio::test]
-async fn a_vm_that_says_its_generation_comes_back_after_a_restart() {
-    let infra = gateway("");
+in_each_store! {
+    a_vm_that_says_its_generation_comes_back_after_a_restart,
+    an_older_life_is_told_by_whom_it_was_superseded,
+}
+
+async fn a_vm_that_says_its_generation_comes_back_after_a_restart(kept: &Kept) {
+    let infra = kept.gateway("");
     let client = infra.client();
     let app = Backend::hello().await;
     let toml = registering(&app, &infra, "", "interval = \"100ms\"\ngeneration = 2");
@@ -25,9 +29,8 @@ async fn a_vm_that_says_its_generation_comes_back_after_a_restart() {
     }
 }
 
-#[tokio::test]
-async fn an_older_life_is_told_by_whom_it_was_superseded() {
-    let gateway = gateway("");
+async fn an_older_life_is_told_by_whom_it_was_superseded(kept: &Kept) {
+    let gateway = kept.gateway("");
     let client = gateway.client();
     let mut newer = vm("a");
     newer["generation"] = 3.into();

@@ -1,7 +1,7 @@
 //! What others than its owner find out about a service: the registry asks for its `healthPath`, and requests of
 //! this gateway fail.
 
-use super::{OF_TESTS, call, ids, register, text, vm};
+use super::{Kept, OF_TESTS, call, gateway, ids, in_each_store, register, text, vm};
 use gateway_tests::{Asleep, Backend, Client, TestGateway, eventually};
 use serde_json::{Value, json};
 use std::{
@@ -12,8 +12,13 @@ use std::{
     },
 };
 
-const QUICK: &str = "store = \"memory\"\nnetworks = [\"::1\", \"127.0.0.0/8\"]\n\
-    probe = { interval = \"1s\", timeout = \"2s\" }\n";
+in_each_store! {
+    a_service_that_answers_is_healthy_and_one_that_does_not_says_why,
+    a_service_that_listens_on_ipv4_only_is_found_and_told_what_to_do,
+    requests_of_this_gateway_that_fail_are_a_witness_too,
+}
+
+const QUICK: &str = "probe = { interval = \"1s\", timeout = \"2s\" }\n";
 
 fn service(id: &str, ip: IpAddr, port: u16) -> Value {
     let mut vm = vm(id);
@@ -52,11 +57,10 @@ async fn answering(status: &Arc<AtomicU16>) -> Backend {
     .await
 }
 
-#[tokio::test]
-async fn a_service_that_answers_is_healthy_and_one_that_does_not_says_why() {
+async fn a_service_that_answers_is_healthy_and_one_that_does_not_says_why(kept: &Kept) {
     let status = Arc::new(AtomicU16::new(200));
     let (sick, well) = (answering(&status).await, answering(&Arc::new(AtomicU16::new(204))).await);
-    let gateway = TestGateway::start(&text(QUICK));
+    let gateway = kept.gateway(QUICK);
     let client = gateway.client();
     register(&client, &at("a", sick.addr())).await;
     register(&client, &at("b", well.addr())).await;
@@ -88,10 +92,9 @@ async fn a_service_that_answers_is_healthy_and_one_that_does_not_says_why() {
     assert_eq!(gateway.metric("vers_registry_probed", &[]).await, 2.0);
 }
 
-#[tokio::test]
-async fn a_service_that_listens_on_ipv4_only_is_found_and_told_what_to_do() {
+async fn a_service_that_listens_on_ipv4_only_is_found_and_told_what_to_do(kept: &Kept) {
     let backend = Backend::hello().await;
-    let gateway = TestGateway::start(&text(QUICK));
+    let gateway = kept.gateway(QUICK);
     let client = gateway.client();
     // The VM is reached over IPv6, and its service is on 127.0.0.1.
     register(&client, &service("a", Ipv6Addr::LOCALHOST.into(), backend.addr().port())).await;
@@ -131,14 +134,14 @@ async fn who_registers_does_not_make_the_registry_ask_its_own_machine() {
     becomes(&client, "a", "healthy").await;
 }
 
-#[tokio::test]
-async fn requests_of_this_gateway_that_fail_are_a_witness_too() {
+async fn requests_of_this_gateway_that_fail_are_a_witness_too(kept: &Kept) {
     let asleep = Asleep::new();
     let gateway = TestGateway::start(&format!(
         "[[listener]]\naddress = \"[::]:0\"\n[[route]]\npath = \"/registry/*\"\nto = \"registry\"\n\
          [[route]]\nname = \"work\"\nto = \"workers\"\n\
          [backend.workers]\ndiscover = {{ role = \"worker\", service = \"api\" }}\n\
-         ejection = {{ first = \"1h\", longest = \"1h\" }}\n[registry]\n{OF_TESTS}\n",
+         ejection = {{ first = \"1h\", longest = \"1h\" }}\n[registry]\n{}\n",
+        kept.of_tests(),
     ));
     let client = gateway.client();
     let mut a = at("a", asleep.addr());
@@ -233,12 +236,12 @@ async fn what_a_backend_met_ends_with_it() {
 async fn shorter_pauses_begin_with_the_reload_that_asks_for_them() {
     let status = Arc::new(AtomicU16::new(200));
     let backend = answering(&status).await;
-    let gateway = TestGateway::start(&text(&QUICK.replace("1s", "1h")));
+    let gateway = gateway(&QUICK.replace("1s", "1h"));
     let client = gateway.client();
     register(&client, &at("a", backend.addr())).await;
     becomes(&client, "a", "healthy").await;
     status.store(500, Ordering::SeqCst);
-    gateway.write(&text(QUICK));
+    gateway.write(&text(&format!("{OF_TESTS}\n{QUICK}")));
     gateway.reload().await.expect("a reload");
     becomes(&client, "a", "unhealthy").await;
 }
@@ -249,7 +252,7 @@ async fn who_is_not_to_be_asked_is_not() {
     let gateway = TestGateway::start(&text("store = \"memory\"\nprobe = { enabled = false }"));
     let client = gateway.client();
     register(&client, &at("a", backend.addr())).await;
-    gateway.write(&text(QUICK));
+    gateway.write(&text(&format!("{OF_TESTS}\n{QUICK}")));
     gateway.reload().await.expect("a reload");
     becomes(&client, "a", "unhealthy").await;
     let asked = backend.heard().len();

@@ -1,8 +1,15 @@
 //! Whose entries may be changed by whom, and how often: lease keys, addresses of one's own, rates.
 
-use super::{call, register, text, vm};
+use super::{Kept, call, in_each_store, register, text, vm};
 use gateway_tests::{Client, TestGateway};
 use serde_json::{Value, json};
+
+in_each_store! {
+    who_registers_with_a_key_is_changed_by_nobody_else,
+    addresses_may_have_to_be_ones_own,
+    a_trusted_proxy_tells_whose_address_it_is,
+    one_address_changes_no_more_than_it_may,
+}
 
 const KEY: &str = "0123456789abcdef";
 
@@ -21,14 +28,12 @@ async fn changes(client: &Client, id: &str) -> [u16; 4] {
     ]
 }
 
-#[tokio::test]
-async fn who_registers_with_a_key_is_changed_by_nobody_else() {
+async fn who_registers_with_a_key_is_changed_by_nobody_else(kept: &Kept) {
     let folder = tempfile::tempdir().expect("a folder");
-    let store = folder.path().join("registry.redb");
     let toml = text(&format!(
-        "store = \"file:{}\"\ntoken = \"fleet\"\nadmin_token = \"admin\"\n\
+        "store = \"{}\"\ntoken = \"fleet\"\nadmin_token = \"admin\"\n\
          [secret.fleet]\nfile = \"fleet\"\n[secret.admin]\nfile = \"admin\"",
-        store.display()
+        kept.lasting(folder.path())
     ));
     let files = [("fleet", "fleet-token"), ("admin", "admin-token")];
     let gateway = TestGateway::with_files(&toml, &files);
@@ -56,9 +61,8 @@ async fn who_registers_with_a_key_is_changed_by_nobody_else() {
     assert_eq!(changes(&client, "c").await, [201, 200, 200, 200]);
 }
 
-#[tokio::test]
-async fn addresses_may_have_to_be_ones_own() {
-    let own = "store = \"memory\"\naddresses = \"own\"";
+async fn addresses_may_have_to_be_ones_own(kept: &Kept) {
+    let own = format!("store = \"{}\"\naddresses = \"own\"", kept.store());
     let gateway = TestGateway::start(&text(&format!("{own}\nnames_below = \"vm.test\"")));
     let client = gateway.client();
     let mut entry = vm("a");
@@ -86,7 +90,7 @@ async fn addresses_may_have_to_be_ones_own() {
     let forged = client.clone().with("x-forwarded-for", "2001:db8::7");
     entry["address"] = "2001:db8::7".into();
     assert_eq!(call(&forged, "POST", "/registry/vms", &entry).await.0, 403);
-    gateway.write(&text(own));
+    gateway.write(&text(&own));
     gateway.reload().await.expect("a reload");
     let (status, said) = call(&client, "POST", "/registry/vms", &vm("a")).await;
     assert_eq!(status, 403, "without a domain there are no names: {said}");
@@ -97,9 +101,8 @@ fn client_address(gateway: &TestGateway) -> &'static str {
     if gateway.addr().is_ipv6() { "::1" } else { "127.0.0.1" }
 }
 
-#[tokio::test]
-async fn a_trusted_proxy_tells_whose_address_it_is() {
-    let toml = text("store = \"memory\"\naddresses = \"own\"");
+async fn a_trusted_proxy_tells_whose_address_it_is(kept: &Kept) {
+    let toml = text(&format!("store = \"{}\"\naddresses = \"own\"", kept.store()));
     let toml = toml.replacen("[[route]]", "trusted_proxies = [\"127.0.0.0/8\", \"::1/128\"]\n[[route]]", 1);
     let gateway = TestGateway::start(&toml);
     let client = gateway.client().with("x-forwarded-for", "2001:db8::9, 2001:db8::7");
@@ -121,9 +124,8 @@ async fn a_trusted_proxy_tells_whose_address_it_is() {
     }
 }
 
-#[tokio::test]
-async fn one_address_changes_no_more_than_it_may() {
-    let gateway = TestGateway::start(&text("store = \"memory\"\nchanges_per_client = 1"));
+async fn one_address_changes_no_more_than_it_may(kept: &Kept) {
+    let gateway = TestGateway::start(&text(&format!("store = \"{}\"\nchanges_per_client = 1", kept.store())));
     let client = gateway.client();
     let mut refused = None;
     for number in 0..20 {

@@ -5,6 +5,7 @@ mod clocks; // a process that is stopped
 mod crash; // kill -9 at random points
 mod discovery; // backends whose servers are those that are registered
 mod disk; // a disk that is full
+mod etcd; // several gateways, one registry: what becomes of it while members of etcd come and go
 mod generations; // lives of a VM
 mod health; // what is found out about services
 mod keys; // whose entries may be changed by whom, and how often
@@ -13,7 +14,7 @@ mod scale; // much of everything
 mod session; // a recorded session of today's clients
 mod watch; // changes as they come
 
-use gateway_tests::{Answer, Client, TestGateway, eventually, within};
+use gateway_tests::{Answer, Client, Etcd, TestGateway, eventually, within};
 use http::Method;
 use serde_json::{Value, json};
 
@@ -22,6 +23,78 @@ const HERE: &str = "networks = [\"::1\", \"127.0.0.0/8\"]";
 
 /// Of `[registry]`: that, and entries in memory.
 const OF_TESTS: &str = "store = \"memory\"\nnetworks = [\"::1\", \"127.0.0.0/8\"]";
+
+/// Where entries are kept: what holds in one place, holds in the other.
+struct Kept {
+    etcd: Option<Etcd>,
+}
+
+impl Kept {
+    /// With the gateway itself.
+    fn here() -> Self {
+        Self { etcd: None }
+    }
+
+    /// In an etcd of the test's own; nowhere, where there is none.
+    async fn in_etcd(test: &str) -> Option<Self> {
+        Some(Self { etcd: Some(Etcd::start(test).await?) })
+    }
+
+    /// As `store` has it.
+    fn store(&self) -> String {
+        self.etcd.as_ref().map_or_else(|| "memory".to_owned(), Etcd::store)
+    }
+
+    /// The same, where it outlasts the gateway.
+    fn lasting(&self, folder: &std::path::Path) -> String {
+        let file = || format!("file:{}", folder.join("registry.redb").display());
+        self.etcd.as_ref().map_or_else(file, Etcd::store)
+    }
+
+    /// Of `[registry]`: that, and services on this machine.
+    fn of_tests(&self) -> String {
+        format!("store = \"{}\"\n{HERE}", self.store())
+    }
+
+    /// A gateway with such a registry, with further keys of `[registry]`, and tables behind them.
+    fn gateway(&self, more: &str) -> TestGateway {
+        TestGateway::start(&text(&format!("{}\n{more}", self.of_tests())))
+    }
+}
+
+/// Makes two tests of each function: what holds in one store, holds in the other.
+macro_rules! in_each_store {
+    ($($name:ident),+ $(,)?) => {
+        mod in_memory {
+            $(
+                #[tokio::test]
+                async fn $name() {
+                    super::$name(&crate::registry::Kept::here()).await;
+                }
+            )+
+        }
+        mod in_etcd {
+            $(
+                #[tokio::test]
+                async fn $name() {
+                    if let Some(kept) = crate::registry::Kept::in_etcd(stringify!($name)).await {
+                        super::$name(&kept).await;
+                    }
+                }
+            )+
+        }
+    };
+}
+use in_each_store;
+
+in_each_store! {
+    an_expired_entry_leaves_and_metrics_say_so,
+    bodies_come_in_any_framing_and_are_bounded,
+    over_http2_it_is_the_same,
+    vms_are_found_by_their_entries,
+    a_vm_registers_itself_comes_back_when_forgotten_and_leaves,
+    a_vm_whose_service_does_not_work_is_seen_and_not_used,
+}
 
 /// A gateway with a registry in memory, with further keys of `[registry]`, and tables behind them.
 fn gateway(more: &str) -> TestGateway {
@@ -116,9 +189,8 @@ async fn a_reload_loses_no_entry() {
     assert_eq!(call(&client, "GET", "/registry/vms", &Value::Null).await.1["count"], 2);
 }
 
-#[tokio::test]
-async fn an_expired_entry_leaves_and_metrics_say_so() {
-    let gateway = gateway("");
+async fn an_expired_entry_leaves_and_metrics_say_so(kept: &Kept) {
+    let gateway = kept.gateway("");
     let client = gateway.client();
     let mut brief = vm("brief");
     brief["ttl"] = 5.into();
@@ -139,9 +211,8 @@ async fn an_expired_entry_leaves_and_metrics_say_so() {
     eventually("the metrics", counted).await;
 }
 
-#[tokio::test]
-async fn bodies_come_in_any_framing_and_are_bounded() {
-    let gateway = gateway("");
+async fn bodies_come_in_any_framing_and_are_bounded(kept: &Kept) {
+    let gateway = kept.gateway("");
     let body = vm("a").to_string();
     let (front, back) = body.split_at(20);
     let request = format!(
@@ -176,9 +247,8 @@ async fn bodies_come_in_any_framing_and_are_bounded() {
     assert!(raw.to_end().await.contains("HTTP/1.1 201"));
 }
 
-#[tokio::test]
-async fn over_http2_it_is_the_same() {
-    let gateway = gateway("");
+async fn over_http2_it_is_the_same(kept: &Kept) {
+    let gateway = kept.gateway("");
     let mut client = gateway_tests::Http2::connect(gateway.addr()).await;
     let answer = client.send(client.ask(Method::POST, "/registry/vms"), vm("a").to_string()).await;
     assert_eq!(answer.status, 201, "{}", answer.text());
@@ -187,14 +257,14 @@ async fn over_http2_it_is_the_same() {
     assert_eq!(ids(&found), ["a"]);
 }
 
-#[tokio::test]
-async fn vms_are_found_by_their_entries() {
+async fn vms_are_found_by_their_entries(kept: &Kept) {
     let backend = gateway_tests::Backend::named_v6("the VM").await;
     let port = backend.addr().port();
     let toml = format!(
         "[[listener]]\naddress = \"[::]:0\"\n[[route]]\npath = \"/registry/*\"\nto = \"registry\"\n\
          [[route]]\nname = \"vms\"\nhost = \"{{vm}}.vm.test\"\nto = \"vm:{{vm}}:{port}\"\n\
-         [registry]\nstore = \"memory\"\n[vms]\nresolve = \"registry\"\nnegative_ttl = \"1s\"\nnetworks = [\"::1/128\"]\n"
+         [registry]\nstore = \"{}\"\n[vms]\nresolve = \"registry\"\nnegative_ttl = \"1s\"\nnetworks = [\"::1/128\"]\n",
+        kept.store()
     );
     let gateway = TestGateway::start(&toml);
     let client = gateway.client();
@@ -258,9 +328,8 @@ fn registering(app: &gateway_tests::Backend, infra: &TestGateway, granted: &str,
     )
 }
 
-#[tokio::test]
-async fn a_vm_registers_itself_comes_back_when_forgotten_and_leaves() {
-    let infra = gateway("");
+async fn a_vm_registers_itself_comes_back_when_forgotten_and_leaves(kept: &Kept) {
+    let infra = kept.gateway("");
     let client = infra.client();
     let app = gateway_tests::Backend::hello().await;
     let config = "interval = \"100ms\"\nservices = [{ name = \"web\", port = 80 }]";
@@ -289,9 +358,8 @@ async fn a_vm_registers_itself_comes_back_when_forgotten_and_leaves() {
     assert_eq!(kinds, ["draining", "gone"]);
 }
 
-#[tokio::test]
-async fn a_vm_whose_service_does_not_work_is_seen_and_not_used() {
-    let infra = gateway("probe = { enabled = false }");
+async fn a_vm_whose_service_does_not_work_is_seen_and_not_used(kept: &Kept) {
+    let infra = kept.gateway("probe = { enabled = false }");
     let client = infra.client();
     let service = gateway_tests::Asleep::new();
     let app = gateway_tests::Backend::hello().await;

@@ -1,8 +1,10 @@
 //! The OpenAPI document, against what is served: every call that it has, every status that is seen, every
 //! field of every answer.
 
-use super::{ask, gateway};
+use super::{Kept, ask, in_each_store};
 use serde_json::{Value, json};
+
+in_each_store! { the_document_says_what_is_served }
 
 /// Checks a value against a schema, as far as the document uses what there is.
 fn check(document: &Value, schema: &Value, value: &Value, place: &str, problems: &mut Vec<String>) {
@@ -45,10 +47,9 @@ fn check(document: &Value, schema: &Value, value: &Value, place: &str, problems:
     }
 }
 
-#[tokio::test]
 #[expect(clippy::too_many_lines, reason = "mostly a table")]
-async fn the_document_says_what_is_served() {
-    let gateway = gateway("");
+async fn the_document_says_what_is_served(kept: &Kept) {
+    let gateway = kept.gateway("");
     let client = gateway.client();
     let document: Value =
         serde_json::from_slice(&client.get("/registry/openapi.json").await.body).expect("JSON");

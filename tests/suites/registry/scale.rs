@@ -1,7 +1,7 @@
 //! Much of everything in a registry of its own process: what requests cost, how soon watchers hear, when leases end.
 //! Each prints what it measured; `VERS_DAEMON` names another daemon than the one that is built for tests.
 
-use gateway_tests::{Client, GatewayProcess, Kept, within};
+use gateway_tests::{Client, Etcd, GatewayProcess, Kept, within};
 use http::Method;
 use serde_json::json;
 use std::{
@@ -17,12 +17,16 @@ use tokio::{
 const ENTRIES: usize = 10_000;
 
 async fn registry(more: &str) -> (GatewayProcess, SocketAddr) {
+    registry_in("memory", more).await
+}
+
+async fn registry_in(store: &str, more: &str) -> (GatewayProcess, SocketAddr) {
     let daemon =
         std::env::var("VERS_DAEMON").unwrap_or_else(|_| env!("CARGO_BIN_EXE_test-daemon").to_owned());
     let toml = format!(
         "[[listener]]\nname = \"web\"\naddress = \"[::]:0\"\n\
          [[route]]\npath = \"/static\"\nto = {{ respond = {{ status = 200, body = \"-\" }} }}\n\
-         [[route]]\nto = \"registry\"\n[registry]\nstore = \"memory\"\n{more}\n"
+         [[route]]\nto = \"registry\"\n[registry]\nstore = \"{store}\"\n{more}\n"
     );
     let gateway = GatewayProcess::start(daemon, &toml).await;
     let address = gateway.addr_of("web").await;
@@ -105,6 +109,81 @@ async fn renewals_of_ten_thousand_entries() {
         gateway.rss() >> 20
     );
     assert!(share < 25.0, "{share} % of a core");
+}
+
+/// Many at a time, because each waits for etcd. Returns the time that it took.
+async fn all_at_once(
+    address: SocketAddr,
+    paths: impl Fn(usize) -> (String, String),
+    times: usize,
+) -> Duration {
+    const CLIENTS: usize = 32;
+    let begun = Instant::now();
+    let mut running = JoinSet::new();
+    for client in 0..CLIENTS {
+        let asked: Vec<(String, String)> = (client..times).step_by(CLIENTS).map(&paths).collect();
+        running.spawn(async move {
+            let mut client = Client::new(address).connect().await.expect("a connection");
+            for (path, body) in asked {
+                let answer = client.try_send(Method::POST, &path, body.into()).await.expect("an answer");
+                assert!(answer.status.is_success(), "{}", answer.text());
+            }
+        });
+    }
+    running.join_all().await;
+    begun.elapsed()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn registrations_renewals_and_ends_in_etcd() {
+    const ENTRIES: usize = 3_000;
+    const BRIEF: usize = 500;
+    let Some(etcd) = Etcd::start("registrations_renewals_and_ends_in_etcd").await else { return };
+    let (gateway, address) = registry_in(&etcd.store(), "").await;
+    let (_other, elsewhere) = registry_in(&etcd.store(), "").await;
+    let before = cpu(&gateway);
+    let vms = "/registry/vms".to_owned();
+    let registering = all_at_once(address, |n| (vms.clone(), entry(&format!("vm-{n}"), 3600)), ENTRIES).await;
+    let registration = (cpu(&gateway) - before) / ENTRIES as f64;
+    let before = cpu(&gateway);
+    let heartbeat = |n| (format!("/registry/vms/vm-{n}/heartbeat"), String::new());
+    let renewing = all_at_once(address, heartbeat, ENTRIES).await;
+    let renewal = (cpu(&gateway) - before) / ENTRIES as f64;
+    println!(
+        "{ENTRIES} registrations in {registering:?}, {:.0} µs of the gateway's processor time each; renewals in \
+         {renewing:?}, {:.0} µs each",
+        registration * 1e6,
+        renewal * 1e6
+    );
+
+    // Leases that end, as another gateway knows it.
+    let begun = Instant::now();
+    let brief = |n| (vms.clone(), entry(&format!("brief-{n}"), 5).replace("worker", "custom"));
+    let registering = all_at_once(address, brief, BRIEF).await;
+    let mut client = Client::new(elsewhere).connect().await.expect("a connection");
+    let mut count = async || {
+        let found = client.get("/registry/discover/custom").await;
+        let found: serde_json::Value = serde_json::from_slice(&found.body).expect("JSON");
+        found["count"].as_u64().expect("a number")
+    };
+    let ttl = Duration::from_secs(5);
+    let mut all_until = Duration::ZERO;
+    let gone = loop {
+        let asked = begun.elapsed();
+        match count().await {
+            0 => break begun.elapsed(),
+            found if found == BRIEF as u64 => all_until = asked,
+            _ => {}
+        }
+        assert!(asked < Duration::from_secs(60), "they never end");
+    };
+    println!(
+        "{BRIEF} leases of {ttl:?}, taken in within {registering:?}: all there until {all_until:?}, none {:?} after the last end",
+        gone.saturating_sub(registering + ttl)
+    );
+    // The first that was taken in began its time before it was answered.
+    assert!(gone >= ttl && (all_until >= ttl || registering > ttl), "{all_until:?} of {gone:?}");
+    assert!(gone < registering + ttl + Duration::from_secs(4), "{gone:?} of {registering:?}");
 }
 
 /// A stream of changes, read up to its greeting.

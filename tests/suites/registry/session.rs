@@ -1,8 +1,18 @@
 //! What clients of the service before this one send, as they send it, and what they get.
 
-use super::{call, gateway};
+use super::{Kept, call, in_each_store};
 use gateway_tests::Client;
 use serde_json::{Value, json};
+
+in_each_store! {
+    a_recorded_session_of_todays_clients,
+    the_documented_line_registers,
+    a_restarted_vm_replaces_its_entry,
+    strict_clients_get_their_conflict,
+    a_heartbeat_makes_a_stopped_vm_discoverable_again,
+    discovery_is_narrowed_by_its_query,
+    who_has_the_answer_is_told_that_it_is_the_same,
+}
 
 /// The answer has all of this; what it has beyond, old clients ignore.
 fn has(answer: &Value, expected: &Value) -> bool {
@@ -50,10 +60,9 @@ fn entry() -> Value {
     })
 }
 
-#[tokio::test]
 #[expect(clippy::too_many_lines, reason = "a table, in the order of the session")]
-async fn a_recorded_session_of_todays_clients() {
-    let gateway = gateway("");
+async fn a_recorded_session_of_todays_clients(kept: &Kept) {
+    let gateway = kept.gateway("");
     let entry = entry();
     let none = json!({ "vms": [], "count": 0 });
     let one = json!({ "vms": [entry], "count": 1 });
@@ -143,9 +152,8 @@ async fn a_recorded_session_of_todays_clients() {
 }
 
 /// The one line of the platform's documentation, which the service before this one answered with 400.
-#[tokio::test]
-async fn the_documented_line_registers() {
-    let gateway = gateway("");
+async fn the_documented_line_registers(kept: &Kept) {
+    let gateway = kept.gateway("");
     let body = json!({ "id": "vm-7", "name": "my-service", "role": "worker", "address": "vm-7.vm.vers.sh",
         "services": [{ "name": "api", "port": 3000 }] });
     let session = [
@@ -168,9 +176,8 @@ async fn the_documented_line_registers() {
 }
 
 /// A restarted VM got 409, and the change that its client fell back to could not say its role.
-#[tokio::test]
-async fn a_restarted_vm_replaces_its_entry() {
-    let gateway = gateway("");
+async fn a_restarted_vm_replaces_its_entry(kept: &Kept) {
+    let gateway = kept.gateway("");
     let mut lieutenant = agent("vm-001");
     lieutenant["role"] = "lieutenant".into();
     let nil = Value::Null;
@@ -183,9 +190,8 @@ async fn a_restarted_vm_replaces_its_entry() {
     play(&gateway.client(), &session).await;
 }
 
-#[tokio::test]
-async fn strict_clients_get_their_conflict() {
-    let gateway = gateway("strict_conflict = true");
+async fn strict_clients_get_their_conflict(kept: &Kept) {
+    let gateway = kept.gateway("strict_conflict = true");
     let session = [
         ("POST", "/registry/vms", agent("vm-001"), 201, Value::Object(Default::default())),
         ("POST", "/registry/vms", agent("vm-001"), 409, json!({ "error": "VM already registered" })),
@@ -194,9 +200,8 @@ async fn strict_clients_get_their_conflict() {
 }
 
 /// Each turn of an agent ended with `stopped`, and its heartbeats did not make it discoverable again.
-#[tokio::test]
-async fn a_heartbeat_makes_a_stopped_vm_discoverable_again() {
-    let gateway = gateway("");
+async fn a_heartbeat_makes_a_stopped_vm_discoverable_again(kept: &Kept) {
+    let gateway = kept.gateway("");
     let nil = Value::Null;
     let count = |count: u64| json!({ "count": count });
     let session = [
@@ -224,9 +229,8 @@ async fn a_heartbeat_makes_a_stopped_vm_discoverable_again() {
     play(&gateway.client(), &session).await;
 }
 
-#[tokio::test]
-async fn discovery_is_narrowed_by_its_query() {
-    let gateway = gateway("");
+async fn discovery_is_narrowed_by_its_query(kept: &Kept) {
+    let gateway = kept.gateway("");
     let client = gateway.client();
     for n in 0..5 {
         let mut vm = agent(&format!("vm-{n}"));
@@ -264,9 +268,8 @@ async fn discovery_is_narrowed_by_its_query() {
     assert_eq!(picked.len(), 5, "each of them");
 }
 
-#[tokio::test]
-async fn who_has_the_answer_is_told_that_it_is_the_same() {
-    let gateway = gateway("");
+async fn who_has_the_answer_is_told_that_it_is_the_same(kept: &Kept) {
+    let gateway = kept.gateway("");
     let client = gateway.client();
     super::register(&client, &agent("vm-1")).await;
     let first = client.get("/registry/discover/worker").await;

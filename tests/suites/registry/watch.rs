@@ -1,18 +1,25 @@
 //! Changes as they come: who waits for an answer, and who reads a stream.
 
-use super::{call, gateway, register, vm};
+use super::{Kept, call, in_each_store, register, vm};
 use gateway_tests::{Http2, Raw, TestGateway, within};
 use serde_json::{Value, json};
 use std::time::Duration;
+
+in_each_store! {
+    who_waits_gets_changes_when_they_come_and_misses_none,
+    a_stream_has_each_change_and_can_be_resumed,
+    a_stream_ends_well_with_its_gateway,
+    who_waits_is_answered_when_the_gateway_goes,
+    a_stream_over_http2_is_the_same,
+}
 
 async fn revision(gateway: &TestGateway) -> u64 {
     let (_, listed) = call(&gateway.client(), "GET", "/registry/vms", &Value::Null).await;
     listed["revision"].as_u64().expect("a revision")
 }
 
-#[tokio::test]
-async fn who_waits_gets_changes_when_they_come_and_misses_none() {
-    let gateway = gateway("");
+async fn who_waits_gets_changes_when_they_come_and_misses_none(kept: &Kept) {
+    let gateway = kept.gateway("");
     let client = gateway.client();
     let since = revision(&gateway).await;
     let path = format!("/registry/watch?since={since}");
@@ -46,9 +53,8 @@ async fn who_waits_gets_changes_when_they_come_and_misses_none() {
     }
 }
 
-#[tokio::test]
-async fn a_stream_has_each_change_and_can_be_resumed() {
-    let gateway = gateway("");
+async fn a_stream_has_each_change_and_can_be_resumed(kept: &Kept) {
+    let gateway = kept.gateway("");
     let client = gateway.client();
     let mut stream = Raw::connect(gateway.addr()).await;
     let ask = "GET /registry/watch HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\n";
@@ -75,9 +81,8 @@ async fn a_stream_has_each_change_and_can_be_resumed() {
     stream.until("event: reset\ndata: {\"revision\":").await;
 }
 
-#[tokio::test]
-async fn a_stream_ends_well_with_its_gateway() {
-    let gateway = gateway("");
+async fn a_stream_ends_well_with_its_gateway(kept: &Kept) {
+    let gateway = kept.gateway("");
     let mut stream = Raw::connect(gateway.addr()).await;
     stream.send("GET /registry/watch HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\n\r\n").await;
     stream.until(": changes of the registry\n\n").await;
@@ -116,9 +121,8 @@ async fn a_stream_ends_with_the_token_that_it_was_opened_with() {
     assert!(answer.ends_with("\"changes\":[]}"), "{answer}");
 }
 
-#[tokio::test]
-async fn who_waits_is_answered_when_the_gateway_goes() {
-    let gateway = gateway("");
+async fn who_waits_is_answered_when_the_gateway_goes(kept: &Kept) {
+    let gateway = kept.gateway("");
     let mut waiting = Raw::connect(gateway.addr()).await;
     waiting.send("GET /registry/watch HTTP/1.1\r\nhost: x\r\n\r\n").await;
     gateway_tests::eventually("a watcher", async || {
@@ -130,9 +134,8 @@ async fn who_waits_is_answered_when_the_gateway_goes() {
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("\"changes\":[]}"), "{answer}");
 }
 
-#[tokio::test]
-async fn a_stream_over_http2_is_the_same() {
-    let gateway = gateway("");
+async fn a_stream_over_http2_is_the_same(kept: &Kept) {
+    let gateway = kept.gateway("");
     let mut client = Http2::connect(gateway.addr()).await;
     let mut request = client.get("/registry/watch");
     request.headers_mut().insert("accept", "text/event-stream".parse().expect("a value"));

@@ -6,8 +6,8 @@ use toml::Spanned;
 
 use super::{
     super::{
-        Config, Registry, RegistryAddresses, RegistryUrl, Resolve, Route, Target, diagnostic::Diagnostic,
-        read::Names, report::Report,
+        Config, Registry, RegistryAddresses, RegistryStore, RegistryUrl, Resolve, Route, Target,
+        diagnostic::Diagnostic, read::Names, report::Report,
     },
     Known,
     vms::no_networks,
@@ -19,13 +19,20 @@ pub(super) fn check(config: &Config, names: &Names, report: &mut Report) {
     let url = config.registry.as_ref().and_then(|registry| registry.url.as_ref());
     let token = config.registry.as_ref().and_then(|registry| registry.token.as_ref());
     let admin_token = config.registry.as_ref().and_then(|registry| registry.admin_token.as_ref());
+    let secrets = Known {
+        kind: "secret",
+        none: "this file has none; define one with `[secret.NAME]`",
+        names: names.secrets.as_deref(),
+    };
     for token in token.into_iter().chain(admin_token) {
-        let secrets = Known {
-            kind: "secret",
-            none: "this file has none; define one with `[secret.NAME]`",
-            names: names.secrets.as_deref(),
-        };
         secrets.check(token, report);
+    }
+    let etcd = config.registry.as_ref().and_then(|registry| registry.etcd.as_ref());
+    if let Some(password) = etcd.and_then(|etcd| etcd.get_ref().password.as_ref()) {
+        secrets.check(password, report);
+    }
+    if let Some(registry) = &config.registry {
+        in_etcd(registry, report);
     }
     if token.is_none()
         && let Some(open) = routes.iter().find(|route| route.plugins.is_empty() && url.is_none())
@@ -53,6 +60,8 @@ pub(super) fn check(config: &Config, names: &Names, report: &mut Report) {
     let askers = askers(config);
     match (&config.registry, url) {
         (Some(registry), Some(url)) => elsewhere(registry, url, &routes, report),
+        // VMs register at another gateway of it.
+        (Some(registry), None) if members(registry).is_some() => {}
         _ if routes.is_empty() => {
             for (span, label) in &askers {
                 report.add(
@@ -73,6 +82,50 @@ pub(super) fn check(config: &Config, names: &Names, report: &mut Report) {
             Diagnostic::warning(name.span(), "`registry` is never used")
                 .label("no route goes to it")
                 .help("a route that does has `path = \"/registry/*\"` and `to = \"registry\"`"),
+        );
+    }
+}
+
+/// The members of etcd that the registry is in, where it is.
+fn members(registry: &Registry) -> Option<&[String]> {
+    match registry.store.as_ref().map(Spanned::get_ref) {
+        Some(RegistryStore::Etcd(members)) => Some(members),
+        _ => None,
+    }
+}
+
+/// What is said of etcd fits together, and to the store.
+fn in_etcd(registry: &Registry, report: &mut Report) {
+    let Some(etcd) = &registry.etcd else { return };
+    let Some(members) = members(registry) else {
+        return report.add(
+            Diagnostic::error(etcd.span(), "the registry is not in etcd")
+                .label("changes nothing")
+                .help("where it is to be, there is `store = \"etcd:http://localhost:2379\"`"),
+        );
+    };
+    let etcd = etcd.get_ref();
+    let pairs = [("user", &etcd.user, "password", &etcd.password), ("cert", &etcd.cert, "key", &etcd.key)];
+    for (one, first, other, second) in pairs {
+        let alone = match (first, second) {
+            (Some(first), None) => Some((first, one, other)),
+            (None, Some(second)) => Some((second, other, one)),
+            _ => None,
+        };
+        if let Some((span, there, missing)) = alone {
+            report.add(
+                Diagnostic::error(span.span(), format!("`{there}` needs `{missing}`"))
+                    .label(format!("expected `{missing}` beside it")),
+            );
+        }
+    }
+    let of_tls = [("ca", &etcd.ca), ("cert", &etcd.cert)];
+    if members.iter().all(|member| member.starts_with("http:"))
+        && let Some((key, place)) = of_tls.into_iter().find_map(|(key, place)| Some((key, place.as_ref()?)))
+    {
+        report.add(
+            Diagnostic::error(place.span(), format!("`{key}` is of TLS, and etcd is asked without"))
+                .label("write `https://` in `store`, or remove this"),
         );
     }
 }
