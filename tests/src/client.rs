@@ -195,7 +195,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
 
     /// Sends bytes.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        within("a write", self.stream.write_all(bytes.as_ref())).await.expect("a write");
+        let sending = async {
+            self.stream.write_all(bytes.as_ref()).await?;
+            // TLS keeps what its socket does not take at once, as after many reads in one turn of the runtime.
+            self.stream.flush().await
+        };
+        within("a write", sending).await.expect("a write");
     }
 
     /// Reads until the text has come, and returns everything up to its end.
