@@ -325,7 +325,7 @@ async fn with_mischief(backend: &Backend, silent: &Backend) -> GatewayProcess {
         &guest("mischief"),
         &format!(
             "config = {{ url = \"http://{0}/\" }}\ngrants = {{ http = [\"http://{0}\"] }}\nbreaker = {{ faults = 0 }}\n\
-             limits = {{ cpu = \"20ms\", wall = \"300ms\", memory = \"16MiB\" }}\n",
+             limits = {{ cpu = \"30ms\", wall = \"300ms\", memory = \"16MiB\" }}\n",
             silent.addr()
         ),
     );
