@@ -407,12 +407,16 @@ async fn ten_thousand_requests_of_plugins_that_misbehave_in_flat_memory() {
         gateway.admin().metric("vers_plugin_faults_total", &["plugin=\"mischief\"", &kind]).await
     };
     let each = ((REQUESTS + WARMING) / MISCHIEF.len()) as f64;
-    // Too many edits, too large an answer and too many random bytes end in a trap.
-    let counted = [faults("trap").await, faults("memory").await, faults("response").await];
-    assert_eq!(counted, [4.0 * each, each, each]);
-    // Ten that loop at once on one worker may come to the end of the other clock first.
+    // Ten at once on one worker may come to the end of a clock first, of whatever kind they are.
     let (cpu, wall) = (faults("cpu").await, faults("wall").await);
-    assert_eq!(cpu + wall, 2.0 * each, "{cpu} by the one, {wall} by the other");
+    let mut all = cpu + wall;
+    // Too many edits, too large an answer and too many random bytes end in a trap.
+    for (kind, expected) in [("trap", 4.0 * each), ("memory", each), ("response", each)] {
+        let counted = faults(kind).await;
+        assert!(counted <= expected && counted > 0.9 * expected, "{counted} of {kind}");
+        all += counted;
+    }
+    assert_eq!(all, 8.0 * each, "{cpu} by the one, {wall} by the other");
     assert!(cpu > each / 2.0, "{cpu}");
 }
 
