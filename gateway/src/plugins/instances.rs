@@ -126,8 +126,9 @@ pub struct Instances {
     refused: Seldom,
 }
 
+/// Small, because a call moves it often.
 pub(super) struct Idle {
-    pub(super) instance: Instance,
+    pub(super) instance: Box<Instance>,
     calls: u32,
     _live: Live,
 }
@@ -455,11 +456,20 @@ impl Instances {
             },
         };
         if self.stock.waiting.get() == 0
+            && let Some(idle) = self.take_idle()
+        {
+            return Ok(Borrowed { idle, _turn: turn });
+        }
+        Box::pin(self.start_or_queue(turn)).await
+    }
+
+    async fn start_or_queue<'a>(&'a self, turn: Option<Turn<'a>>) -> Result<Borrowed<'a>, Fault> {
+        if self.stock.waiting.get() == 0
             && let Some(idle) = self.take().await?
         {
             return Ok(Borrowed { idle, _turn: turn });
         }
-        Box::pin(self.queue(turn)).await
+        self.queue(turn).await
     }
 
     /// An instance that nobody else wants, within the time of a call.
@@ -489,23 +499,33 @@ impl Instances {
         !self.idle.borrow().is_empty() || self.stock.live.get() < self.plugin.limits.instances
     }
 
+    /// An instance that is idle.
+    fn take_idle(&self) -> Option<Idle> {
+        let mut idle = self.idle.borrow_mut();
+        let taken = idle.pop()?;
+        self.note_in_use(self.stock.live.get() - idle.len());
+        Some(taken)
+    }
+
     /// An instance that is idle, or a new one; none where there may be no more.
     async fn take(&self) -> Result<Option<Idle>, Fault> {
-        let idle = self.idle.borrow_mut().pop();
-        let in_use = self.stock.live.get() - self.idle.borrow().len();
-        if let Some(idle) = idle {
-            self.peak.set(self.peak.get().max(in_use));
+        if let Some(idle) = self.take_idle() {
             return Ok(Some(idle));
         }
         if self.stock.live.get() >= self.plugin.limits.instances {
             return Ok(None);
         }
-        self.peak.set(self.peak.get().max(in_use + 1));
         let live = Live::new(&self.stock, &self.metrics.instances);
+        self.note_in_use(self.stock.live.get());
         let started =
             Instance::start(Arc::clone(&self.plugin), Arc::clone(&self.services), self.caller.clone()).await;
-        let instance = started.map_err(LoadError::into_fault)?;
+        let instance = Box::new(started.map_err(LoadError::into_fault)?);
         Ok(Some(Idle { instance, calls: 0, _live: live }))
+    }
+
+    /// So many instances are in use now.
+    fn note_in_use(&self, count: usize) {
+        self.peak.set(self.peak.get().max(count));
     }
 
     /// Waits for a place among all calls, where there is none yet, and for an instance.

@@ -9,7 +9,7 @@ use crate::{
 };
 use std::{
     future::poll_fn,
-    pin::pin,
+    pin::Pin,
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -130,17 +130,15 @@ impl<I: Downstream> Client<I> {
     ///
     /// # Errors
     /// Fails where the client goes away first, or its request's time is over.
-    pub(super) async fn while_waiting<F: Future>(
-        &mut self,
-        buffers: &Buffers,
-        future: F,
-    ) -> Result<F::Output, Error> {
-        let mut future = pin!(future);
-        poll_fn(|cx| match future.as_mut().poll(cx) {
+    pub(super) fn while_waiting<'a, F: Future + Unpin>(
+        &'a mut self,
+        buffers: &'a Buffers,
+        mut future: F,
+    ) -> impl Future<Output = Result<F::Output, Error>> {
+        poll_fn(move |cx| match Pin::new(&mut future).poll(cx) {
             Poll::Ready(output) => Poll::Ready(Ok(output)),
             Poll::Pending => self.poll_gone(cx, None, buffers).map(Err),
         })
-        .await
     }
 
     /// Ready when nobody waits for an answer any more, or nobody may. `moved` is when something of the

@@ -17,13 +17,14 @@ use crate::{
     message::{RequestHead, ResponseHead},
     proxy_protocol::Ends,
     relay::Side,
+    snapshot::Timeouts,
     upstream::{Budget, Cause, Io, Lease, Pool, Seat, Tries},
 };
 use http::{Method, StatusCode};
 use std::{
     collections::VecDeque,
     future::poll_fn,
-    pin::pin,
+    pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll, ready},
     time::Duration,
@@ -42,12 +43,7 @@ pub(super) struct Order<'a> {
     /// Whether it goes over HTTP/2.
     pub(super) over_http2: bool,
     pub(super) heads: HeadLimits,
-    /// For a connection.
-    pub(super) connect: Duration,
-    /// For the head of the answer, from the last byte of the request on.
-    pub(super) response: Duration,
-    /// Without a byte of a body.
-    pub(super) idle: Duration,
+    pub(super) timeouts: &'a Timeouts,
     /// Attempts, each on another server.
     pub(super) attempts: u32,
     /// How many requests of the route may be repeated.
@@ -55,12 +51,12 @@ pub(super) struct Order<'a> {
     /// What requests for the same server have in common.
     pub(super) key: Option<u64>,
     /// Whose request it is, for servers that are told in front of the connection.
-    pub(super) client: Ends,
+    pub(super) client: &'a Ends,
     pub(super) buffers: &'a Buffers,
 }
 
 impl Order<'_> {
-    fn may_repeat(&self, lease: &Lease, tries: &Tries) -> bool {
+    fn may_repeat(&self, lease: &Lease, tries: &Tries<'_>) -> bool {
         if !lease.has_alternative(tries) {
             return false;
         }
@@ -77,7 +73,7 @@ impl Order<'_> {
 pub(super) struct Exchange {
     lease: Lease,
     inbox: Inbox,
-    upload: Flow,
+    upload: Box<Flow>,
     progress: Upload,
     /// What the backend said while something else was passed on.
     ahead: VecDeque<Result<Said, Failed>>,
@@ -140,19 +136,17 @@ impl Exchange {
     pub(super) async fn begin<I: Downstream>(
         client: &mut Client<I>,
         order: &Order<'_>,
-        mut upload: Flow,
-    ) -> Result<(Self, Said), Error> {
+        upload: Box<Flow>,
+    ) -> Result<(Box<Self>, Said), Error> {
         order.budget.deposit();
         let mut tries = Tries::of_request(order.attempts, order.key).of_client(order.client);
         if order.over_http2 {
             tries = tries.over_http2(order.heads);
         }
-        let lease = client.while_waiting(order.buffers, order.pool.lease(&mut tries, order.connect)).await?;
-        let mut lease = lease.map_err(Error::Upstream)?;
+        let connect = order.timeouts.connect;
+        let lease = client.while_waiting(order.buffers, pin!(order.pool.lease(&mut tries, connect))).await?;
+        let mut exchange = Self::of(lease.map_err(Error::Upstream)?, upload);
         loop {
-            let progress = Upload::Running;
-            let (ahead, interim) = (VecDeque::new(), 0);
-            let mut exchange = Self { lease, inbox: Inbox::new(), upload, progress, ahead, interim };
             let failed = match exchange.start(order) {
                 Ok(()) => match exchange.advance(client, order).await {
                     Ok(said) => return Ok((exchange, said)),
@@ -160,8 +154,15 @@ impl Exchange {
                 },
                 Err(failed) => failed,
             };
-            (lease, upload) = Box::pin(exchange.again(client, order, &mut tries, failed)).await?;
+            // In a place of its own: mostly, it is done.
+            exchange = Box::pin(exchange.again(client, order, &mut tries, failed)).await?;
         }
+    }
+
+    /// It is handed on from here to the end of the answer, and large: so it is in a box.
+    fn of(lease: Lease, upload: Box<Flow>) -> Box<Self> {
+        let (ahead, interim) = (VecDeque::new(), 0);
+        Box::new(Self { lease, inbox: Inbox::new(), upload, progress: Upload::Running, ahead, interim })
     }
 
     /// What the backend says next, after an interim answer.
@@ -188,11 +189,10 @@ impl Exchange {
     pub(super) async fn while_passing<T>(
         &mut self,
         order: &Order<'_>,
-        passing: impl Future<Output = T>,
+        mut passing: impl Future<Output = T> + Unpin,
     ) -> T {
-        let mut passing = pin!(passing);
         poll_fn(|cx| {
-            if let Poll::Ready(passed) = passing.as_mut().poll(cx) {
+            if let Poll::Ready(passed) = Pin::new(&mut passing).poll(cx) {
                 return Poll::Ready(passed);
             }
             while self.frames() && self.ahead.back().is_none_or(|said| matches!(said, Ok(Said::Interim(_)))) {
@@ -221,15 +221,15 @@ impl Exchange {
         }
     }
 
-    /// Another connection for a request that got no answer on this one, where it may be repeated.
+    /// The same on another connection, where there was no answer on this one, and it may be repeated.
     async fn again<I: Downstream>(
-        self,
+        self: Box<Self>,
         client: &mut Client<I>,
         order: &Order<'_>,
-        tries: &mut Tries,
+        tries: &mut Tries<'_>,
         failed: Failed,
-    ) -> Result<(Lease, Flow), Error> {
-        let Self { lease, mut upload, .. } = self;
+    ) -> Result<Box<Self>, Error> {
+        let Self { lease, mut upload, .. } = *self;
         let nothing_left = upload.moved() == 0 && !lease.io.frames();
         let is_unprocessed = matches!(failed, Failed::Retired(_) | Failed::Refused(_));
         let is_harmless =
@@ -237,30 +237,34 @@ impl Exchange {
         let next = match failed {
             Failed::Other(error) => return Err(error),
             Failed::Stale(_) | Failed::Retired(_) if is_harmless && lease.may_be_replaced(tries) => {
-                client.while_waiting(order.buffers, lease.replace(tries, order.connect)).await?
+                client
+                    .while_waiting(order.buffers, pin!(lease.replace(tries, order.timeouts.connect)))
+                    .await?
             }
             Failed::Unanswered(_) | Failed::Retired(_) | Failed::Refused(_)
                 if is_harmless && order.may_repeat(&lease, tries) =>
             {
-                client.while_waiting(order.buffers, lease.elsewhere(tries, order.connect)).await?
+                client
+                    .while_waiting(order.buffers, pin!(lease.elsewhere(tries, order.timeouts.connect)))
+                    .await?
             }
             Failed::Stale(cause)
             | Failed::Unanswered(cause)
             | Failed::Retired(cause)
             | Failed::Refused(cause) => return Err(Error::Upstream(lease.error(cause))),
         };
-        Ok((next.map_err(Error::Upstream)?, upload))
+        Ok(Self::of(next.map_err(Error::Upstream)?, upload))
     }
 
-    async fn advance<I: Downstream>(
-        &mut self,
-        client: &mut Client<I>,
-        order: &Order<'_>,
-    ) -> Result<Said, Failed> {
+    fn advance<'a, 'o, I: Downstream>(
+        &'a mut self,
+        client: &'a mut Client<I>,
+        order: &'a Order<'o>,
+    ) -> impl Future<Output = Result<Said, Failed>> {
         // The clock is read once there is something to wait for: mostly, all has left at the first try.
         let mut since = None;
         let mut seen = 0;
-        poll_fn(|cx| {
+        poll_fn(move |cx| {
             let moved = self.upload.moved();
             if let Poll::Ready(error) = self.poll_upload(cx, client, order.buffers) {
                 return Poll::Ready(Err(Failed::Other(sender_failed(&error))));
@@ -276,14 +280,13 @@ impl Exchange {
             }
             // Who is waited for: the client's body, or the backend.
             let (patience, late) = if self.progress == Upload::Running && !self.upload.is_blocked() {
-                (order.idle, Error::BodyTimeout)
+                (order.timeouts.idle, Error::BodyTimeout)
             } else {
-                (order.response, Error::ResponseTimeout)
+                (order.timeouts.response, Error::ResponseTimeout)
             };
             let since = *since.get_or_insert_with(Instant::now);
             client.timer.poll(cx, since + patience).map(|()| Err(self.late(late)))
         })
-        .await
     }
 
     /// The head of its answer is there: it will not be sent once more.
@@ -436,7 +439,7 @@ impl Exchange {
     /// The exchange is over; the connection is used again where that is `wanted` and safe. Returns
     /// whether the client's connection can go on as well.
     pub(super) fn finish(self, client: &mut Inbox, wanted: bool, buffers: &Buffers) -> bool {
-        let Self { lease, mut inbox, upload, progress, .. } = self;
+        let Self { lease, mut inbox, mut upload, progress, .. } = self;
         let is_sent = progress == Upload::Done;
         lease.answered();
         if is_sent {
@@ -458,7 +461,7 @@ impl Exchange {
         client: &mut Inbox,
         buffers: &Buffers,
     ) -> Option<(Side<TcpStream>, Seat)> {
-        let Self { lease, mut inbox, upload, .. } = self;
+        let Self { lease, mut inbox, mut upload, .. } = self;
         lease.answered();
         buffers.put_text(upload.finish(client, buffers));
         let (io, seat) = lease.into_parts();

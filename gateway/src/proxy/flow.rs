@@ -88,11 +88,11 @@ impl Flow {
     }
 
     /// A message with this head and this body.
-    pub(super) fn whole(head: Vec<u8>, body: HeldBody) -> Self {
+    pub(super) fn whole(head: Vec<u8>, body: Box<HeldBody>) -> Self {
         let mut flow = Self::new(head, Decoder::new(BodyLength::None), false);
         flow.data = 0..body.bytes().len();
         flow.body = flow.data.len() as u64;
-        flow.held = Some(Box::new(body));
+        flow.held = Some(body);
         flow
     }
 
@@ -159,9 +159,9 @@ impl Flow {
     }
 
     /// The message has left: its part of the inbox is done with. Returns the buffer of the head.
-    pub(super) fn finish(self, inbox: &mut Inbox, buffers: &Buffers) -> Vec<u8> {
+    pub(super) fn finish(&mut self, inbox: &mut Inbox, buffers: &Buffers) -> Vec<u8> {
         inbox.consume(self.consumed, buffers);
-        self.lead
+        std::mem::take(&mut self.lead)
     }
 
     /// Moves what can be moved. Ready once the whole message has left.

@@ -112,10 +112,10 @@ impl HeldBody {
 pub(super) async fn collect<I: Downstream>(
     client: &mut Client<I>,
     length: BodyLength,
-    mut body: HeldBody,
+    mut body: Box<HeldBody>,
     idle: Duration,
     buffers: &Buffers,
-) -> Result<Option<HeldBody>, Error> {
+) -> Result<Option<Box<HeldBody>>, Error> {
     let mut decoder = Decoder::limited(length, body.most);
     let mut since = Instant::now();
     let read = poll_fn(|cx| {

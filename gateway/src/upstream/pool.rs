@@ -105,12 +105,12 @@ pub struct Lease {
 
 /// How often something may be tried on another server, and where it has been.
 #[derive(Debug)]
-pub struct Tries {
+pub struct Tries<'a> {
     key: Option<u64>,
     left: u32,
     been: SmallVec<[usize; 4]>,
     only_new: bool,
-    client: Option<Ends>,
+    client: Option<&'a Ends>,
     /// Whether a connection has been replaced already. A shared one that a server refuses each request
     /// on is found again and again.
     is_replaced: bool,
@@ -144,7 +144,7 @@ impl Place {
     }
 }
 
-impl Tries {
+impl<'a> Tries<'a> {
     /// For a request: so many attempts, the first among them. Requests with the same key go to the
     /// same server, where the backend has it so.
     pub fn of_request(attempts: u32, key: Option<u64>) -> Self {
@@ -171,7 +171,7 @@ impl Tries {
 
     /// On behalf of this client, for servers that want to know.
     #[must_use]
-    pub fn of_client(self, client: Ends) -> Self {
+    pub fn of_client(self, client: &'a Ends) -> Self {
         Self { client: Some(client), ..self }
     }
 }
@@ -253,7 +253,7 @@ impl Pool {
     /// Fails where none of those tried takes a connection, and where none has room in time.
     pub async fn lease(
         self: &Rc<Self>,
-        tries: &mut Tries,
+        tries: &mut Tries<'_>,
         deadline: Duration,
     ) -> Result<Lease, UpstreamError> {
         let current = self.followed.as_ref().map(Self::current);
@@ -372,7 +372,7 @@ impl Pool {
     }
 
     /// A seat on the server that is next; none where all that are left are full, or none is left.
-    fn enter(&self, tries: &Tries) -> Option<Seat> {
+    fn enter(&self, tries: &Tries<'_>) -> Option<Seat> {
         let limit = self.backend.settings.limits.map(|limits| limits.connections);
         loop {
             let server = self.choose(tries, limit)?;
@@ -385,7 +385,7 @@ impl Pool {
         }
     }
 
-    fn choose(&self, tries: &Tries, limit: Option<usize>) -> Option<usize> {
+    fn choose(&self, tries: &Tries<'_>, limit: Option<usize>) -> Option<usize> {
         if self.places.len() == 1 && limit.is_none() && tries.been.is_empty() {
             return Some(0);
         }
@@ -410,7 +410,7 @@ impl Pool {
     }
 
     /// Whether there is a server to go on to.
-    fn is_another(&self, tries: &Tries) -> bool {
+    fn is_another(&self, tries: &Tries<'_>) -> bool {
         let is_none_usable = !self.is_any(Member::is_usable);
         (0..self.places.len()).any(|server| {
             !tries.been.contains(&server) && (is_none_usable || self.is(server, Member::is_usable))
@@ -418,7 +418,7 @@ impl Pool {
     }
 
     /// A seat, after waiting for one where that must be; none where no server is left to try.
-    async fn seat(&self, tries: &Tries) -> Result<Option<Seat>, UpstreamError> {
+    async fn seat(&self, tries: &Tries<'_>) -> Result<Option<Seat>, UpstreamError> {
         let Some(limits) = self.backend.settings.limits else { return Ok(self.enter(tries)) };
         if !self.is_another(tries) {
             return Ok(None);
@@ -431,7 +431,7 @@ impl Pool {
         self.wait(limits, tries).await.map(Some)
     }
 
-    async fn wait(&self, limits: Limits, tries: &Tries) -> Result<Seat, UpstreamError> {
+    async fn wait(&self, limits: Limits, tries: &Tries<'_>) -> Result<Seat, UpstreamError> {
         let metrics = self.metrics.queue.as_ref();
         let _waiting = metrics.map(|metrics| Waiting::new(&metrics.waiting));
         let line = self.backend.queue().wait(limits.pending, || self.enter(tries));
@@ -447,7 +447,7 @@ impl Pool {
     }
 
     /// A connection that is kept for the server of this seat; else the seat again.
-    fn kept(self: &Rc<Self>, seat: Seat, tries: &Tries) -> Result<Lease, Seat> {
+    fn kept(self: &Rc<Self>, seat: Seat, tries: &Tries<'_>) -> Result<Lease, Seat> {
         if tries.only_new {
             return Err(seat);
         }
@@ -456,18 +456,20 @@ impl Pool {
             Some(_) => self.take_stream(seat.server(), tries),
         };
         match kept {
-            Some(io) => Ok(Lease { io, seat, is_reused: true, client: tries.client, pool: Rc::clone(self) }),
+            Some(io) => {
+                Ok(Lease { io, seat, is_reused: true, client: tries.client.copied(), pool: Rc::clone(self) })
+            }
             None => Err(seat),
         }
     }
 
-    fn take_idle(&self, server: usize, tries: &Tries) -> Option<TcpStream> {
+    fn take_idle(&self, server: usize, tries: &Tries<'_>) -> Option<TcpStream> {
         let mut idle = self.places.get(server)?.idle.borrow_mut();
         loop {
             let Idle { io, since, .. } = if self.backend.settings.proxy_protocol.is_none() {
                 idle.pop()?
             } else {
-                let own = idle.iter().rposition(|idle| idle.client == tries.client)?;
+                let own = idle.iter().rposition(|idle| idle.client.as_ref() == tries.client)?;
                 idle.remove(own)
             };
             self.taken();
@@ -479,10 +481,10 @@ impl Pool {
     }
 
     /// A stream of a connection that has room for one.
-    fn take_stream(&self, server: usize, tries: &Tries) -> Option<Io> {
+    fn take_stream(&self, server: usize, tries: &Tries<'_>) -> Option<Io> {
         let mut shared = self.places.get(server)?.shared.borrow_mut();
         let is_everybodys = self.backend.settings.proxy_protocol.is_none();
-        let own = |shared: &&mut Shared| is_everybodys || shared.owner == tries.client;
+        let own = |shared: &&mut Shared| is_everybodys || shared.owner.as_ref() == tries.client;
         let found =
             shared.iter_mut().filter(own).find_map(|shared| shared.client.has_room().then_some(shared))?;
         if found.unused.take().is_some() {
@@ -496,11 +498,11 @@ impl Pool {
     async fn connect(
         self: &Rc<Self>,
         server: usize,
-        tries: &Tries,
+        tries: &Tries<'_>,
         deadline: Duration,
     ) -> Result<(Io, bool), Cause> {
         let Some(heads) = tries.http2 else {
-            return self.dial(server, tries.client, deadline).await.map(|io| (Io::Tcp(io), false));
+            return self.dial(server, tries.client.copied(), deadline).await.map(|io| (Io::Tcp(io), false));
         };
         let Some(place) = self.places.get(server) else { return Err(Cause::Refused) };
         // One at a time: the others share what it opens.
@@ -509,7 +511,7 @@ impl Pool {
         if let Some(io) = self.take_stream(server, tries) {
             return Ok((io, true));
         }
-        let io = self.dial(server, tries.client, deadline).await?;
+        let io = self.dial(server, tries.client.copied(), deadline).await?;
         let greeted = timeout(deadline, Client::greet(io, heads)).await.map_err(|_| Cause::ConnectTimeout)?;
         let (client, driver) = greeted.map_err(|error| Cause::Exchange(error.into()))?;
         let call = client.call();
@@ -523,7 +525,7 @@ impl Pool {
                     pool.put_down(server, id);
                 }
             });
-            place.shared.borrow_mut().push(Shared { client, owner: tries.client, id, unused: None });
+            place.shared.borrow_mut().push(Shared { client, owner: tries.client.copied(), id, unused: None });
         }
         // It ends with its connection, which nobody holds longer than the pool and its requests.
         spawn_local(async move {
@@ -538,7 +540,7 @@ impl Pool {
     async fn open(
         self: &Rc<Self>,
         mut seat: Option<Seat>,
-        tries: &mut Tries,
+        tries: &mut Tries<'_>,
         deadline: Duration,
     ) -> Result<Lease, UpstreamError> {
         let mut last = None;
@@ -560,7 +562,7 @@ impl Pool {
             let server = seat.server();
             let cause = match self.connect(server, tries, deadline).await {
                 Ok((io, is_reused)) => {
-                    let client = tries.client;
+                    let client = tries.client.copied();
                     return Ok(Lease { io, seat, is_reused, client, pool: Rc::clone(self) });
                 }
                 Err(cause) => cause,
@@ -720,7 +722,7 @@ impl Lease {
     ///
     /// # Errors
     /// Fails as [`Pool::lease`] does.
-    pub async fn replace(self, tries: &mut Tries, deadline: Duration) -> Result<Self, UpstreamError> {
+    pub async fn replace(self, tries: &mut Tries<'_>, deadline: Duration) -> Result<Self, UpstreamError> {
         let Self { io, seat, pool, .. } = self;
         drop(io);
         tries.is_replaced = true;
@@ -729,12 +731,12 @@ impl Lease {
     }
 
     /// Whether [`Self::replace`] may help: once, for a connection that had others before.
-    pub fn may_be_replaced(&self, tries: &Tries) -> bool {
+    pub fn may_be_replaced(&self, tries: &Tries<'_>) -> bool {
         self.is_reused && !tries.is_replaced
     }
 
     /// Whether another server may be tried, and there is one that works.
-    pub fn has_alternative(&self, tries: &Tries) -> bool {
+    pub fn has_alternative(&self, tries: &Tries<'_>) -> bool {
         let is_alternative = |server: usize| {
             server != self.seat.server()
                 && !tries.been.contains(&server)
@@ -747,7 +749,7 @@ impl Lease {
     ///
     /// # Errors
     /// Fails as [`Pool::lease`] does.
-    pub async fn elsewhere(self, tries: &mut Tries, deadline: Duration) -> Result<Self, UpstreamError> {
+    pub async fn elsewhere(self, tries: &mut Tries<'_>, deadline: Duration) -> Result<Self, UpstreamError> {
         let Self { io, seat, pool, .. } = self;
         drop(io);
         tries.been.push(seat.server());

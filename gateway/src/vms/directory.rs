@@ -134,7 +134,11 @@ impl Directory {
     pub async fn find(&self, vm: &VmId) -> Result<Addresses, NoVm> {
         let found = match (&self.vms.known, &self.asked) {
             (Known::Table(table), _) => table.get(vm).map(|ip| smallvec![ip]).ok_or(NoVm::Unknown),
-            (_, Some(asked)) => self.ask(asked, vm).await,
+            (_, Some(asked)) => match asked.remembered.fresh(vm) {
+                Some(known) => known,
+                // In a place of its own: most are remembered.
+                None => Box::pin(self.ask(asked, vm)).await,
+            },
             (Known::Asked(_), None) => Err(NoVm::Unknown),
         };
         match &found {
@@ -209,6 +213,12 @@ impl Remembered {
             strangers.insert(vm.clone(), Rc::clone(&entry));
             entry
         })
+    }
+
+    /// What is known of one that was asked for a short time ago.
+    fn fresh(&self, vm: &VmId) -> Option<Result<Addresses, NoVm>> {
+        let known = self.known.borrow_mut().get(vm);
+        known.or_else(|| self.strangers.borrow_mut().get(vm))?.fresh()
     }
 
     /// There is such a VM.

@@ -13,7 +13,7 @@ use crate::{
 };
 use std::{
     future::poll_fn,
-    pin::{Pin, pin},
+    pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -43,14 +43,13 @@ impl Exchange {
         &mut self,
         client: &mut Client<I>,
         buffers: &Buffers,
-        future: impl Future<Output = T>,
+        mut future: impl Future<Output = T> + Unpin,
     ) -> Result<T, Error> {
-        let mut future = pin!(future);
         poll_fn(|cx| {
             if let Poll::Ready(error) = self.poll_upload(cx, client, buffers) {
                 return Poll::Ready(Err(sender_failed(&error)));
             }
-            match future.as_mut().poll(cx) {
+            match Pin::new(&mut future).poll(cx) {
                 Poll::Ready(output) => Poll::Ready(Ok(output)),
                 Poll::Pending => self.poll_over(cx, client, None, buffers).map(Err),
             }
@@ -62,12 +61,11 @@ impl Exchange {
     pub(in crate::proxy) async fn while_uploading<I: Downstream, T>(
         &mut self,
         towards: &mut Towards<'_, I>,
-        future: impl Future<Output = T>,
+        mut future: impl Future<Output = T> + Unpin,
     ) -> Result<T, TransferError> {
-        let mut future = pin!(future);
         self.meanwhile(towards, |_, _, cx, moved| {
             *moved = true;
-            future.as_mut().poll(cx).map(Ok)
+            Pin::new(&mut future).poll(cx).map(Ok)
         })
         .await
     }

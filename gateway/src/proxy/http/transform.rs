@@ -1,7 +1,7 @@
 //! An answer whose body plugins transform on its way: piece by piece, and no more is read before a piece has
 //! left.
 
-use super::{After, Answer, Content, Framed, Session};
+use super::{After, Answer, Content, Session, body::wire_length, send::Framed};
 use crate::{
     headers::hop_by_hop::strip_trailers,
     http1::{BodyLength, Decoder, write_chunk_size, write_last_chunk},
@@ -18,6 +18,7 @@ use crate::{
 };
 use bytes::Bytes;
 use http::StatusCode;
+use std::pin::pin;
 
 /// Why a body did not come to its end.
 enum Broken {
@@ -50,7 +51,7 @@ impl Session<'_> {
     ) -> Result<(), Error> {
         let Content::Upstream { exchange: upstream, length, transforms, .. } = content else { return Ok(()) };
         if *length != BodyLength::None {
-            let beginning = route.terms.chain.begin_transforms(exchange);
+            let beginning = pin!(route.terms.chain.begin_transforms(exchange));
             let begun = upstream.while_waiting(client, self.buffers(), beginning).await?;
             *transforms = begun.map_err(|(fault, plugin)| Error::Plugin { plugin, kind: fault.kind })?;
         }
@@ -81,7 +82,7 @@ impl Session<'_> {
             Framed::Apart { .. } => Vec::new(),
             _ => self.answer_head(head, framed),
         };
-        let decoder = Decoder::new(super::wire_length(length, exchange.frames()));
+        let decoder = Decoder::new(wire_length(length, exchange.frames()));
         let mut towards = Towards { client, idle: self.idle(), buffers: self.buffers() };
         let mut passing = Passing { framed, text, sent: 0 };
         let passed = passing.run(&mut exchange, &mut towards, *transforms, decoder).await;
@@ -130,11 +131,11 @@ impl Passing {
         // The head does not wait for the body.
         self.emit(exchange, towards).await?;
         while let Some(piece) = exchange.piece(towards, &mut decoder).await? {
-            let bytes = exchange.while_uploading(towards, transforms.push(piece)).await??;
+            let bytes = exchange.while_uploading(towards, pin!(transforms.push(piece))).await??;
             self.frame(&bytes);
             self.emit(exchange, towards).await?;
         }
-        let bytes = exchange.while_uploading(towards, transforms.finish()).await??;
+        let bytes = exchange.while_uploading(towards, pin!(transforms.finish())).await??;
         self.frame(&bytes);
         let mut trailers = decoder.take_trailers();
         if let Some(trailers) = &mut trailers {
