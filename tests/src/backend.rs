@@ -249,6 +249,12 @@ impl Backend {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The text of the request of this number, once it has come.
+    pub async fn told(&self, number: usize) -> String {
+        let heard = eventually("a request", async || self.heard().get(number).cloned()).await;
+        String::from_utf8(heard.body.to_vec()).expect("text")
+    }
+
     /// The last request that it heard.
     pub fn last(&self) -> Heard {
         self.heard().pop().expect("the backend heard a request")
@@ -293,6 +299,17 @@ impl Asleep {
 impl Default for Asleep {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// These lines are among those of the text.
+///
+/// # Panics
+/// Panics where one is not, and shows the text.
+#[track_caller]
+pub fn assert_told(text: &str, lines: &[&str]) {
+    for line in lines {
+        assert!(text.lines().any(|told| told == *line), "{line:?} is missing in\n{text}");
     }
 }
 

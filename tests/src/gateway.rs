@@ -3,6 +3,7 @@
 use crate::{
     admin::{Admin, loopback},
     client::Client,
+    components::{guest, plugin_table},
     files::replace,
     wait::within,
 };
@@ -173,6 +174,20 @@ impl TestGateway {
 /// begins with further keys of the route, and tables may follow.
 pub fn one_route(backend: SocketAddr, more: &str) -> String {
     format!("[[listener]]\naddress = \"[::]:0\"\n[[route]]\nname = \"app\"\nto = \"{backend}\"\n{more}\n")
+}
+
+/// [`one_route`] through a guest, with further keys of the plugin; and beside it `/plain`, without plugins, and
+/// `/lenient`, where a fault of the guest does not matter.
+pub fn guest_routes(backend: SocketAddr, name: &str, more: &str) -> String {
+    let table = plugin_table("guest", &guest(name), more);
+    one_route(
+        backend,
+        &format!(
+            "plugins = [\"guest\"]\n[[route]]\nname = \"plain\"\npath = \"/plain\"\nto = \"{backend}\"\n\
+             [[route]]\nname = \"lenient\"\npath = \"/lenient\"\nto = \"{backend}\"\n\
+             plugins = [{{ use = \"guest\", on_error = \"skip\" }}]\n{table}"
+        ),
+    )
 }
 
 /// A configuration with one listener, `[::]`, and one route, `app`, to a backend of these servers. What

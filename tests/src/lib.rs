@@ -28,13 +28,13 @@ pub mod wire;
 
 pub use address::own_ip;
 pub use admin::Admin;
-pub use backend::{Asleep, Backend, Heard, Visitors};
+pub use backend::{Asleep, Backend, Heard, Visitors, assert_told};
 pub use client::{Answer, Client, Kept, Raw, dribbling, values};
 pub use components::{guest, plugin, plugin_table};
 pub use dns::{NameServer, Says};
 pub use etcd::Etcd;
 pub use files::replace;
-pub use gateway::{TestGateway, one_backend, one_route};
+pub use gateway::{TestGateway, guest_routes, one_backend, one_route};
 pub use http2::{H2Answer, H2Io, H2Request, Http2, collect, echo, h2c_backend, h2c_backend_with, read};
 pub use namespace::{Namespace, in_namespace, in_network, must_run};
 pub use pebble::{Pebble, PebbleTerms};

@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 use gateway_tests::{
-    Admin, Backend, Heard, Raw, TestGateway, eventually, guest, one_route, plugin_table, within,
+    Admin, Backend, Raw, TestGateway, assert_told, eventually, guest, one_route, plugin_table, within,
 };
 use serde_json::json;
 use std::{net::SocketAddr, time::Duration};
@@ -26,18 +26,6 @@ fn toml(backend: SocketAddr, collector: Option<&Backend>, more: &str) -> String 
     )
 }
 
-/// What the collector was told of the exchange of this number.
-async fn told(collector: &Backend, number: usize) -> String {
-    let heard: Heard = eventually("what is over", async || collector.heard().get(number).cloned()).await;
-    String::from_utf8(heard.body.to_vec()).expect("text")
-}
-
-fn assert_told(text: &str, lines: &[&str]) {
-    for line in lines {
-        assert!(text.lines().any(|told| told == *line), "{line:?} is missing in\n{text}");
-    }
-}
-
 async fn of_audit(gateway: &Admin, name: &str, labels: &[&str]) -> f64 {
     gateway.metric(name, &[&["plugin=\"audit\""], labels].concat()).await
 }
@@ -48,7 +36,7 @@ async fn it_is_told_everything_that_became_of_a_request() {
     let gateway = TestGateway::start(&toml(backend.addr(), Some(&collector), ""));
     let client = gateway.client().with("host", "a1.test").with("x-tag", "t1");
     assert_eq!(client.post("/up?q=1", "12345").await.text(), "hello");
-    let text = told(&collector, 0).await;
+    let text = collector.told(0).await;
     assert_told(
         &text,
         &[
@@ -71,7 +59,7 @@ async fn it_is_told_everything_that_became_of_a_request() {
     );
     assert_eq!(client.with("x-answer", "1").get("/").await.status, 403);
     assert_told(
-        &told(&collector, 1).await,
+        &collector.told(1).await,
         &["status: 403", "tag: t1", "answered-by: audit", "reason: asked-to", "response-bytes: 10"],
     );
     assert_eq!(gateway.client().get("/plain").await.status, 200);
@@ -89,7 +77,7 @@ async fn bytes_of_a_request_are_those_that_the_backend_was_sent() {
     let client = gateway.client().with("host", "a1.test").with("x-body", "100");
     for (number, body, status, bytes) in [(0, "abc", 200, 3), (1, "refuse", 422, 0), (2, "keep", 200, 4)] {
         assert_eq!(client.post("/", body).await.status, status, "{body}");
-        assert_told(&told(&collector, number).await, &[&format!("request-bytes: {bytes}")]);
+        assert_told(&collector.told(number).await, &[&format!("request-bytes: {bytes}")]);
     }
 }
 
@@ -98,7 +86,7 @@ async fn errors_of_the_gateway_and_clients_that_leave_are_told_too() {
     let (silent, collector) = (Backend::silent().await, Backend::hello().await);
     let gateway = TestGateway::start(&toml(Backend::nobody().await, Some(&collector), ""));
     assert_eq!(gateway.client().with("host", "a1.test").get("/").await.status, 502);
-    assert_told(&told(&collector, 0).await, &["status: 502", "error: upstream-refused", "vm: a1"]);
+    assert_told(&collector.told(0).await, &["status: 502", "error: upstream-refused", "vm: a1"]);
 
     gateway.write(&toml(silent.addr(), Some(&collector), ""));
     gateway.reload().await.expect("a good configuration");
@@ -106,7 +94,7 @@ async fn errors_of_the_gateway_and_clients_that_leave_are_told_too() {
     leaving.send("GET /gone HTTP/1.1\r\nhost: a1.test\r\n\r\n").await;
     eventually("the backend has it", async || (silent.connections() == 1).then_some(())).await;
     drop(leaving);
-    assert_told(&told(&collector, 1).await, &["path: /gone", "status: none", "broke-off: true"]);
+    assert_told(&collector.told(1).await, &["path: /gone", "status: none", "broke-off: true"]);
 }
 
 #[tokio::test]
@@ -135,7 +123,7 @@ async fn a_tunnel_is_over_when_it_ends_whatever_was_reloaded_meanwhile() {
             gateway.reload().await.expect("a good configuration");
         }
         drop((client, server));
-        let text = told(&collector, number).await;
+        let text = collector.told(number).await;
         let lines = ["status: 101", "path: /chat", "request-bytes: 5", "response-bytes: 3", tag];
         assert_told(&text, &lines);
     }

@@ -2,26 +2,12 @@
 
 use futures_util::future::join_all;
 use gateway_tests::{
-    Admin, Answer, Backend, Client, GatewayProcess, Raw, TestGateway, eventually, guest, one_route,
-    plugin_table, within,
+    Admin, Answer, Backend, Client, GatewayProcess, Raw, TestGateway, eventually, guest_routes, within,
 };
 use serde_json::json;
 
 /// What the called server answers.
 const DONE: &str = "HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n";
-
-/// A route through a guest, and beside it `/lenient`, where a fault of the guest does not matter.
-fn toml(backend: &Backend, name: &str, more: &str) -> String {
-    let to = backend.addr();
-    let table = plugin_table("guest", &guest(name), more);
-    one_route(
-        to,
-        &format!(
-            "plugins = [\"guest\"]\n[[route]]\nname = \"lenient\"\npath = \"/lenient\"\nto = \"{to}\"\n\
-             plugins = [{{ use = \"guest\", on_error = \"skip\" }}]\n{table}"
-        ),
-    )
-}
 
 /// `slow_call` calls this address.
 fn calling(callee: &Backend, limits: &str) -> String {
@@ -58,8 +44,8 @@ async fn ask(gateway: &TestGateway) -> Raw {
 async fn a_call_waits_for_its_turn_where_there_is_a_queue() {
     let backend = Backend::hello().await;
     let (callee, mut calls) = Backend::by_hand().await;
-    let gateway = TestGateway::start(&toml(
-        &backend,
+    let gateway = TestGateway::start(&guest_routes(
+        backend.addr(),
         "slow_call",
         &calling(&callee, "instances = 1, queue = 2, queue_timeout = \"10m\""),
     ));
@@ -94,7 +80,7 @@ async fn who_waits_too_long_for_its_turn_is_refused() {
     let backend = Backend::hello().await;
     let (callee, mut calls) = Backend::by_hand().await;
     let limits = calling(&callee, "instances = 1, queue = 5, queue_timeout = \"50ms\"");
-    let gateway = TestGateway::start(&toml(&backend, "slow_call", &limits));
+    let gateway = TestGateway::start(&guest_routes(backend.addr(), "slow_call", &limits));
     let mut first = ask(&gateway).await;
     let mut call = calls.next().await;
     call.head().await;
@@ -112,7 +98,7 @@ async fn all_workers_together_make_no_more_calls_than_they_may() {
     let backend = Backend::hello().await;
     let (callee, mut calls) = Backend::by_hand().await;
     let limits = calling(&callee, "concurrency = 2, queue = 100, queue_timeout = \"10m\"");
-    let config = format!("{}[gateway]\nworkers = 4\n", toml(&backend, "slow_call", &limits));
+    let config = format!("{}[gateway]\nworkers = 4\n", guest_routes(backend.addr(), "slow_call", &limits));
     let gateway = TestGateway::start(&config);
     let operator = gateway.operator();
     let mut asked = join_all((0..12).map(async |_| ask(&gateway).await)).await;
@@ -133,7 +119,7 @@ async fn all_workers_together_make_no_more_calls_than_they_may() {
 #[tokio::test]
 async fn an_instance_is_replaced_after_so_many_calls() {
     let backend = Backend::hello().await;
-    let gateway = TestGateway::start(&toml(&backend, "trap", "limits = { recycle_calls = 3 }"));
+    let gateway = TestGateway::start(&guest_routes(backend.addr(), "trap", "limits = { recycle_calls = 3 }"));
     let operator = gateway.operator();
     let recycled = async || of_guest(&operator, "vers_plugin_recycled_total", "reason=\"calls\"").await;
     let client = gateway.client();
@@ -149,7 +135,7 @@ async fn an_instance_is_replaced_after_so_many_calls() {
 async fn an_instance_that_has_grown_is_replaced() {
     let backend = Backend::hello().await;
     let limits = "limits = { memory = \"64MiB\", recycle_memory = \"4MiB\" }";
-    let gateway = TestGateway::start(&toml(&backend, "hog_memory", limits));
+    let gateway = TestGateway::start(&guest_routes(backend.addr(), "hog_memory", limits));
     let operator = gateway.operator();
     let recycled = async || of_guest(&operator, "vers_plugin_recycled_total", "reason=\"memory\"").await;
     assert_eq!(gateway.client().get("/").await.status, 200);
@@ -171,7 +157,7 @@ async fn fail(gateway: &TestGateway, hook: &str, times: usize) {
 async fn a_hook_that_fails_again_and_again_on_a_route_is_left_alone_there() {
     for hook in ["request", "response"] {
         let backend = Backend::hello().await;
-        let config = toml(&backend, "trap", "breaker = { faults = 3, open = \"10m\" }");
+        let config = guest_routes(backend.addr(), "trap", "breaker = { faults = 3, open = \"10m\" }");
         let gateway = TestGateway::start(&config);
         let (operator, good) = (gateway.operator(), gateway.client());
         fail(&gateway, hook, 2).await;
@@ -217,7 +203,8 @@ async fn a_hook_that_fails_again_and_again_on_a_route_is_left_alone_there() {
 #[tokio::test]
 async fn skipping_goes_on_without_calls_while_a_breaker_is_open() {
     let backend = Backend::hello().await;
-    let gateway = TestGateway::start(&toml(&backend, "trap", "breaker = { faults = 1, open = \"10m\" }"));
+    let gateway =
+        TestGateway::start(&guest_routes(backend.addr(), "trap", "breaker = { faults = 1, open = \"10m\" }"));
     let bad = gateway.client().with("x-trap", "request");
     for _ in 0..5 {
         assert_eq!(bad.get("/lenient").await.text(), "hello");
@@ -230,7 +217,11 @@ async fn skipping_goes_on_without_calls_while_a_breaker_is_open() {
 #[tokio::test]
 async fn one_call_tries_whether_it_works_again() {
     let backend = Backend::hello().await;
-    let gateway = TestGateway::start(&toml(&backend, "trap", "breaker = { faults = 2, open = \"100ms\" }"));
+    let gateway = TestGateway::start(&guest_routes(
+        backend.addr(),
+        "trap",
+        "breaker = { faults = 2, open = \"100ms\" }",
+    ));
     let operator = gateway.operator();
     fail(&gateway, "request", 2).await;
     let traps = async || of_guest(&operator, "vers_plugin_faults_total", "kind=\"trap\"").await;
@@ -254,7 +245,7 @@ async fn one_call_tries_whether_it_works_again() {
 async fn the_log_says_when_a_plugin_is_left_alone_and_when_it_works_again() {
     let backend = Backend::hello().await;
     let table = "breaker = { faults = 2, open = \"20ms\" }";
-    let gateway = GatewayProcess::start(crate::DAEMON, &toml(&backend, "trap", table)).await;
+    let gateway = GatewayProcess::start(crate::DAEMON, &guest_routes(backend.addr(), "trap", table)).await;
     let client = Client::new(gateway.addr_of("[::]:0").await);
     let bad = client.clone().with("x-trap", "request");
     for _ in 0..4 {
@@ -275,7 +266,7 @@ async fn the_log_says_when_a_plugin_is_left_alone_and_when_it_works_again() {
 #[tokio::test]
 async fn without_a_breaker_every_request_is_a_call() {
     let backend = Backend::hello().await;
-    let gateway = TestGateway::start(&toml(&backend, "trap", "breaker = { faults = 0 }"));
+    let gateway = TestGateway::start(&guest_routes(backend.addr(), "trap", "breaker = { faults = 0 }"));
     within("thirty faults", fail(&gateway, "request", 30)).await;
     assert_eq!(gateway.client().get("/").await.status, 200);
 }

@@ -2,31 +2,16 @@
 
 use futures_util::future::{join, join_all};
 use gateway_tests::{
-    Admin, Answer, Backend, Client, GatewayProcess, Kept, Raw, TestGateway, eventually, guest, one_route,
-    plugin_table, settled, within,
+    Admin, Answer, Backend, Client, GatewayProcess, Kept, Raw, TestGateway, eventually, guest_routes,
+    settled, within,
 };
 use std::{
     cell::Cell,
     time::{Duration, Instant},
 };
 
-/// A route through a guest, with further keys of the plugin; and beside it `/plain`, without plugins,
-/// and `/lenient`, where a fault of the guest does not matter.
-fn toml(backend: &Backend, name: &str, more: &str) -> String {
-    let to = backend.addr();
-    let table = plugin_table("guest", &guest(name), more);
-    one_route(
-        to,
-        &format!(
-            "plugins = [\"guest\"]\n[[route]]\nname = \"plain\"\npath = \"/plain\"\nto = \"{to}\"\n\
-             [[route]]\nname = \"lenient\"\npath = \"/lenient\"\nto = \"{to}\"\n\
-             plugins = [{{ use = \"guest\", on_error = \"skip\" }}]\n{table}"
-        ),
-    )
-}
-
 fn through(backend: &Backend, name: &str, more: &str) -> TestGateway {
-    TestGateway::start(&toml(backend, name, more))
+    TestGateway::start(&guest_routes(backend.addr(), name, more))
 }
 
 /// `slow_call` calls this address; `more` are further keys of its `config`.
@@ -132,7 +117,7 @@ async fn memory_within_the_limit_is_no_fault() {
 #[tokio::test]
 async fn what_a_guest_says_when_it_panics_is_in_the_log() {
     let backend = Backend::hello().await;
-    let gateway = GatewayProcess::start(crate::DAEMON, &toml(&backend, "trap", "")).await;
+    let gateway = GatewayProcess::start(crate::DAEMON, &guest_routes(backend.addr(), "trap", "")).await;
     let client = Client::new(gateway.addr_of("[::]:0").await).with("x-trap", "request");
     assert_fault(&client.get("/").await, "plugin-fault");
     let line = eventually("a line about the fault", async || {
@@ -338,7 +323,7 @@ async fn faults_leave_no_memory_behind() {
         crate::DAEMON,
         &format!(
             "{}[log]\nformat = \"json\"\naccess = false\n",
-            toml(&backend, "trap", "breaker = { faults = 0 }")
+            guest_routes(backend.addr(), "trap", "breaker = { faults = 0 }")
         ),
     )
     .await;
@@ -365,7 +350,7 @@ async fn faults_leave_no_memory_behind() {
 #[tokio::test]
 async fn a_flood_of_log_lines_is_cut() {
     let backend = Backend::hello().await;
-    let gateway = GatewayProcess::start(crate::DAEMON, &toml(&backend, "log_flood", "")).await;
+    let gateway = GatewayProcess::start(crate::DAEMON, &guest_routes(backend.addr(), "log_flood", "")).await;
     let client = Client::new(gateway.addr_of("[::]:0").await);
     let lines = async || -> Vec<serde_json::Value> {
         gateway.log().into_iter().filter(|line| line["plugin"] == "guest").collect()
@@ -393,7 +378,7 @@ async fn a_flood_of_log_lines_is_cut() {
 #[tokio::test]
 async fn background_work_that_fails_is_tried_again_ever_later() {
     let backend = Backend::hello().await;
-    let gateway = GatewayProcess::start(crate::DAEMON, &toml(&backend, "bg_trap", "")).await;
+    let gateway = GatewayProcess::start(crate::DAEMON, &guest_routes(backend.addr(), "bg_trap", "")).await;
     let client = Client::new(gateway.addr_of("[::]:0").await);
     let faulted = async || -> Vec<serde_json::Value> {
         gateway.log().into_iter().filter(|line| line["fault"] == "trap").collect()

@@ -1,7 +1,8 @@
 //! Plugins on routes that carry bytes: who is let in, what is looked at, and what is told at the end.
 
 use gateway_tests::{
-    Backend, Heard, Pki, Raw, TestGateway, certificate_table, eventually, guest, plugin, plugin_table, within,
+    Backend, Pki, Raw, TestGateway, assert_told, certificate_table, eventually, guest, plugin, plugin_table,
+    within,
 };
 use std::{net::SocketAddr, path::Path, time::Duration};
 use tokio::{io::AsyncReadExt as _, net::TcpStream};
@@ -226,17 +227,6 @@ async fn audit(config: &str) -> (Backend, String) {
     (collector, keys)
 }
 
-async fn told(collector: &Backend, number: usize) -> String {
-    let heard: Heard = eventually("what is over", async || collector.heard().get(number).cloned()).await;
-    String::from_utf8(heard.body.to_vec()).expect("text")
-}
-
-fn assert_told(text: &str, lines: &[&str]) {
-    for line in lines {
-        assert!(text.lines().any(|told| told == *line), "{line:?} is missing in\n{text}");
-    }
-}
-
 #[tokio::test]
 async fn it_is_told_everything_that_became_of_a_connection() {
     let backend = Backend::canned("an answer").await;
@@ -248,7 +238,7 @@ async fn it_is_told_everything_that_became_of_a_connection() {
     let client_port = client.stream.local_addr().expect("an address").port();
     drop(client);
     assert_told(
-        &told(&collector, 0).await,
+        &collector.told(0).await,
         &[
             "tls: false",
             "proxied: false",
@@ -272,7 +262,7 @@ async fn it_is_told_everything_that_became_of_a_connection() {
     gateway.write(&toml(Backend::nobody().await, &guest("tcp_audit"), &keys));
     gateway.reload().await.expect("a good configuration");
     assert_eq!(said(&gateway, b"").await, "");
-    assert_told(&told(&collector, 1).await, &["sent: 0", "why: upstream-refused", "tls: false"]);
+    assert_told(&collector.told(1).await, &["sent: 0", "why: upstream-refused", "tls: false"]);
 }
 
 #[tokio::test]
@@ -282,7 +272,7 @@ async fn those_that_were_refused_are_told_of_too() {
     let gateway = TestGateway::start(&toml(backend.addr(), &guest("tcp_audit"), &keys));
     assert_eq!(said(&gateway, b"").await, "");
     assert_told(
-        &told(&collector, 0).await,
+        &collector.told(0).await,
         &["why: refused", "refused-by: it", "reason: full", "sent: 0", "received: 0"],
     );
 }
@@ -299,7 +289,7 @@ async fn a_connection_that_outlives_a_reload_is_told_to_the_plugins_of_then() {
     gateway.write(&toml(backend.addr(), &guest("tcp_audit"), &new));
     gateway.reload().await.expect("a good configuration");
     drop((client, server));
-    let text = told(&after, 0).await;
+    let text = after.told(0).await;
     assert_told(&text, &["sent: 1", "client: ::1"]);
     assert!(!text.contains("client-port"), "what the old one stored is not the new one's: {text}");
     assert!(before.heard().is_empty());
@@ -322,7 +312,7 @@ async fn tls_and_the_name_that_was_asked_for_are_known() {
     client.finish().await;
     client.to_end().await;
     assert_told(
-        &told(&collector, 0).await,
+        &collector.told(0).await,
         &["tls: true", "vm: a1", "server-name: a1.db.test", "sent: 6", "received: 6", "why: closed"],
     );
 }
@@ -338,7 +328,7 @@ async fn what_a_proxy_tells_is_known() {
     let gateway = TestGateway::start(&toml);
     assert_eq!(said(&gateway, b"PROXY TCP4 192.0.2.7 198.51.100.1 40000 3000\r\nhello").await, "hello");
     assert_told(
-        &told(&collector, 0).await,
+        &collector.told(0).await,
         &["proxied: true", "client: 192.0.2.7", "client-port: 40000", "port: 3000", "sent: 5"],
     );
 }

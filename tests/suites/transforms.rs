@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 use gateway_tests::{
-    Backend, Http2, Raw, TestGateway, eventually, guest, one_route, plugin_table, settled, within,
+    Backend, Http2, Raw, TestGateway, Visitors, eventually, guest, one_route, plugin_table, settled, within,
 };
 use http::Response;
 use http_body_util::Full;
@@ -26,9 +26,13 @@ async fn page(how: &'static str, body: &'static str) -> Backend {
     .await
 }
 
-/// A backend whose answer is in chunks, after which it waits.
-async fn visited() -> (Backend, gateway_tests::Visitors) {
-    Backend::by_hand().await
+/// A client that has asked, and the backend's side of it, which has read that.
+async fn asked(gateway: &TestGateway, visitors: &mut Visitors) -> (Raw, Raw) {
+    let mut client = Raw::connect(gateway.addr()).await;
+    client.send("GET / HTTP/1.1\r\nhost: a.test\r\n\r\n").await;
+    let mut server = visitors.next().await;
+    server.head().await;
+    (client, server)
 }
 
 const CHUNKED: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n";
@@ -67,12 +71,9 @@ async fn what_the_plugin_returns_is_what_the_client_gets() {
 
 #[tokio::test]
 async fn pieces_leave_as_they_come_and_trailers_are_kept() {
-    let (backend, mut visitors) = visited().await;
+    let (backend, mut visitors) = Backend::by_hand().await;
     let gateway = gateway(backend.addr(), "");
-    let mut client = Raw::connect(gateway.addr()).await;
-    client.send("GET / HTTP/1.1\r\nhost: a.test\r\n\r\n").await;
-    let mut server = visitors.next().await;
-    server.head().await;
+    let (mut client, mut server) = asked(&gateway, &mut visitors).await;
     server.send(format!("{CHUNKED}x-transform: upper\r\ntrailer: x-sum\r\n\r\n")).await;
     let head = client.head().await;
     assert!(head.contains("transfer-encoding: chunked\r\n"), "the head does not wait for the body: {head}");
@@ -125,12 +126,9 @@ async fn several_transform_one_after_the_other_in_reverse() {
 #[tokio::test]
 async fn a_fault_in_the_middle_is_seen_by_the_client() {
     for (how, kind) in [("refuse", "transform"), ("panic", "trap"), ("spin", "cpu"), ("flood", "transform")] {
-        let (backend, mut visitors) = visited().await;
+        let (backend, mut visitors) = Backend::by_hand().await;
         let gateway = gateway(backend.addr(), "on_error = \"skip\"\n");
-        let mut client = Raw::connect(gateway.addr()).await;
-        client.send("GET / HTTP/1.1\r\nhost: a.test\r\n\r\n").await;
-        let mut server = visitors.next().await;
-        server.head().await;
+        let (mut client, mut server) = asked(&gateway, &mut visitors).await;
         server.send(format!("{CHUNKED}x-transform: {how}\r\n\r\n{}", chunk("one"))).await;
         if how != "flood" {
             client.until(&chunk("one")).await;
@@ -166,7 +164,7 @@ async fn a_fault_at_the_beginning_is_an_error_or_is_passed_by() {
 
 #[tokio::test]
 async fn a_body_keeps_its_instance_and_others_go_on() {
-    let (backend, mut visitors) = visited().await;
+    let (backend, mut visitors) = Backend::by_hand().await;
     let gateway =
         gateway(backend.addr(), "limits = { instances = 3, transforms = 2 }\nconfig = { tail = \".\" }\n");
     let mut going = Vec::new();
@@ -212,12 +210,9 @@ async fn a_body_keeps_its_instance_and_others_go_on() {
 #[tokio::test]
 async fn a_slow_reader_holds_the_backend_back() {
     const MUCH: usize = 64 << 20;
-    let (backend, mut visitors) = visited().await;
+    let (backend, mut visitors) = Backend::by_hand().await;
     let gateway = gateway(backend.addr(), "");
-    let mut client = Raw::connect(gateway.addr()).await;
-    client.send("GET / HTTP/1.1\r\nhost: a.test\r\n\r\n").await;
-    let mut server = visitors.next().await;
-    server.head().await;
+    let (mut client, mut server) = asked(&gateway, &mut visitors).await;
     server.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {MUCH}\r\nx-transform: upper\r\n\r\n")).await;
     client.head().await;
     let taken = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
@@ -240,7 +235,7 @@ async fn a_slow_reader_holds_the_backend_back() {
 #[tokio::test]
 async fn an_upload_goes_on_while_its_answer_is_transformed() {
     const MUCH: usize = 8 << 20;
-    let (backend, mut visitors) = visited().await;
+    let (backend, mut visitors) = Backend::by_hand().await;
     let gateway = gateway(backend.addr(), "");
     let client = Raw::connect(gateway.addr()).await;
     let (mut from, mut to) = client.stream.into_split();

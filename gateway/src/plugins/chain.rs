@@ -156,7 +156,7 @@ impl Chain {
                 continue;
             }
             exchange.caller = position;
-            let untouched = link.may_be_skipped().then(|| exchange.request.clone());
+            let untouched = link.may_be_skipped().then(|| Box::new(exchange.request.clone()));
             match link.on_request(&self.route, exchange).await {
                 Ok(Verdict::Next | Verdict::Replace(_)) => {}
                 Ok(Verdict::RouteTo(backend)) => to = Some(Destination { link: position, backend }),
@@ -164,7 +164,7 @@ impl Chain {
                     return (Outcome::Respond { response, plugin: link.name() }, position + 1);
                 }
                 Err(fault) => match untouched {
-                    Some(head) => (exchange.request, exchange.wanted) = (head, None),
+                    Some(head) => (exchange.request, exchange.wanted) = (*head, None),
                     None => return (Outcome::Denied { fault, plugin: link.name() }, position + 1),
                 },
             }
@@ -187,7 +187,7 @@ impl Chain {
         for position in std::mem::take(&mut exchange.body_for) {
             let Some(link) = self.links.get(position) else { continue };
             exchange.caller = position;
-            let untouched = link.may_be_skipped().then(|| exchange.request.clone());
+            let untouched = link.may_be_skipped().then(|| Box::new(exchange.request.clone()));
             match link.on_request_body(&self.route, exchange, body).await {
                 Ok(Verdict::Next) => {}
                 Ok(Verdict::Replace(other)) => *body = other,
@@ -196,7 +196,7 @@ impl Chain {
                     return (Outcome::Respond { response, plugin: link.name() }, self.links.len());
                 }
                 Err(fault) => match untouched {
-                    Some(head) => exchange.request = head,
+                    Some(head) => exchange.request = *head,
                     None => return (Outcome::Denied { fault, plugin: link.name() }, self.links.len()),
                 },
             }
@@ -220,13 +220,13 @@ impl Chain {
                 continue;
             }
             exchange.caller = position;
-            let untouched = link.may_be_skipped().then(|| exchange.response.clone());
+            let untouched = link.may_be_skipped().then(|| Box::new(exchange.response.clone()));
             match link.on_response(&self.route, exchange).await {
                 // An answer goes where its request came from.
                 Ok(Verdict::Next | Verdict::RouteTo(_) | Verdict::Replace(_)) => {}
                 Ok(Verdict::Respond(response)) => replace(exchange, response, link.name()),
                 Err(fault) => match untouched {
-                    Some(head) => exchange.response = head,
+                    Some(head) => exchange.response = *head,
                     None => return Err((fault, link.name())),
                 },
             }

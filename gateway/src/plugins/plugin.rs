@@ -74,30 +74,6 @@ pub struct Limits {
     pub breaker_open: Duration,
 }
 
-/// As `[plugin.NAME]` has them where it says nothing.
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            memory: 64 * 1024 * 1024,
-            cpu: Duration::from_millis(50),
-            wall: Duration::from_secs(5),
-            instances: 64,
-            concurrency: None,
-            queue: 0,
-            queue_timeout: Duration::from_secs(1),
-            body: 1024 * 1024,
-            transforms: 32,
-            peek: 16 * 1024,
-            log_queue: 1024,
-            series: 100,
-            recycle_calls: 100_000,
-            recycle_memory: 16 * 1024 * 1024,
-            breaker_faults: 20,
-            breaker_open: Duration::from_secs(1),
-        }
-    }
-}
-
 /// A plugin that is ready to be called. Instances of it are made by each worker for itself.
 pub struct Plugin {
     pub(super) name: String,

@@ -322,10 +322,7 @@ impl Exchange {
         poll_fn(|cx| {
             let moved = self.upload.moved() + answer.moved();
             if let Poll::Ready(error) = self.poll_upload(cx, client, buffers) {
-                return Poll::Ready(Err(match sender_failed(&error) {
-                    Error::Malformed(_) => TransferError::Body,
-                    _ => TransferError::Client,
-                }));
+                return Poll::Ready(Err(TransferError::of_upload(&error)));
             }
             match answer.poll(cx, &mut self.lease.io, &mut self.inbox, &mut client.io, buffers) {
                 Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
@@ -341,10 +338,7 @@ impl Exchange {
             }
             let since = *since.get_or_insert_with(Instant::now);
             if let Poll::Ready(over) = self.poll_over(cx, client, Some(since), buffers) {
-                return Poll::Ready(Err(match over {
-                    Error::TotalTimeout => TransferError::Total,
-                    _ => TransferError::Client,
-                }));
+                return Poll::Ready(Err(TransferError::of_waiting(&over)));
             }
             client.timer.poll(cx, since + idle).map(|()| Err(TransferError::Idle))
         })
@@ -523,6 +517,22 @@ pub(super) enum TransferError {
 }
 
 impl TransferError {
+    /// The rest of the request is at fault, or who sends it.
+    fn of_upload(error: &FlowError) -> Self {
+        match sender_failed(error) {
+            Error::Malformed(_) => Self::Body,
+            _ => Self::Client,
+        }
+    }
+
+    /// Nobody waits any more, or nobody may.
+    fn of_waiting(error: &Error) -> Self {
+        match error {
+            Error::TotalTimeout => Self::Total,
+            _ => Self::Client,
+        }
+    }
+
     /// What it is to the operator; a client that left was not cut.
     pub(super) fn cut(self) -> Option<Cut> {
         match self {

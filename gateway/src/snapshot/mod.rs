@@ -31,6 +31,7 @@ pub use health::{HealthCheck, Question};
 pub use local::{Detour, Goal, Local, LocalRoute, LocalTarget, LocalTerms, Parts, RouteMetrics, directory};
 pub use modes::{Kinds, Mode, Modes};
 pub use ordered::{Demand, Ordered};
+pub use plugins::plugin_limits;
 pub use private::{try_private, write_private};
 pub use registry::{Discovered, EtcdPlan, RegistryPlan, RemotePlan};
 pub use services::Outbound;

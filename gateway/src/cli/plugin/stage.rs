@@ -6,16 +6,17 @@ mod connection;
 pub(super) use connection::Met;
 
 use crate::{
-    config::{CaseReply, CaseRequest, CaseResponse, CaseValues, PluginCases},
+    config::{Breaker, CaseReply, CaseRequest, CaseResponse, CaseValues, PluginCases, PluginLimits},
     http1::{HeadLimits, parse_request},
     ids::{ClientAddr, RequestIds},
     message::{Fields, Known, RequestHead, ResponseHead, is_field_value, is_target, is_token},
     metrics::Metrics,
     plugins::{
         self, Chain, Completed, Component, Destination, Exchange, Facts, Fault, FetchError, Fetching, Grants,
-        Host, Inspection, Limits, LoadError, LocalResponse, OnError, Outcome, Plugin, PluginMetrics,
-        PluginSpec, Secret, Services,
+        Host, Inspection, LoadError, LocalResponse, OnError, Outcome, Plugin, PluginMetrics, PluginSpec,
+        Secret, Services,
     },
+    snapshot::plugin_limits,
 };
 use bytes::Bytes;
 use http::StatusCode;
@@ -122,7 +123,7 @@ impl Stage {
                 backends: cases.backends.clone(),
                 kv: 1024 * 1024,
             },
-            limits: Limits::default(),
+            limits: plugin_limits(&PluginLimits::default(), &Breaker::default()),
             vm_id: cases.vm_id.clone(),
         })?);
         let services = Arc::new(Script::of(replies));
@@ -179,27 +180,17 @@ impl Stage {
         let head = request_head(request)?;
         let response = answer.map(response_head).transpose()?;
         let mut exchange = Box::new(Exchange::new(self.facts(request), head.clone()));
-        self.runtime.block_on(async {
-            let began = std::time::Instant::now();
-            for _ in 0..calls {
-                exchange.request = Some(head.clone());
-                exchange.response.clone_from(&response);
-                let failed = match (ready, &response) {
-                    (None, _) => None,
-                    (Some(ready), None) => match ready.chain.on_request(&mut exchange).await {
-                        (Outcome::Denied { fault, .. }, _) => Some(fault),
-                        _ => None,
-                    },
-                    (Some(ready), Some(_)) => {
-                        let filtered = ready.chain.on_response(&mut exchange, 1, |_, _, _| {}).await;
-                        filtered.err().map(|(fault, _)| fault)
-                    }
-                };
-                if let Some(fault) = failed {
-                    return Err(format!("a call failed: {}\n{}", fault.kind, fault.detail));
+        self.timed(calls, async || {
+            exchange.request = Some(head.clone());
+            exchange.response.clone_from(&response);
+            match (ready, &response) {
+                (None, _) => Ok(()),
+                (Some(ready), None) => not_denied(ready.chain.on_request(&mut exchange).await),
+                (Some(ready), Some(_)) => {
+                    let filtered = ready.chain.on_response(&mut exchange, 1, |_, _, _| {}).await;
+                    filtered.map_err(|(fault, _)| fault)
                 }
             }
-            Ok(began.elapsed())
         })
     }
 
@@ -219,20 +210,14 @@ impl Stage {
     ) -> Result<Duration, String> {
         let head = request_head(request)?;
         let mut exchange = Box::new(Exchange::new(self.facts(request), head.clone()));
-        self.runtime.block_on(async {
-            let began = std::time::Instant::now();
-            for _ in 0..calls {
-                exchange.request = Some(head.clone());
-                exchange.has_asked_for_body(0);
-                let mut body = request.body.clone().into_bytes();
-                let Some(ready) = ready else { continue };
-                if let (Outcome::Denied { fault, .. }, _) =
-                    ready.chain.on_request_body(&mut exchange, &mut body).await
-                {
-                    return Err(format!("a call failed: {}\n{}", fault.kind, fault.detail));
-                }
+        self.timed(calls, async || {
+            exchange.request = Some(head.clone());
+            exchange.has_asked_for_body(0);
+            let mut body = request.body.clone().into_bytes();
+            match ready {
+                None => Ok(()),
+                Some(ready) => not_denied(ready.chain.on_request_body(&mut exchange, &mut body).await),
             }
-            Ok(began.elapsed())
         })
     }
 
@@ -245,16 +230,27 @@ impl Stage {
     ) -> Result<Duration, String> {
         let head = request_head(request)?;
         let mut exchange = Box::new(Exchange::over(self.facts(request)));
+        self.timed(calls, async || {
+            let completed = completed(Some(&head));
+            let Some(ready) = ready else {
+                exchange.completed = Some(completed);
+                return Ok(());
+            };
+            ready.chain.log_now(&mut exchange, completed).await
+        })
+    }
+
+    /// What so many calls take, one after the other.
+    fn timed(
+        &self,
+        calls: u32,
+        mut call: impl AsyncFnMut() -> Result<(), Fault>,
+    ) -> Result<Duration, String> {
         self.runtime.block_on(async {
             let began = std::time::Instant::now();
             for _ in 0..calls {
-                let completed = completed(Some(&head));
-                if let Some(ready) = ready {
-                    let logged = ready.chain.log_now(&mut exchange, completed).await;
-                    logged.map_err(|fault| format!("a call failed: {}\n{}", fault.kind, fault.detail))?;
-                } else {
-                    exchange.completed = Some(completed);
-                }
+                let called = call().await;
+                called.map_err(|fault| format!("a call failed: {}\n{}", fault.kind, fault.detail))?;
             }
             Ok(began.elapsed())
         })
@@ -275,6 +271,10 @@ impl Stage {
             is_upgrade: request.headers.keys().any(|name| name.eq_ignore_ascii_case("upgrade")),
         }
     }
+}
+
+fn not_denied((outcome, _): (Outcome, usize)) -> Result<(), Fault> {
+    if let Outcome::Denied { fault, .. } = outcome { Err(fault) } else { Ok(()) }
 }
 
 /// The gateway's own answer to a body that is larger than the plugin has asked for.

@@ -109,10 +109,7 @@ impl Exchange {
         poll_fn(|cx| {
             let before = self.upload.moved();
             if let Poll::Ready(error) = self.poll_upload(cx, client, buffers) {
-                return Poll::Ready(Err(match sender_failed(&error) {
-                    Error::Malformed(_) => TransferError::Body,
-                    _ => TransferError::Client,
-                }));
+                return Poll::Ready(Err(TransferError::of_upload(&error)));
             }
             let mut moved = self.upload.moved() != before;
             if let Poll::Ready(done) = step(self, client, cx, &mut moved) {
@@ -123,10 +120,7 @@ impl Exchange {
             }
             let since = *since.get_or_insert_with(Instant::now);
             if let Poll::Ready(over) = self.poll_over(cx, client, Some(since), buffers) {
-                return Poll::Ready(Err(match over {
-                    Error::TotalTimeout => TransferError::Total,
-                    _ => TransferError::Client,
-                }));
+                return Poll::Ready(Err(TransferError::of_waiting(&over)));
             }
             client.timer.poll(cx, since + *idle).map(|()| Err(TransferError::Idle))
         })

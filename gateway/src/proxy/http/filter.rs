@@ -77,24 +77,24 @@ impl Session<'_> {
         exchange: &mut Box<plugins::Exchange>,
         is_upgrade: bool,
     ) -> Result<(Filtered, usize), Error> {
-        let (outcome, seen) = {
-            let filtering = pin!(route.terms.chain.on_request(exchange));
-            client.while_waiting(self.buffers(), filtering).await?
-        };
-        let (outcome, body) = match outcome {
+        // In a place of its own, so that each of them is small enough for the allocator's fast path.
+        let filtering = Box::pin(route.terms.chain.on_request(exchange));
+        let (outcome, seen) = client.while_waiting(self.buffers(), filtering).await?;
+        let (to, most) = match outcome {
             // What is for another protocol has no body.
-            Outcome::Next { to, body: Some(most) } if !is_upgrade => {
-                let filtering = Box::pin(self.filter_body(client, route, exchange, most));
-                let (outcome, body) = filtering.await?;
-                (outcome.or(to), Some(body))
-            }
-            outcome => (outcome, None),
+            Outcome::Next { to, body: Some(most) } if !is_upgrade => (to, most),
+            outcome => return Ok((self.filtered(outcome, None)?, seen)),
         };
+        let (outcome, body) = Box::pin(self.filter_body(client, route, exchange, most)).await?;
+        Ok((self.filtered(outcome.or(to), Some(body))?, seen))
+    }
+
+    fn filtered(&mut self, outcome: Outcome, body: Option<Box<HeldBody>>) -> Result<Filtered, Error> {
         match outcome {
-            Outcome::Next { to, .. } => Ok((Filtered::Passed(to, body), seen)),
+            Outcome::Next { to, .. } => Ok(Filtered::Passed(to, body)),
             Outcome::Respond { response, plugin } => {
                 self.answered_by(plugin, &response);
-                Ok((Filtered::Answered(Box::new(local(response))), seen))
+                Ok(Filtered::Answered(Box::new(local(response))))
             }
             Outcome::Denied { fault, plugin } => Err(Error::Plugin { plugin, kind: fault.kind }),
         }
@@ -115,7 +115,7 @@ impl Session<'_> {
                 let answer = local(replacement);
                 (exchange.response, replaced) = (Some(answer.head), Some(answer.content));
             };
-            let filtering = pin!(route.terms.chain.on_response(exchange, seen, replace));
+            let filtering = Box::pin(route.terms.chain.on_response(exchange, seen, replace));
             match content {
                 Content::Upstream { exchange, .. } => {
                     exchange.while_waiting(client, buffers, filtering).await?
