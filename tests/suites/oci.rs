@@ -10,6 +10,8 @@ use sha2::{Digest as _, Sha256};
 use std::{
     collections::HashMap,
     fs,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Stdio,
 };
@@ -96,7 +98,7 @@ impl Place {
     }
 }
 
-fn toml(backend: std::net::SocketAddr, component: &str) -> String {
+fn toml(backend: SocketAddr, component: &str) -> String {
     let table = format!(
         "plugins = [\"it\"]\n[plugin.it]\ncomponent = \"{component}\"\n\
          config = {{ response = {{ x-from = \"a registry\" }} }}\n[gateway]\nworkers = 1\nstate_dir = \"state\"\n"
@@ -109,6 +111,9 @@ struct Registry {
     backend: Backend,
     digest: String,
 }
+
+/// What is said of the place, whatever is fetched.
+const KEPT: &str = "components are kept in state/components\n";
 
 /// What is wrong with a registry.
 #[derive(Clone, Copy, PartialEq)]
@@ -124,6 +129,18 @@ enum Wrong {
     Blob,
     /// What it has is no component.
     Text,
+    /// It wants a token, and its blobs are at another one.
+    At(SocketAddr),
+    /// Its blobs are where everybody could read along.
+    Far,
+    /// So are its tokens.
+    FarToken,
+    /// It wants name and password, in a way of old.
+    Basic,
+    /// Its component is larger than it says.
+    Large,
+    /// It leads to itself.
+    Circle,
 }
 
 impl Registry {
@@ -133,7 +150,11 @@ impl Registry {
         let digest = sha256(&manifest);
         let blob = format!("/v2/team/it/blobs/sha256:{}", sha256(&component));
         let sent = if wrong == Wrong::Manifest { [&manifest[..], b" "].concat() } else { manifest };
-        let bytes = if wrong == Wrong::Blob { vec![b'x'; component.len()] } else { component };
+        let bytes = match wrong {
+            Wrong::Blob => vec![b'x'; component.len()],
+            Wrong::Large => [&component[..], b"more"].concat(),
+            _ => component,
+        };
         let known: HashMap<String, Vec<u8>> = [
             ("/v2/team/it/manifests/1".to_owned(), sent.clone()),
             (format!("/v2/team/it/manifests/sha256:{digest}"), sent),
@@ -171,19 +192,35 @@ fn answer(
         }
         .expect("a response");
     }
-    if wrong == Wrong::Token && heard.header("authorization") != "Bearer t0ken" {
-        let challenge = format!(
-            "Bearer realm=\"http://{host}/token\",service=\"here\",scope=\"repository:team/it:pull\""
-        );
-        let refused = response.status(StatusCode::UNAUTHORIZED).header("www-authenticate", challenge);
-        return refused.body(empty).expect("a response");
+    let refused = |challenge: &str| {
+        let refused = Response::builder().status(StatusCode::UNAUTHORIZED);
+        // The first line is not all that is offered.
+        let refused = refused.header("www-authenticate", "Negotiate").header("www-authenticate", challenge);
+        refused.body(Full::default()).expect("a response")
+    };
+    let authorization = heard.header("authorization");
+    match wrong {
+        Wrong::Token | Wrong::At(_) if authorization != "Bearer t0ken" => {
+            return refused(&format!(
+                "bearer realm=\"http://{host}/token\",service=here,scope=\"repository:team/it:pull\""
+            ));
+        }
+        Wrong::FarToken => return refused("Bearer realm=\"http://192.0.2.1/token\",service=\"here\""),
+        Wrong::Basic if authorization != format!("Basic {}", BASE64.encode(b"ada:s3cret")) => {
+            return refused("Basic realm=\"here\"");
+        }
+        _ => {}
     }
-    if wrong == Wrong::Elsewhere && path == blob {
-        return response
-            .status(StatusCode::TEMPORARY_REDIRECT)
-            .header("location", "/elsewhere")
-            .body(empty)
-            .expect("a response");
+    let to = match wrong {
+        Wrong::Elsewhere => "/elsewhere".to_owned(),
+        Wrong::At(addr) => format!("//{addr}/blob"),
+        Wrong::Far => "http://192.0.2.1/blob?signature=s3cret".to_owned(),
+        Wrong::Circle => blob.to_owned(),
+        _ => String::new(),
+    };
+    if path == blob && !to.is_empty() {
+        let response = response.status(StatusCode::TEMPORARY_REDIRECT).header("location", to);
+        return response.body(empty).expect("a response");
     }
     match known.get(path) {
         Some(bytes) => response.body(Full::from(bytes.clone())),
@@ -203,14 +240,18 @@ async fn what_was_fetched_runs_and_what_was_not_is_told() {
 
     let (code, said) = place.fetch(&registry.reference(":1")).await;
     assert_eq!(code, Some(0), "{said}");
-    assert_eq!(said, format!("{}  fetched\n", registry.pinned()));
+    assert_eq!(said, format!("{}  fetched\n{KEPT}", registry.pinned()));
+    for file in place.stored("") {
+        let mode = fs::metadata(&file).expect("a file").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{}", file.display());
+    }
     let (code, said) = place.check().await;
     assert_eq!(code, Some(0), "{said}");
 
     // All that the configuration names; what is there is not asked for.
     let asked = registry.backend.heard().len();
     let (code, said) = place.run(&["plugin", "fetch", "-c", "gateway.toml"], None).await;
-    assert_eq!((code, said), (Some(0), format!("{}  was there\n", registry.pinned())));
+    assert_eq!((code, said), (Some(0), format!("{}  was there\n{KEPT}", registry.pinned())));
     assert_eq!(registry.backend.heard().len(), asked);
 }
 
@@ -250,7 +291,7 @@ async fn what_is_in_the_store_is_what_was_pinned() {
         assert!(said.contains("is not what was fetched: its SHA-256 is another"), "{said}");
         // And it is fetched anew.
         let (code, said) = place.fetch(&registry.pinned()).await;
-        assert!(code == Some(0) && said.ends_with("  fetched\n"), "{said}");
+        assert!(code == Some(0) && said.contains("  fetched\n"), "{said}");
         assert_eq!(fs::read(file).expect("a file"), kept);
     }
     assert_eq!(place.check().await.0, Some(0));
@@ -263,7 +304,8 @@ async fn a_login_and_a_place_elsewhere_are_followed() {
     let arguments = ["plugin", "fetch", "-c", "gateway.toml"];
     let (code, said) = place.run(&arguments, None).await;
     assert!(code == Some(1) && said.contains("gives no token: 401"), "{said}");
-    let (code, said) = place.run(&arguments, Some("ada:s3cret")).await;
+    let login = format!("ghcr.io=bob:x {}=ada:s3cret", registry.backend.addr());
+    let (code, said) = place.run(&arguments, Some(&login)).await;
     assert_eq!(code, Some(0), "{said}");
     assert!(!said.contains("s3cret"), "{said}");
 
@@ -274,16 +316,85 @@ async fn a_login_and_a_place_elsewhere_are_followed() {
 }
 
 #[tokio::test]
+async fn a_login_is_told_to_nobody_but_its_registry() {
+    let arguments = ["plugin", "fetch", "-c", "gateway.toml"];
+    let secret = |heard: &Heard| heard.header("authorization").starts_with("Basic ");
+    // Another registry asks for it, in either way.
+    for wrong in [Wrong::Token, Wrong::Basic] {
+        let registry = Registry::new(wrong).await;
+        let place = Place::new(&registry.pinned());
+        let (code, said) = place.run(&arguments, Some("registry.example.com=ada:s3cret")).await;
+        assert_eq!(code, Some(1), "{said}");
+        assert!(!registry.backend.heard().iter().any(secret), "it has the password of another one");
+    }
+    let registry = Registry::new(Wrong::Basic).await;
+    let place = Place::new(&registry.pinned());
+    let its = format!("{}=ada:s3cret", registry.backend.addr());
+    let (code, said) = place.run(&arguments, None).await;
+    let help = format!("VERS_OCI_LOGIN={}=NAME:PASSWORD", registry.backend.addr());
+    assert!(code == Some(1) && said.contains(&help), "{said}");
+    let (code, said) = place.run(&arguments, Some("ada:s3cret")).await;
+    assert!(code == Some(1) && said.contains("must say whose it is") && !said.contains("s3cret"), "{said}");
+    assert!(!registry.backend.heard().iter().any(secret));
+    assert_eq!(place.run(&arguments, Some(&its)).await.0, Some(0));
+    // Where its blobs are, nobody is told anything, however they ask.
+    let (elsewhere, bytes) = (
+        Backend::http(|heard| {
+            let host = heard.header("host");
+            let challenge = format!("Bearer realm=\"http://{host}/token\"");
+            let refused = Response::builder().status(401).header("www-authenticate", challenge);
+            refused.body(Full::default()).expect("a response")
+        })
+        .await,
+        component(),
+    );
+    let has = Backend::http(move |_| Response::new(Full::from(bytes.clone()))).await;
+    for (at, code, words) in [(elsewhere, 1, "does not let it out"), (has, 0, "fetched")] {
+        let registry = Registry::new(Wrong::At(at.addr())).await;
+        let place = Place::new(&registry.pinned());
+        let its = format!("{}=ada:s3cret", registry.backend.addr());
+        let (got, said) = place.run(&arguments, Some(&its)).await;
+        assert!(got == Some(code) && said.contains(words), "{said}");
+        let heard = at.heard();
+        assert!(heard.len() == 1 && heard[0].header("authorization").is_empty(), "{heard:?}");
+    }
+}
+
+#[tokio::test]
+async fn it_is_kept_where_the_gateway_looks_for_it() {
+    let registry = Registry::new(Wrong::Nothing).await;
+    let place = Place::new(&registry.pinned());
+    let pinned = registry.pinned();
+    let arguments = ["plugin", "fetch", &pinned, "--state-dir", "other/state"];
+    let (code, said) = place.run(&arguments, None).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("components are kept in other/state/components"), "{said}");
+    let folder = place.folder.path().join("other/state");
+    assert_eq!(fs::metadata(&folder).expect("a folder").permissions().mode() & 0o777, 0o700);
+    // Where nobody says it, that is told: a service may have another one.
+    let mut command = Command::new(DAEMON);
+    command.args(["plugin", "fetch", &pinned]).env_remove("STATE_DIRECTORY").kill_on_drop(true);
+    let output = within("the command", command.env("XDG_STATE_HOME", place.folder.path()).output()).await;
+    let output = output.expect("it starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("warning: nothing names"), "{said}");
+}
+
+#[tokio::test]
 async fn what_a_registry_sends_instead_is_not_kept() {
     for (wrong, words) in [
         (Wrong::Manifest, "a manifest of another SHA-256"),
         (Wrong::Blob, "a component of another SHA-256"),
         (Wrong::Text, "is not a WebAssembly component"),
+        (Wrong::Large, "the answer breaks off"),
+        (Wrong::Circle, "leads in a circle"),
+        (Wrong::Far, "leads to http://192.0.2.1, where everybody could read along"),
+        (Wrong::FarToken, "has tokens at http://192.0.2.1, where everybody could read along"),
     ] {
         let registry = Registry::new(wrong).await;
         let place = Place::new(&registry.pinned());
         let (code, said) = place.fetch(&registry.pinned()).await;
-        assert!(code == Some(1) && said.contains(words), "{said}");
+        assert!(code == Some(1) && said.contains(words) && !said.contains("signature"), "{said}");
         assert!(place.stored("").is_empty(), "{words}: {:?}", place.stored(""));
     }
     let registry = Registry::new(Wrong::Nothing).await;
@@ -385,7 +496,7 @@ async fn a_real_registry_has_it_and_traffic_meets_it() {
     let pinned = format!("oci://{}/team/it@sha256:{}", registry.host, sha256(&manifest(&component)));
     place.configure(&pinned);
     let (code, said) = place.fetch(&format!("oci://{}/team/it:1", registry.host)).await;
-    assert_eq!((code, said), (Some(0), format!("{pinned}  fetched\n")));
+    assert_eq!((code, said), (Some(0), format!("{pinned}  fetched\n{KEPT}")));
     let state = place.folder.path().join("state");
     let gateway = TestGateway::start(
         &toml(backend.addr(), &pinned).replace("\"state\"", &format!("\"{}\"", state.display())),

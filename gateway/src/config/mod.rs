@@ -63,7 +63,7 @@ pub use self::{
     listener::{ClientAuth, Listener, ListenerProtocol, ListenerTimeouts, PortRules, ProxyProtocol},
     log::{Log, LogFormat, LogLevel},
     nearest::nearest,
-    oci::{OciReference, OciReferenceError},
+    oci::{OciReference, OciReferenceError, sha256_digest},
     plugin::{Breaker, Grants, OnError, Plugin, PluginLimits},
     plugin_cases::{
         CaseConnection, CaseReply, CaseRequest, CaseResponse, CaseValues, CaseVerdict, ExpectedValues,

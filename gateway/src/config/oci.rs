@@ -79,11 +79,16 @@ impl FromStr for OciReference {
     }
 }
 
-fn parse_digest(text: &str) -> Result<String, OciReferenceError> {
-    let hex = text.strip_prefix("sha256:").filter(|hex| {
+/// The hexadecimal digits of `sha256:…`.
+pub fn sha256_digest(text: &str) -> Option<&str> {
+    text.strip_prefix("sha256:").filter(|hex| {
         hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
-    });
-    hex.map(str::to_owned)
+    })
+}
+
+fn parse_digest(text: &str) -> Result<String, OciReferenceError> {
+    sha256_digest(text)
+        .map(str::to_owned)
         .ok_or(OciReferenceError("expected `@sha256:` and 64 hexadecimal digits in lower case"))
 }
 

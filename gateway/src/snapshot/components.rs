@@ -3,7 +3,10 @@
 //! Nothing here asks a registry: what is not in the store is not there.
 
 use super::Files;
-use crate::{config::OciReference, plugins::Hash};
+use crate::{
+    config::{OciReference, sha256_digest},
+    plugins::Hash,
+};
 use serde::Deserialize;
 use std::{
     io,
@@ -82,10 +85,9 @@ impl Layer {
         let (Some(layer), None) = (layers.next(), layers.next()) else {
             return Err(ManifestError("has not just one layer of the type `application/wasm`"));
         };
-        let digest = layer.digest.strip_prefix("sha256:").filter(|hex| {
-            hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
-        });
-        let digest = digest.ok_or(ManifestError("names its component by no SHA-256"))?.to_owned();
+        let digest = sha256_digest(&layer.digest)
+            .ok_or(ManifestError("names its component by no SHA-256"))?
+            .to_owned();
         Ok(Self { digest, size: layer.size })
     }
 }
@@ -94,6 +96,11 @@ impl ComponentStore {
     /// The one in the folder of what the gateway keeps.
     pub fn below(state_dir: &Path) -> Self {
         Self { folder: state_dir.join("components") }
+    }
+
+    /// The folder that it is in.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Where a manifest of this digest is.
@@ -111,7 +118,7 @@ impl ComponentStore {
     ///
     /// # Errors
     /// Fails where they are not there, or are others.
-    pub(super) fn read(&self, reference: &OciReference, files: &mut Files) -> Result<Vec<u8>, StoreError> {
+    pub fn read(&self, reference: &OciReference, files: &mut Files) -> Result<Vec<u8>, StoreError> {
         let digest = reference.digest.as_deref().unwrap_or_default();
         let manifest = verified(self.manifest(digest), digest, files)?;
         let layer = Layer::of_manifest(&manifest)?;

@@ -17,13 +17,13 @@ const ROOM: usize = 32 * 1024;
 ///
 /// # Errors
 /// Fails as the system does.
-pub fn write_private(path: &Path, text: &str) -> io::Result<()> {
+pub fn write_private(path: &Path, content: &(impl AsRef<[u8]> + ?Sized)) -> io::Result<()> {
     let folder = folder_of(path);
     make_private(folder)?;
     let new = beside(path);
     let write = || -> io::Result<()> {
         let mut file = create(&new)?;
-        file.write_all(text.as_bytes())?;
+        file.write_all(content.as_ref())?;
         file.sync_all()?;
         drop(file);
         fs::rename(&new, path)?;

@@ -1,15 +1,16 @@
 //! `plugin fetch`: components from registries into the store that a gateway reads from. A gateway itself asks no
 //! registry, ever.
 
-use super::{super::trust::Trust, Exit, no, oci::Registry, print, tell};
+use super::{super::trust::Trust, Exit, login::Logins, no, oci::Registry, print, tell};
 use crate::{
     config::{self, OciReference, Source},
     plugins::{self, Hash},
-    snapshot::{self, ComponentStore, Layer},
+    snapshot::{self, ComponentStore, Files, Layer, write_private},
 };
 use clap::Args;
 use std::{
-    fs,
+    fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -22,6 +23,9 @@ pub(in crate::cli) struct Fetch {
     /// Into the store of this configuration; without REFERENCE all components that it names by `oci://`
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// The gateway's `[gateway] state_dir`; by default that of this configuration, or of a service or user
+    #[arg(long, value_name = "FOLDER")]
+    state_dir: Option<PathBuf>,
     #[command(flatten)]
     trust: Trust,
 }
@@ -35,18 +39,19 @@ impl Fetch {
     }
 
     fn fetch(&self) -> Result<(), String> {
-        let (store, named) = match &self.config {
-            Some(file) => of_config(file)?,
-            None => (ComponentStore::below(&snapshot::default_state_dir(&variable)), Vec::new()),
-        };
+        let logins = Logins::of_environment()?;
+        let of_config = self.config.as_deref().map(of_config).transpose()?;
+        let (of_config, named) = of_config.unwrap_or_default();
+        let store = ComponentStore::below(&self.state_dir(of_config));
         let references = if self.references.is_empty() { named } else { self.references.clone() };
         if references.is_empty() {
             tell(&"nothing to fetch: no component of this configuration is an oci:// reference");
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| error.to_string())?;
+        tell(&format_args!("components are kept in {}", store.folder().display()));
         for reference in references {
-            let fetched = runtime.block_on(self.fetch_one(&store, &reference));
+            let fetched = runtime.block_on(self.fetch_one(&store, &logins, &reference));
             let (digest, is_new) = fetched.map_err(|why| format!("{reference}: {why}"))?;
             let verb = if is_new { "fetched" } else { "was there" };
             print(&format!("{}  {verb}\n", reference.pinned(&digest)));
@@ -54,18 +59,33 @@ impl Fetch {
         Ok(())
     }
 
+    /// Where the gateway keeps things: it reads components from there.
+    fn state_dir(&self, of_config: Option<PathBuf>) -> PathBuf {
+        self.state_dir.clone().or(of_config).unwrap_or_else(|| {
+            if variable("STATE_DIRECTORY").is_none() {
+                // systemd tells a service only.
+                tell(
+                    &"warning: nothing names the gateway's `state_dir`, and a service has one of its own: \
+                      --state-dir, or `[gateway] state_dir`, says which",
+                );
+            }
+            snapshot::default_state_dir(&variable)
+        })
+    }
+
     /// Returns the manifest's digest, and whether anything was fetched.
     async fn fetch_one(
         &self,
         store: &ComponentStore,
+        logins: &Logins,
         reference: &OciReference,
     ) -> Result<(String, bool), String> {
         if let Some(digest) = &reference.digest
-            && is_there(store, digest)
+            && store.read(reference, &mut Files::default()).is_ok()
         {
             return Ok((digest.clone(), false));
         }
-        let mut registry = Registry::new(reference, &self.trust.roots()?)?;
+        let mut registry = Registry::new(reference, logins, &self.trust.roots()?)?;
         let manifest = registry.manifest().await?;
         let digest = Hash::of(&manifest).to_string();
         if reference.digest.as_ref().is_some_and(|pinned| *pinned != digest) {
@@ -87,39 +107,37 @@ impl Fetch {
     }
 }
 
-/// The store of a configuration, and the components that it names.
-fn of_config(file: &Path) -> Result<(ComponentStore, Vec<OciReference>), String> {
+/// The `state_dir` of a configuration, where it says one, and the components that it names.
+fn of_config(file: &Path) -> Result<(Option<PathBuf>, Vec<OciReference>), String> {
     let source = Source::read(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
     let config = config::parse(&source, &variable)
         .map_err(|errors| config::render(&source, &errors, false).trim_end().to_owned())?;
     let base = file.parent().unwrap_or(Path::new("."));
-    let state_dir = snapshot::state_dir(&config, base, &variable);
+    let state_dir = config.gateway.state_dir.as_ref().map(|path| base.join(path));
     let components = config.plugins.values().map(|plugin| plugin.component.get_ref());
     // The configuration was checked: what wants to be a reference is one.
     let references = components.filter_map(|component| component.parse().ok()).collect();
-    Ok((ComponentStore::below(&state_dir), references))
+    Ok((state_dir, references))
 }
 
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// Whether a manifest and its component are there, and are what they should be.
-fn is_there(store: &ComponentStore, digest: &str) -> bool {
-    let has = |path: PathBuf, digest: &str| {
-        fs::read(path).ok().filter(|bytes| Hash::of(bytes).to_string() == digest)
-    };
-    let manifest = has(store.manifest(digest), digest);
-    let layer = manifest.and_then(|manifest| Layer::of_manifest(&manifest).ok());
-    layer.is_some_and(|layer| has(store.component(&layer.digest), &layer.digest).is_some())
+/// Keeps a file for the gateway, which must be able to read it.
+fn keep(path: &Path, bytes: &[u8]) -> Result<(), String> {
+    let kept = write_private(path, bytes).and_then(|()| is_neighbours(path));
+    match kept.map_err(|error| format!("cannot write {}: {error}", path.display()))? {
+        true => Ok(()),
+        false => Err(format!(
+            "{} belongs to another user than its folder's, who cannot read it: run this as the gateway's user",
+            path.display()
+        )),
+    }
 }
 
-/// Writes a file as a whole or not at all.
-fn keep(path: &Path, bytes: &[u8]) -> Result<(), String> {
-    let folder = path.parent().unwrap_or(path);
-    let written = fs::create_dir_all(folder).and_then(|()| {
-        let unfinished = path.with_extension(format!("{}.new", std::process::id()));
-        fs::write(&unfinished, bytes).and_then(|()| fs::rename(&unfinished, path))
-    });
-    written.map_err(|error| format!("cannot write {}: {error}", path.display()))
+/// Whether a file and the folder of what the gateway keeps are one user's.
+fn is_neighbours(path: &Path) -> io::Result<bool> {
+    let state_dir = path.parent().and_then(Path::parent).unwrap_or(path);
+    Ok(fs::metadata(path)?.uid() == fs::metadata(state_dir)?.uid())
 }

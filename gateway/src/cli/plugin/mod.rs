@@ -6,6 +6,7 @@ mod check;
 mod dev;
 mod fetch;
 mod inspect;
+mod login;
 mod new;
 mod oci;
 mod stage;
