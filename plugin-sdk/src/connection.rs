@@ -157,8 +157,8 @@ impl TcpVerdict {
 /// ```
 /// use vers_plugin::testing;
 ///
-/// let closed = testing::closed("idle").sent(100).received(2000).build();
-/// assert_eq!((closed.why().as_str(), closed.sent_bytes(), closed.received_bytes()), ("idle", 100, 2000));
+/// let closed = testing::closed("idle").bytes_to_server(100).bytes_to_client(2000).build();
+/// assert_eq!((closed.why().as_str(), closed.bytes_to_server(), closed.bytes_to_client()), ("idle", 100, 2000));
 /// ```
 #[derive(Debug)]
 pub struct Closed {
@@ -187,13 +187,13 @@ impl Closed {
     }
 
     /// Bytes to the server.
-    pub fn sent_bytes(&self) -> u64 {
-        self.handle.sent_bytes()
+    pub fn bytes_to_server(&self) -> u64 {
+        self.handle.bytes_to_server()
     }
 
     /// Bytes to the client.
-    pub fn received_bytes(&self) -> u64 {
-        self.handle.received_bytes()
+    pub fn bytes_to_client(&self) -> u64 {
+        self.handle.bytes_to_client()
     }
 
     /// Why it ended: `closed` by both sides; `idle`; `broken` off by one of them; `refused` by a plugin;

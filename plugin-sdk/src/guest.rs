@@ -114,16 +114,33 @@ mod exports {
         }
     }
 
-    /// A body on its way.
-    pub struct Running(RefCell<Box<dyn Transform>>);
+    /// A body on its way, and what there is of it already.
+    pub struct Running(RefCell<(Box<dyn Transform>, Option<Vec<u8>>)>);
+
+    impl Running {
+        fn output(
+            &self,
+            make: impl FnOnce(&mut dyn Transform, Option<Vec<u8>>) -> Result<Vec<u8>, String>,
+        ) -> Result<transform_hook::Output, String> {
+            let (transform, next) = &mut *self.0.borrow_mut();
+            let bytes = make(transform.as_mut(), next.take())?;
+            // The host must know now whether to ask again.
+            *next = transform.more()?;
+            Ok(transform_hook::Output { bytes, more: next.is_some() })
+        }
+    }
 
     impl transform_hook::GuestTransform for Running {
-        fn push(&self, chunk: Vec<u8>) -> Result<Vec<u8>, String> {
-            self.0.borrow_mut().push(chunk)
+        fn push(&self, chunk: Vec<u8>) -> Result<transform_hook::Output, String> {
+            self.output(|transform, _| transform.push(chunk))
         }
 
-        fn finish(&self) -> Result<Vec<u8>, String> {
-            self.0.borrow_mut().finish()
+        fn pull(&self) -> Result<transform_hook::Output, String> {
+            self.output(|_, next| Ok(next.unwrap_or_default()))
+        }
+
+        fn finish(&self) -> Result<transform_hook::Output, String> {
+            self.output(|transform, _| transform.finish())
         }
     }
 
@@ -134,7 +151,7 @@ mod exports {
         fn begin(resp: &types::Response) -> Option<transform_hook::Transform> {
             let mut resp = Response::new(unsafe { types::Response::from_handle(resp.take_handle()) });
             let begun = plugin::<C>().begin(&mut resp)?;
-            Some(transform_hook::Transform::new(Running(RefCell::new(begun))))
+            Some(transform_hook::Transform::new(Running(RefCell::new((begun, None)))))
         }
     }
 
@@ -146,39 +163,33 @@ mod exports {
         }
     }
 
+    fn said(verdict: TcpVerdict, conn: &Connection) -> types::TcpVerdict {
+        match verdict {
+            TcpVerdict::Next => types::TcpVerdict::Next,
+            TcpVerdict::Peek { least, within } => {
+                conn.want_bytes(least, within);
+                types::TcpVerdict::Next
+            }
+            TcpVerdict::RouteTo(backend) => types::TcpVerdict::RouteTo(backend),
+            TcpVerdict::Refuse { reset, reason } => {
+                types::TcpVerdict::Refuse(types::Refusal { reset, reason })
+            }
+        }
+    }
+
     impl<C: Component<Plugin: TcpFilter>> tcp_hook::Guest for C {
         #[allow(unsafe_code, reason = "the handle was just taken from its owner")]
-        fn on_accept(conn: &types::Connection) -> tcp_hook::Verdict {
+        fn on_accept(conn: &types::Connection) -> types::TcpVerdict {
             let conn = Connection::new(unsafe { types::Connection::from_handle(conn.take_handle()) });
-            match plugin::<C>().on_accept(&conn) {
-                TcpVerdict::Next => tcp_hook::Verdict::Next,
-                TcpVerdict::Peek { least, within } => {
-                    conn.want_bytes(least, within);
-                    tcp_hook::Verdict::Next
-                }
-                TcpVerdict::RouteTo(backend) => tcp_hook::Verdict::RouteTo(backend),
-                TcpVerdict::Refuse { reset, reason } => {
-                    tcp_hook::Verdict::Refuse(types::Refusal { reset, reason })
-                }
-            }
+            said(plugin::<C>().on_accept(&conn), &conn)
         }
     }
 
     impl<C: Component<Plugin: TcpBytesFilter>> tcp_bytes_hook::Guest for C {
         #[allow(unsafe_code, reason = "the handle was just taken from its owner")]
-        fn on_first_bytes(conn: &types::Connection, bytes: Vec<u8>, more: bool) -> tcp_bytes_hook::Verdict {
+        fn on_first_bytes(conn: &types::Connection, bytes: Vec<u8>, more: bool) -> types::TcpVerdict {
             let conn = Connection::new(unsafe { types::Connection::from_handle(conn.take_handle()) });
-            match plugin::<C>().on_first_bytes(&conn, bytes, more) {
-                TcpVerdict::Next => tcp_bytes_hook::Verdict::Next,
-                TcpVerdict::Peek { least, within } => {
-                    conn.want_bytes(least, within);
-                    tcp_bytes_hook::Verdict::Next
-                }
-                TcpVerdict::RouteTo(backend) => tcp_bytes_hook::Verdict::RouteTo(backend),
-                TcpVerdict::Refuse { reset, reason } => {
-                    tcp_bytes_hook::Verdict::Refuse(types::Refusal { reset, reason })
-                }
-            }
+            said(plugin::<C>().on_first_bytes(&conn, bytes, more), &conn)
         }
     }
 

@@ -146,9 +146,10 @@ pub trait BodyFilter {
 /// ```
 pub trait BodyTransform {
     /// Called for each answer of a backend with a body, when all response filters have let its head pass; the
-    /// head may be changed still. `None` lets the body pass untouched, and nothing of it is copied. What tells
-    /// of the bytes (`etag`, `content-encoding`, `content-range` of a 206) is the plugin's affair;
-    /// `content-length` is the gateway's.
+    /// head may be changed still. Also for answers to HEAD and for 304, whose heads must tell of the same body.
+    /// `None` lets the body pass untouched, and nothing of it is copied. What tells of the bytes (`etag`,
+    /// `content-encoding`, `content-range` of a 206) is the plugin's affair; `content-length`, `accept-ranges` and
+    /// sums of the bytes are removed.
     fn begin(&self, resp: &mut Response) -> Option<Box<dyn Transform>>;
 
     /// As [`HttpFilter::validate`].
@@ -173,15 +174,47 @@ pub trait BodyTransform {
 /// assert_eq!(Upper.push(b"abc".to_vec()), Ok(b"ABC".to_vec()));
 /// ```
 pub trait Transform {
-    /// Takes some bytes of the body, and returns what goes on instead: as many as it likes, or none; at most
-    /// `limits = { body = "1MiB" }` at a time. No more is read before these have left.
+    /// Takes some bytes of the body, 64 KiB at most, and returns what goes on instead: none, or up to 1 MiB at a
+    /// time. Where they become more than that, [`more`](Self::more) has the rest. Nothing further is read before
+    /// all of it has left.
     ///
     /// # Errors
     /// An error breaks the answer off, in such a way that its client sees that it is not whole; the text is for
     /// the log.
     fn push(&mut self, chunk: Vec<u8>) -> Result<Vec<u8>, String>;
 
-    /// The body has ended. Returns what is left of it; the trailers follow as they are.
+    /// What follows what [`push`](Self::push), [`finish`](Self::finish) or the last call of this has returned:
+    /// called until there is no more, and never with nothing in it. Keep what makes the next part (a decoder, a position), not the part: memory
+    /// is small, and some bytes may become very many.
+    ///
+    /// ```
+    /// use vers_plugin::Transform;
+    ///
+    /// /// Writes each byte a thousand times.
+    /// #[derive(Default)]
+    /// struct Stretch { rest: Vec<u8> }
+    ///
+    /// impl Transform for Stretch {
+    ///     fn push(&mut self, chunk: Vec<u8>) -> Result<Vec<u8>, String> {
+    ///         self.rest = chunk;
+    ///         Ok(Vec::new())
+    ///     }
+    ///
+    ///     fn more(&mut self) -> Result<Option<Vec<u8>>, String> {
+    ///         let some = self.rest.split_off(self.rest.len().min(1000));
+    ///         let now = std::mem::replace(&mut self.rest, some);
+    ///         Ok((!now.is_empty()).then(|| now.iter().flat_map(|byte| [*byte; 1000]).collect()))
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    fn more(&mut self) -> Result<Option<Vec<u8>>, String> {
+        Ok(None)
+    }
+
+    /// The body has ended. Returns what is left of it; the trailers follow.
     ///
     /// # Errors
     /// As [`push`](Self::push).
@@ -265,37 +298,36 @@ pub trait TcpFilter {
 /// use std::time::Duration;
 /// use vers_plugin::prelude::*;
 ///
-/// /// Sends replication of PostgreSQL elsewhere.
+/// /// Sends clients that begin with a line `BETA` elsewhere, and lets no other word of theirs through than `STABLE`.
 /// #[derive(Deserialize)]
-/// struct Replication { to: String }
+/// struct Editions { beta: String }
 ///
-/// impl TcpFilter for Replication {
+/// impl TcpFilter for Editions {
 ///     fn on_accept(&self, _conn: &Connection) -> TcpVerdict {
-///         TcpVerdict::peek(8, Duration::from_secs(5))
+///         TcpVerdict::peek(5, Duration::from_secs(5))
 ///     }
 /// }
 ///
-/// impl TcpBytesFilter for Replication {
+/// impl TcpBytesFilter for Editions {
 ///     fn on_first_bytes(&self, _conn: &Connection, bytes: Vec<u8>, more: bool) -> TcpVerdict {
-///         let Some(length) = bytes.first_chunk().map(|head| u32::from_be_bytes(*head)) else {
-///             return TcpVerdict::close("no-startup");
-///         };
-///         if more && bytes.len() < length as usize {
-///             return TcpVerdict::peek(length, Duration::from_secs(5));
-///         }
-///         match bytes.windows(12).any(|word| word == b"replication\0") {
-///             true => TcpVerdict::route_to(&self.to),
-///             false => TcpVerdict::Next,
+///         match bytes.split_inclusive(|byte| *byte == b'\n').next() {
+///             Some(b"BETA\n") => TcpVerdict::route_to(&self.beta),
+///             Some(b"STABLE\n") => TcpVerdict::Next,
+///             // It may be a line yet.
+///             Some(begun) if more && begun.len() < 7 && !begun.ends_with(b"\n") => {
+///                 TcpVerdict::peek(7, Duration::from_secs(5))
+///             }
+///             _ => TcpVerdict::close("no-edition"),
 ///         }
 ///     }
 /// }
-/// vers_plugin::export!(Replication: tcp_filter, tcp_bytes_filter);
+/// vers_plugin::export!(Editions: tcp_filter, tcp_bytes_filter);
 /// # fn main() {}
 /// ```
 pub trait TcpBytesFilter {
     /// Called with all that has come: it may be fewer bytes than were asked for, and none. Whatever the
     /// verdict, the server sees all of them. `more` says whether more may come; only then may the verdict be
-    /// to [peek](TcpVerdict::Peek) again.
+    /// to [peek](TcpVerdict::Peek) again: for more than was seen, whatever it asks for.
     fn on_first_bytes(&self, conn: &Connection, bytes: Vec<u8>, more: bool) -> TcpVerdict;
 
     /// As [`HttpFilter::validate`].
@@ -317,7 +349,7 @@ pub trait TcpBytesFilter {
 ///
 /// impl TcpLog for Traffic {
 ///     fn on_close(&self, closed: &Closed) {
-///         BYTES.add(closed.received_bytes(), [&closed.exchange().client_address()]);
+///         BYTES.add(closed.bytes_to_client(), [&closed.exchange().client_address()]);
 ///     }
 /// }
 /// vers_plugin::export!(Traffic: tcp_log);

@@ -554,8 +554,8 @@ pub(crate) mod types {
         pub(crate) exchange: Exchange,
         pub(crate) server_name: Option<String>,
         pub(crate) duration_us: u64,
-        pub(crate) sent_bytes: u64,
-        pub(crate) received_bytes: u64,
+        pub(crate) bytes_to_server: u64,
+        pub(crate) bytes_to_client: u64,
         pub(crate) why: String,
         pub(crate) refused_by: Option<String>,
         pub(crate) reason: Option<String>,
@@ -574,12 +574,12 @@ pub(crate) mod types {
             self.duration_us
         }
 
-        pub(crate) fn sent_bytes(&self) -> u64 {
-            self.sent_bytes
+        pub(crate) fn bytes_to_server(&self) -> u64 {
+            self.bytes_to_server
         }
 
-        pub(crate) fn received_bytes(&self) -> u64 {
-            self.received_bytes
+        pub(crate) fn bytes_to_client(&self) -> u64 {
+            self.bytes_to_client
         }
 
         pub(crate) fn why(&self) -> String {

@@ -525,14 +525,14 @@ impl ClosedBuilder {
     }
 
     /// Sets the bytes to the server.
-    pub fn sent(mut self, bytes: u64) -> Self {
-        self.0.sent_bytes = bytes;
+    pub fn bytes_to_server(mut self, bytes: u64) -> Self {
+        self.0.bytes_to_server = bytes;
         self
     }
 
     /// Sets the bytes to the client.
-    pub fn received(mut self, bytes: u64) -> Self {
-        self.0.received_bytes = bytes;
+    pub fn bytes_to_client(mut self, bytes: u64) -> Self {
+        self.0.bytes_to_client = bytes;
         self
     }
 

@@ -345,10 +345,12 @@ fn cases_may_be_connections_and_bodies() {
          [[case]]\nname = \"another server\"\nconnection = { bytes = \"ALT\" }\n\
          expect = { verdict = \"route-to\", to = \"other\" }\n\
          [[case]]\nname = \"a panic\"\nconnection = { bytes = \"PANIC\" }\nexpect = { verdict = \"fault\" }\n\
+         [[case]]\nname = \"it asks for what it has\"\nconnection = { bytes = \"SAME?\" }\n\
+         expect = { verdict = \"refuse\", reason = \"no-end\" }\n\
          [[case]]\nname = \"wrong\"\nconnection = { bytes = \"BAD\" }\nexpect = { verdict = \"next\", reset = true }\n",
     );
     test("tcp_gate").no(&[
-        "4 passed, 1 failed",
+        "5 passed, 1 failed",
         "the verdict is \"refuse\", expected \"next\"",
         "the end is \"no reset\", expected \"reset\"",
     ]);

@@ -2,7 +2,7 @@
 //! they say.
 
 use gateway_tests::{
-    Backend, Client, GatewayProcess, eventually, one_route,
+    Backend, Client, GatewayProcess, Raw, eventually, one_route,
     pages::{Block, block, blocks, changed, checkout, with},
     plugin, plugin_table,
 };
@@ -39,6 +39,8 @@ impl Crate {
         for (name, code) in [
             ("echo", plugin_code(&guide, "Echo")),
             ("heartbeat", plugin_code(&guide, "Heartbeat")),
+            ("hide", plugin_code(&guide, "Hide")),
+            ("login", plugin_code(&guide, "LogInFirst")),
             ("auth", plugin_code(&readme, "AuthToken")),
         ] {
             manifest.push_str(&format!("\n[[example]]\nname = \"{name}\"\ncrate-type = [\"cdylib\"]\n"));
@@ -135,6 +137,8 @@ async fn the_guide_leads_to_plugins_that_do_what_it_says() {
     teams_decide().await;
     mistakes_are_found().await;
     tags_are_echoed().await;
+    redis_clients_log_in_first().await;
+    a_word_is_hidden().await;
     a_heartbeat_is_sent().await;
     the_readme_asks_for_a_token().await;
 }
@@ -196,6 +200,46 @@ async fn tags_are_echoed() {
     let long = "x".repeat(20_000);
     let answer = gateway.client().with("x-tag", &long).get("/").await;
     assert_eq!((answer.status.as_u16(), answer.header("x-tag")), (200, ""), "too long to be echoed");
+}
+
+async fn redis_clients_log_in_first() {
+    let backend = Backend::tcp_echo().await;
+    let more = "grants = { backends = [\"127.0.0.1:1\"] }\nconfig = { beta = \"127.0.0.1:1\" }\n";
+    let table = plugin_table("login", &Crate::component("examples/login.wasm"), more);
+    let gateway = gateway_tests::TestGateway::start(&format!(
+        "[[listener]]\naddress = \"[::]:0\"\n[[route]]\nprotocol = \"tcp\"\nto = \"{}\"\n\
+         plugins = [\"login\"]\n{table}",
+        backend.addr()
+    ));
+    let login = "*2\r\n$4\r\nAUTH\r\n$6\r\ns3cret\r\n";
+    for (said, is_in) in
+        [(login, true), ("auth s3cret\r\n", true), ("*1\r\n$4\r\nPING\r\n", false), ("PI", false)]
+    {
+        let mut client = Raw::connect(gateway.addr()).await;
+        // As a network may cut it.
+        let (begin, rest) = said.split_at(2);
+        client.send(begin).await;
+        client.send(rest).await;
+        client.finish().await;
+        assert_eq!(client.to_end().await, if is_in { said } else { "" }, "{said:?}");
+    }
+}
+
+async fn a_word_is_hidden() {
+    let backend = Backend::http(|heard| {
+        let is_packed = !heard.header("accept-encoding").is_empty() || !heard.header("range").is_empty();
+        let kind = if heard.uri.path() == "/stream" { "text/event-stream" } else { "text/plain" };
+        let body = if is_packed { "in a way that shows no secret" } else { "a secret, a sec" };
+        http::Response::builder().header("content-type", kind).body(body.into()).expect("a response")
+    })
+    .await;
+    let table =
+        plugin_table("hide", &Crate::component("examples/hide.wasm"), "config = { word = \"secret\" }\n");
+    let toml = one_route(backend.addr(), &format!("plugins = [\"hide\"]\n{table}"));
+    let gateway = gateway_tests::TestGateway::start(&toml);
+    let client = gateway.client().with("accept-encoding", "gzip").with("range", "bytes=0-9");
+    assert_eq!(client.get("/").await.text(), "a ***, a sec");
+    assert_eq!(client.get("/stream").await.text(), "a secret, a sec", "it says so: no event streams");
 }
 
 async fn a_heartbeat_is_sent() {

@@ -2,7 +2,7 @@
 
 use gateway_tests::{
     Backend, Pki, Raw, TestGateway, assert_told, certificate_table, eventually, guest, plugin, plugin_table,
-    within,
+    tls, within,
 };
 use std::{net::SocketAddr, path::Path, time::Duration};
 use tokio::{io::AsyncReadExt as _, net::TcpStream};
@@ -64,6 +64,13 @@ async fn who_is_refused_is_closed_or_reset_and_the_server_sees_nothing() {
     let read = within("the end", client.stream.read(&mut byte)).await;
     assert_eq!(read.expect("an orderly end"), 0);
     assert_eq!(cut(&gateway, "refused").await, 1.0);
+
+    // What it has said and nobody has read does not make a reset of it.
+    let mut client = Raw::connect(gateway.addr()).await;
+    client.send("what a server would have been told").await;
+    let read = within("the end", client.stream.read(&mut byte)).await;
+    assert_eq!(read.expect("an orderly end"), 0);
+    client.finish().await;
 
     let resets = gate(backend.addr(), "accept = \"reset\"", "");
     // It may come before the client knows that it is connected.
@@ -145,6 +152,65 @@ async fn a_plugin_may_ask_for_more_as_long_as_more_can_come() {
 }
 
 #[tokio::test]
+async fn who_asks_for_the_same_again_is_shown_something_new() {
+    let backend = Backend::tcp_echo().await;
+    let gateway = gate(backend.addr(), "accept = \"peek\", least = 4", "");
+    let mut client = Raw::connect(gateway.addr()).await;
+    client.send("SAME?").await;
+    eventually("the first look", async || (calls(&gateway, "tcp-bytes").await >= 1.0).then_some(())).await;
+    client.send("again").await;
+    eventually("the second look", async || (calls(&gateway, "tcp-bytes").await >= 2.0).then_some(())).await;
+    client.send("!").await;
+    assert_eq!(client.exactly(11).await, b"SAME?again!");
+    assert!(calls(&gateway, "tcp-bytes").await <= 4.0, "it was shown the same bytes again");
+    // One byte at a time costs no call each.
+    let mut slow = Raw::connect(gateway.addr()).await;
+    slow.stream.set_nodelay(true).expect("a socket");
+    for byte in std::iter::once(&b"SAME"[..]).chain(std::iter::repeat_n(&b"."[..], 1000)).chain([&b"!"[..]]) {
+        slow.send(byte).await;
+    }
+    slow.exactly(1005).await;
+    let looks = calls(&gateway, "tcp-bytes").await;
+    assert!(looks < 300.0, "{looks} calls");
+    // And what never comes is not waited for longer than a head may take.
+    let toml = toml(backend.addr(), &guest("tcp_gate"), "config = { accept = \"peek\", least = 4 }\n");
+    let patient =
+        TestGateway::start(&toml.replace("[[route]]", "timeouts = { head = \"100ms\" }\n[[route]]"));
+    let mut client = Raw::connect(patient.addr()).await;
+    client.send("SAME?").await;
+    assert_eq!(client.to_end().await, "");
+    assert_eq!((cut(&patient, "refused").await, backend.connections()), (1.0, 2));
+}
+
+#[tokio::test]
+async fn several_look_one_after_the_other_and_each_may_look_again() {
+    let backend = Backend::tcp_echo().await;
+    let file = guest("tcp_gate");
+    let table = |name: &str, least: u32| {
+        plugin_table(name, &file, &format!("config = {{ accept = \"peek\", least = {least} }}\n"))
+    };
+    let gateway = TestGateway::start(&format!(
+        "[[listener]]\naddress = \"[::]:0\"\n[[route]]\nname = \"raw\"\nprotocol = \"tcp\"\nto = \"{}\"\n\
+         plugins = [\"one\", \"two\"]\n{}{}",
+        backend.addr(),
+        table("one", 2),
+        table("two", 4)
+    ));
+    let mut client = Raw::connect(gateway.addr()).await;
+    // The first wants five more, and has them before the second is asked at all.
+    client.send("N\u{5}ab").await;
+    let looks = async |name: &str| {
+        let labels = ["hook=\"tcp-bytes\"", &format!("plugin=\"{name}\"")];
+        gateway.metric("vers_plugin_calls_total", &labels).await
+    };
+    eventually("its first look", async || (looks("one").await == 1.0).then_some(())).await;
+    assert_eq!(looks("two").await, 0.0, "the first one is not done");
+    client.send("cde").await;
+    assert_eq!(client.exactly(7).await, b"N\x05abcde");
+    assert_eq!((looks("one").await, looks("two").await), (2.0, 1.0));
+}
+
+#[tokio::test]
 async fn a_client_that_says_nothing_is_waited_for_as_long_as_is_asked() {
     let (backend, mut visitors) = Backend::by_hand().await;
     let gateway = gate(backend.addr(), "accept = \"peek\", least = 100, within = \"50ms\"", "");
@@ -219,6 +285,35 @@ async fn a_hook_that_fails_again_and_again_is_left_alone() {
     assert_eq!(open, 1.0);
 }
 
+#[tokio::test]
+async fn a_client_that_has_gone_keeps_no_plugin() {
+    let backend = Backend::tcp_echo().await;
+    let (silent, mut asked) = Backend::by_hand().await;
+    let url = format!("http://{}", silent.addr());
+    let more = format!(
+        "config = {{ url = \"{url}/\", asks = true }}\ngrants = {{ http = [\"{url}\"] }}\nlimits = {{ wall = \"60m\" }}\n"
+    );
+    let gateway = TestGateway::start(&toml(backend.addr(), &guest("tcp_audit"), &more));
+    let client = Raw::connect(gateway.addr()).await;
+    let _question = asked.next().await;
+    assert_eq!(gateway.metric("vers_plugin_instances", &[]).await, 1.0);
+    client.stream.set_zero_linger().expect("a reset at the end");
+    drop(client);
+    // It is told of its end, with the question unanswered.
+    let mut told = asked.next().await;
+    assert!(told.head().await.starts_with("POST / "));
+    told.until("why: broken").await;
+    drop(told);
+    // Who has only ended its side waits on.
+    let mut client = Raw::connect(gateway.addr()).await;
+    client.send("x").await;
+    client.finish().await;
+    let mut question = asked.next().await;
+    question.head().await;
+    question.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+    assert_eq!(client.to_end().await, "x");
+}
+
 /// A collector, and the keys of `tcp_audit` that tell it.
 async fn audit(config: &str) -> (Backend, String) {
     let collector = Backend::hello().await;
@@ -278,6 +373,19 @@ async fn those_that_were_refused_are_told_of_too() {
 }
 
 #[tokio::test]
+async fn what_a_stop_cuts_is_told_with_all_that_it_has_moved() {
+    let backend = Backend::tcp_echo().await;
+    let (collector, keys) = audit("").await;
+    let gateway = TestGateway::start(&toml(backend.addr(), &guest("tcp_audit"), &keys));
+    let mut client = Raw::connect(gateway.addr()).await;
+    client.send("question").await;
+    assert_eq!(client.exactly(8).await, b"question");
+    within("the stop", gateway.stop(Duration::ZERO)).await;
+    assert_told(&collector.told(0).await, &["why: stopped", "sent: 8", "received: 8"]);
+    drop(client);
+}
+
+#[tokio::test]
 async fn a_connection_that_outlives_a_reload_is_told_to_the_plugins_of_then() {
     let (backend, mut visitors) = Backend::by_hand().await;
     let ((before, old), (after, new)) = (audit("").await, audit("").await);
@@ -315,6 +423,36 @@ async fn tls_and_the_name_that_was_asked_for_are_known() {
         &collector.told(0).await,
         &["tls: true", "vm: a1", "server-name: a1.db.test", "sent: 6", "received: 6", "why: closed"],
     );
+}
+
+#[tokio::test]
+async fn a_filter_may_go_by_the_certificate() {
+    let backend = Backend::tcp_echo().await;
+    let (pki, clients) = (Pki::new(), Pki::new());
+    let pair = pki.issue(&["db.test"]);
+    let toml = toml(
+        backend.addr(),
+        &guest("tcp_gate"),
+        "config = { accept = \"certificate\", to = \"DNS=\\\"worker.test\\\"\" }\n",
+    )
+    .replace(
+        "address = \"[::]:0\"\n",
+        "address = \"[::]:0\"\ntls = true\nclient_ca = \"clients.pem\"\nclient_auth = \"optional\"\n",
+    );
+    let files =
+        [("web.pem", pair.cert.as_str()), ("web-key.pem", &pair.key), ("clients.pem", clients.certificate())];
+    let gateway = TestGateway::with_files(&format!("{toml}{}", certificate_table("web")), &files);
+    let (worker, other) = (clients.issue(&["worker.test"]), clients.issue(&["other.test"]));
+    for (identity, is_in) in [(Some(&worker), true), (Some(&other), false), (None, false)] {
+        let config = tls::config(&[pki.certificate()], &[&rustls::version::TLS13], identity);
+        let mut client = pki.client("db.test").configured(config).raw(gateway.addr()).await;
+        client.send("x").await;
+        match is_in {
+            true => assert_eq!(client.exactly(1).await, b"x"),
+            false => assert_eq!(client.to_end().await, ""),
+        }
+    }
+    assert_eq!((cut(&gateway, "refused").await, backend.connections()), (2.0, 1));
 }
 
 #[tokio::test]
@@ -357,6 +495,82 @@ async fn where_it_must_be_found_out_what_is_carried_nothing_passes_before_the_fi
     let refuses = TestGateway::start(&toml("config = { accept = \"close\" }\n"));
     assert_eq!(said(&refuses, b"SSH-2.0-x\r\n").await, "");
     assert_eq!(backend.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_server_is_not_connected_to_before_the_filter_has_been_asked() {
+    let (backend, ssh) = (Backend::tcp_echo().await, Backend::tcp_echo().await);
+    let (collector, keys) = audit(", refuse = \"full\"").await;
+    let beside = |component: &str, more: &str| {
+        let table = plugin_table("it", &guest(component), more);
+        TestGateway::start(&format!(
+            "[[listener]]\naddress = \"[::]:0\"\ntimeouts = {{ head = \"300ms\" }}\n\
+             [[route]]\nname = \"ssh\"\nprotocol = \"ssh\"\nto = \"{}\"\n\
+             [[route]]\nname = \"raw\"\nprotocol = \"tcp\"\nplugins = [\"it\"]\nto = \"{}\"\n{table}",
+            ssh.addr(),
+            backend.addr()
+        ))
+    };
+    let refuses = beside("tcp_audit", &keys);
+    // One that says something, and one that never does.
+    for bytes in ["anything at all\r\n", ""] {
+        let mut client = Raw::connect(refuses.addr()).await;
+        client.send(bytes).await;
+        let mut byte = [0];
+        let read = within("the end", client.stream.read(&mut byte)).await;
+        assert_eq!(read.expect("an orderly end"), 0, "{bytes}");
+    }
+    assert_eq!((backend.connections(), cut(&refuses, "refused").await), (0, 2.0));
+    assert_told(&collector.told(1).await, &["why: refused", "reason: full", "sent: 0"]);
+    // What turns out to be another route's is not its affair.
+    let mut client = Raw::connect(refuses.addr()).await;
+    client.send("SSH-2.0-x\r\n").await;
+    client.until("SSH-2.0-x\r\n").await;
+    drop(client);
+    eventually("all is over", async || {
+        (refuses.metric("vers_connections_active", &[]).await == 0.0).then_some(())
+    })
+    .await;
+    assert_eq!(collector.heard().len(), 2, "it was told of a connection of another route");
+    // Bytes that it wants to see are waited for no longer than it says, and then it decides.
+    let peeks = beside("tcp_gate", "config = { accept = \"peek\", least = 9, within = \"50ms\" }\n");
+    let _silent = Raw::connect(peeks.addr()).await;
+    eventually("its server", async || (backend.connections() == 1).then_some(())).await;
+    let mut bad = Raw::connect(peeks.addr()).await;
+    bad.send("BAD bytes").await;
+    assert_eq!(bad.to_end().await, "");
+    assert_eq!(backend.connections(), 1);
+    // Whom it sends elsewhere is connected to nobody else.
+    let other = Backend::canned("the other").await;
+    let more = format!(
+        "config = {{ accept = \"route\", to = \"{0}\" }}\ngrants = {{ backends = [\"{0}\"] }}\n",
+        other.addr()
+    );
+    let routes = beside("tcp_gate", &more);
+    let mut client = Raw::connect(routes.addr()).await;
+    client.send("x\r\n\r\n").await;
+    assert_eq!(client.to_end().await, "the other");
+    assert_eq!(backend.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_first_does_so_behind_a_filter_as_well() {
+    let (backend, mut visitors) = Backend::by_hand().await;
+    let ssh = Backend::tcp_echo().await;
+    let gateway = TestGateway::start(&format!(
+        "[[listener]]\naddress = \"[::]:0\"\n[[route]]\nname = \"ssh\"\nprotocol = \"ssh\"\nto = \"{}\"\n\
+         [[route]]\nname = \"raw\"\nprotocol = \"tcp\"\nplugins = [\"it\"]\nto = \"{}\"\n{}",
+        ssh.addr(),
+        backend.addr(),
+        plugin_table("it", &guest("tcp_gate"), "config = { accept = \"next\" }\n")
+    ));
+    let mut client = Raw::connect(gateway.addr()).await;
+    let mut server = visitors.next().await;
+    server.send("220 ready\r\n").await;
+    client.until("220 ready\r\n").await;
+    client.send("QUIT\r\n").await;
+    server.until("QUIT\r\n").await;
+    assert_eq!(calls(&gateway, "tcp").await, 1.0, "it is asked once");
 }
 
 #[tokio::test]

@@ -93,8 +93,12 @@ async fn answers_without_a_body_tell_no_length_that_would_be_wrong() {
     let backend = Backend::http(|heard| {
         let response = Response::builder().header("x-transform", "twice");
         match heard.uri.path() {
-            "/same" => response.status(304).header("content-length", "7").body(Full::default()),
-            "/none" => response.status(204).body(Full::default()),
+            "/same" => response
+                .status(304)
+                .header("accept-ranges", "bytes")
+                .header("content-length", "7")
+                .body(Full::default()),
+            "/none" => response.status(204).header("accept-ranges", "bytes").body(Full::default()),
             _ => response.body(Full::from("one two")),
         }
         .expect("a response")
@@ -102,14 +106,174 @@ async fn answers_without_a_body_tell_no_length_that_would_be_wrong() {
     .await;
     let gateway = gateway(backend.addr(), "");
     let mut client = Raw::connect(gateway.addr()).await;
-    for (asks, begins) in
-        [("HEAD /", "HTTP/1.1 200"), ("GET /same", "HTTP/1.1 304"), ("GET /none", "HTTP/1.1 204")]
-    {
+    for (asks, begins, is_shown) in [
+        ("HEAD /", "HTTP/1.1 200", true),
+        ("GET /same", "HTTP/1.1 304", true),
+        ("GET /none", "HTTP/1.1 204", false),
+    ] {
         client.send(format!("{asks} HTTP/1.1\r\nhost: a.test\r\n\r\n")).await;
         let head = client.head().await;
         assert!(head.starts_with(begins), "{asks}: {head}");
-        assert!(!head.contains("content-length") && !head.contains("x-transformed"), "{asks}: {head}");
+        assert!(!head.contains("content-length"), "{asks}: {head}");
+        assert_eq!(head.contains("x-transformed: twice"), is_shown, "{asks}: {head}");
+        // Where there is a body, they go; and so they do where there is none.
+        assert_eq!(head.contains("accept-ranges"), !is_shown, "{asks}: {head}");
     }
+    // Its instance is there for the next one.
+    assert_eq!(gateway.metric("vers_plugin_instances", &[]).await, 1.0);
+    assert_eq!(faults(&gateway, "trap").await, 0.0);
+}
+
+#[tokio::test]
+async fn nothing_is_said_of_bytes_that_the_client_does_not_get() {
+    let (backend, mut visitors) = Backend::by_hand().await;
+    let gateway = gateway(backend.addr(), "");
+    for (how, is_kept) in [("upper", false), ("", true)] {
+        let (mut client, mut server) = asked(&gateway, &mut visitors).await;
+        let header = if how.is_empty() { String::new() } else { format!("x-transform: {how}\r\n") };
+        let sums = "accept-ranges: bytes\r\nrepr-digest: sha-256=:YQ==:\r\ncontent-md5: YQ==\r\n";
+        server.send(format!("{CHUNKED}{header}{sums}trailer: content-digest\r\n\r\n{}", chunk("a"))).await;
+        server
+            .send("0\r\ncontent-digest: sha-256=:YQ==:\r\nx-amz-checksum-sha256: YQ==\r\nx-cost: 7\r\n\r\n")
+            .await;
+        let head = client.head().await;
+        client.until("0\r\n").await;
+        let trailers = client.until("\r\n\r\n").await;
+        for name in ["accept-ranges", "repr-digest", "content-md5"] {
+            assert_eq!(head.contains(name), is_kept, "{name}: {head}");
+        }
+        let sums = trailers.contains("content-digest") || trailers.contains("x-amz-checksum");
+        assert!(sums == is_kept && trailers.contains("x-cost: 7"), "{trailers}");
+    }
+}
+
+#[tokio::test]
+async fn what_becomes_much_more_comes_in_parts() {
+    let backend = page("burst", "ab").await;
+    let file = guest("transform");
+    // No limit of requests' bodies is one of answers; and the next plugin is handed what it can take.
+    let table = |name: &str| plugin_table(name, &file, "limits = { body = \"0B\" }\n");
+    let toml = one_route(
+        backend.addr(),
+        &format!("plugins = [\"first\", \"second\"]\n{}{}", table("first"), table("second")),
+    );
+    let gateway = TestGateway::start(&toml);
+    let only = one_route(backend.addr(), &format!("plugins = [\"first\"]\n{}", table("first")));
+    let text = TestGateway::start(&only).client().get("/").await.text();
+    let parts: Vec<_> = text.as_bytes().chunks(1 << 20).map(|part| (part[0], part[part.len() - 1])).collect();
+    let expected: Vec<_> = (b'0'..=b'9').rev().map(|digit| (digit, digit)).collect();
+    assert_eq!((text.len(), parts), (10 << 20, expected));
+    // Each piece of 64 KiB becomes 10 MiB once more: the client gets as much of it as it reads, and no fault.
+    let mut client = Raw::connect(gateway.addr()).await;
+    client.send("GET / HTTP/1.1\r\nhost: a.test\r\n\r\n").await;
+    client.head().await;
+    assert_eq!(client.skip(40 << 20).await, 40 << 20);
+    drop(client);
+    assert_eq!(faults(&gateway, "transform").await, 0.0);
+}
+
+#[tokio::test]
+async fn a_small_limit_of_requests_breaks_no_answer() {
+    let body: &'static str = Box::leak("x".repeat(3 << 20).into_boxed_str());
+    let backend = page("upper", body).await;
+    let file = guest("transform");
+    let tables = ["first", "second"].map(|name| plugin_table(name, &file, "limits = { body = \"16KiB\" }\n"));
+    let toml = one_route(backend.addr(), &format!("plugins = [\"first\", \"second\"]\n{}", tables.concat()));
+    let gateway = TestGateway::start(&toml);
+    assert_eq!(gateway.client().get("/").await.text(), body.to_ascii_uppercase());
+}
+
+#[tokio::test]
+async fn a_plugin_that_may_be_called_once_at_a_time_breaks_nothing_off() {
+    let body: &'static str = Box::leak("x".repeat(1 << 20).into_boxed_str());
+    let backend = page("upper", body).await;
+    let more = "limits = { concurrency = 1, queue = 100, queue_timeout = \"60m\" }\n";
+    let gateway = gateway(backend.addr(), more);
+    let ask = async || assert_eq!(gateway.client().get("/").await.text(), body.to_ascii_uppercase());
+    join_all((0..10).map(|_| ask())).await;
+    assert_eq!(faults(&gateway, "queue").await, 0.0);
+    assert_eq!(gateway.metric("vers_plugin_waiting", &[]).await, 0.0);
+}
+
+#[tokio::test]
+async fn bodies_that_outlive_a_reload_count_on() {
+    let (backend, mut visitors) = Backend::by_hand().await;
+    let toml = |tail: &str| {
+        let more =
+            format!("limits = {{ instances = 3, transforms = 1 }}\nconfig = {{ tail = \"{tail}\" }}\n");
+        let table = plugin_table("it", &guest("transform"), &more);
+        one_route(backend.addr(), &format!("plugins = [\"it\"]\n{table}"))
+    };
+    let gateway = TestGateway::start(&toml("old"));
+    let (mut client, mut server) = asked(&gateway, &mut visitors).await;
+    server.send(format!("{CHUNKED}x-transform: upper\r\n\r\n")).await;
+    client.head().await;
+    gateway.write(&toml("new"));
+    gateway.reload().await.expect("a good configuration");
+    let (mut second, mut its) = asked(&gateway, &mut visitors).await;
+    its.send(format!("{CHUNKED}x-transform: upper\r\n\r\n")).await;
+    assert!(second.head().await.contains("plugin-busy"), "each reload would have bodies anew");
+    // It ends as it began, and makes room.
+    server.send("0\r\n\r\n").await;
+    client.until("old\r\n0\r\n\r\n").await;
+    let mut third = Raw::connect(gateway.addr()).await;
+    third.send("GET / HTTP/1.1\r\nhost: a.test\r\n\r\n").await;
+    // The backend's connection is used again.
+    server.head().await;
+    server.send(format!("{CHUNKED}x-transform: upper\r\n\r\n0\r\n\r\n")).await;
+    third.until("new\r\n0\r\n\r\n").await;
+}
+
+#[tokio::test]
+async fn bodies_leave_instances_to_others() {
+    let backend = page("", "one").await;
+    let table = plugin_table("it", &guest("transform"), "limits = { instances = 4, transforms = 4 }\n");
+    let toml = one_route(backend.addr(), &format!("plugins = [\"it\"]\n{table}"));
+    let said = TestGateway::try_start(&toml).expect_err("requests would find none").to_string();
+    assert!(said.contains("`limits.transforms` is 4, and `limits.instances` is 4"), "{said}");
+    // By itself it is half of them: a third body finds no place, and a fourth call does.
+    let (backend, mut visitors) = Backend::by_hand().await;
+    let gateway = self::gateway(backend.addr(), "limits = { instances = 4 }\n");
+    let mut going = Vec::new();
+    for _ in 0..2 {
+        let (mut client, mut server) = asked(&gateway, &mut visitors).await;
+        server.send(format!("{CHUNKED}x-transform: upper\r\n\r\n")).await;
+        client.head().await;
+        going.push((client, server));
+    }
+    let (mut client, mut server) = asked(&gateway, &mut visitors).await;
+    server.send(format!("{CHUNKED}x-transform: upper\r\n\r\n")).await;
+    assert!(client.head().await.contains("plugin-busy"));
+}
+
+#[tokio::test]
+async fn a_breaker_counts_what_fails_on_the_way_and_nothing_else() {
+    let how = std::sync::Arc::new(std::sync::Mutex::new("panic"));
+    let says = std::sync::Arc::clone(&how);
+    let backend = Backend::http(move |_| {
+        let how = *says.lock().expect("nobody panics");
+        Response::builder()
+            .header("x-transform", how)
+            .body(Full::from("one ".repeat(50_000)))
+            .expect("a response")
+    })
+    .await;
+    let gateway = gateway(backend.addr(), "breaker = { faults = 2, open = \"1ms\" }\n");
+    let open = async || gateway.metric("vers_plugin_breakers_open", &["hook=\"transform\""]).await;
+    let ask = async || {
+        let mut client = Raw::connect(gateway.addr()).await;
+        client.send("GET / HTTP/1.1\r\nhost: a.test\r\nconnection: close\r\n\r\n").await;
+        client.to_end().await
+    };
+    // They all begin well.
+    for _ in 0..2 {
+        ask().await;
+    }
+    assert_eq!((faults(&gateway, "trap").await, open().await), (2.0, 1.0));
+    *how.lock().expect("nobody panics") = "upper";
+    eventually("a try that goes well", async || ask().await.contains("ONE").then_some(())).await;
+    assert_eq!(open().await, 0.0);
+    assert!(ask().await.contains("ONE"));
 }
 
 #[tokio::test]
@@ -125,16 +289,22 @@ async fn several_transform_one_after_the_other_in_reverse() {
 
 #[tokio::test]
 async fn a_fault_in_the_middle_is_seen_by_the_client() {
-    for (how, kind) in [("refuse", "transform"), ("panic", "trap"), ("spin", "cpu"), ("flood", "transform")] {
+    for (how, kind) in [
+        ("refuse", "transform"),
+        ("panic", "trap"),
+        ("spin", "cpu"),
+        ("flood", "transform"),
+        ("endless", "transform"),
+    ] {
         let (backend, mut visitors) = Backend::by_hand().await;
         let gateway = gateway(backend.addr(), "on_error = \"skip\"\n");
         let (mut client, mut server) = asked(&gateway, &mut visitors).await;
         server.send(format!("{CHUNKED}x-transform: {how}\r\n\r\n{}", chunk("one"))).await;
-        if how != "flood" {
+        // These two fail by the first piece, and nobody takes another one.
+        if !matches!(how, "flood" | "endless") {
             client.until(&chunk("one")).await;
+            server.send(format!("{}0\r\n\r\n", chunk("two"))).await;
         }
-        server.send(chunk("two")).await;
-        server.send("0\r\n\r\n").await;
         let rest = client.to_end().await;
         assert!(!rest.contains("\r\n0\r\n") && !rest.starts_with("0\r\n"), "{how}: it looks whole: {rest:?}");
         assert_eq!(faults(&gateway, kind).await, 1.0, "{how}");
@@ -192,7 +362,7 @@ async fn a_body_keeps_its_instance_and_others_go_on() {
     }
     let live = gateway.metric("vers_plugin_instances", &[]).await;
     assert_eq!(live, 2.0, "both are kept for others");
-    // One that nobody reads to its end takes its instance along, and its place is free again.
+    // Those that nobody reads to their end are over too, and their instances are there for others.
     drop(going);
     let mut client = Raw::connect(gateway.addr()).await;
     client.send("GET /left HTTP/1.1\r\nhost: a.test\r\n\r\n").await;
@@ -201,10 +371,14 @@ async fn a_body_keeps_its_instance_and_others_go_on() {
     server.send(format!("{CHUNKED}x-transform: upper\r\n\r\n{}", chunk("x"))).await;
     client.until("X\r\n").await;
     drop(client);
-    eventually("the instance's end", async || {
-        (gateway.metric("vers_plugin_instances", &[]).await == 1.0).then_some(())
+    eventually("their places", async || {
+        let (mut client, mut server) = asked(&gateway, &mut visitors).await;
+        server.send(format!("{CHUNKED}x-transform: upper\r\n\r\n0\r\n\r\n")).await;
+        client.head().await.starts_with("HTTP/1.1 200").then_some(())
     })
     .await;
+    assert_eq!(gateway.metric("vers_plugin_instances", &[]).await, 2.0);
+    assert_eq!(gateway.metric("vers_plugin_recycled_total", &[]).await, 0.0);
 }
 
 #[tokio::test]

@@ -88,14 +88,15 @@ pub struct PluginLimits {
     /// How long a call waits for its turn. `wall` begins after that.
     pub queue_timeout: Duration,
     /// Size of a request's body that it may ask for, up to 1GiB: so much is held in memory for each such
-    /// request. A larger one is answered 413. What transforms bodies returns no more at a time.
+    /// request. A larger one is answered 413.
     #[serde(deserialize_with = "size::<_, 0, 1073741824>")]
     pub body: ByteSize,
     /// Bodies of answers that it transforms at a time in each worker (`response-body-transform`), 0 to 10000:
-    /// each keeps an instance until it is over. One more fails (`plugin-busy`).
+    /// each keeps an instance until it is over, so they must be fewer than `instances`. One more fails (`plugin-busy`).
+    /// By default half of the instances, and no more than 32.
     #[serde(deserialize_with = "whole::<_, u32, _, 0, 10000>")]
-    #[schemars(range(min = 0, max = 10000))]
-    pub transforms: u32,
+    #[schemars(with = "Option<u32>", range(min = 0, max = 10000))]
+    pub transforms: Option<u32>,
     /// First bytes of a connection that it may ask for (`tcp-bytes-filter`), up to 64KiB: so much is held in
     /// memory for each such connection.
     #[serde(deserialize_with = "size::<_, 1, 65536>")]
@@ -117,6 +118,13 @@ pub struct PluginLimits {
     /// 4GiB.
     #[serde(deserialize_with = "size::<_, 65536, 4294967296>")]
     pub recycle_memory: ByteSize,
+}
+
+impl PluginLimits {
+    /// Bodies that it transforms at a time: others find an instance meanwhile.
+    pub fn transforms(&self) -> u32 {
+        self.transforms.unwrap_or((self.instances / 2).clamp(1, 32))
+    }
 }
 
 /// When a plugin is left alone for a while on a route.
@@ -149,7 +157,7 @@ impl Default for PluginLimits {
             queue: 0,
             queue_timeout: Duration::from_secs(1),
             body: ByteSize::mib(1),
-            transforms: 32,
+            transforms: None,
             peek: ByteSize::kib(16),
             log_queue: 1024,
             series: 100,

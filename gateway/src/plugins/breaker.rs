@@ -88,6 +88,11 @@ impl Breaker {
         Ok(Pass { breaker: self, whose, is_try })
     }
 
+    /// How something ended that was let pass long ago. It is no try, and nothing is refused by it.
+    pub(super) fn note<T>(&self, whose: Whose<'_>, result: &Result<T, Fault>) {
+        Pass { breaker: self, whose, is_try: false }.ended(result);
+    }
+
     fn open(&self, whose: Whose<'_>, faults: u32) {
         let Whose { instances, route, hook } = whose;
         let (plugin, pause) = (instances.plugin().name(), instances.plugin().limits.breaker_open);
@@ -126,14 +131,24 @@ impl Pass<'_> {
         }
     }
 
-    fn succeeded(&mut self) {
-        if self.breaker.failed.get() != 0 {
-            self.breaker.failed.set(0);
-        }
+    /// It has begun well, and how it ends is [noted](Breaker::note): where it was a try, it has gone well. The
+    /// faults before count on, for those that begin well and never end so.
+    pub(super) fn began(mut self) {
+        self.passed();
+    }
+
+    fn passed(&mut self) {
         if std::mem::take(&mut self.is_try) {
             self.breaker.state.set(State::Closed);
             self.breaker.close(self.whose);
         }
+    }
+
+    fn succeeded(&mut self) {
+        if self.breaker.failed.get() != 0 {
+            self.breaker.failed.set(0);
+        }
+        self.passed();
     }
 
     fn failed(&mut self) {

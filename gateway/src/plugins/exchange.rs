@@ -31,6 +31,8 @@ pub struct Exchange {
     pub(super) wanted: Option<u64>,
     /// Plugins that have asked for the body, by their positions in the chain.
     pub(super) body_for: Vec<usize>,
+    /// Whether no hook will see what is stored from now on.
+    pub(super) is_over: bool,
     values: Vec<Value>,
     values_size: usize,
     /// Whose turn it is: the position of the called plugin in its chain.
@@ -65,7 +67,7 @@ pub struct Completed {
 }
 
 /// What the host knows about an exchange.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Facts {
     /// The request's id.
     pub id: RequestId,
@@ -104,6 +106,11 @@ impl Exchange {
     /// A connection that carries bytes.
     pub fn connected(facts: Facts, connection: Connection) -> Self {
         Self { facts: Some(facts), connection: Some(Box::new(connection)), ..Self::default() }
+    }
+
+    /// What is known while a body is on its way.
+    pub(super) fn of_body(facts: Option<Facts>) -> Self {
+        Self { facts, is_over: true, ..Self::default() }
     }
 
     /// Forgets what hooks have stored.

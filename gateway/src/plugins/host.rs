@@ -58,6 +58,9 @@ impl types::HostExchange for State {
     }
 
     fn set(&mut self, _: Resource<ExchangeHandle>, key: String, value: Vec<u8>) -> Result<(), EditError> {
+        if self.exchange.is_over {
+            return Err(EditError::Gone);
+        }
         if self.exchange.set_value(key, value) { Ok(()) } else { Err(EditError::TooLarge) }
     }
 

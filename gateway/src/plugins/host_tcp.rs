@@ -62,11 +62,11 @@ impl types::HostClosed for State {
         self.closed().map_or(0, |closed| micros(closed.total))
     }
 
-    fn sent_bytes(&mut self, _: Resource<ClosedHandle>) -> u64 {
+    fn bytes_to_server(&mut self, _: Resource<ClosedHandle>) -> u64 {
         self.closed().map_or(0, |closed| closed.sent)
     }
 
-    fn received_bytes(&mut self, _: Resource<ClosedHandle>) -> u64 {
+    fn bytes_to_client(&mut self, _: Resource<ClosedHandle>) -> u64 {
         self.closed().map_or(0, |closed| closed.received)
     }
 

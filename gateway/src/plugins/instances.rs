@@ -118,7 +118,7 @@ pub struct Instances {
     breakers: RefCell<HashMap<Arc<str>, Weak<Breakers>>>,
     /// Most instances in use at once since the last trim.
     peak: Cell<usize>,
-    /// Bodies that are being transformed.
+    /// Bodies that plugins of this name transform.
     transforming: Rc<Cell<usize>>,
     /// Whether new requests use other instances.
     is_retired: Cell<bool>,
@@ -137,6 +137,13 @@ pub(super) struct Idle {
 pub(super) struct Borrowed<'a> {
     pub(super) idle: Idle,
     _turn: Option<Turn<'a>>,
+}
+
+impl Borrowed<'_> {
+    /// The instance alone, for longer than its call.
+    pub(super) fn into_idle(self) -> Idle {
+        self.idle
+    }
 }
 
 /// How many instances there are, and who waits for one.
@@ -223,10 +230,10 @@ impl Drop for Count<'_> {
 }
 
 /// Tells the metrics that a call waits.
-struct Waits(Gauge);
+pub(super) struct Waits(Gauge);
 
 impl Waits {
-    fn new(gauge: Gauge) -> Self {
+    pub(super) fn new(gauge: Gauge) -> Self {
         gauge.inc();
         Self(gauge)
     }
@@ -260,6 +267,13 @@ impl Instances {
             is_retired,
             refused,
         }
+    }
+
+    /// The same, beside others of a plugin of this name: bodies that are on their way there count here, too.
+    #[must_use]
+    pub fn beside(self, others: Option<&Self>) -> Self {
+        let transforming = others.map_or(self.transforming, |others| Rc::clone(&others.transforming));
+        Self { transforming, ..self }
     }
 
     /// Those of a route: as they are, where a route of this name has them already.

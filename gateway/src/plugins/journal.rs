@@ -1,7 +1,7 @@
 //! Exchanges that are over, on their way to the plugins that log them: nobody waits for those.
 
 use super::{Exchange, Instances, chain::Link};
-use crate::drain::Drain;
+use crate::drain::{Drain, Guard};
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
@@ -57,6 +57,11 @@ impl Journal {
                 });
             }
         }
+    }
+
+    /// Something will be logged that is not over yet: [`Self::finished`] waits for it, until this is dropped.
+    pub fn expect(&self) -> Guard {
+        self.drain.guard()
     }
 
     /// Waits until all is logged that there is.

@@ -2,10 +2,7 @@
 
 use super::{
     Chain, Closed, Destination, Exchange, Fault, FaultKind, Instances, Journal, Refusal, Wanted,
-    bindings::{
-        exports::vers::gateway::{tcp_bytes_filter, tcp_filter},
-        vers::gateway::types,
-    },
+    bindings::vers::gateway::types::{self, TcpVerdict},
     chain::Link,
     handles::CONNECTION,
 };
@@ -57,7 +54,7 @@ impl Chain {
         for (position, link) in self.links.iter().enumerate().filter(|(_, link)| link.hooks.tcp) {
             exchange.caller = position;
             let verdict = link.on_accept(&self.route, exchange).await;
-            let ruling = link.settle(exchange, position, verdict);
+            let ruling = link.settle(exchange, position, 0, verdict);
             if !matches!(ruling, Ruling::Next) {
                 return ruling;
             }
@@ -76,7 +73,7 @@ impl Chain {
         let Some(link) = self.links.get(wanted.link) else { return Ruling::Next };
         exchange.caller = wanted.link;
         let verdict = link.on_first_bytes(&self.route, exchange, bytes, more).await;
-        link.settle(exchange, wanted.link, verdict)
+        link.settle(exchange, wanted.link, bytes.len(), verdict)
     }
 
     /// Leaves what became of a connection to those who log it.
@@ -115,6 +112,11 @@ impl Exchange {
         self.connection.as_mut()?.said.wanted.pop_front()
     }
 
+    /// The same, which stays.
+    pub fn first_wanted(&self) -> Option<&Wanted> {
+        self.connection.as_ref()?.said.wanted.front()
+    }
+
     /// Where plugins send the connection, if not to its route's own server.
     pub fn connection_goes_to(&self) -> Option<Destination> {
         self.connection.as_ref()?.said.to
@@ -142,8 +144,14 @@ impl Link {
         verdict
     }
 
-    /// What follows from a plugin's verdict, or from its fault.
-    fn settle(&self, exchange: &mut Exchange, position: usize, verdict: Result<Verdict, Fault>) -> Ruling {
+    /// What follows from a plugin's verdict, or from its fault, once it has seen so many bytes.
+    fn settle(
+        &self,
+        exchange: &mut Exchange,
+        position: usize,
+        seen: usize,
+        verdict: Result<Verdict, Fault>,
+    ) -> Ruling {
         let Some(connection) = &mut exchange.connection else { return Ruling::Next };
         let asked = connection.said.asked.take();
         match verdict {
@@ -158,6 +166,8 @@ impl Link {
         }
         if let Some((least, within)) = asked {
             let most = self.instances.plugin().limits.peek;
+            // Whoever asks again is shown something new: the same bytes would only be looked at for ever.
+            let least = least.max(seen + 1).min(most);
             let wanted = Wanted { link: position, least, within, most };
             // Whoever asks again comes before those who have not been asked yet.
             let at = connection.said.wanted.iter().position(|known| known.link > position);
@@ -171,7 +181,7 @@ impl Instances {
     async fn on_accept(&self, exchange: &mut Box<Exchange>) -> Result<Verdict, Fault> {
         self.metrics().tcp.inc();
         let verdict = self.call(exchange, async |instance| {
-            let Some(guest) = instance.hooks.tcp.take() else { return Ok(tcp_filter::Verdict::Next) };
+            let Some(guest) = instance.hooks.tcp.take() else { return Ok(TcpVerdict::Next) };
             let verdict = instance
                 .run(async |store| guest.call_on_accept(store, Resource::new_borrow(CONNECTION)).await)
                 .await;
@@ -179,14 +189,7 @@ impl Instances {
             verdict
         });
         let verdict = verdict.await?;
-        if exchange.asks_for_bytes() && !self.plugin().hooks().tcp_bytes {
-            return Err(self.asked_in_vain());
-        }
-        self.verdict(match verdict {
-            tcp_filter::Verdict::Next => Told::Next,
-            tcp_filter::Verdict::RouteTo(name) => Told::RouteTo(name),
-            tcp_filter::Verdict::Refuse(refusal) => Told::Refuse(refusal),
-        })
+        self.verdict(exchange, verdict, self.plugin().hooks().tcp_bytes)
     }
 
     async fn on_first_bytes(
@@ -197,9 +200,7 @@ impl Instances {
     ) -> Result<Verdict, Fault> {
         self.metrics().tcp_bytes.inc();
         let verdict = self.call(exchange, async |instance| {
-            let Some(guest) = instance.hooks.tcp_bytes.take() else {
-                return Ok(tcp_bytes_filter::Verdict::Next);
-            };
+            let Some(guest) = instance.hooks.tcp_bytes.take() else { return Ok(TcpVerdict::Next) };
             let verdict = instance
                 .run(async |store| {
                     guest.call_on_first_bytes(store, Resource::new_borrow(CONNECTION), bytes, more).await
@@ -210,14 +211,7 @@ impl Instances {
         });
         let verdict = verdict.await?;
         // Where no more can come, it would be asked for ever.
-        if exchange.asks_for_bytes() && !more {
-            return Err(self.asked_in_vain());
-        }
-        self.verdict(match verdict {
-            tcp_bytes_filter::Verdict::Next => Told::Next,
-            tcp_bytes_filter::Verdict::RouteTo(name) => Told::RouteTo(name),
-            tcp_bytes_filter::Verdict::Refuse(refusal) => Told::Refuse(refusal),
-        })
+        self.verdict(exchange, verdict, more)
     }
 
     /// Calls `on-close`, when nobody else wants an instance.
@@ -235,26 +229,21 @@ impl Instances {
         .await
     }
 
-    fn verdict(&self, said: Told) -> Result<Verdict, Fault> {
+    /// What follows from what a guest says, which may ask for bytes only where it can have them.
+    fn verdict(&self, exchange: &Exchange, said: TcpVerdict, may_ask: bool) -> Result<Verdict, Fault> {
+        if !may_ask && exchange.asks_for_bytes() {
+            let fault = FaultKind::Bytes.into();
+            self.report(&fault);
+            return Err(fault);
+        }
         Ok(match said {
-            Told::Next => Verdict::Next,
-            Told::RouteTo(name) => Verdict::RouteTo(self.backend(&name)?),
-            Told::Refuse(types::Refusal { reset, reason }) => Verdict::Refuse(Refusal { reset, reason }),
+            TcpVerdict::Next => Verdict::Next,
+            TcpVerdict::RouteTo(name) => Verdict::RouteTo(self.backend(&name)?),
+            TcpVerdict::Refuse(types::Refusal { reset, reason }) => {
+                Verdict::Refuse(Refusal { reset, reason })
+            }
         })
     }
-
-    fn asked_in_vain(&self) -> Fault {
-        let fault = FaultKind::Bytes.into();
-        self.report(&fault);
-        fault
-    }
-}
-
-/// What both hooks say.
-enum Told {
-    Next,
-    RouteTo(String),
-    Refuse(types::Refusal),
 }
 
 impl Exchange {

@@ -1,12 +1,26 @@
 //! Bodies of answers on their way through the plugins that transform them.
 
 use super::{
-    Chain, Exchange, Fault, FaultKind, Instances, breaker::Breakers, chain::Link, handles::RESPONSE,
-    instances::Idle,
+    Chain, Exchange, Fault, FaultKind, Instances,
+    bindings::exports::vers::gateway::response_body_transform::{Guest, Output},
+    breaker::{Breakers, Whose},
+    chain::Link,
+    handles::RESPONSE,
+    instances::{Idle, Waits},
+    state::State,
 };
-use std::{cell::Cell, rc::Rc, sync::Arc};
+use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 use tokio::time::timeout;
-use wasmtime::component::{Resource, ResourceAny};
+use wasmtime::{
+    Store,
+    component::{Resource, ResourceAny},
+};
+
+/// Bytes of a piece that a plugin is handed.
+const PIECE: usize = 64 * 1024;
+
+/// Bytes that it may return at a time: what it has beyond them, it is asked for.
+const OUTPUT: usize = 1024 * 1024;
 
 /// A body on its way through the plugins that transform it, each with an instance of its own until it is
 /// over. Dropped before that, the instances are gone with it.
@@ -23,7 +37,26 @@ struct Step {
     breakers: Rc<Breakers>,
     idle: Idle,
     transform: ResourceAny,
+    /// What it has not been handed yet, from `at` on.
+    input: Vec<u8>,
+    at: usize,
+    /// Whether it has more of what it was handed.
+    has_more: bool,
+    end: End,
+    /// Whether a call has failed, or was given up.
+    is_broken: bool,
     _place: Place,
+}
+
+/// How far the end of a body has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// More may come.
+    Open,
+    /// What there is, is all.
+    Told,
+    /// The plugin knows.
+    Finished,
 }
 
 /// Counts one body more, until it is dropped.
@@ -67,7 +100,11 @@ impl Chain {
             match (link.begin_transform(&self.route, exchange).await, untouched) {
                 (Ok(step), _) => steps.extend(step),
                 (Err(_), Some(head)) => exchange.response = head,
-                (Err(fault), None) => return Err((fault, link.name())),
+                (Err(fault), None) => {
+                    // Nothing is wrong with the others.
+                    Transforms { route: Arc::clone(&self.route), steps }.discard().await;
+                    return Err((fault, link.name()));
+                }
             }
         }
         let route = Arc::clone(&self.route);
@@ -83,9 +120,10 @@ impl Link {
     ) -> Result<Option<Step>, Fault> {
         let pass = self.breakers.transform.enter(self.whose(route, "transform"))?;
         let begun = self.begin(exchange).await;
-        // One that has begun well may fail yet.
-        if !matches!(begun, Ok(Some(_))) {
-            pass.ended(&begun);
+        match &begun {
+            // One that has begun well may fail yet.
+            Ok(Some(_)) => pass.began(),
+            over => pass.ended(over),
         }
         begun
     }
@@ -95,8 +133,8 @@ impl Link {
         instances.metrics().transforms.inc();
         let reported = |fault: &Fault| instances.report(fault);
         let place = Place::take(instances).ok_or_else(|| FaultKind::Busy.into()).inspect_err(reported)?;
-        let mut idle = instances.borrow().await.inspect_err(reported)?.idle;
-        let instance = &mut idle.instance;
+        let mut borrowed = instances.borrow().await.inspect_err(reported)?;
+        let instance = &mut borrowed.idle.instance;
         std::mem::swap(exchange, &mut instance.store.data_mut().exchange);
         let begun = match instance.hooks.transform.take() {
             None => Ok(None),
@@ -109,116 +147,182 @@ impl Link {
         };
         std::mem::swap(exchange, &mut instance.store.data_mut().exchange);
         instances.count_cpu(instance.cpu);
-        match begun.inspect_err(reported)? {
-            None => {
-                instances.give_back(idle);
-                Ok(None)
-            }
-            Some(transform) => {
-                let (instances, breakers) = (Rc::clone(instances), Rc::clone(&self.breakers));
-                Ok(Some(Step { instances, breakers, idle, transform, _place: place }))
-            }
+        let begun = begun.inspect_err(reported)?;
+        if begun.is_some() {
+            *instance.store.data_mut().exchange = Exchange::of_body(exchange.facts.clone());
         }
+        let idle = borrowed.into_idle();
+        let Some(transform) = begun else {
+            instances.give_back(idle);
+            return Ok(None);
+        };
+        let (instances, breakers) = (Rc::clone(instances), Rc::clone(&self.breakers));
+        let (input, at, has_more, end, is_broken) = (Vec::new(), 0, false, End::Open, false);
+        Ok(Some(Step {
+            instances,
+            breakers,
+            idle,
+            transform,
+            input,
+            at,
+            has_more,
+            end,
+            is_broken,
+            _place: place,
+        }))
     }
 }
 
 impl Transforms {
-    /// Takes some bytes through all plugins.
+    /// Takes some bytes, once [`Self::next`] has returned all of those before.
+    pub fn feed(&mut self, bytes: Vec<u8>) {
+        if let Some(first) = self.steps.first_mut() {
+            first.feed(bytes);
+        }
+    }
+
+    /// There are no more bytes.
+    pub fn end(&mut self) {
+        if let Some(first) = self.steps.first_mut() {
+            first.end = End::Told;
+        }
+    }
+
+    /// The next bytes that go on, and none where more must be [fed](Self::feed) first. Waits for a plugin that may
+    /// be called only so often at a time, but no longer than `patience`.
     ///
     /// # Errors
     /// Fails with the fault of the first plugin that does: the body has no end then.
-    pub async fn push(&mut self, mut bytes: Vec<u8>) -> Result<Vec<u8>, Fault> {
-        for step in &mut self.steps {
-            if bytes.is_empty() {
-                break;
+    pub async fn next(&mut self, patience: Duration) -> Result<Option<Vec<u8>>, Fault> {
+        // What has come furthest goes on first, so that each holds no more than what one has returned.
+        while let Some(at) = self.steps.iter().rposition(Step::has_work) {
+            let is_last = at + 1 == self.steps.len();
+            let Some(step) = self.steps.get_mut(at) else { break };
+            let bytes = step.go_on(&self.route, patience).await?;
+            let is_over = step.is_over();
+            match self.steps.get_mut(at + 1) {
+                Some(next) => {
+                    next.feed(bytes);
+                    if is_over {
+                        next.end = End::Told;
+                    }
+                }
+                None if is_last && !bytes.is_empty() => return Ok(Some(bytes)),
+                None => {}
             }
-            let pushed = step.push(&bytes).await;
-            bytes = step.judged(&self.route, pushed)?;
         }
-        Ok(bytes)
+        Ok(None)
     }
 
-    /// Returns what is left at the body's end.
-    ///
-    /// # Errors
-    /// As [`Self::push`].
-    pub async fn finish(mut self) -> Result<Vec<u8>, Fault> {
-        let mut bytes = Vec::new();
-        for mut step in self.steps.drain(..) {
-            if !bytes.is_empty() {
-                let pushed = step.push(&bytes).await;
-                bytes = step.judged(&self.route, pushed)?;
-            }
-            let finished = step.finish().await;
-            bytes.extend(step.judged(&self.route, finished)?);
-            step.end(&self.route).await;
+    /// Nothing more will come, whether or not that was all: instances that are in no call serve others.
+    pub async fn discard(self) {
+        for step in self.steps {
+            step.discard().await;
         }
-        Ok(bytes)
     }
 }
 
 impl Step {
-    async fn push(&mut self, bytes: &[u8]) -> Result<Vec<u8>, Fault> {
-        let transform = self.transform;
-        self.call(async |store, guest| guest.transform().call_push(store, transform, bytes).await).await
+    fn feed(&mut self, bytes: Vec<u8>) {
+        debug_assert!(self.at == self.input.len(), "what was there before has gone");
+        (self.input, self.at) = (bytes, 0);
     }
 
-    async fn finish(&mut self) -> Result<Vec<u8>, Fault> {
+    fn has_work(&self) -> bool {
+        self.has_more || self.at < self.input.len() || self.end == End::Told
+    }
+
+    fn is_over(&self) -> bool {
+        self.end == End::Finished && !self.has_more
+    }
+
+    /// One call, and what it returns.
+    async fn go_on(&mut self, route: &str, patience: Duration) -> Result<Vec<u8>, Fault> {
         let transform = self.transform;
-        self.call(async |store, guest| guest.transform().call_finish(store, transform).await).await
+        let made = if self.has_more {
+            let pulled = self
+                .call(patience, async |store, guest| guest.transform().call_pull(store, transform).await)
+                .await;
+            pulled.and_then(|output| match output.more && output.bytes.is_empty() {
+                // It could be asked for ever, and no deadline is about that.
+                true => Err(failed("it says that it has more, and returns nothing of it".to_owned())),
+                false => Ok(output),
+            })
+        } else if self.at < self.input.len() {
+            let piece = self.at..self.input.len().min(self.at + PIECE);
+            self.at = piece.end;
+            let input = std::mem::take(&mut self.input);
+            let bytes = input.get(piece).unwrap_or_default();
+            let made = self
+                .call(patience, async |store, guest| {
+                    guest.transform().call_push(store, transform, bytes).await
+                })
+                .await;
+            self.input = input;
+            made
+        } else {
+            self.end = End::Finished;
+            self.call(patience, async |store, guest| guest.transform().call_finish(store, transform).await)
+                .await
+        };
+        let judged = made.map(|Output { bytes, more }| {
+            self.has_more = more;
+            bytes
+        });
+        if judged.is_err() || self.is_over() {
+            let whose = Whose { instances: &self.instances, route, hook: "transform" };
+            self.breakers.transform.note(whose, &judged);
+        }
+        judged.inspect_err(|fault| self.instances.report(fault))
     }
 
     async fn call(
         &mut self,
-        call: impl AsyncFnOnce(
-            &mut wasmtime::Store<super::state::State>,
-            &Guest,
-        ) -> wasmtime::Result<Result<Vec<u8>, String>>,
-    ) -> Result<Vec<u8>, Fault> {
+        patience: Duration,
+        call: impl AsyncFnOnce(&mut Store<State>, &Guest) -> wasmtime::Result<Result<Output, String>>,
+    ) -> Result<Output, Fault> {
         let plugin = Arc::clone(self.instances.plugin());
         let _turn = match &plugin.gate {
             None => None,
-            Some(gate) => match timeout(plugin.limits.queue_timeout, gate.enter()).await {
-                Ok(turn) => Some(turn),
-                Err(_) => return Err(FaultKind::Queue.into()),
+            Some(gate) => match gate.try_enter() {
+                Some(turn) => Some(turn),
+                // It has its instance: to wait costs nothing but the backend's patience.
+                None => {
+                    let _waits = Waits::new(self.instances.metrics().waiting.clone());
+                    Some(timeout(patience, gate.enter()).await.map_err(|_| FaultKind::Queue)?)
+                }
             },
         };
         let instance = &mut self.idle.instance;
-        let Some(guest) = instance.hooks.transform.take() else { return Ok(Vec::new()) };
+        let Some(guest) = instance.hooks.transform.take() else { return Err(FaultKind::Trap.into()) };
         let called = instance.run(async |store| call(store, &guest).await).await;
         instance.hooks.transform = Some(guest);
         self.instances.count_cpu(instance.cpu);
+        // After a fault it is of no use, and is not given back.
+        self.is_broken = called.is_err();
         match called? {
-            Ok(bytes) if bytes.len() as u64 <= plugin.limits.body => Ok(bytes),
-            Ok(bytes) => {
-                let detail = format!("it returned {} bytes at a time", bytes.len());
-                Err(Fault { kind: FaultKind::Transform, detail })
-            }
-            Err(why) => Err(Fault { kind: FaultKind::Transform, detail: why }),
+            Ok(output) if output.bytes.len() <= OUTPUT => Ok(output),
+            Ok(output) => Err(failed(format!("it returned {} bytes at a time", output.bytes.len()))),
+            Err(why) => Err(failed(why)),
         }
     }
 
-    /// Tells a fault to the log, the metrics and the breaker.
-    fn judged<T>(&self, route: &str, result: Result<T, Fault>) -> Result<T, Fault> {
-        if let Err(fault) = &result {
-            self.instances.report(fault);
-            self.ended(route, &result);
+    /// The body is over, and the instance can serve others: where it is in no call that was given up.
+    async fn discard(self) {
+        let Self { instances, mut idle, transform, is_broken, .. } = self;
+        if is_broken || idle.instance.hooks.transform.is_none() {
+            return;
         }
-        result
-    }
-
-    fn ended<T>(&self, route: &str, result: &Result<T, Fault>) {
-        let whose = super::breaker::Whose { instances: &self.instances, route, hook: "transform" };
-        if let Ok(pass) = self.breakers.transform.enter(whose) {
-            pass.ended(result);
-        }
-    }
-
-    /// The body is over, and the instance can serve others.
-    async fn end(self, route: &str) {
-        self.ended(route, &Ok(()));
-        let Self { instances, mut idle, transform, .. } = self;
+        let plugin = Arc::clone(instances.plugin());
+        let _turn = match &plugin.gate {
+            None => None,
+            Some(gate) => match timeout(plugin.limits.wall, gate.enter()).await {
+                Ok(turn) => Some(turn),
+                Err(_) => return,
+            },
+        };
         let dropped = idle.instance.run(async |store| transform.resource_drop_async(store).await).await;
+        *idle.instance.store.data_mut().exchange = Exchange::default();
         match dropped {
             Ok(()) => instances.give_back(idle),
             Err(fault) => instances.report(&fault),
@@ -226,7 +330,9 @@ impl Step {
     }
 }
 
-type Guest = super::bindings::exports::vers::gateway::response_body_transform::Guest;
+fn failed(detail: String) -> Fault {
+    Fault { kind: FaultKind::Transform, detail }
+}
 
 impl std::fmt::Debug for Step {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -6,7 +6,6 @@ use crate::{
     ids::{ClientAddr, RequestId},
     message::{Known, RequestHead},
     plugins::{Completed, Exchange, Facts},
-    relay::Summary,
     snapshot::LocalRoute,
 };
 use http::StatusCode;
@@ -179,16 +178,29 @@ impl Drop for Entry {
     }
 }
 
-/// Writes the line of a raw TCP connection.
-pub(super) fn connection(client: ClientAddr, route: &str, began: Instant, relayed: &Summary) {
+/// Writes the line of a raw TCP connection, with the bytes to the server and to the client, and why it ended
+/// where that was not in order.
+pub(super) fn connection(
+    client: ClientAddr,
+    route: &str,
+    began: Instant,
+    (to_server, to_client): (u64, u64),
+    error: Option<&str>,
+) {
     tracing::info!(
         target: TARGET,
         %client,
         duration_us = micros(began),
-        sent = relayed.received,
-        received = relayed.sent,
+        sent = to_client,
+        received = to_server,
         route,
+        error,
     );
+}
+
+/// Writes the line of a connection that a plugin's fault has closed.
+pub(super) fn failed(client: ClientAddr, route: &str, began: Instant, (plugin, error): (&str, &str)) {
+    tracing::info!(target: TARGET, %client, duration_us = micros(began), sent = 0, received = 0, route, error, plugin);
 }
 
 /// Writes the line of a connection that a plugin refused, with its reason.

@@ -17,6 +17,8 @@ use tokio::{io::Interest, net::TcpStream, time::timeout};
 pub struct Arrival {
     /// Who the client is: the other end of the socket, or the one that a trusted proxy tells of.
     pub peer: ClientAddr,
+    /// The proxy that tells so, if one does. Apart: each idle connection has one of these.
+    proxy: Option<Box<ClientAddr>>,
     /// The port that it asked for.
     pub port: u16,
     /// The client's end, and the one that it connected to.
@@ -63,7 +65,7 @@ impl Arrival {
         worker: &Worker,
     ) -> Result<Self, NoArrival> {
         let destination = destination(stream, listener.original_destination);
-        let own = || Self::between(Ends { source: peer, destination }, false);
+        let own = || Self::between(Ends { source: peer, destination }, None);
         let is_trusted = || listener.trusts(ClientAddr::from(peer).ip());
         match listener.proxy_protocol {
             ProxyProtocol::Off => return Ok(own()),
@@ -76,7 +78,7 @@ impl Arrival {
         let read = Box::pin(timeout(listener.proxy_deadline, header(stream, &mut buffer))).await;
         worker.buffers.put(buffer);
         match read.map_err(|_| NoArrival::Late)?? {
-            Header::Of(ends) => Ok(Self::between(ends, true)),
+            Header::Of(ends) => Ok(Self::between(ends, Some(peer.into()))),
             Header::Own => Ok(own()),
             Header::None if listener.proxy_protocol == ProxyProtocol::Accept => Ok(own()),
             Header::None => Err(NoArrival::Missing),
@@ -88,9 +90,15 @@ impl Arrival {
         if self.is_tls { "https" } else { "http" }
     }
 
-    fn between(ends: Ends, is_proxied: bool) -> Self {
+    /// The other end of the socket.
+    pub(super) fn neighbour(&self) -> ClientAddr {
+        self.proxy.as_deref().copied().unwrap_or(self.peer)
+    }
+
+    fn between(ends: Ends, proxy: Option<ClientAddr>) -> Self {
         let (peer, port) = (ClientAddr::from(ends.source), ends.destination.port());
-        Self { peer, port, ends, is_proxied, is_tls: false, sni: None, certificate: None }
+        let (is_proxied, proxy) = (proxy.is_some(), proxy.map(Box::new));
+        Self { peer, proxy, port, ends, is_proxied, is_tls: false, sni: None, certificate: None }
     }
 }
 

@@ -108,7 +108,7 @@ async fn end(
     release(&mut client, worker);
     match last {
         Last::Of(After::Reset) => client.io.reset(),
-        Last::Of(After::Linger) => linger(&mut client.io, worker).await,
+        Last::Of(After::Linger) => linger(&mut client.io, worker, LINGER).await,
         _ => {}
     }
     None
@@ -264,12 +264,12 @@ pub(super) const LAST_CALL: Duration = Duration::from_millis(500);
 
 /// Reads on for a while what the client still sends of a body that nobody wants: a socket that is
 /// closed with unread bytes resets the connection, and the client would never see its answer.
-pub(super) async fn linger(stream: &mut ClientStream, worker: &Worker) {
+pub(super) async fn linger(stream: &mut ClientStream, worker: &Worker, (time, most): (Duration, usize)) {
     let reading = async {
         // There is nothing more to come, and the client need not wait to learn it.
         let _ = stream.shutdown().await;
         let (socket, mut bytes) = (stream.socket(), 0);
-        while bytes < LINGER_BYTES && socket.readable().await.is_ok() {
+        while bytes < most && socket.readable().await.is_ok() {
             let mut buffer = worker.buffers.take();
             let read = socket.try_read(&mut buffer);
             worker.buffers.put(buffer);
@@ -281,11 +281,14 @@ pub(super) async fn linger(stream: &mut ClientStream, worker: &Worker) {
         }
     };
     // Either way it is closed now.
-    let _ = timeout(LINGER, reading).await;
+    let _ = timeout(time, reading).await;
 }
 
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: usize = 64 * 1024 * 1024;
+/// How long, and how many bytes, for the rest of a body.
+pub(super) const LINGER: (Duration, usize) = (Duration::from_secs(2), 64 * 1024 * 1024);
+
+/// And for what a client that is refused has said already.
+pub(super) const LINGER_BRIEFLY: (Duration, usize) = (Duration::from_secs(1), 256 * 1024);
 
 #[cfg(test)]
 mod tests {

@@ -2,10 +2,10 @@
 //! handshake, or else what is spoken first, and by whom.
 //!
 //! Nobody waits for a client that may be waiting itself: a server that speaks first (SMTP, MySQL, FTP) is
-//! connected to before anything is said.
+//! connected to before anything is said. Where the route has plugins for connections, these are asked before.
 
 use super::{
-    admit::Opening,
+    admit::{Met, Opening, while_there},
     answer::Error,
     arrival::Arrival,
     client::Client,
@@ -23,11 +23,12 @@ use crate::{
     snapshot::{Kinds, Mode},
     sniff::{self, Protocol},
     tls::Hello,
-    upstream::{Io, Lease},
+    upstream::{Io, Lease, Pool},
 };
 use std::{
     future::poll_fn,
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -76,6 +77,8 @@ enum First {
 /// What is known of a connection before anybody has spoken. It outlives a reload; what it was made from
 /// does not.
 struct Outlook {
+    /// Since when it is there.
+    began: Instant,
     /// Where it goes, if it carries bytes.
     way: Option<Way>,
     /// Whether it can carry nothing else.
@@ -91,13 +94,14 @@ impl Outlook {
     fn of(connection: &Connection) -> Self {
         let view = connection.view();
         let (head, idle) = (view.listener.head_deadline, view.listener.idle_deadline);
-        let mut outlook = Self { way: None, is_certain: false, may_be_requests: false, head, idle };
+        let began = Instant::now();
+        let mut outlook = Self { began, way: None, is_certain: false, may_be_requests: false, head, idle };
         let Mode::Any(kinds) = view.mode() else { return outlook };
         outlook.may_be_requests = kinds.has_requests();
         let host = host(connection);
         if let Some(found) = kinds.bytes(host).filter(|_| view.is_served) {
             outlook.is_certain = is_certain(&found, &view, kinds, host);
-            outlook.way = to(found, &view);
+            outlook.way = to(found, &view, began);
         }
         outlook
     }
@@ -111,10 +115,7 @@ pub(super) async fn decide(stream: ClientStream, connection: &Connection, guard:
     if client.io.speaks_http() && outlook.may_be_requests && !outlook.is_certain {
         return Decided::Requests(client);
     }
-    let mut server = match &outlook.way {
-        Some(way) => Server::Dialled { dialled: Box::pin(way.dial(arrival)), is_begun: false },
-        None => Server::None,
-    };
+    let mut server = Server::of(outlook.way.as_ref(), arrival, worker);
     let protocol = if outlook.is_certain {
         Protocol::Opaque
     } else {
@@ -127,9 +128,14 @@ pub(super) async fn decide(stream: ClientStream, connection: &Connection, guard:
             First::Server | First::End => Protocol::Opaque,
             First::Late(cut) => {
                 worker.count_cut(cut);
+                server.over("idle");
                 return nothing(client);
             }
-            First::Gone | First::Leaving => return nothing(client),
+            First::Leaving => {
+                server.over("stopped");
+                return nothing(client);
+            }
+            First::Gone => return nothing(client),
         }
     };
     to_server(client, protocol, (&outlook, server), connection, guard).await
@@ -144,13 +150,16 @@ async fn to_server(
     guard: &mut Guard,
 ) -> Decided {
     let (arrival, worker) = (&connection.arrival, &connection.worker);
-    let (way, server) = match own_way(protocol, &mut client, connection).await {
+    let (way, server) = match own_way(protocol, outlook.began, &mut client, connection).await {
         Own::Way(way) => {
-            drop(server);
-            (Some(way), None)
+            server.forget();
+            (Some(way), Server::None)
         }
-        Own::None => (outlook.way.clone(), Some(server)),
-        Own::Nowhere => (None, None),
+        Own::None => (outlook.way.clone(), server),
+        Own::Nowhere => {
+            server.forget();
+            (None, Server::None)
+        }
     };
     let Some(way) = way else {
         worker.count_cut(Cut::Route);
@@ -158,16 +167,17 @@ async fn to_server(
         tracing::debug!(client = %peer, sni, ?protocol, "a connection has no route, and was closed");
         return nothing(client);
     };
-    let Some(pass) = way.admit(&mut client, arrival, worker, outlook.head, guard).await else {
+    let Some((met, ahead)) = while_there(client.io.socket(), worker, server.met()).await else {
         return Decided::Nothing;
     };
-    let own = async {
-        match server {
-            Some(server) => server.reach().await,
-            None => way.dial(arrival).await,
-        }
+    let Some(pass) = way.admit(met, &mut client, (arrival, worker), outlook.head, guard).await else {
+        return Decided::Nothing;
     };
-    match pass.dial(&way, arrival, own).await {
+    let opening = match ahead {
+        Some(dial) => pass.open(dial.reach().await, &way, arrival, worker),
+        None => pass.dial(&way, arrival, worker).await,
+    };
+    match opening {
         Some(opening) => {
             let early = client.inbox.take(&worker.buffers);
             Decided::Bytes { client: Side { io: client.io, early }, way, opening }
@@ -196,18 +206,23 @@ enum Own {
     Nowhere,
 }
 
-async fn own_way(protocol: Protocol, client: &mut Client<ClientStream>, connection: &Connection) -> Own {
+async fn own_way(
+    protocol: Protocol,
+    began: Instant,
+    client: &mut Client<ClientStream>,
+    connection: &Connection,
+) -> Own {
     let view = connection.view();
     let Mode::Any(kinds) = view.mode() else { return Own::None };
     if !view.is_served {
         return Own::Nowhere;
     }
-    let own = |found: Option<Match>| found.and_then(|found| to(found, &view)).map(Own::Way);
+    let own = |found: Option<Match>| found.and_then(|found| to(found, &view, began)).map(Own::Way);
     match protocol {
         Protocol::Ssh => own(kinds.ssh(host(connection))).unwrap_or(Own::None),
         Protocol::Tls if !connection.arrival.is_tls && kinds.names_hosts() => {
             match name(client, connection, &view).await {
-                Some(name) => match kinds.bytes(&name).and_then(|found| to(found, &view)) {
+                Some(name) => match kinds.bytes(&name).and_then(|found| to(found, &view, began)) {
                     Some(way) => Own::Way(way.named(name)),
                     None => Own::Nowhere,
                 },
@@ -226,8 +241,8 @@ fn is_certain(found: &Match, view: &View, kinds: &Kinds, host: &str) -> bool {
     is_tcp && !is_anyones && !host.is_empty()
 }
 
-fn to(found: Match, view: &View) -> Option<Way> {
-    view.local.routes.get(found.route).map(|route| Way::new(route.clone(), found.captures))
+fn to(found: Match, view: &View, began: Instant) -> Option<Way> {
+    view.local.routes.get(found.route).map(|route| Way::new(route.clone(), found.captures, began))
 }
 
 /// Waits until one of both sides says something; where the listener goes meanwhile, as long as a client that
@@ -294,7 +309,9 @@ async fn listen(
         }
         let (due, late) = match (&*server, &outlook.way) {
             // Why, the log will tell.
-            (Server::Failed(_, at), _) => (*at + LAST_WORDS, First::End),
+            (Server::Ahead(_, Dial::Failed(_, at)), _) => (*at + LAST_WORDS, First::End),
+            // So do plugins, or they see that there are no bytes.
+            (Server::Held(met), _) => (met.due(outlook.head), First::End),
             (_, Some(way)) => (since + way.route.terms.timeouts.tunnel, First::Late(Cut::Tunnel)),
             (_, None) => (since + outlook.idle, First::Late(Cut::KeepAlive)),
         };
@@ -331,7 +348,17 @@ async fn name(client: &mut Client<ClientStream>, connection: &Connection, view: 
 /// The server that bytes would go to.
 enum Server<'a> {
     None,
-    Dialled {
+    /// Plugins are asked first whether there may be a connection to it.
+    Asked(&'a Way, &'a Arrival, Pin<Box<dyn Future<Output = Met> + 'a>>),
+    /// They want to see what the client says, or refuse it: whatever it is, there is none yet.
+    Held(Met),
+    /// There is one, as soon as anybody waits for it. Plugins, where there are some, let it pass.
+    Ahead(Option<Met>, Dial<'a>),
+}
+
+/// A connection to a server that is made ahead.
+enum Dial<'a> {
+    Begun {
         dialled: Pin<Box<dyn Future<Output = Result<Lease, Error>> + 'a>>,
         is_begun: bool,
     },
@@ -340,10 +367,98 @@ enum Server<'a> {
     Failed(Error, Instant),
 }
 
-impl Server<'_> {
+impl<'a> Server<'a> {
+    fn of(way: Option<&'a Way>, arrival: &'a Arrival, worker: &'a Rc<Worker>) -> Self {
+        match way {
+            None => Self::None,
+            Some(way) if way.route.terms.chain.sees_connections() => {
+                Self::Asked(way, arrival, Box::pin(way.meet(arrival, worker)))
+            }
+            Some(way) => Self::Ahead(None, Dial::of(way, None, arrival)),
+        }
+    }
+
     /// Ready once it has said something, or closed its side.
     fn poll_speaks(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Self::Dialled { dialled, is_begun } = self {
+        if let Self::Asked(way, arrival, asking) = self {
+            let Poll::Ready(met) = asking.as_mut().poll(cx) else { return Poll::Pending };
+            *self = match met.may_pass() {
+                true => {
+                    let dial = Dial::of(way, met.detour(way), arrival);
+                    Self::Ahead(Some(met), dial)
+                }
+                false => Self::Held(met),
+            };
+        }
+        match self {
+            Self::Ahead(_, dial) => dial.poll_speaks(cx),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// What plugins have said, and the connection that was made ahead.
+    async fn met(self) -> (Option<Met>, Option<Dial<'a>>) {
+        match self {
+            Self::None => (None, None),
+            Self::Asked(_, _, asking) => (Some(asking.await), None),
+            Self::Held(met) => (Some(met), None),
+            Self::Ahead(met, dial) => (met, Some(dial)),
+        }
+    }
+
+    fn into_met(self) -> (Option<Met>, Option<Dial<'a>>) {
+        match self {
+            Self::None | Self::Asked(..) => (None, None),
+            Self::Held(met) => (Some(met), None),
+            Self::Ahead(met, dial) => (met, Some(dial)),
+        }
+    }
+
+    /// The connection was one of this route, and is over.
+    fn over(self, why: &'static str) {
+        if let (Some(met), _) = self.into_met() {
+            met.over(why);
+        }
+    }
+
+    /// The connection is none of this route. Returns what was made ahead.
+    fn forget(self) -> Option<Dial<'a>> {
+        let (met, dial) = self.into_met();
+        if let Some(met) = met {
+            met.forget();
+        }
+        dial
+    }
+
+    /// Leaves the connection to a request for the same server, which would open one itself. It is waited
+    /// for where the request can be for no other one.
+    async fn hand_over(self, outlook: &Outlook, arrival: &Arrival) {
+        let is_shared = |way: &Way| way.route.route.protocol == RouteProtocol::Any;
+        let dial = self.forget();
+        if !outlook.way.as_ref().is_some_and(is_shared) {
+            return;
+        }
+        let lease = match dial {
+            Some(Dial::There(lease)) => Some(lease),
+            Some(Dial::Begun { dialled, is_begun: true }) if arrival.sni.is_some() => {
+                timeout(HAND_OVER, dialled).await.ok().and_then(Result::ok)
+            }
+            _ => None,
+        };
+        if let Some(lease) = lease {
+            lease.keep();
+        }
+    }
+}
+
+impl<'a> Dial<'a> {
+    fn of(way: &'a Way, to: Option<Rc<Pool>>, arrival: &'a Arrival) -> Self {
+        let dialled = Box::pin(async move { way.dial(to.as_ref(), arrival).await });
+        Self::Begun { dialled, is_begun: false }
+    }
+
+    fn poll_speaks(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Self::Begun { dialled, is_begun } = self {
             *is_begun = true;
             match dialled.as_mut().poll(cx) {
                 Poll::Ready(Ok(lease)) => *self = Self::There(lease),
@@ -360,29 +475,9 @@ impl Server<'_> {
         }
     }
 
-    /// Leaves the connection to a request for the same server, which would open one itself. It is waited
-    /// for where the request can be for no other one.
-    async fn hand_over(self, outlook: &Outlook, arrival: &Arrival) {
-        let is_shared = |way: &Way| way.route.route.protocol == RouteProtocol::Any;
-        if !outlook.way.as_ref().is_some_and(is_shared) {
-            return;
-        }
-        let lease = match self {
-            Self::There(lease) => Some(lease),
-            Self::Dialled { dialled, is_begun: true } if arrival.sni.is_some() => {
-                timeout(HAND_OVER, dialled).await.ok().and_then(Result::ok)
-            }
-            _ => None,
-        };
-        if let Some(lease) = lease {
-            lease.keep();
-        }
-    }
-
     async fn reach(self) -> Result<Lease, Error> {
         match self {
-            Self::None => Err(Error::NoRoute),
-            Self::Dialled { dialled, .. } => dialled.await,
+            Self::Begun { dialled, .. } => dialled.await,
             Self::There(lease) => Ok(lease),
             Self::Failed(error, _) => Err(error),
         }

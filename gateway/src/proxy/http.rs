@@ -291,7 +291,7 @@ impl<'a> Session<'a> {
         let readers = Readers {
             worker: Rc::clone(&self.connection.worker),
             route: Rc::downgrade(route),
-            peer: arrival.peer,
+            peer: arrival.neighbour(),
             local_port: arrival.port,
             captures: self.captures.iter().map(|(name, text)| (name.into(), text.into())).collect(),
             exchange: None,

@@ -1,6 +1,12 @@
 //! The TLS handshake of a connection: in its own task, with a deadline, and not too many at a time.
 
-use super::{answer, arrival::Arrival, conn::linger, stream::ClientStream, worker::Worker};
+use super::{
+    answer,
+    arrival::Arrival,
+    conn::{LINGER, linger},
+    stream::ClientStream,
+    worker::Worker,
+};
 use crate::{
     headers::ClientCertificate,
     metrics::Counter,
@@ -153,7 +159,7 @@ pub(super) async fn secure(
         Ok(Err(HandshakeError::NotTls(stream))) => {
             // Best effort: the socket's buffer is empty.
             let _ = stream.try_write(answer::PLAIN_HTTP_ON_TLS);
-            linger(&mut ClientStream::Plain(stream), worker).await;
+            linger(&mut ClientStream::Plain(stream), worker, LINGER).await;
             None
         }
         _ => None,

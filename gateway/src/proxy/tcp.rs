@@ -6,7 +6,7 @@ use super::{
     arrival::Arrival,
     client::Client,
     stream::ClientStream,
-    tunnel::{Course, Line, Tunnel, Upstream},
+    tunnel::{Course, Line, Tunnel, Upstream, Visit},
     worker::Worker,
 };
 use crate::{
@@ -27,6 +27,7 @@ pub(super) struct Way {
     pub(super) captures: Captures,
     /// What the client asked for in a TLS handshake that does not end here.
     pub(super) server_name: Option<Box<str>>,
+    /// When the connection was there, with its TLS handshake done where it has one.
     pub(super) began: Instant,
 }
 
@@ -39,22 +40,22 @@ pub(super) async fn serve(
     patience: Duration,
     mut guard: Guard,
 ) -> Option<Box<Tunnel>> {
-    let way = Way::new(route, Captures::default());
+    let way = Way::new(route, Captures::default(), Instant::now());
     if !way.route.terms.chain.sees_connections() {
-        let opening = Pass::default().dial(&way, arrival, way.dial(arrival)).await?;
+        let opening = Pass::default().dial(&way, arrival, worker).await?;
         return way.open(Side { io: stream, early: Bytes::new() }, opening, arrival, worker, guard);
     }
     let mut client = Client::new(stream, worker.timers.take());
-    let pass = way.admit(&mut client, arrival, worker, patience, &mut guard).await?;
-    let opening = pass.dial(&way, arrival, way.dial(arrival)).await?;
+    let pass = way.admit(None, &mut client, (arrival, worker), patience, &mut guard).await?;
+    let opening = pass.dial(&way, arrival, worker).await?;
     worker.timers.put(client.timer);
     let early = client.inbox.take(&worker.buffers);
     way.open(Side { io: client.io, early }, opening, arrival, worker, guard)
 }
 
 impl Way {
-    pub(super) fn new(route: Rc<LocalRoute>, captures: Captures) -> Self {
-        Self { route, captures, server_name: None, began: Instant::now() }
+    pub(super) fn new(route: Rc<LocalRoute>, captures: Captures, began: Instant) -> Self {
+        Self { route, captures, server_name: None, began }
     }
 
     /// The same, for a client whose TLS passes through and that asked for this name.
@@ -62,11 +63,14 @@ impl Way {
         Self { server_name: Some(name).filter(|name| !name.is_empty()), ..self }
     }
 
-    /// Connects to a server of the route.
+    /// Connects to a server of this pool, or else of the route.
     ///
     /// # Errors
     /// Fails as that does; and where it is not known, where to.
-    pub(super) async fn dial(&self, arrival: &Arrival) -> Result<Lease, Error> {
+    pub(super) async fn dial(&self, to: Option<&Rc<Pool>>, arrival: &Arrival) -> Result<Lease, Error> {
+        if let Some(pool) = to {
+            return self.lease(pool, arrival).await;
+        }
         let (pool, goal) = match &self.route.terms.target {
             LocalTarget::Pool(pool) => (Rc::clone(pool), None),
             LocalTarget::Asked(goal) => {
@@ -80,11 +84,7 @@ impl Way {
         })
     }
 
-    /// Connects to a server of this pool.
-    ///
-    /// # Errors
-    /// Fails as that does.
-    pub(super) async fn lease(&self, pool: &Rc<Pool>, arrival: &Arrival) -> Result<Lease, Error> {
+    async fn lease(&self, pool: &Rc<Pool>, arrival: &Arrival) -> Result<Lease, Error> {
         let mut tries = Tries::of_tunnel(self.route.terms.attempts).of_client(&arrival.ends);
         pool.lease(&mut tries, self.route.terms.timeouts.connect).await.map_err(Error::Upstream)
     }
@@ -104,8 +104,8 @@ impl Way {
             // Nobody asked for a stream.
             (Io::Http2(_), _) => return None,
         };
-        let (route, began) = (Arc::clone(&self.route.name), self.began);
-        let line = Line::Connection { client: arrival.peer, route, began, closing };
+        let (client_address, route) = (arrival.peer, Arc::clone(&self.route.name));
+        let line = Line::Connection(Visit { client: client_address, route, began: self.began, closing });
         let upstream = Upstream { side: Side { io, early: Bytes::new() }, _seat };
         Some(Box::new(Tunnel::new(client, Course::new(upstream, &self.route, line, worker, guard))))
     }

@@ -13,11 +13,11 @@ use crate::{
     ids::ClientAddr,
     io::Stream,
     metrics::{Counter, Gauge},
-    relay::{Counters, End, Means, Side, relay},
+    relay::{Counters, End, Means, Side, Tally, relay},
     snapshot::LocalRoute,
     upstream::Seat,
 };
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{pin::pin, rc::Rc, sync::Arc, time::Duration};
 use tokio::{net::TcpStream, time::Instant};
 
 /// A tunnel that is about to open.
@@ -57,13 +57,67 @@ pub(super) enum Line {
     /// The request that it began with; none where that log is off.
     Request(Option<Box<Entry>>),
     /// A connection of a TCP route.
-    Connection {
-        client: ClientAddr,
-        route: Arc<str>,
-        began: Instant,
-        /// The plugins that are told of its end.
-        closing: Option<Box<Closing>>,
-    },
+    Connection(Visit),
+}
+
+/// Who uses a TCP route, and since when.
+#[derive(Debug)]
+pub(super) struct Visit {
+    pub(super) client: ClientAddr,
+    pub(super) route: Arc<str>,
+    pub(super) began: Instant,
+    /// The plugins that are told of its end.
+    pub(super) closing: Option<Box<Closing>>,
+}
+
+/// What is known of a tunnel whenever it ends, even where its task is dropped.
+#[derive(Debug)]
+struct Record {
+    tally: Tally,
+    /// One word.
+    why: &'static str,
+    line: Line,
+    worker: Rc<Worker>,
+    /// Where a stop waits for those who are told.
+    told: Option<Guard>,
+}
+
+impl Record {
+    fn new(line: Line, worker: Rc<Worker>) -> Self {
+        let is_told = match &line {
+            Line::Request(entry) => entry.as_ref().is_some_and(|entry| entry.plugins.is_some()),
+            Line::Connection(visit) => visit.closing.is_some(),
+        };
+        let told = is_told.then(|| worker.journal().expect());
+        Self { tally: Tally::default(), why: "stopped", line, worker, told }
+    }
+
+    /// Whether plugins are told of it.
+    fn is_told(&self) -> bool {
+        self.told.is_some()
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let (sent, received) = (self.tally.sent.get(), self.tally.received.get());
+        match &mut self.line {
+            Line::Request(entry) => {
+                if let Some(entry) = entry {
+                    entry.tunnelled(received, sent);
+                }
+            }
+            Line::Connection(Visit { client, route, began, closing }) => {
+                if let Some(mut closing) = closing.take() {
+                    closing.relayed((sent, received), self.why);
+                }
+                if self.worker.local().shared.log.access {
+                    let error = Some(self.why).filter(|why| *why != "closed");
+                    access::connection(*client, route, *began, (sent, received), error);
+                }
+            }
+        }
+    }
 }
 
 impl Tunnel {
@@ -101,30 +155,33 @@ impl Course {
     pub(super) async fn run(self, client: Side<impl Stream>) {
         let Self { upstream, idle, open, sent, received, line, worker, _guard } = self;
         let _open = Open::new(open);
-        let counters = Counters { sent: &sent, received: &received };
+        let mut record = Record::new(line, Rc::clone(&worker));
+        let counters = Counters { sent: &sent, received: &received, tally: &record.tally };
         let means = Means { buffers: &worker.buffers, turns: &worker.turns };
-        let summary = relay(client, upstream.side, idle, means, counters).await;
-        match &summary.end {
-            End::Closed => {}
-            End::Idle => worker.count_cut(Cut::Tunnel),
-            // A peer that is gone is how most tunnels end.
-            End::Failed(error) => tracing::debug!(%error, "a tunnel broke off"),
-        }
-        match line {
-            Line::Request(entry) => {
-                if let Some(mut entry) = entry {
-                    entry.tunnelled(summary.received, summary.sent);
-                }
+        let mut relaying = pin!(relay(client, upstream.side, idle, means, counters));
+        let end = if record.is_told() {
+            // Else nobody asks, and its task is dropped where a stop cuts it.
+            tokio::select! {
+                biased;
+                end = &mut relaying => Some(end),
+                () = worker.until_cut_off() => None,
             }
-            Line::Connection { client, route, began, closing } => {
-                if let Some(mut closing) = closing {
-                    closing.relayed(&summary);
-                }
-                if worker.local().shared.log.access {
-                    access::connection(client, &route, began, &summary);
-                }
+        } else {
+            Some(relaying.await)
+        };
+        record.why = match end {
+            Some(End::Closed) => "closed",
+            Some(End::Idle) => {
+                worker.count_cut(Cut::Tunnel);
+                "idle"
             }
-        }
+            Some(End::Failed(error)) => {
+                // A peer that is gone is how most tunnels end.
+                tracing::debug!(%error, "a tunnel broke off");
+                "broken"
+            }
+            None => "stopped",
+        };
     }
 }
 

@@ -15,7 +15,11 @@ use crate::{
     relay::Turns,
     snapshot::{Local, Parts, Snapshot},
 };
-use std::{cell::RefCell, rc::Rc, sync::Arc};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+};
 use tokio::sync::{Notify, futures::Notified};
 
 /// What a worker gives to its connections; one per worker, on its thread only.
@@ -23,6 +27,9 @@ use tokio::sync::{Notify, futures::Notified};
 pub struct Worker {
     local: RefCell<Rc<Local>>,
     replaced: Notify,
+    /// The time of a stop is over.
+    is_cut_off: Cell<bool>,
+    cut_off: Notify,
     errors: ErrorCounters,
     cuts: CutCounters,
     pub(super) handshakes: Handshakes,
@@ -42,6 +49,8 @@ impl Worker {
         Self {
             local: RefCell::new(Rc::new(Local::build(snapshot, None, parts))),
             replaced: Notify::new(),
+            is_cut_off: Cell::new(false),
+            cut_off: Notify::new(),
             errors: ErrorCounters::new(parts.metrics),
             cuts: CutCounters::new(parts.metrics),
             handshakes: Handshakes::new(parts.metrics),
@@ -83,6 +92,24 @@ impl Worker {
     /// Waits until [`Self::local`] is another one than now.
     pub(super) fn replaced(&self) -> Notified<'_> {
         self.replaced.notified()
+    }
+
+    /// Ends what plugins are told of, so that they still are: the time of a stop is over.
+    pub fn cut_off(&self) {
+        self.is_cut_off.set(true);
+        self.cut_off.notify_waiters();
+    }
+
+    /// Whether the time of a stop is over.
+    pub(super) fn is_cut_off(&self) -> bool {
+        self.is_cut_off.get()
+    }
+
+    /// Waits until it is.
+    pub(super) async fn until_cut_off(&self) {
+        if !self.is_cut_off.get() {
+            self.cut_off.notified().await;
+        }
     }
 
     pub(super) fn count_error(&self, code: ErrorCode) {

@@ -8,6 +8,7 @@ use crate::{
 };
 use bytes::Bytes;
 use std::{
+    cell::Cell,
     io,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -25,7 +26,7 @@ pub(super) struct Direction<'a> {
     /// The part of the buffer that waits to be written.
     start: usize,
     end: usize,
-    pub(super) bytes: u64,
+    bytes: &'a Cell<u64>,
     unflushed: bool,
     state: State,
     buffers: &'a Buffers,
@@ -60,7 +61,11 @@ enum State {
 }
 
 impl<'a> Direction<'a> {
-    pub(super) fn new(early: Bytes, buffers: &'a Buffers, counter: &'a Counter) -> Self {
+    pub(super) fn new(
+        early: Bytes,
+        buffers: &'a Buffers,
+        (counter, bytes): (&'a Counter, &'a Cell<u64>),
+    ) -> Self {
         Self {
             early,
             buffer: None,
@@ -68,7 +73,7 @@ impl<'a> Direction<'a> {
             bulk: Bulk::No,
             start: 0,
             end: 0,
-            bytes: 0,
+            bytes,
             unflushed: false,
             state: State::Copying,
             buffers,
@@ -199,7 +204,7 @@ impl<'a> Direction<'a> {
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
-        self.bytes += written as u64;
+        self.bytes.set(self.bytes.get() + written as u64);
         self.counter.add(written as u64);
         self.unflushed = true;
         Ok(())

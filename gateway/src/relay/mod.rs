@@ -18,6 +18,7 @@ use bytes::Bytes;
 use direction::Direction;
 use idle::IdleTimer;
 use std::{
+    cell::Cell,
     future::poll_fn,
     io,
     rc::Rc,
@@ -36,17 +37,6 @@ pub enum End {
     Failed(io::Error),
 }
 
-/// Bytes relayed, and why it ended.
-#[derive(Debug)]
-pub struct Summary {
-    /// From the first side to the second.
-    pub sent: u64,
-    /// From the second side to the first.
-    pub received: u64,
-    /// Why it ended.
-    pub end: End,
-}
-
 /// One side of a relay: a stream, and bytes that were read from it before.
 #[derive(Debug)]
 pub struct Side<I> {
@@ -63,6 +53,23 @@ pub struct Counters<'a> {
     pub sent: &'a Counter,
     /// Bytes from the second side to the first.
     pub received: &'a Counter,
+    /// Both, of this relay alone.
+    pub tally: &'a Tally,
+}
+
+/// Bytes that one relay has moved so far: they are known even where it is dropped.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// From the first side to the second.
+    pub sent: Cell<u64>,
+    /// From the second side to the first.
+    pub received: Cell<u64>,
+}
+
+impl Tally {
+    fn total(&self) -> u64 {
+        self.sent.get() + self.received.get()
+    }
 }
 
 /// What a worker gives to all of its relays.
@@ -74,25 +81,26 @@ pub struct Means<'a> {
     pub turns: &'a Rc<Turns>,
 }
 
-/// Relays between two sides until both have closed.
+/// Relays between two sides until both have closed, and returns how it ended.
 pub async fn relay<A, B>(
     mut a: Side<A>,
     mut b: Side<B>,
     idle: Duration,
     means: Means<'_>,
     counters: Counters<'_>,
-) -> Summary
+) -> End
 where
     A: Stream,
     B: Stream,
 {
-    let mut there = Direction::new(a.early, means.buffers, counters.sent);
-    let mut back = Direction::new(b.early, means.buffers, counters.received);
+    let tally = counters.tally;
+    let mut there = Direction::new(a.early, means.buffers, (counters.sent, &tally.sent));
+    let mut back = Direction::new(b.early, means.buffers, (counters.received, &tally.received));
     let mut timer = IdleTimer::new(idle);
     let turn = means.turns.join();
     let end = poll_fn(|cx| {
         ready!(turn.poll(cx));
-        let before = there.bytes + back.bytes;
+        let before = tally.total();
         let sent = there.poll(cx, &mut a.io, &mut b.io);
         let received = back.poll(cx, &mut b.io, &mut a.io);
         match (sent, received) {
@@ -102,7 +110,7 @@ where
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(End::Closed),
             _ => {}
         }
-        if there.bytes + back.bytes > before && timer.moved() {
+        if tally.total() > before && timer.moved() {
             return Poll::Pending;
         }
         timer.poll_expired(cx).map(|()| End::Idle)
@@ -114,7 +122,7 @@ where
         a.io.reset();
         b.io.reset();
     }
-    Summary { sent: there.bytes, received: back.bytes, end }
+    end
 }
 
 #[cfg(test)]
@@ -142,7 +150,8 @@ mod tests {
     async fn both_ways_with_half_close_and_early_bytes() {
         let ((mut client, a), (mut server, b)) = (duplex(16), duplex(16));
         let (buffers, turns) = (Buffers::default(), Rc::default());
-        let counters = Counters { sent: &counter(), received: &counter() };
+        let tally = Tally::default();
+        let counters = Counters { sent: &counter(), received: &counter(), tally: &tally };
         let relaying = relay(
             side(a, "early "),
             side(b, ""),
@@ -162,9 +171,9 @@ mod tests {
             client.read_to_string(&mut got).await.expect("the server's bytes");
             assert_eq!(got, "the other way still works");
         };
-        let (summary, ()) = tokio::join!(relaying, talking);
-        assert!(matches!(summary.end, End::Closed), "{summary:?}");
-        assert_eq!((summary.sent, summary.received), (10, 25));
+        let (end, ()) = tokio::join!(relaying, talking);
+        assert!(matches!(end, End::Closed), "{end:?}");
+        assert_eq!((tally.sent.get(), tally.received.get()), (10, 25));
     }
 
     async fn connected() -> (TcpStream, TcpStream) {
@@ -178,7 +187,8 @@ mod tests {
     async fn much_and_little_in_turn_arrives_whole_and_in_order() {
         let ((mut client, a), (b, mut server)) = (connected().await, connected().await);
         let (buffers, turns) = (Buffers::default(), Rc::default());
-        let counters = Counters { sent: &counter(), received: &counter() };
+        let tally = Tally::default();
+        let counters = Counters { sent: &counter(), received: &counter(), tally: &tally };
         let relaying = relay(
             side(a, ""),
             side(b, ""),
@@ -205,16 +215,17 @@ mod tests {
             assert!(got.iter().enumerate().all(|(at, got)| *got == byte(at)), "in order");
             drop(server);
         };
-        let (summary, (), ()) = tokio::join!(relaying, sending, receiving);
-        assert_eq!(summary.sent, total as u64);
+        let (_, (), ()) = tokio::join!(relaying, sending, receiving);
+        assert_eq!(tally.sent.get(), total as u64);
     }
 
     #[tokio::test]
     async fn idle() {
         let (buffers, turns) = (Buffers::default(), Rc::default());
         let ((_client, a), (_server, b)) = (duplex(16), duplex(16));
-        let counters = Counters { sent: &counter(), received: &counter() };
-        let summary = relay(
+        let tally = Tally::default();
+        let counters = Counters { sent: &counter(), received: &counter(), tally: &tally };
+        let end = relay(
             side(a, ""),
             side(b, ""),
             Duration::from_millis(9),
@@ -222,6 +233,6 @@ mod tests {
             counters,
         )
         .await;
-        assert!(matches!(summary.end, End::Idle), "{summary:?}");
+        assert!(matches!(end, End::Idle), "{end:?}");
     }
 }

@@ -18,11 +18,14 @@ use tokio::{
     runtime::{Builder, LocalOptions, RuntimeMetrics},
     sync::watch,
     task::spawn_local,
-    time::{Instant, MissedTickBehavior, interval, timeout_at},
+    time::{Instant, MissedTickBehavior, interval, timeout, timeout_at},
 };
 
 /// How often unused connections to backends are looked through.
 const SWEEP: Duration = Duration::from_secs(5);
+
+/// How long plugins may take, after the time of a stop, for what it has cut.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// A worker's thread.
 pub(super) struct WorkerThread {
@@ -108,14 +111,15 @@ async fn run(index: usize, mut orders: Orders, host: &Host, metrics: &Arc<Metric
         }
     };
     listeners.drain();
-    if let Some(deadline) = deadline
-        && timeout_at(deadline, async {
-            listeners.drained().await;
-            journal.finished().await;
-        })
-        .await
-        .is_err()
-    {
+    let Some(deadline) = deadline else { return };
+    let done = timeout_at(deadline, async {
+        listeners.drained().await;
+        journal.finished().await;
+    });
+    if done.await.is_err() {
         tracing::warn!(worker = index, "connections were cut: they were not done within the time for a stop");
+        worker.cut_off();
+        // What is cut is told, too: plugins that count bytes would miss the longest tunnels of all.
+        let _ = timeout(LAST_LINES, journal.finished()).await;
     }
 }

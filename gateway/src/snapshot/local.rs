@@ -142,14 +142,16 @@ impl Local {
             .collect();
         let vms = shared.fleet.as_ref().map(|plan| vms(plan, previous, parts.metrics));
         let kept_instances = previous.map_or(&[][..], |previous| &previous.instances);
-        let instances: Vec<Rc<Instances>> = shared
-            .plugins
-            .iter()
-            .map(|plugin| {
-                let kept = kept_instances.iter().find(|instances| Arc::ptr_eq(instances.plugin(), plugin));
-                kept.cloned().unwrap_or_else(|| Rc::new(new_instances(plugin, parts)))
-            })
-            .collect();
+        let mut instances: Vec<Rc<Instances>> = Vec::with_capacity(shared.plugins.len());
+        for plugin in &shared.plugins {
+            let kept = kept_instances.iter().find(|instances| Arc::ptr_eq(instances.plugin(), plugin));
+            let its = kept.cloned().unwrap_or_else(|| {
+                let mut others = kept_instances.iter().chain(&instances);
+                let namesake = others.find(|others| others.plugin().name() == plugin.name());
+                Rc::new(new_instances(plugin, parts).beside(namesake.map(Rc::as_ref)))
+            });
+            instances.push(its);
+        }
         let detours = detours(&shared, &pools);
         // Names are unique, and there may be tens of thousands of them.
         let kept: HashMap<&str, &RouteMetrics> = previous

@@ -221,7 +221,7 @@ pub fn plugin_limits(limits: &PluginLimits, breaker: &Breaker) -> Limits {
         queue: limits.queue as usize,
         queue_timeout: limits.queue_timeout.get(),
         body: limits.body.get(),
-        transforms: limits.transforms as usize,
+        transforms: limits.transforms() as usize,
         peek: usize::try_from(limits.peek.get()).unwrap_or(usize::MAX),
         log_queue: limits.log_queue as usize,
         series: limits.series as usize,
@@ -245,7 +245,7 @@ fn out_of_place(used: &PluginUse, hooks: Hooks, protocol: RouteProtocol) -> Opti
         false => (
             hooks.is_for_requests(),
             "requests",
-            "`request-filter`, `response-filter`, `exchange-log` or `background`",
+            "`request-filter`, `response-filter`, `response-body-transform`, `exchange-log` or `background`",
         ),
     };
     if is_of_use {

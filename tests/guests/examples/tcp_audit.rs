@@ -10,6 +10,9 @@ struct Audit {
     /// Why all connections are refused, if they are.
     #[serde(default)]
     refuse: Option<String>,
+    /// Whether `url` is asked before anybody is let in.
+    #[serde(default)]
+    asks: bool,
 }
 
 impl TcpFilter for Audit {
@@ -23,6 +26,9 @@ impl TcpFilter for Audit {
         line("client-port", Some(conn.client_port().to_string()));
         line("certificate", conn.client_certificate());
         conn.exchange().set("facts", facts).expect("small values");
+        if self.asks && http::get(&self.url).send().is_err() {
+            return TcpVerdict::close("no-answer");
+        }
         match &self.refuse {
             Some(reason) => TcpVerdict::close(reason),
             None => TcpVerdict::Next,
@@ -43,8 +49,8 @@ impl TcpLog for Audit {
         line("vm", x.capture("vm"));
         line("server-name", closed.server_name());
         line("took-time", Some((closed.duration() > Duration::ZERO).to_string()));
-        line("sent", Some(closed.sent_bytes().to_string()));
-        line("received", Some(closed.received_bytes().to_string()));
+        line("sent", Some(closed.bytes_to_server().to_string()));
+        line("received", Some(closed.bytes_to_client().to_string()));
         line("why", Some(closed.why()));
         line("refused-by", closed.refused_by());
         line("reason", closed.reason());

@@ -6,7 +6,7 @@ use vers_plugin::prelude::*;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Gate {
-    /// `next`, `close`, `reset`, `route`, `panic`, or `peek`.
+    /// `next`, `close`, `reset`, `route`, `panic`, `peek`, or `certificate` (with `to` in it).
     accept: String,
     /// What is peeked at, at least.
     #[serde(default)]
@@ -30,6 +30,10 @@ impl TcpFilter for Gate {
             "reset" => TcpVerdict::reset("told-to-reset"),
             "route" => TcpVerdict::route_to(&self.to),
             "panic" => panic!("told to panic"),
+            "certificate" => match conn.client_certificate() {
+                Some(certificate) if certificate.contains(&self.to) => TcpVerdict::Next,
+                _ => TcpVerdict::close("no-certificate"),
+            },
             "peek" => TcpVerdict::peek(self.least, self.within),
             _ => TcpVerdict::Next,
         }
@@ -49,6 +53,11 @@ impl TcpBytesFilter for Gate {
             [b'N', more_bytes, rest @ ..] if rest.len() < usize::from(*more_bytes) && more => {
                 TcpVerdict::peek(2 + u32::from(*more_bytes), self.within)
             }
+            // The mistake that is nearest: it asks for as many as before.
+            [b'S', b'A', b'M', b'E', rest @ ..] if !rest.contains(&b'!') => match more {
+                true => TcpVerdict::peek(self.least, self.within),
+                false => TcpVerdict::close("no-end"),
+            },
             [b'N', _, rest @ ..] if rest.contains(&b'!') => TcpVerdict::close("shouting"),
             [b'F', b'O', b'R', b'E', b'V', b'E', b'R', ..] => TcpVerdict::peek(u32::MAX, self.within),
             _ => TcpVerdict::Next,

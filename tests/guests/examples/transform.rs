@@ -1,5 +1,5 @@
 //! Transforms bodies of answers as the answer's header `x-transform` asks for: `upper`, `hold` (all of it comes
-//! at the end), `twice`, `refuse` (an error behind the first piece), `panic`, `spin`, `flood` (much for each
+//! at the end), `twice`, `burst` (ten times 1 MiB for each piece, a part at a time), `endless` (more and more of nothing), `refuse` (an error behind the first piece), `panic`, `spin`, `flood` (much for each
 //! piece), `end` (an error at the end). Without the header, bodies are of no interest.
 
 use vers_plugin::prelude::*;
@@ -20,7 +20,7 @@ impl BodyTransform for It {
         assert!(!self.fails, "told to fail at the beginning");
         let how = resp.header_str("x-transform")?;
         resp.set_header("x-transformed", &how);
-        Some(Box::new(Body { how, tail: self.tail.clone(), held: Vec::new(), pieces: 0 }))
+        Some(Box::new(Body { how, tail: self.tail.clone(), held: Vec::new(), pieces: 0, left: 0 }))
     }
 }
 
@@ -29,6 +29,7 @@ struct Body {
     tail: String,
     held: Vec<u8>,
     pieces: u32,
+    left: u32,
 }
 
 impl Transform for Body {
@@ -47,9 +48,22 @@ impl Transform for Body {
             "spin" if self.pieces > 1 => loop {
                 std::hint::black_box(self.pieces);
             },
+            "burst" => {
+                self.left = 10;
+                Vec::new()
+            }
             "flood" => vec![b'x'; 2 << 20],
             _ => chunk,
         })
+    }
+
+    fn more(&mut self) -> Result<Option<Vec<u8>>, String> {
+        if self.how == "endless" {
+            return Ok(Some(Vec::new()));
+        }
+        let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
+        self.left = left;
+        Ok(Some(vec![b'0' + left as u8; 1 << 20]))
     }
 
     fn finish(&mut self) -> Result<Vec<u8>, String> {

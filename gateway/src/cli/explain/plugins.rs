@@ -139,7 +139,7 @@ impl Step {
             verdict: "none",
             says: None,
             changes: Vec::new(),
-            sees_answers: plugin.hooks().response,
+            sees_answers: plugin.hooks().response || plugin.hooks().transform,
         }
     }
 

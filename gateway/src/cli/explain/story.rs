@@ -260,7 +260,9 @@ impl Story {
         self.take(route, &captures);
         let (name, servers) = goal(snapshot, &route.target, &captures, None);
         let target = "bytes".to_owned();
-        self.to = Some(Goal { name, servers, target, host, by_plugin: false, note: None });
+        let note = (!route.plugins.is_empty())
+            .then_some("plugins of the route are asked before: they may refuse it, or send it elsewhere");
+        self.to = Some(Goal { name, servers, target, host, by_plugin: false, note });
         self
     }
 

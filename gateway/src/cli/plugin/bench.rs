@@ -54,6 +54,11 @@ impl Bench {
         line("make an instance and configure it", format!("{:.1} µs", took.as_secs_f64() * 1e6));
         line("memory of an instance", format!("{} KiB", memory.div_ceil(1024)));
         let has = |hook: &str| stage.inspection().hooks.iter().any(|known| known == hook);
+        for hook in ["tcp-filter", "tcp-bytes-filter", "tcp-log", "response-body-transform", "background"] {
+            if has(hook) {
+                tell(&format_args!("{hook} is not measured"));
+            }
+        }
         for case in cases.cases.iter().map(Spanned::get_ref) {
             if has("request-filter") {
                 let each = self.fastest(&stage, &cases, case, |ready| {

@@ -369,10 +369,18 @@ impl Became {
         let transformed = async {
             let Some(mut transforms) = begun.map_err(|(fault, _)| fault)? else { return Ok(None) };
             let mut all = Vec::new();
+            let patience = Duration::from_secs(1);
             for piece in pieces {
-                all.extend(transforms.push(piece.clone().into()).await?);
+                transforms.feed(piece.clone().into());
+                while let Some(bytes) = transforms.next(patience).await? {
+                    all.extend(bytes);
+                }
             }
-            all.extend(transforms.finish().await?);
+            transforms.end();
+            while let Some(bytes) = transforms.next(patience).await? {
+                all.extend(bytes);
+            }
+            transforms.discard().await;
             Ok(Some(all))
         };
         match transformed.await {

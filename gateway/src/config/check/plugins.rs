@@ -85,6 +85,20 @@ fn bodies(config: &Config, plugin: &Plugin, report: &mut Report) {
             );
         }
     }
+    let limits = &plugin.limits;
+    if let Some(transforms) = limits.transforms
+        && transforms >= limits.instances
+        && limits.instances > 1
+    {
+        report.add(
+            Diagnostic::error(name.span(), format!("plugin `{name}` may be kept from requests by bodies"))
+                .label(format!(
+                    "`limits.transforms` is {transforms}, and `limits.instances` is {}: each body keeps one",
+                    limits.instances
+                ))
+                .help("let it transform fewer at a time, or have more instances"),
+        );
+    }
 }
 
 fn sha256(digest: &Spanned<String>, report: &mut Report) {

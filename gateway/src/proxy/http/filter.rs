@@ -63,7 +63,11 @@ impl Session<'_> {
         }
         if chain.has_transforms() {
             // In a place of its own, as what is asked for by few always is here.
-            Box::pin(self.begin_transforms(client, route, exchange, &mut content)).await?;
+            let beginning = Box::pin(self.begin_transforms(client, route, exchange, &mut content));
+            if let Err(error) = beginning.await {
+                self.is_not_sent(&content);
+                return Err(error);
+            }
         }
         let head = exchange.response.take().ok_or(Error::NoRoute)?;
         Ok(Outgoing::Answer(Answer { head, content }))
@@ -158,7 +162,7 @@ impl Session<'_> {
             id: self.id,
             route: Arc::clone(&route.name),
             client: self.client_address,
-            peer: self.connection.arrival.peer,
+            peer: self.connection.arrival.neighbour(),
             local_port: self.connection.arrival.port,
             captures: self.captures.iter().map(|(name, text)| (name.into(), text.into())).collect(),
             is_upgrade,

@@ -20,6 +20,20 @@ use bytes::Bytes;
 use http::StatusCode;
 use std::pin::pin;
 
+/// What says something of bytes that the client does not get: their sums (RFC 9530), and which of them may be asked
+/// for alone.
+const OF_OTHER_BYTES: [&[u8]; 5] =
+    [b"accept-ranges", b"content-digest", b"repr-digest", b"digest", b"content-md5"];
+
+/// The sums that object stores send behind a body.
+const SUMS_AT_THE_END: [&[u8]; 5] = [
+    b"x-amz-checksum-crc32",
+    b"x-amz-checksum-crc32c",
+    b"x-amz-checksum-crc64nvme",
+    b"x-amz-checksum-sha1",
+    b"x-amz-checksum-sha256",
+];
+
 /// Why a body did not come to its end.
 enum Broken {
     Transfer(TransferError),
@@ -50,16 +64,34 @@ impl Session<'_> {
         content: &mut Content,
     ) -> Result<(), Error> {
         let Content::Upstream { exchange: upstream, length, transforms, .. } = content else { return Ok(()) };
-        if *length != BodyLength::None {
-            let beginning = pin!(route.terms.chain.begin_transforms(exchange));
-            let begun = upstream.while_waiting(client, self.buffers(), beginning).await?;
-            *transforms = begun.map_err(|(fault, plugin)| Error::Plugin { plugin, kind: fault.kind })?;
+        let has_body = *length != BodyLength::None;
+        let is_not_modified =
+            exchange.response.as_ref().is_some_and(|head| head.status == StatusCode::NOT_MODIFIED);
+        // Heads without a body tell of the one that there would be.
+        let tells_of_one = !has_body && (self.is_head || is_not_modified);
+        if !has_body && !tells_of_one {
+            return Ok(());
         }
-        if let Some(head) = &mut exchange.response
-            && (transforms.is_some() || self.is_head || head.status == StatusCode::NOT_MODIFIED)
-        {
-            // Nobody knows how long it will be, or would be.
-            head.fields.remove(Known::ContentLength);
+        let begun = {
+            let beginning = pin!(route.terms.chain.begin_transforms(exchange));
+            upstream.while_waiting(client, self.buffers(), beginning).await?
+        };
+        let begun = begun.map_err(|(fault, plugin)| Error::Plugin { plugin, kind: fault.kind })?;
+        if let Some(head) = &mut exchange.response {
+            if begun.is_some() || tells_of_one {
+                // Nobody knows how long it will be, or would be.
+                head.fields.remove(Known::ContentLength);
+            }
+            if begun.is_some() {
+                OF_OTHER_BYTES.iter().for_each(|name| head.fields.remove_named(name));
+            }
+        }
+        match begun {
+            Some(begun) if tells_of_one => {
+                let discarding = pin!(begun.discard());
+                upstream.while_waiting(client, self.buffers(), discarding).await?;
+            }
+            begun => *transforms = begun,
         }
         Ok(())
     }
@@ -71,7 +103,8 @@ impl Session<'_> {
         answer: &mut Answer,
     ) -> After {
         let content = std::mem::replace(&mut answer.content, Content::Whole(Bytes::new()));
-        let Content::Upstream { mut exchange, length, keep, transforms: Some(transforms) } = content else {
+        let Content::Upstream { mut exchange, length, keep, transforms: Some(mut transforms) } = content
+        else {
             return After::Close;
         };
         let head = &mut answer.head;
@@ -85,7 +118,10 @@ impl Session<'_> {
         let decoder = Decoder::new(wire_length(length, exchange.frames()));
         let mut towards = Towards { client, idle: self.idle(), buffers: self.buffers() };
         let mut passing = Passing { framed, text, sent: 0 };
-        let passed = passing.run(&mut exchange, &mut towards, *transforms, decoder).await;
+        let passed = passing.run(&mut exchange, &mut towards, &mut transforms, decoder).await;
+        self.buffers().put_text(std::mem::take(&mut passing.text));
+        // Behind the last byte: what plugins do at their end is nobody's wait.
+        transforms.discard().await;
         if let Some(entry) = &mut self.entry {
             entry.sent = passing.sent;
             entry.uploaded += exchange.uploaded();
@@ -125,21 +161,21 @@ impl Passing {
         &mut self,
         exchange: &mut Exchange,
         towards: &mut Towards<'_, I>,
-        mut transforms: Transforms,
+        transforms: &mut Transforms,
         mut decoder: Decoder,
     ) -> Result<(), Broken> {
         // The head does not wait for the body.
         self.emit(exchange, towards).await?;
         while let Some(piece) = exchange.piece(towards, &mut decoder).await? {
-            let bytes = exchange.while_uploading(towards, pin!(transforms.push(piece))).await??;
-            self.frame(&bytes);
-            self.emit(exchange, towards).await?;
+            transforms.feed(piece);
+            self.pass(exchange, towards, transforms).await?;
         }
-        let bytes = exchange.while_uploading(towards, pin!(transforms.finish())).await??;
-        self.frame(&bytes);
+        transforms.end();
+        self.pass(exchange, towards, transforms).await?;
         let mut trailers = decoder.take_trailers();
         if let Some(trailers) = &mut trailers {
             strip_trailers(trailers);
+            OF_OTHER_BYTES.iter().chain(&SUMS_AT_THE_END).for_each(|name| trailers.remove_named(name));
         }
         let trailers = trailers.as_deref().filter(|trailers| !trailers.is_empty());
         if self.framed == Framed::Chunked {
@@ -148,6 +184,21 @@ impl Passing {
         self.emit(exchange, towards).await?;
         if matches!(self.framed, Framed::Apart { .. }) {
             towards.client.io.end(trailers).map_err(|_| TransferError::Client)?;
+        }
+        Ok(())
+    }
+
+    /// Passes on what the plugins make of what they were fed.
+    async fn pass<I: Downstream>(
+        &mut self,
+        exchange: &mut Exchange,
+        towards: &mut Towards<'_, I>,
+        transforms: &mut Transforms,
+    ) -> Result<(), Broken> {
+        let idle = towards.idle;
+        while let Some(bytes) = exchange.while_uploading(towards, pin!(transforms.next(idle))).await?? {
+            self.frame(&bytes);
+            self.emit(exchange, towards).await?;
         }
         Ok(())
     }
