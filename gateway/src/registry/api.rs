@@ -4,6 +4,7 @@ use super::{
     Caller, Change, Committed, Done, ENTRY, LeaseKey, OPENAPI, Record, Refusal, Registration, Registry,
     Renewal, Watcher, Wish, Wished,
     caller::is_own,
+    chance,
     lists::{discover, list, stale},
     query::{Query, decoded},
     show::{Shown, Time},
@@ -393,16 +394,11 @@ fn renewed(record: &Record) -> Answer {
             id: &record.what.id,
             last_seen: Time(record.last_seen),
             ttl,
-            renew_after: (record.ttl.as_secs_f64() / 3.0 * (0.9 + 0.2 * fraction()) * 10.0).round() / 10.0,
+            renew_after: (record.ttl.as_secs_f64() / 3.0 * (0.9 + 0.2 * chance()) * 10.0).round() / 10.0,
             state: record.state(),
             revision: record.revision,
         },
     )
-}
-
-/// Anything from 0 to 1.
-fn fraction() -> f64 {
-    f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX)
 }
 
 /// `GET /registry/resolve/NAME`.

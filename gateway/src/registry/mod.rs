@@ -49,6 +49,11 @@ pub use shared::{Committed, Place, Probed, Registry};
 pub use store::{Loaded, Store, StoreError, Write};
 pub use wish::{Done, Wish, Wished};
 
+/// Anything from 0 to 1: so that not all do the same at the same moment.
+fn chance() -> f64 {
+    f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX)
+}
+
 /// Why the registry does not do what it is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
