@@ -3,7 +3,8 @@
 //! [`Book`] decides what becomes of entries and leases, and is pure; [`Registry`] shares one among
 //! threads: writers take its lock for microseconds, readers look at the shelf and never wait for
 //! writers' disks. What is kept goes through a [`Store`] on a thread of its own, and who writes is told
-//! once it is there. Where several gateways share a store, [`etcd`] follows that, and has it decide. [`api`] says all of it in the words of HTTP, and knows nothing of connections.
+//! once it is there. Where several gateways share a store, [`etcd`] follows that, and has it decide. [`api`] says all
+//! of it in the words of HTTP, and knows nothing of connections.
 
 pub mod api;
 mod book;

@@ -205,9 +205,7 @@ impl Registry {
     /// Fails where it may not be, where nothing can be kept now, and where the store is lost.
     pub fn wish(&self, wish: Wish) -> Result<Wished, Refusal> {
         if let Some(link) = &self.link {
-            if link.is_lost(self.clock.now().mono) {
-                return Err(Refusal::StoreLost(link.why()));
-            }
+            link.reachable(self.clock.now().mono)?;
             return self.ask(wish).map(Wished::Asked);
         }
         let (record, committed) = match wish {
@@ -332,6 +330,16 @@ impl Registry {
     /// Why it cannot be asked.
     pub(super) fn closed(&self) -> Refusal {
         self.link.as_ref().map_or(Refusal::Closed, |link| Refusal::StoreLost(link.why()))
+    }
+
+    /// Whether several gateways share it.
+    pub(super) fn is_shared(&self) -> bool {
+        self.link.is_some()
+    }
+
+    /// Whether what is wanted can be written, as far as that is known.
+    pub(super) fn reachable(&self) -> Result<(), Refusal> {
+        self.link.as_ref().map_or(Ok(()), |link| link.reachable(self.clock.now().mono))
     }
 
     /// What tells answers of this gateway from those of others to the same question: they count changes alike, and

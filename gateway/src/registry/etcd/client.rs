@@ -706,6 +706,63 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_token_that_was_forgotten_is_asked_for_once_by_all() {
+        let tokens = std::sync::atomic::AtomicU32::new(0);
+        let (client, transport, _access) = client(Some("s3cret"), move |asked, token| {
+            Ok(match (asked.ends_with("authenticate"), token) {
+                (true, _) if tokens.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0 => {
+                    (200, vec![r#"{"token":"old"}"#])
+                }
+                (true, _) => (200, vec![r#"{"token":"new"}"#]),
+                (false, Some("new")) => (200, vec![r#"{"header":{"revision":"9"}}"#]),
+                // What a change of users or roles makes of tokens that are signed.
+                _ => (400, vec![r#"{"error":"etcdserver: revision of auth store is old","code":3}"#]),
+            })
+        });
+        let (one, another) = tokio::join!(client.beat(0, b"x"), client.beat(0, b"x"));
+        assert!(one.is_ok() && another.is_ok(), "{one:?} {another:?}");
+        let authenticated = asked(&transport).iter().filter(|it| it.ends_with("authenticate")).count();
+        assert_eq!(authenticated, 2, "the old one, and the new one");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_not_let_in_does_not_ask_again_at_once() {
+        let (client, transport, _access) = client(Some("wr0ng"), |_, _| {
+            Ok((
+                400,
+                vec![
+                    r#"{"error":"etcdserver: authentication failed, invalid user ID or password","code":3}"#,
+                ],
+            ))
+        });
+        for _ in 0..10 {
+            let refused = client.beat(0, b"x").await.expect_err("it is wrong");
+            assert!(refused.to_string().contains("authentication failed"), "{refused}");
+        }
+        assert_eq!(asked(&transport).len(), 1);
+        tokio::time::advance(NOT_LET_IN).await;
+        assert!(client.beat(0, b"x").await.is_err());
+        assert_eq!(asked(&transport).len(), 2, "it may be right by now");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_what_is_a_no_is_taken_for_one() {
+        for (code, words, is_no) in [
+            (3, "invalid", true),
+            (7, "permission denied", true),
+            (8, "mvcc: database space exceeded", true),
+            (8, "received message larger than max", false),
+            (10, "aborted", false),
+            (13, "internal", false),
+            (15, "corrupt", false),
+        ] {
+            let failed = Failed::said(code, words.to_owned());
+            assert_eq!(matches!(failed, Failed::Refused(..)), is_no, "{code} {words}: {failed:?}");
+        }
+        assert!(matches!(Failed::said(8, "too many requests".to_owned()), Failed::Unsent(_)));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn changes_come_in_pieces_and_end_in_words() {
         let (client, _, _access) = client(None, |_, _| {
             Ok((

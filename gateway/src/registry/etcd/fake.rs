@@ -137,7 +137,7 @@ impl Fake {
     pub(super) fn put(&self, key: &str, value: &str, lease: u64) {
         let mut state = self.state();
         state.revision += 1;
-        let event = state.put(key.as_bytes().to_vec(), value.as_bytes().to_vec(), lease);
+        let event = state.put(key.as_bytes(), value.as_bytes().to_vec(), lease);
         state.tell(&[event]);
     }
 
@@ -298,7 +298,7 @@ impl State {
         self.revision += 1;
         for it in then {
             if let Some(put) = it.get("request_put") {
-                events.push(self.put(bytes(&put["key"]), bytes(&put["value"]), number(&put["lease"])));
+                events.push(self.put(&bytes(&put["key"]), bytes(&put["value"]), number(&put["lease"])));
             } else {
                 events.extend(self.delete(&bytes(&it["request_delete_range"]["key"])));
             }
@@ -307,9 +307,9 @@ impl State {
         json!({ "header": self.header(), "succeeded": true })
     }
 
-    fn put(&mut self, key: Vec<u8>, value: Vec<u8>, lease: u64) -> Value {
-        self.keys.insert(key.clone(), Kv { value, revision: self.revision, lease });
-        json!({ "kv": self.found(&key) })
+    fn put(&mut self, key: &[u8], value: Vec<u8>, lease: u64) -> Value {
+        self.keys.insert(key.to_vec(), Kv { value, revision: self.revision, lease });
+        json!({ "kv": self.found(key) })
     }
 
     fn delete(&mut self, key: &[u8]) -> Option<Value> {

@@ -5,7 +5,6 @@ use super::{
     super::{Refusal, Registry, book::News, chance},
     client::{Answer, Changes, Client, Failed},
     keys::{Keys, Kind},
-    link::Link,
     queue::{Asked, Line},
     transport::Access,
     view::{MOST, View},
@@ -156,7 +155,7 @@ impl Follower {
                     let Some(registry) = self.registry.upgrade() else { return };
                     let Some(link) = registry.link() else { return };
                     link.queue.refuse_late(Instant::now());
-                    if let Err(refusal) = reachable(&registry, link) {
+                    if let Err(refusal) = link.reachable(registry.now().mono) {
                         link.queue.refuse_all(&refusal);
                     }
                     continue;
@@ -185,7 +184,7 @@ impl Follower {
         let Some(registry) = self.registry.upgrade() else { return };
         let Some(link) = registry.link() else { return };
         let Asked { wish, done, until } = asked;
-        let refusal = match reachable(&registry, link) {
+        let refusal = match link.reachable(registry.now().mono) {
             Err(refusal) => Some(refusal),
             Ok(()) => (until <= Instant::now()).then_some(Refusal::Busy),
         };
@@ -514,14 +513,6 @@ impl Follower {
                 self.writer().mark(&registry, &id).await;
             }
         }
-    }
-}
-
-/// Whether anything can be written now.
-fn reachable(registry: &Registry, link: &Link) -> Result<(), Refusal> {
-    match link.is_lost(registry.now().mono) {
-        true => Err(Refusal::StoreLost(link.why())),
-        false => Ok(()),
     }
 }
 

@@ -134,6 +134,14 @@ impl Link {
         self.age(now).is_none_or(|age| age > LOST)
     }
 
+    /// Whether what clients want can be asked of it.
+    pub(in crate::registry) fn reachable(&self, now: Duration) -> Result<(), Refusal> {
+        match self.is_lost(now) {
+            true => Err(Refusal::StoreLost(self.why())),
+            false => Ok(()),
+        }
+    }
+
     /// Whether nothing can be kept there now.
     pub(in crate::registry) fn has_problem(&self, now: Duration) -> bool {
         self.is_lost(now) || open(&self.refusal).is_some()
