@@ -142,7 +142,7 @@ impl Way {
         Connection {
             client_port: arrival.ends.source.port(),
             server_name: self.server_name.clone().or_else(|| arrival.sni.clone()),
-            is_tls: arrival.scheme == "https",
+            is_tls: arrival.is_tls,
             certificate: arrival.certificate.as_ref().map(|certificate| certificate.forwarded().into()),
             is_proxied: arrival.is_proxied,
             ..Connection::default()

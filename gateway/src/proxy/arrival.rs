@@ -23,8 +23,8 @@ pub struct Arrival {
     pub ends: Ends,
     /// Whether that is what a proxy says.
     pub is_proxied: bool,
-    /// `http` or `https`.
-    pub scheme: &'static str,
+    /// Whether it speaks TLS with this gateway.
+    pub is_tls: bool,
     /// The name that it asked for in the TLS handshake, in lower case.
     pub sni: Option<Box<str>>,
     /// The certificate that it showed there.
@@ -72,7 +72,8 @@ impl Arrival {
             ProxyProtocol::Accept | ProxyProtocol::Require => {}
         }
         let mut buffer = worker.buffers.take();
-        let read = timeout(listener.proxy_deadline, header(stream, &mut buffer)).await;
+        // In a place of its own: few connections begin with one.
+        let read = Box::pin(timeout(listener.proxy_deadline, header(stream, &mut buffer))).await;
         worker.buffers.put(buffer);
         match read.map_err(|_| NoArrival::Late)?? {
             Header::Of(ends) => Ok(Self::between(ends, true)),
@@ -82,9 +83,14 @@ impl Arrival {
         }
     }
 
+    /// `http` or `https`.
+    pub(super) fn scheme(&self) -> &'static str {
+        if self.is_tls { "https" } else { "http" }
+    }
+
     fn between(ends: Ends, is_proxied: bool) -> Self {
         let (peer, port) = (ClientAddr::from(ends.source), ends.destination.port());
-        Self { peer, port, ends, is_proxied, scheme: "http", sni: None, certificate: None }
+        Self { peer, port, ends, is_proxied, is_tls: false, sni: None, certificate: None }
     }
 }
 

@@ -63,17 +63,16 @@ impl<I: Downstream> Client<I> {
     }
 
     /// Waits for the next request's head.
-    pub(super) async fn next(
-        &mut self,
-        limits: HeadLimits,
-        patience: Patience,
+    pub(super) fn next<'a>(
+        &'a mut self,
+        (limits, patience): (HeadLimits, Patience),
         since: Instant,
-        guard: &mut Guard,
-        buffers: &Buffers,
-    ) -> Next {
+        guard: &'a mut Guard,
+        buffers: &'a Buffers,
+    ) -> impl Future<Output = Next> {
         let mut begun = None;
         let mut seen = 0;
-        poll_fn(|cx| {
+        poll_fn(move |cx| {
             loop {
                 if self.inbox.bytes().len() > seen {
                     seen = self.inbox.bytes().len();
@@ -102,7 +101,6 @@ impl<I: Downstream> Client<I> {
             let begun = *begun.get_or_insert_with(Instant::now);
             self.timer.poll(cx, begun + patience.head).map(|()| Next::Late)
         })
-        .await
     }
 
     /// Reads what has come of a body that is framed apart from its bytes, so that it leaves together

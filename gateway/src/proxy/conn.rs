@@ -31,73 +31,93 @@ use tokio::{
 };
 
 /// Serves a connection up to its end, or up to the tunnel that it becomes. It was accepted on the
-/// listener's socket with this configured address, and begins with `local`, where that listener is.
-pub async fn serve(
+/// listener's socket with this configured port, and begins with `local`, where that listener is.
+#[expect(
+    clippy::manual_async_fn,
+    reason = "what a block takes is in it once, what a function is given twice"
+)]
+pub fn serve(
     stream: TcpStream,
-    arrival: Arrival,
+    mut arrival: Arrival,
     local: Rc<Local>,
-    socket: SocketAddr,
+    (listener, port): (Arc<Listener>, u16),
     worker: Rc<Worker>,
-    guard: Guard,
-) -> Option<Tunnel> {
-    let mut arrival = arrival;
-    let known = local.shared.listener(socket)?;
-    let stream = match &known.tls {
-        None => ClientStream::Plain(stream),
-        Some(tls) => {
-            arrival.scheme = "https";
-            let limit = local.shared.tls.handshakes;
-            // In a place of its own: it is over soon, and large.
-            Box::pin(secure(stream, tls, known, limit, &mut arrival, &worker)).await?
-        }
-    };
-    let view = View::of(local, socket, &arrival)?;
-    let mut guard = guard;
-    if let Mode::Tcp(route) = view.mode() {
-        let route = view.local.routes.get(*route).cloned()?;
-        let patience = view.listener.head_deadline;
-        drop(view);
-        return tcp::serve(stream, &arrival, route, &worker, patience, guard).await;
-    }
-    let is_decided = matches!(view.mode(), Mode::Http(_));
-    let connection = Connection { worker, arrival, socket, view: RefCell::new(view) };
-    let mut client = if is_decided {
-        Client::new(stream, connection.worker.timers.take())
-    } else {
-        // In a place of its own: it is over once somebody speaks.
-        match Box::pin(decide(stream, &connection, &mut guard)).await {
-            Decided::Requests(client) => client,
-            Decided::Bytes { client, way, opening } => {
-                return way.open(client, opening, &connection.arrival, &connection.worker, guard);
+    mut guard: Guard,
+) -> impl Future<Output = Option<Box<Tunnel>>> {
+    // Each idle connection is one of these: what is over soon, or rare, has a place of its own.
+    async move {
+        let stream = match &listener.tls {
+            None => ClientStream::Plain(stream),
+            Some(tls) => {
+                arrival.is_tls = true;
+                let limit = local.shared.tls.handshakes;
+                Box::pin(secure(stream, tls, &listener, limit, &mut arrival, &worker)).await?
             }
-            Decided::Nothing => return None,
+        };
+        let view = Rc::new(View::of(local, listener, port, &arrival));
+        if let Mode::Tcp(route) = view.mode() {
+            let route = view.local.routes.get(*route).cloned()?;
+            let patience = view.listener.head_deadline;
+            drop(view);
+            return Box::pin(tcp::serve(stream, &arrival, route, &worker, patience, guard)).await;
         }
-    };
-    let last = requests(&mut client, &connection, &mut guard).await;
+        let is_decided = matches!(view.mode(), Mode::Http(_));
+        let connection = Connection { worker, arrival, view: RefCell::new(view) };
+        let mut client = if is_decided {
+            Client::new(stream, connection.worker.timers.take())
+        } else {
+            match Box::pin(decide(stream, &connection, &mut guard)).await {
+                Decided::Requests(client) => client,
+                Decided::Bytes { client, way, opening } => {
+                    return way.open(client, opening, &connection.arrival, &connection.worker, guard);
+                }
+                Decided::Nothing => return None,
+            }
+        };
+        match requests(&mut client, &connection, &mut guard).await {
+            Last::Of(After::Next | After::Close) => {
+                release(&mut client, &connection.worker);
+                client.io.say_goodbye();
+                None
+            }
+            last => Box::pin(end(last, client, &connection, guard)).await,
+        }
+    }
+}
+
+/// The end of a connection that is not an ordinary one.
+async fn end(
+    last: Last,
+    mut client: Client<ClientStream>,
+    connection: &Connection,
+    guard: Guard,
+) -> Option<Box<Tunnel>> {
     let worker = &connection.worker;
-    worker.timers.put(std::mem::take(&mut client.timer));
+    if let Last::Of(After::Tunnel(route, upstream, line)) = last {
+        worker.timers.put(std::mem::take(&mut client.timer));
+        let early = client.inbox.take(&worker.buffers);
+        let client = Side { io: client.io, early };
+        return Some(Box::new(Tunnel::new(client, Course::new(upstream, &route, line, worker, guard))));
+    }
+    if matches!(last, Last::Http2) {
+        worker.timers.put(std::mem::take(&mut client.timer));
+        let early = client.inbox.take(&worker.buffers);
+        h2::serve(client.io, early, connection, guard).await;
+        return None;
+    }
+    release(&mut client, worker);
     match last {
-        Last::Http2 => {
-            let early = client.inbox.take(&worker.buffers);
-            Box::pin(h2::serve(client.io, early, &connection, guard)).await;
-        }
-        Last::Of(After::Tunnel(route, upstream, line)) => {
-            let early = client.inbox.take(&worker.buffers);
-            let client = Side { io: client.io, early };
-            return Some(Tunnel::new(client, Course::new(upstream, &route, line, worker, guard)));
-        }
-        Last::Of(After::Next | After::Close) => {
-            client.inbox.release(&worker.buffers);
-            client.io.say_goodbye();
-        }
-        Last::Of(After::BreakOff) => client.inbox.release(&worker.buffers),
         Last::Of(After::Reset) => client.io.reset(),
-        Last::Of(After::Linger) => {
-            client.inbox.release(&worker.buffers);
-            linger(&mut client.io, worker).await;
-        }
+        Last::Of(After::Linger) => linger(&mut client.io, worker).await,
+        _ => {}
     }
     None
+}
+
+/// Gives back what a connection has of its worker.
+fn release(client: &mut Client<ClientStream>, worker: &Worker) {
+    worker.timers.put(std::mem::take(&mut client.timer));
+    client.inbox.release(&worker.buffers);
 }
 
 /// What a connection runs on: the worker's snapshot, its listener in that, and what follows from both.
@@ -105,6 +125,8 @@ pub async fn serve(
 pub(super) struct View {
     pub(super) local: Rc<Local>,
     pub(super) listener: Arc<Listener>,
+    /// The port of the socket that it was accepted on, as configured.
+    socket: u16,
     /// The port that the client asked for.
     port: u16,
     /// Whether that is one that the listener serves.
@@ -113,13 +135,19 @@ pub(super) struct View {
 }
 
 impl View {
-    fn of(local: Rc<Local>, socket: SocketAddr, arrival: &Arrival) -> Option<Rc<Self>> {
-        let listener = Arc::clone(local.shared.listener(socket)?);
+    fn of(local: Rc<Local>, listener: Arc<Listener>, socket: u16, arrival: &Arrival) -> Self {
         let port = arrival.port;
-        let forwarding = Forwarding::new(arrival.peer, arrival.scheme, port, &listener.trusted_proxies)
+        let forwarding = Forwarding::new(arrival.peer, arrival.scheme(), port, &listener.trusted_proxies)
             .certified(arrival.certificate.clone());
         let is_served = listener.ports.allow(port);
-        Some(Rc::new(Self { local, listener, port, is_served, forwarding }))
+        Self { local, listener, socket, port, is_served, forwarding }
+    }
+
+    /// The same with what a worker runs on by now; none where that has no such listener any more.
+    fn with(&self, local: Rc<Local>, arrival: &Arrival) -> Option<Self> {
+        let socket = SocketAddr::new(self.listener.address.ip(), self.socket);
+        let listener = Arc::clone(local.shared.listener(socket)?);
+        Some(Self::of(local, listener, self.socket, arrival))
     }
 
     /// What the connection carries.
@@ -133,8 +161,6 @@ impl View {
 pub(super) struct Connection {
     pub(super) worker: Rc<Worker>,
     pub(super) arrival: Arrival,
-    /// The socket that it was accepted on, as configured.
-    socket: SocketAddr,
     view: RefCell<Rc<View>>,
 }
 
@@ -143,9 +169,9 @@ impl Connection {
     pub(super) fn view(&self) -> Rc<View> {
         let mut view = self.view.borrow_mut();
         if !self.worker.runs(&view.local)
-            && let Some(current) = View::of(self.worker.local(), self.socket, &self.arrival)
+            && let Some(current) = view.with(self.worker.local(), &self.arrival)
         {
-            *view = current;
+            *view = Rc::new(current);
         }
         Rc::clone(&view)
     }
@@ -184,7 +210,7 @@ enum Last {
 /// Serves one request after the other.
 async fn requests(client: &mut Client<ClientStream>, connection: &Connection, guard: &mut Guard) -> Last {
     if client.io.speaks_http2() {
-        last_call(client, guard).await;
+        Box::pin(last_call(client, guard)).await;
         return Last::Http2;
     }
     let worker = &connection.worker;
@@ -194,8 +220,8 @@ async fn requests(client: &mut Client<ClientStream>, connection: &Connection, gu
     };
     let (mut is_first, mut is_called) = (true, false);
     loop {
-        let (limits, patience) = connection.terms();
-        let after = match client.next(limits, patience, Instant::now(), guard, &worker.buffers).await {
+        let next = client.next(connection.terms(), Instant::now(), guard, &worker.buffers);
+        let after = match next.await {
             // In a place of its own: most connections wait for a request most of the time.
             Next::Request(head) => Box::pin(http::serve(connection, client, head, guard)).await,
             // RFC 9113 §3.3: a client that knows already that HTTP/2 is spoken here.
@@ -213,7 +239,7 @@ async fn requests(client: &mut Client<ClientStream>, connection: &Connection, gu
             Next::Idle => cut(Cut::KeepAlive),
             Next::Leaving if is_first && !is_called => {
                 is_called = true;
-                last_call(client, guard).await;
+                Box::pin(last_call(client, guard)).await;
                 continue;
             }
             Next::Nothing | Next::Leaving => After::Close,
@@ -260,3 +286,24 @@ pub(super) async fn linger(stream: &mut ClientStream, worker: &Worker) {
 
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 64 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes up to which glibc keeps a piece of memory at hand for its thread (`tcache`), less those that a listener
+    /// adds to each connection.
+    const AT_HAND: usize = 1032 - 176;
+
+    #[test]
+    fn the_future_of_a_connection_is_small() {
+        type Accepted = (TcpStream, Arrival, Rc<Local>, (Arc<Listener>, u16), Rc<Worker>, Guard);
+        fn size<F>(_: impl Fn(Accepted) -> F) -> usize {
+            size_of::<F>()
+        }
+        let size = size(|(stream, arrival, local, listener, worker, guard)| {
+            serve(stream, arrival, local, listener, worker, guard)
+        });
+        assert!(size <= AT_HAND, "it has {size} bytes, and so has each idle connection");
+    }
+}

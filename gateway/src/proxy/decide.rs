@@ -205,7 +205,7 @@ async fn own_way(protocol: Protocol, client: &mut Client<ClientStream>, connecti
     let own = |found: Option<Match>| found.and_then(|found| to(found, &view)).map(Own::Way);
     match protocol {
         Protocol::Ssh => own(kinds.ssh(host(connection))).unwrap_or(Own::None),
-        Protocol::Tls if connection.arrival.scheme == "http" && kinds.names_hosts() => {
+        Protocol::Tls if !connection.arrival.is_tls && kinds.names_hosts() => {
             match name(client, connection, &view).await {
                 Some(name) => match kinds.bytes(&name).and_then(|found| to(found, &view)) {
                     Some(way) => Own::Way(way.named(name)),

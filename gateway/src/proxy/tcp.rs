@@ -38,7 +38,7 @@ pub(super) async fn serve(
     worker: &Rc<Worker>,
     patience: Duration,
     mut guard: Guard,
-) -> Option<Tunnel> {
+) -> Option<Box<Tunnel>> {
     let way = Way::new(route, Captures::default());
     if !way.route.terms.chain.sees_connections() {
         let opening = Pass::default().dial(&way, arrival, way.dial(arrival)).await?;
@@ -97,7 +97,7 @@ impl Way {
         arrival: &Arrival,
         worker: &Rc<Worker>,
         guard: Guard,
-    ) -> Option<Tunnel> {
+    ) -> Option<Box<Tunnel>> {
         let Opening { lease, closing } = opening;
         let (io, _seat) = match lease.into_parts() {
             (Io::Tcp(io), seat) => (io, seat),
@@ -107,7 +107,7 @@ impl Way {
         let (route, began) = (Arc::clone(&self.route.name), self.began);
         let line = Line::Connection { client: arrival.peer, route, began, closing };
         let upstream = Upstream { side: Side { io, early: Bytes::new() }, _seat };
-        Some(Tunnel::new(client, Course::new(upstream, &self.route, line, worker, guard)))
+        Some(Box::new(Tunnel::new(client, Course::new(upstream, &self.route, line, worker, guard))))
     }
 
     /// Tells the log why there is no tunnel; the client cannot be told.

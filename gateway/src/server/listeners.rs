@@ -275,7 +275,7 @@ impl Door {
             return refuse(&listener, &stream, proxy::TOO_MANY_CONNECTIONS_PER_CLIENT);
         };
         wait_for_the_kernel(&stream);
-        let (door, guard) = (Rc::clone(self), drain.guard());
+        let (door, guard, port) = (Rc::clone(self), drain.guard(), address.port());
         // In a place of its own: the runtime moves a task's future about, and this one is large.
         spawn_local(Box::pin(async move {
             let Some((arrival, seat)) = door.arrive(&listener, &stream, peer, seat).await else {
@@ -283,8 +283,8 @@ impl Door {
             };
             let worker = Rc::clone(&door.worker);
             drop(door);
-            let tunnel = proxy::serve(stream, arrival, local, address, worker, guard).await;
-            if let Some(tunnel) = tunnel {
+            let served = proxy::serve(stream, arrival, local, (listener, port), worker, guard);
+            if let Some(tunnel) = served.await {
                 spawn_local(async move {
                     let _inside = (inside, seat);
                     tunnel.run().await;
