@@ -429,8 +429,8 @@ async fn etcd_asks_who_we_are_and_shows_who_it_is() {
     trouble(&with("", tls), &files, "permission denied").await;
     let wrong = [files[0], files[1], files[2], ("password", "wr0ng")];
     trouble(&with(user, tls), &wrong, "authentication failed").await;
-    trouble(&with(user, "ca = \"ca.pem\""), &files, "").await;
-    trouble(&with(user, ""), &files, "").await;
+    trouble(&with(user, "ca = \"ca.pem\""), &files, "received fatal alert").await;
+    trouble(&with(user, ""), &files, "UnknownIssuer").await;
 }
 
 /// A fleet on two gateways: VMs that register, renew and leave, and what each of them was told last.

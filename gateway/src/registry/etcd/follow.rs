@@ -47,6 +47,9 @@ const PAGE: usize = 250;
 /// Keys without values in a page.
 const BARE_PAGE: usize = 2_000;
 
+/// Keys of a kind that are read.
+const MOST_KEYS: usize = 4 * MOST;
+
 /// How often one of the gateways puts a key, so that all of them find out whether changes still come to them.
 const PULSE: Duration = Duration::from_secs(5);
 
@@ -229,8 +232,8 @@ impl Follower {
             // It has worked for a while, so this is the first failure.
             failures = if has_worked { 1 } else { failures + 1 };
             let trouble = format!("{address}: {failed}");
-            // Each reason once, and those that stay again and again, less and less often.
-            if failures.is_power_of_two() || link.trouble().as_ref() != Some(&trouble) {
+            // Less and less often while it lasts; the reason of now is in `/status`.
+            if failures.is_power_of_two() {
                 let age = link.silence(registry.now().mono).as_secs();
                 let is_lost = link.is_lost(registry.now().mono);
                 tracing::warn!(
@@ -335,16 +338,31 @@ impl Follower {
     /// Reads everything, as it is at one moment.
     async fn load(&self, member: usize) -> Result<(wire::Header, View), Failed> {
         let mut all = View::new(self.keys.clone());
+        // Somebody else's do not get into the view, and there may be any number of them.
         let mut keys = 0;
         let mut take = |kvs: &[wire::KeyValue]| {
+            all.load(kvs);
             keys += kvs.len();
-            // Somebody else's do not get into the view, and there may be any number of them.
-            if keys > 4 * MOST { ControlFlow::Break(()) } else { all.load(kvs) }
+            if keys > MOST_KEYS || all.is_overfull() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         };
         let (first, end) = self.keys.all_of(Kind::Entry);
         let header = self.client.load(member, (&first, &end), (PAGE, 0), &mut take).await?;
+        let mut keys = 0;
+        let mut take = |kvs: &[wire::KeyValue]| {
+            all.load(kvs);
+            keys += kvs.len();
+            if keys > MOST_KEYS { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
         let (first, end) = self.keys.all_of(Kind::Alive);
         self.client.load(member, (&first, &end), (BARE_PAGE, header.revision), &mut take).await?;
+        // Who was left out here would have expired.
+        if keys > MOST_KEYS {
+            return Err(lost("it has more leases below the prefix than a registry has"));
+        }
         Ok((header, all))
     }
 

@@ -101,11 +101,6 @@ impl Link {
         *open(&self.trouble) = Some(why);
     }
 
-    /// Why it does not answer.
-    pub(super) fn trouble(&self) -> Option<String> {
-        open(&self.trouble).clone()
-    }
-
     /// Whether it takes writes; why not, where it does not though it answers. Returns whether that is new.
     pub(super) fn refuses(&self, why: Option<String>) -> bool {
         let mut refusal = open(&self.refusal);

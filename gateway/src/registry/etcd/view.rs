@@ -6,7 +6,7 @@ use super::{
     seen::Seen,
     wire::{Event, KeyValue},
 };
-use std::{collections::HashMap, ops::ControlFlow, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 /// VMs that are remembered. Several gateways at once may take in some more than there may be.
 pub(super) const MOST: usize = ENTRIES + 5_000;
@@ -48,10 +48,14 @@ impl View {
         Some(std::mem::take(&mut self.senseless)).filter(|(count, _)| *count > 0)
     }
 
-    /// Takes up some of all that there is. Breaks off where there is no room for more.
-    pub(super) fn load(&mut self, kvs: &[KeyValue]) -> ControlFlow<()> {
+    /// Takes up some of all that there is.
+    pub(super) fn load(&mut self, kvs: &[KeyValue]) {
         kvs.iter().for_each(|kv| self.put(kv));
-        if self.is_overfull { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    /// Whether some were left out for want of room.
+    pub(super) fn is_overfull(&self) -> bool {
+        self.is_overfull
     }
 
     /// Takes the place of what was known, with everything that there is as of this revision. Returns what that changes,
@@ -228,7 +232,7 @@ mod tests {
         let first = [registered("a", 2, 7), registered("b", 3, 8), registered("c", 4, 9)].concat();
         let all = |of: &[Value]| {
             let mut all = View::new(keys());
-            assert!(all.load(&found(of)).is_continue());
+            all.load(&found(of));
             all
         };
         assert_eq!(view.replace(all(&first), 4).len(), 3);
@@ -238,6 +242,28 @@ mod tests {
         let news = view.replace(all(&second), 30);
         let expected = [("d", 15, true), ("b", 30, false), ("c", 30, true)];
         assert_eq!(shown(&news), expected.map(|(id, revision, lives)| (id.to_owned(), revision, lives)));
+    }
+
+    #[test]
+    fn what_had_no_room_is_for_when_there_is_room_again() {
+        let mut view = View::new(keys());
+        let alive = |n: usize| KeyValue {
+            key: keys().of(Kind::Alive, &format!("vm-{n}")),
+            mod_revision: 5,
+            lease: 7,
+            ..KeyValue::default()
+        };
+        view.load(&(0..MOST).map(alive).collect::<Vec<_>>());
+        assert!(!view.is_overfull());
+        view.load(&[alive(MOST)]);
+        assert!(view.is_overfull() && view.of(&format!("vm-{MOST}")).is_nothing());
+        let ends = |from: usize, to: usize| {
+            events(&(from..to).map(|n| end(Kind::Alive, &format!("vm-{n}"), 6)).collect::<Vec<_>>())
+        };
+        view.apply(&ends(0, ROOM - 1));
+        assert!(!view.has_room_again(), "not for each one");
+        view.apply(&ends(ROOM - 1, ROOM));
+        assert!(view.has_room_again());
     }
 
     #[test]
