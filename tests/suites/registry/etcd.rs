@@ -230,6 +230,10 @@ async fn a_start_without_etcd_says_so_and_goes_on_when_it_comes() {
     })
     .await;
     assert!(gateway.metric("vers_registry_store_failures_total", &[]).await >= 1.0);
+    eventually("an age that an alert can see", async || {
+        (gateway.metric("vers_registry_store_age_seconds", &[]).await >= 1.0).then_some(())
+    })
+    .await;
     etcd.revive(0);
     let known = async || {
         (call(&client, "GET", "/registry/discover/worker", &Value::Null).await.1["count"] == 1).then_some(())
@@ -257,6 +261,14 @@ async fn while_etcd_is_lost_what_is_known_is_shown_with_its_age_and_nothing_is_w
     let answer = client.get("/registry/vms/a").await;
     let age: u64 = answer.header("age").parse().expect("an age");
     assert!((5..=lost.elapsed().as_secs() + 2).contains(&age), "{age} s");
+    // That somebody is not there, or that nothing changes, is no more certain.
+    let (_, known) = call(&client, "GET", "/registry/vms", &Value::Null).await;
+    let watch = format!("/registry/watch?since={}&wait=1", known["revision"]);
+    for (path, status) in [("/registry/vms/nobody", 404), ("/registry/resolve/nobody", 404), (&*watch, 200)] {
+        let answer = client.get(path).await;
+        let age = answer.header("age").parse::<u64>();
+        assert!(answer.status == status && age.is_ok(), "{path}: {} {age:?}", answer.status);
+    }
     let listed = client.get("/registry/vms").await;
     assert_eq!(listed.header("etag"), "", "nothing of that is certain");
     assert!(listed.text().contains("\"stale\":true"), "{}", listed.text());
