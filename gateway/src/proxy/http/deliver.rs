@@ -84,6 +84,7 @@ impl Session<'_> {
                 exchange.answered();
                 Ok(answer_of(head, length, exchange))
             }
+            // No interim answer is left: one would be refused as what it is, no agreement.
             Said::Switching(head) | Said::Interim(head) => switching(head, exchange, asked.as_deref()),
         }
     }
