@@ -58,6 +58,11 @@ impl Etcd {
         Self::start_with(test, vec![(Ipv4Addr::LOCALHOST.into(), None)], "https", arguments).await
     }
 
+    /// Starts one member with these arguments.
+    pub async fn with(test: &str, arguments: &[&str]) -> Option<Self> {
+        Self::start_with(test, vec![(Ipv4Addr::LOCALHOST.into(), None)], "http", arguments).await
+    }
+
     async fn start_with(
         test: &str,
         places: Vec<(IpAddr, Option<Namespace>)>,
@@ -114,6 +119,23 @@ impl Etcd {
         let _ = within("its end", child.wait()).await;
     }
 
+    /// Stops a member: it keeps its connections, and says nothing any more.
+    pub async fn stop(&self, index: usize) {
+        self.signal(index, "-STOP").await;
+    }
+
+    /// Has a member that was stopped go on.
+    pub async fn go_on(&self, index: usize) {
+        self.signal(index, "-CONT").await;
+    }
+
+    async fn signal(&self, index: usize, signal: &str) {
+        let child = self.members[index].child.as_ref().expect("a member that runs");
+        let pid = child.id().expect("it runs").to_string();
+        let done = Command::new("kill").args([signal, &pid]).status().await.expect("`kill` starts");
+        assert!(done.success(), "kill {signal} {pid}");
+    }
+
     /// Starts a member that was killed, with what it had kept.
     pub fn revive(&mut self, index: usize) {
         assert!(self.members[index].child.is_none(), "it runs");
@@ -166,6 +188,14 @@ impl Etcd {
     /// # Panics
     /// Panics with what it said where it does not.
     pub async fn must_ctl(&self, arguments: &[&str]) -> String {
+        self.ctl(arguments).await.unwrap_or_else(|complained| panic!("etcdctl {arguments:?}: {complained}"))
+    }
+
+    /// The same, which may fail.
+    ///
+    /// # Errors
+    /// Fails with what it said.
+    pub async fn ctl(&self, arguments: &[&str]) -> Result<String, String> {
         let output = Command::new("etcdctl")
             .args(["--endpoints", &self.url(0)])
             .args(arguments)
@@ -173,9 +203,10 @@ impl Etcd {
             .output()
             .await
             .expect("`etcdctl` starts");
-        let complained = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "etcdctl {arguments:?}: {complained}");
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        match output.status.success() {
+            true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+            false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        }
     }
 
     fn run(&mut self, index: usize) {

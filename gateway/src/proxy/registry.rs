@@ -7,6 +7,7 @@ use crate::{
     registry::{
         Committed, Refusal, Registry, Watcher,
         api::{self, Reply, Request},
+        etcd::DEADLINE,
     },
     snapshot::RegistryPlan,
 };
@@ -19,7 +20,7 @@ pub(super) use api::BODY;
 const KEEPING: Duration = Duration::from_secs(10);
 
 /// How long a store that several gateways share may take to decide: longer than who asks it tries.
-const DECIDING: Duration = Duration::from_secs(12);
+const DECIDING: Duration = DEADLINE.saturating_add(Duration::from_secs(1));
 
 /// How often a stream without changes says that it is still there.
 const STILL_THERE: Duration = Duration::from_secs(15);
@@ -78,10 +79,10 @@ pub(super) async fn ask(
                 // In these cases it is told what there is.
                 _ = timeout(patience, watcher.changed()) => {}
                 () = poll_fn(|cx| guard.poll_draining(cx)) => {}
-                _ = over.wait_for(|is_over| *is_over) => return whole(api::no_changes(&watcher)),
+                _ = over.wait_for(|is_over| *is_over) => return whole(api::no_changes(registry, &watcher)),
             }
             let answer = api::changes(registry, &mut watcher);
-            whole(answer.unwrap_or_else(|| api::no_changes(&watcher)))
+            whole(answer.unwrap_or_else(|| api::no_changes(registry, &watcher)))
         }
         Reply::Events(watcher) => {
             let mut fields = Fields::new();

@@ -4,6 +4,7 @@ use super::{
     Caller, Change, Committed, Done, ENTRY, LeaseKey, OPENAPI, Record, Refusal, Registration, Registry,
     Renewal, Watcher, Wish, Wished,
     caller::is_own,
+    chance,
     lists::{discover, list, stale},
     query::{Query, decoded},
     show::{Shown, Time},
@@ -14,7 +15,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use std::{net::IpAddr, sync::Arc, time::Duration};
 use subtle::ConstantTimeEq as _;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 /// Bytes that a request's body may have.
 pub const BODY: u64 = ENTRY as u64;
@@ -24,6 +25,12 @@ const PATIENCE: Duration = Duration::from_secs(25);
 
 /// The longest that it may say.
 const LONGEST_WAIT: Duration = Duration::from_secs(55);
+
+/// Expired entries that are removed at a time from a store that several gateways share.
+const PURGED_AT_ONCE: usize = 32;
+
+/// For how long further ones are removed in one call.
+const PURGING: Duration = Duration::from_secs(4);
 
 /// Changes in one answer.
 const CHANGES: usize = 1_000;
@@ -115,11 +122,16 @@ pub enum Reply {
     Events(Watcher),
 }
 
-/// Wishes that the store decides on.
+/// What the store decides on.
 #[derive(Debug)]
-pub struct Decided {
-    call: Call,
-    decisions: Vec<oneshot::Receiver<Result<Done, Refusal>>>,
+pub struct Decided(Deciding);
+
+#[derive(Debug)]
+enum Deciding {
+    /// One wish.
+    Wish(Call, oneshot::Receiver<Result<Done, Refusal>>),
+    /// The removal of all of these that have expired.
+    Purge(Vec<Arc<str>>),
 }
 
 /// A call that changes something.
@@ -129,34 +141,59 @@ enum Call {
     Change,
     Renew,
     Remove,
-    Purge,
 }
 
 impl Decided {
     /// Waits for the decision.
     pub async fn answer(self, registry: &Registry) -> Answer {
-        let (mut purged, mut last) = (0, None);
-        for decision in self.decisions {
-            // Whoever decides has gone, and nobody knows how far it was.
-            let gone = |_| Err(Refusal::StoreUncertain("the gateway is stopping".to_owned()));
-            last = Some(decision.await.unwrap_or_else(gone));
-            purged += u64::from(matches!(last, Some(Ok(Done::Removed))));
-        }
-        match (self.call, last) {
-            (Call::Purge, Some(Err(refusal))) if refusal.code().is_some() => refusal.into(),
-            (Call::Purge, _) => Answer::json(StatusCode::OK, &json!({ "purged": purged })),
-            (call, Some(Ok(done))) => said(registry, call, &done),
-            (_, Some(Err(refusal))) => refusal.into(),
-            (_, None) => Refusal::Closed.into(),
+        match self.0 {
+            Deciding::Purge(expired) => removed(registry, &expired).await,
+            Deciding::Wish(call, decision) => match decided(decision).await {
+                Ok(done) => said(registry, call, &done),
+                Err(refusal) => refusal.into(),
+            },
         }
     }
+}
+
+async fn decided(decision: oneshot::Receiver<Result<Done, Refusal>>) -> Result<Done, Refusal> {
+    // Whoever decides has gone, and nobody knows how far it was.
+    let gone = |_| Err(Refusal::StoreUncertain("the gateway is stopping".to_owned()));
+    decision.await.unwrap_or_else(gone)
+}
+
+/// Removes those of them that have expired, a few at a time: others want to write as well. What is left after a while
+/// is for whoever asks again.
+async fn removed(registry: &Registry, expired: &[Arc<str>]) -> Answer {
+    let until = Instant::now() + PURGING;
+    let mut purged = 0_usize;
+    for (turn, some) in expired.chunks(PURGED_AT_ONCE).enumerate() {
+        if Instant::now() > until {
+            let left = expired.len() - turn * PURGED_AT_ONCE;
+            return Answer::json(StatusCode::OK, &json!({ "purged": purged, "left": left }));
+        }
+        let purge = |id: &Arc<str>| registry.ask(Wish::Purge(Arc::clone(id)));
+        for decision in some.iter().map(purge).collect::<Vec<_>>() {
+            let done = match decision {
+                Ok(decision) => decided(decision).await,
+                Err(refusal) => Err(refusal),
+            };
+            match done {
+                Ok(_) => purged += 1,
+                Err(refusal) if refusal.code().is_some() => return refusal.into(),
+                // Somebody else was quicker, or it lives again.
+                Err(_) => {}
+            }
+        }
+    }
+    Answer::json(StatusCode::OK, &json!({ "purged": purged }))
 }
 
 /// Hands over a wish, and answers where it is done.
 fn wish(registry: &Registry, call: Call, wish: Wish) -> Result<Reply, Answer> {
     match registry.wish(wish) {
         Ok(Wished::Done(done, kept)) => Ok(Reply::Answer(said(registry, call, &done), kept)),
-        Ok(Wished::Asked(decision)) => Ok(Reply::Decided(Decided { call, decisions: vec![decision] })),
+        Ok(Wished::Asked(decision)) => Ok(Reply::Decided(Decided(Deciding::Wish(call, decision)))),
         Err(refusal) => once_gone(registry, &refusal),
     }
 }
@@ -180,6 +217,11 @@ impl Answer {
 
     fn error(status: StatusCode, message: &str) -> Self {
         Self::json(status, &json!({ "error": message }))
+    }
+
+    /// With how old it may be, where the store is lost: that somebody is not known is as old as all else.
+    fn aged(self, registry: &Registry) -> Self {
+        Self { age: registry.lost_for().map(|age| age.as_secs()), ..self }
     }
 
     /// The answer to who is refused.
@@ -227,10 +269,9 @@ impl From<Refusal> for Answer {
 pub fn answer(registry: &Registry, request: &Request<'_>, rules: Rules<'_>) -> Reply {
     let is_read = matches!(*request.method, Method::GET | Method::HEAD);
     match dispatch(registry, request, rules) {
-        Ok(Reply::Answer(answer, kept)) if is_read => {
-            Reply::Answer(Answer { age: registry.lost_for().map(|age| age.as_secs()), ..answer }, kept)
-        }
+        Ok(Reply::Answer(answer, kept)) if is_read => Reply::Answer(answer.aged(registry), kept),
         Ok(reply) => reply,
+        Err(answer) if is_read => Reply::Answer(answer.aged(registry), None),
         Err(answer) => Reply::Answer(answer, None),
     }
 }
@@ -393,16 +434,11 @@ fn renewed(record: &Record) -> Answer {
             id: &record.what.id,
             last_seen: Time(record.last_seen),
             ttl,
-            renew_after: (record.ttl.as_secs_f64() / 3.0 * (0.9 + 0.2 * fraction()) * 10.0).round() / 10.0,
+            renew_after: (record.ttl.as_secs_f64() / 3.0 * (0.9 + 0.2 * chance()) * 10.0).round() / 10.0,
             state: record.state(),
             revision: record.revision,
         },
     )
-}
-
-/// Anything from 0 to 1.
-fn fraction() -> f64 {
-    f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX)
 }
 
 /// `GET /registry/resolve/NAME`.
@@ -424,18 +460,20 @@ fn resolve(registry: &Registry, name: &str) -> Result<Reply, Answer> {
 
 /// `DELETE /registry/stale`.
 fn purge(registry: &Registry) -> Result<Reply, Answer> {
-    let (mut purged, mut last, mut decisions) = (0, None, Vec::new());
-    for record in registry.all(None).into_iter().filter(|record| record.is_expired()) {
-        match registry.wish(Wish::Purge(Arc::clone(&record.what.id))) {
+    let expired = registry.all(None).into_iter().filter(|record| record.is_expired());
+    let expired = expired.map(|record| Arc::clone(&record.what.id));
+    if registry.is_shared() {
+        registry.reachable()?;
+        return Ok(Reply::Decided(Decided(Deciding::Purge(expired.collect()))));
+    }
+    let (mut purged, mut last) = (0, None);
+    for id in expired {
+        match registry.wish(Wish::Purge(id)) {
             Ok(Wished::Done(_, kept)) => (purged, last) = (purged + 1, kept.or(last)),
-            Ok(Wished::Asked(decision)) => decisions.push(decision),
             // Somebody else was quicker, or it is as it is for all.
             Err(refusal) if refusal.code().is_some() => return Err(refusal.into()),
-            Err(_) => {}
+            Ok(Wished::Asked(_)) | Err(_) => {}
         }
-    }
-    if !decisions.is_empty() {
-        return Ok(Reply::Decided(Decided { call: Call::Purge, decisions }));
     }
     // They are kept in order: the last one tells for all.
     Ok(Reply::Answer(Answer::json(StatusCode::OK, &json!({ "purged": purged })), last))
@@ -475,7 +513,9 @@ pub fn changes(registry: &Registry, watcher: &mut Watcher) -> Option<Answer> {
                 body.extend_from_slice(change);
             }
             body.extend_from_slice(b"]}");
-            Some(Answer { status: StatusCode::OK, body: body.into(), etag: None, allow: None, age: None })
+            let answer =
+                Answer { status: StatusCode::OK, body: body.into(), etag: None, allow: None, age: None };
+            Some(answer.aged(registry))
         }
         Err(behind) => {
             let error =
@@ -487,9 +527,9 @@ pub fn changes(registry: &Registry, watcher: &mut Watcher) -> Option<Answer> {
 }
 
 /// The answer to who has waited in vain.
-pub fn no_changes(watcher: &Watcher) -> Answer {
+pub fn no_changes(registry: &Registry, watcher: &Watcher) -> Answer {
     let body = format!("{{\"revision\":{},\"changes\":[]}}", watcher.seen());
-    Answer { status: StatusCode::OK, body: body.into(), etag: None, allow: None, age: None }
+    Answer { status: StatusCode::OK, body: body.into(), etag: None, allow: None, age: None }.aged(registry)
 }
 
 /// The next events of a stream, as server-sent events have them; none where nothing has changed.

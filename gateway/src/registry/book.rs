@@ -3,8 +3,8 @@
 mod told;
 
 use super::{
-    Caller, Change, Description, ENTRY, Finding, Grace, Health, Lease, LeaseKey, Moment, Record, Refusal,
-    Registration, Renewal, Role, Service, Status,
+    Caller, Change, Description, ENTRY, Finding, Grace, Health, LONGEST_TTL, Lease, LeaseKey, Moment, Record,
+    Refusal, Registration, Renewal, Role, SHORTEST_TTL, Service, Status,
 };
 pub(super) use told::{News, Told, counted};
 
@@ -24,6 +24,9 @@ const OLD_WINDOW: Duration = Duration::from_secs(300);
 
 /// The longest pause between renewals that a lease is fitted to. Who is silent for longer was away.
 const OLD_PAUSE: Duration = Duration::from_secs(150);
+
+/// The last moment that can be shown, the end of the year 9999, since 1970.
+const LAST_MOMENT: Duration = Duration::from_secs(253_402_300_799);
 
 /// Where so many entries are known, more than half of them lapsing at once says more of the network than
 /// of them.
@@ -151,6 +154,26 @@ impl Kept {
     /// Which VM it is.
     pub fn id(&self) -> &Arc<str> {
         &self.what.id
+    }
+
+    /// The same, as far as this version of the gateway can live with it: whoever else wrote it where others write, too,
+    /// may not know what a registration is held to.
+    ///
+    /// # Errors
+    /// Fails where it is not the entry of this VM, or makes no sense.
+    pub(super) fn sound(self, id: &str) -> Result<Self, String> {
+        if *self.what.id != *id {
+            return Err(format!("it is the entry of another VM: {:?}", self.what.id));
+        }
+        self.what.check()?;
+        let times = [Some(self.registered_at), Some(self.last_seen), self.expired_at, self.recovered_at];
+        let is_shown =
+            |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).is_ok_and(|it| it <= LAST_MOMENT);
+        if !times.into_iter().flatten().all(is_shown) {
+            return Err("a time is before the year 1970, or after 9999".to_owned());
+        }
+        let clamped = |ttl: Duration| ttl.clamp(SHORTEST_TTL, LONGEST_TTL);
+        Ok(Self { ttl: clamped(self.ttl), granted: clamped(self.granted), ..self })
     }
 
     /// The same, marked with when its lease ran out.

@@ -3,7 +3,8 @@
 //! [`Book`] decides what becomes of entries and leases, and is pure; [`Registry`] shares one among
 //! threads: writers take its lock for microseconds, readers look at the shelf and never wait for
 //! writers' disks. What is kept goes through a [`Store`] on a thread of its own, and who writes is told
-//! once it is there. Where several gateways share a store, [`etcd`] follows that, and has it decide. [`api`] says all of it in the words of HTTP, and knows nothing of connections.
+//! once it is there. Where several gateways share a store, [`etcd`] follows that, and has it decide. [`api`] says all
+//! of it in the words of HTTP, and knows nothing of connections.
 
 pub mod api;
 mod book;
@@ -48,6 +49,11 @@ pub use openapi::OPENAPI;
 pub use shared::{Committed, Place, Probed, Registry};
 pub use store::{Loaded, Store, StoreError, Write};
 pub use wish::{Done, Wish, Wished};
+
+/// Anything from 0 to 1: so that not all do the same at the same moment.
+fn chance() -> f64 {
+    f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX)
+}
 
 /// Why the registry does not do what it is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

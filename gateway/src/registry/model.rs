@@ -140,6 +140,31 @@ pub struct Description {
 }
 
 impl Description {
+    /// Whether it is what a registration may come to.
+    ///
+    /// # Errors
+    /// Fails with what is wrong.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let services = self.services.as_deref().unwrap_or_default();
+        let is_long = |text: &str| text.is_empty() || text.len() > LONGEST_NAME;
+        let wrong = if is_long(&self.id) || !self.id.bytes().all(is_plain) {
+            "its id"
+        } else if is_long(&self.name) {
+            "its name"
+        } else if is_long(&self.registered_by) {
+            "who registered it"
+        } else if address(&self.address).is_err() || is_long(&self.address) {
+            "its address"
+        } else if services.len() > SERVICES || services.iter().any(|it| it.name.is_empty() || it.port == 0) {
+            "its services"
+        } else if metadata(self.metadata.as_deref()).is_err() {
+            "its metadata"
+        } else {
+            return Ok(());
+        };
+        Err(format!("{wrong} is nothing that can be registered"))
+    }
+
     /// Whether two say the same.
     pub(super) fn is_like(&self, other: &Self) -> bool {
         let metadata = |it: &Self| it.metadata.as_deref().map(|value| value.get().to_owned());
@@ -250,8 +275,7 @@ impl Registration {
     pub fn read(body: &[u8]) -> Result<Self, Refusal> {
         let written = Written::read(body)?;
         let id = required(written.id.as_ref(), "id")?;
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:@".contains(&byte);
-        if !id.bytes().all(plain) {
+        if !id.bytes().all(is_plain) {
             return Err(Refusal::invalid("id may have letters, digits and -_.:@"));
         }
         let name = required(written.name.as_ref(), "name")?;
@@ -340,6 +364,11 @@ fn required<'v>(value: Option<&'v Value>, key: &str) -> Result<&'v str, Refusal>
         return Err(Refusal::invalid(format!("{key} must be one line of at most {LONGEST_NAME} bytes")));
     }
     Ok(text)
+}
+
+/// Whether an id may have this.
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-_.:@".contains(&byte)
 }
 
 fn role(value: Option<&Value>) -> Result<Role, Refusal> {

@@ -111,7 +111,7 @@ impl Registry {
     pub fn with_clock(place: Place, terms: Terms, clock: Box<dyn Clock>) -> Self {
         let state = State { book: Book::new(terms, 0), gaps: Gaps::default(), writer: None, census: None };
         Self {
-            link: matches!(place, Place::Etcd(_)).then(Link::new),
+            link: matches!(place, Place::Etcd(_)).then(|| Link::new(clock.now().mono)),
             place,
             clock,
             state: Mutex::new(state),
@@ -205,9 +205,7 @@ impl Registry {
     /// Fails where it may not be, where nothing can be kept now, and where the store is lost.
     pub fn wish(&self, wish: Wish) -> Result<Wished, Refusal> {
         if let Some(link) = &self.link {
-            if link.state(self.clock.now().mono).is_lost {
-                return Err(Refusal::StoreLost(link.why()));
-            }
+            link.reachable(self.clock.now().mono)?;
             return self.ask(wish).map(Wished::Asked);
         }
         let (record, committed) = match wish {
@@ -334,6 +332,16 @@ impl Registry {
         self.link.as_ref().map_or(Refusal::Closed, |link| Refusal::StoreLost(link.why()))
     }
 
+    /// Whether several gateways share it.
+    pub(super) fn is_shared(&self) -> bool {
+        self.link.is_some()
+    }
+
+    /// Whether what is wanted can be written, as far as that is known.
+    pub(super) fn reachable(&self) -> Result<(), Refusal> {
+        self.link.as_ref().map_or(Ok(()), |link| link.reachable(self.clock.now().mono))
+    }
+
     /// What tells answers of this gateway from those of others to the same question: they count changes alike, and
     /// have found out other things of their own.
     pub(super) fn instance(&self) -> Option<u64> {
@@ -414,14 +422,10 @@ impl Registry {
                 None => progress.map_or(0, |progress| progress.commits.load(Relaxed)),
             },
             has_store_problem: match &self.link {
-                Some(link) => link.state(self.clock.now().mono).is_lost,
+                Some(link) => link.has_problem(self.clock.now().mono),
                 None => progress.is_some_and(|progress| progress.has_failed.load(Relaxed)),
             },
-            store_age: self
-                .link
-                .as_ref()
-                .and_then(|link| link.age(self.clock.now().mono))
-                .map_or(0, |age| age.as_secs()),
+            store_age: self.link.as_ref().map_or(0, |link| link.silence(self.clock.now().mono).as_secs()),
             store_failures: self.link.as_ref().map_or(0, |link| link.failures.load(Relaxed)),
         }
     }

@@ -19,34 +19,34 @@ fn toml(etcd: &Etcd, more: &str) -> String {
     text(&format!("store = \"{}\"\n{HERE}\n{more}", etcd.store()))
 }
 
-fn gateway(etcd: &Etcd, more: &str) -> TestGateway {
+pub(super) fn gateway(etcd: &Etcd, more: &str) -> TestGateway {
     TestGateway::start(&toml(etcd, more))
 }
 
 /// Who is discovered, and what that answer says of its age.
-async fn discovered(client: &Client) -> (BTreeSet<String>, Value) {
+pub(super) async fn discovered(client: &Client) -> (BTreeSet<String>, Value) {
     let (status, found) = call(client, "GET", "/registry/discover/worker", &Value::Null).await;
     assert_eq!(status, 200, "{found}");
     (ids(&found).into_iter().map(str::to_owned).collect(), found["age"].clone())
 }
 
-async fn finds(client: &Client, expected: &[&str]) {
+pub(super) async fn finds(client: &Client, expected: &[&str]) {
     let what = format!("{expected:?} and nobody else");
     let expected: BTreeSet<String> = expected.iter().map(|id| (*id).to_owned()).collect();
     eventually(&what, async || (discovered(client).await.0 == expected).then_some(())).await;
 }
 
-async fn heartbeat(client: &Client, id: &str) -> (u16, Value) {
+pub(super) async fn heartbeat(client: &Client, id: &str) -> (u16, Value) {
     call(client, "POST", &format!("/registry/vms/{id}/heartbeat"), &Value::Null).await
 }
 
-fn with_ttl(id: &str, seconds: u64) -> Value {
+pub(super) fn with_ttl(id: &str, seconds: u64) -> Value {
     let mut vm = vm(id);
     vm["ttl"] = seconds.into();
     vm
 }
 
-async fn passes(time: Duration) {
+pub(super) async fn passes(time: Duration) {
     let begun = Instant::now();
     eventually("a moment", async || (begun.elapsed() >= time).then_some(())).await;
 }
@@ -230,6 +230,10 @@ async fn a_start_without_etcd_says_so_and_goes_on_when_it_comes() {
     })
     .await;
     assert!(gateway.metric("vers_registry_store_failures_total", &[]).await >= 1.0);
+    eventually("an age that an alert can see", async || {
+        (gateway.metric("vers_registry_store_age_seconds", &[]).await >= 1.0).then_some(())
+    })
+    .await;
     etcd.revive(0);
     let known = async || {
         (call(&client, "GET", "/registry/discover/worker", &Value::Null).await.1["count"] == 1).then_some(())
@@ -257,6 +261,14 @@ async fn while_etcd_is_lost_what_is_known_is_shown_with_its_age_and_nothing_is_w
     let answer = client.get("/registry/vms/a").await;
     let age: u64 = answer.header("age").parse().expect("an age");
     assert!((5..=lost.elapsed().as_secs() + 2).contains(&age), "{age} s");
+    // That somebody is not there, or that nothing changes, is no more certain.
+    let (_, known) = call(&client, "GET", "/registry/vms", &Value::Null).await;
+    let watch = format!("/registry/watch?since={}&wait=1", known["revision"]);
+    for (path, status) in [("/registry/vms/nobody", 404), ("/registry/resolve/nobody", 404), (&*watch, 200)] {
+        let answer = client.get(path).await;
+        let age = answer.header("age").parse::<u64>();
+        assert!(answer.status == status && age.is_ok(), "{path}: {} {age:?}", answer.status);
+    }
     let listed = client.get("/registry/vms").await;
     assert_eq!(listed.header("etag"), "", "nothing of that is certain");
     assert!(listed.text().contains("\"stale\":true"), "{}", listed.text());
@@ -429,8 +441,8 @@ async fn etcd_asks_who_we_are_and_shows_who_it_is() {
     trouble(&with("", tls), &files, "permission denied").await;
     let wrong = [files[0], files[1], files[2], ("password", "wr0ng")];
     trouble(&with(user, tls), &wrong, "authentication failed").await;
-    trouble(&with(user, "ca = \"ca.pem\""), &files, "").await;
-    trouble(&with(user, ""), &files, "").await;
+    trouble(&with(user, "ca = \"ca.pem\""), &files, "received fatal alert").await;
+    trouble(&with(user, ""), &files, "UnknownIssuer").await;
 }
 
 /// A fleet on two gateways: VMs that register, renew and leave, and what each of them was told last.
@@ -458,7 +470,7 @@ impl Fleet {
     async fn write(self: Arc<Self>, writer: usize) {
         let mut number = 0_u64;
         // Refused at once, it would ask thousands of times.
-        let mut pace = tokio::time::interval(Duration::from_millis(10));
+        let mut pace = tokio::time::interval(Duration::from_secs(1));
         while !self.is_over.load(SeqCst) {
             pace.tick().await;
             number += 1;
@@ -480,7 +492,8 @@ impl Fleet {
                     self.writes.fetch_add(1, SeqCst);
                     self.told.lock().expect("no panic").insert(id, (!is_delete).then_some(number));
                 }
-                404 => {}
+                // It was acknowledged that it is there, and nobody else writes it.
+                404 => panic!("{id} is lost: {}", answer.text()),
                 503 => {
                     let answer: Value = serde_json::from_slice(&answer.body).expect("JSON");
                     assert!(
@@ -549,7 +562,8 @@ async fn nothing_acknowledged_is_lost_while_members_of_etcd_come_and_go() {
     let Some(mut etcd) = Etcd::cluster("nothing_acknowledged_is_lost_while_members", 3).await else { return };
     let (one, other) = (gateway(&etcd, ""), gateway(&etcd, ""));
     let fleet = Fleet::new([one.client(), other.client()]);
-    let writers: Vec<_> = (0..4).map(|n| tokio::spawn(Arc::clone(&fleet).write(n))).collect();
+    // More than are served at a time, where one waits for etcd.
+    let writers: Vec<_> = (0..150).map(|n| tokio::spawn(Arc::clone(&fleet).write(n))).collect();
     fleet.goes_on(20).await;
 
     // A member that does not lead: nobody needs to notice.
@@ -675,7 +689,7 @@ async fn a_gateway_cut_off_says_so_and_no_other_hands_out_who_has_expired() {
 }
 
 /// Nothing of the others is heard there any more, but of this network.
-fn cut_off_from_all(place: &Namespace) {
+pub(super) fn cut_off_from_all(place: &Namespace) {
     place.must_run(
         "nft add table inet cut; nft 'add chain inet cut in { type filter hook input priority 0; }'; \
          nft add rule inet cut in ip saddr 10.9.0.1-10.9.0.5 drop",
@@ -683,7 +697,7 @@ fn cut_off_from_all(place: &Namespace) {
 }
 
 /// Five networks on a bridge that this one has an address on, too.
-fn places() -> Vec<(IpAddr, Namespace)> {
+pub(super) fn places() -> Vec<(IpAddr, Namespace)> {
     must_run("ip", &["link", "add", "fleet", "type", "bridge"]);
     must_run("ip", &["address", "add", "10.9.0.254/24", "dev", "fleet"]);
     must_run("ip", &["link", "set", "fleet", "up"]);

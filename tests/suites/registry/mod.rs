@@ -6,6 +6,7 @@ mod crash; // kill -9 at random points
 mod discovery; // backends whose servers are those that are registered
 mod disk; // a disk that is full
 mod etcd; // several gateways, one registry: what becomes of it while members of etcd come and go
+mod etcd_trouble; // an etcd that hangs, forgets, is full, or is cut off from one of the gateways
 mod generations; // lives of a VM
 mod health; // what is found out about services
 mod keys; // whose entries may be changed by whom, and how often

@@ -106,8 +106,10 @@ fn unused(config: &Config, report: &mut Report) {
         }
     }
     for (name, secret) in &config.secrets {
-        let of_registry =
-            config.registry.iter().flat_map(|registry| registry.token.iter().chain(&registry.admin_token));
+        let of_registry = config.registry.iter().flat_map(|registry| {
+            let of_etcd = registry.etcd.as_ref().and_then(|etcd| etcd.get_ref().password.as_ref());
+            registry.token.iter().chain(&registry.admin_token).chain(of_etcd)
+        });
         let granted = config.plugins.values().flat_map(|plugin| &plugin.grants.secrets);
         if !granted.chain(&config.admin.token).chain(of_registry).any(|used| used.get_ref() == name) {
             report.add(never_used(&secret.name, "nothing may read this secret"));

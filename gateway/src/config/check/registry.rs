@@ -119,6 +119,13 @@ fn in_etcd(registry: &Registry, report: &mut Report) {
             );
         }
     }
+    if let (Some(user), true) = (&etcd.user, members.iter().any(|member| member.starts_with("http:"))) {
+        report.add(
+            Diagnostic::warning(user.span(), "etcd is told the password without TLS")
+                .label("whoever listens on the way may read it")
+                .help("write `https://` in `store`"),
+        );
+    }
     let of_tls = [("ca", &etcd.ca), ("cert", &etcd.cert)];
     if members.iter().all(|member| member.starts_with("http:"))
         && let Some((key, place)) = of_tls.into_iter().find_map(|(key, place)| Some((key, place.as_ref()?)))

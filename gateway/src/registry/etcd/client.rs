@@ -1,5 +1,5 @@
-//! A client of etcd: one request at a time to one member, and to another where that one does not answer. Who
-//! follows changes stays with a member; who writes takes whichever answers.
+//! A client of etcd: asks one member, and another where that one does not answer. Who follows changes stays with a
+//! member; who writes takes whichever answers.
 
 use super::{
     transport::{Access, Pieces, Undelivered, User},
@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::{
     cell::{Cell, RefCell},
+    ops::ControlFlow,
     sync::Arc,
     time::Duration,
 };
@@ -25,6 +26,12 @@ const SMALL: Duration = Duration::from_secs(2);
 
 /// For a page of entries, and for the beginning of a watch.
 const LARGE: Duration = Duration::from_secs(10);
+
+/// With less than this, nobody is asked any more.
+const LEAST: Duration = Duration::from_millis(100);
+
+/// How long it holds that somebody is not let in: to find out costs etcd much.
+const NOT_LET_IN: Duration = Duration::from_secs(1);
 
 /// Bytes of an answer, and of one message of a watch.
 const MOST_BYTES: usize = 64 * 1024 * 1024;
@@ -48,7 +55,7 @@ pub(super) enum Failed {
     #[error("{0}")]
     Lost(String),
     /// etcd says no, and another member would as well.
-    #[error("etcd says: {1}")]
+    #[error("etcd says: {}", advised(.1))]
     Refused(u32, String),
 }
 
@@ -70,17 +77,32 @@ impl From<NoEtcd> for Failed {
 impl Failed {
     /// By the code and the words of an error of etcd.
     fn said(code: u32, message: String) -> Self {
-        // Cancelled, unknown, late, unavailable: of this member, or of this moment.
         match code {
+            // Neither has been looked at.
             14 if message == "no leader" => Self::Unsent(format!("etcd says: {message}")),
-            0 | 1 | 2 | 4 | 14 => Self::Lost(format!("etcd says: {message}")),
-            _ => Self::Refused(code, message),
+            8 if message.contains("too many requests") => Self::Unsent(format!("etcd says: {message}")),
+            8 if message.contains("space") => Self::Refused(code, message),
+            // Invalid, not found, there already, not permitted, not as it has to be, out of range, unknown, and not
+            // known who asks: another member would say the same.
+            3 | 5 | 6 | 7 | 9 | 11 | 12 | UNAUTHENTICATED => Self::Refused(code, message),
+            // Whatever else is of this member, or of this moment, and may have had an effect.
+            _ => Self::Lost(format!("etcd says: {message}")),
         }
+    }
+
+    /// Whether etcd has no room for anything new.
+    pub(super) fn is_full(&self) -> bool {
+        matches!(self, Self::Refused(8, _))
     }
 
     /// Whether it is for want of a lease.
     pub(super) fn is_no_lease(&self) -> bool {
         matches!(self, Self::Refused(5, message) if message.contains("lease not found"))
+    }
+
+    /// Whether it is for want of another number for a lease.
+    fn is_lease_there(&self) -> bool {
+        matches!(self, Self::Refused(_, message) if message.contains("lease already exists"))
     }
 }
 
@@ -89,10 +111,19 @@ pub(super) struct Client {
     access: watch::Receiver<Arc<Access>>,
     /// Which member is asked: its number, as they were configured.
     at: Cell<usize>,
+    /// Whether the members are asked in this order, or the other way round: not all gateways are to turn from one
+    /// that ends to the same.
+    is_reversed: bool,
     /// What it gave us for further requests, and who we were then.
     token: RefCell<Option<(Arc<Access>, Arc<str>)>>,
+    /// Held by who asks for one: to give it costs etcd much.
+    asking: tokio::sync::Mutex<()>,
+    /// When we were not let in, who we were then, and why not.
+    not_let_in: RefCell<Option<(Arc<Access>, Instant, Failed)>>,
     /// Requests that failed.
     failures: Cell<u64>,
+    /// Whether it was said that etcd grants longer leases than it is asked for.
+    has_warned: Cell<bool>,
 }
 
 /// What becomes of a question to whichever member answers.
@@ -107,8 +138,25 @@ pub(super) enum Answer<T> {
 }
 
 impl Client {
+    /// Begins with any of the members, so that not all gateways follow the same one.
     pub(super) fn new(access: watch::Receiver<Arc<Access>>) -> Self {
-        Self { access, at: Cell::default(), token: RefCell::default(), failures: Cell::default() }
+        let random = getrandom::u32().unwrap_or_default();
+        let members = access.borrow().endpoints.len().max(1);
+        let first = usize::try_from(random >> 1).unwrap_or_default() % members;
+        Self::starting(access, first, random % 2 == 1)
+    }
+
+    fn starting(access: watch::Receiver<Arc<Access>>, first: usize, is_reversed: bool) -> Self {
+        Self {
+            access,
+            at: Cell::new(first),
+            is_reversed,
+            token: RefCell::default(),
+            asking: tokio::sync::Mutex::default(),
+            not_let_in: RefCell::default(),
+            failures: Cell::default(),
+            has_warned: Cell::default(),
+        }
     }
 
     /// Which member is asked now.
@@ -131,7 +179,9 @@ impl Client {
     /// Turns to the next member, unless somebody did so already.
     pub(super) fn leave(&self, member: usize) {
         if self.at.get() == member {
-            self.at.set((member + 1) % self.members().max(1));
+            let members = self.members().max(1);
+            let step = if self.is_reversed { members - 1 } else { 1 };
+            self.at.set((member + step) % members);
         }
     }
 
@@ -149,35 +199,38 @@ impl Client {
         self.failures.take()
     }
 
-    /// All keys from `key` to `end`, as they are at one moment.
+    /// Hands over the keys from `key` to `end`, as they were at a revision, or as they are where it is 0; a page of so
+    /// many at a time, until there are no more, or nobody wants any.
     pub(super) async fn load(
         &self,
         member: usize,
-        key: &[u8],
-        end: &[u8],
-    ) -> Result<(Header, Vec<KeyValue>), Failed> {
-        let (mut kvs, mut first, mut from) = (Vec::new(), None, key.to_vec());
+        (key, end): (&[u8], &[u8]),
+        (page, revision): (usize, u64),
+        mut take: impl FnMut(&[KeyValue]) -> ControlFlow<()>,
+    ) -> Result<Header, Failed> {
+        let (mut first, mut from) = (None, key.to_vec());
         loop {
-            let revision = first.map_or(0, |header: Header| header.revision);
-            let body = wire::range(&from, end, revision);
-            let page: Range = self.ask(member, "kv/range", &body, LARGE).await?;
-            let header = *first.get_or_insert(page.header);
-            let last = page.kvs.last().map(|kv| kv.key.clone());
-            kvs.extend(page.kvs);
-            match last.filter(|_| page.more) {
-                Some(last) => {
+            // All pages are of the same moment: the one of the first.
+            let moment = first.filter(|_| revision == 0).map_or(revision, |header: Header| header.revision);
+            let body = wire::range(&from, end, page, moment);
+            let found: Range = self.ask(member, "kv/range", &body, LARGE).await?;
+            let header = *first.get_or_insert(found.header);
+            let last = found.kvs.last().filter(|_| found.more).map(|kv| kv.key.clone());
+            match (take(&found.kvs), last) {
+                (ControlFlow::Continue(()), Some(last)) => {
                     from = last;
                     from.push(0);
                 }
-                None => return Ok((header, kvs)),
+                _ => return Ok(header),
             }
         }
     }
 
-    /// Asks for a key as all members together have it: that it is answered says that most of them are there.
-    pub(super) async fn beat(&self, member: usize, key: &[u8]) -> Result<Header, Failed> {
+    /// Asks for a key as all members together have it, and for the revision that it is of, 0 where it is not there.
+    /// That it is answered says that most of them are there.
+    pub(super) async fn beat(&self, member: usize, key: &[u8]) -> Result<(Header, u64), Failed> {
         let found: Range = self.ask(member, "kv/range", &wire::get(key), SMALL).await?;
-        Ok(found.header)
+        Ok((found.header, found.kvs.first().map_or(0, |kv| kv.mod_revision)))
     }
 
     /// Changes from a revision on, once they are watched.
@@ -197,9 +250,25 @@ impl Client {
         Ok(changes)
     }
 
-    /// A lease of at least so many seconds.
-    pub(super) async fn grant(&self, seconds: u64, until: Instant) -> Answer<Leased> {
-        self.anywhere("lease/grant", &wire::grant(seconds), until).await
+    /// A lease of at least so many seconds, whose number nobody else has chosen.
+    pub(super) async fn grant(&self, id: u64, seconds: u64, until: Instant) -> Answer<()> {
+        match self.anywhere("lease/grant", &wire::grant(id, seconds), until).await {
+            Answer::Given(Leased { ttl, .. }) => {
+                if u64::try_from(ttl).is_ok_and(|ttl| ttl > seconds) && !self.has_warned.replace(true) {
+                    tracing::warn!(
+                        asked = seconds,
+                        granted = ttl,
+                        "etcd grants longer leases than it is asked for, because its election timeout is long: VMs are \
+                         handed out for longer than their time to live"
+                    );
+                }
+                Answer::Given(())
+            }
+            // It was granted before, and nobody heard so.
+            Answer::Without(failed) | Answer::Unknown(failed) if failed.is_lease_there() => Answer::Given(()),
+            Answer::Without(failed) => Answer::Without(failed),
+            Answer::Unknown(failed) => Answer::Unknown(failed),
+        }
     }
 
     /// Renews a lease; none where there is no such lease any more.
@@ -231,7 +300,7 @@ impl Client {
     }
 
     async fn anywhere<T: DeserializeOwned>(&self, path: &str, body: &Value, until: Instant) -> Answer<T> {
-        self.repeat(until, async |member| self.ask(member, path, body, SMALL).await).await
+        self.repeat(until, async |member, deadline| self.ask(member, path, body, deadline).await).await
     }
 
     async fn anywhere_streamed<T: DeserializeOwned>(
@@ -244,15 +313,25 @@ impl Client {
             Ok(answer) => Ok(answer),
             Err((code, message)) => Err(Failed::said(code, message)),
         };
-        self.repeat(until, async |member| read(self.whole(member, path, body, SMALL).await?)).await
+        let ask = async |member, deadline| read(self.whole(member, path, body, deadline).await?);
+        self.repeat(until, ask).await
     }
 
-    /// Asks one member after the other, until one answers or the time is over.
-    async fn repeat<T>(&self, until: Instant, ask: impl AsyncFn(usize) -> Result<T, Failed>) -> Answer<T> {
+    /// Asks one member after the other, until one answers or the time is over. `ask` is told how long it may take.
+    async fn repeat<T>(
+        &self,
+        until: Instant,
+        ask: impl AsyncFn(usize, Duration) -> Result<T, Failed>,
+    ) -> Answer<T> {
         let mut is_unknown = false;
+        let mut failed = Failed::Unsent("there was no time left for it".to_owned());
         for attempt in 0_usize.. {
+            let left = until.saturating_duration_since(Instant::now());
+            if left < LEAST {
+                break;
+            }
             let member = self.member();
-            let failed = match ask(member).await {
+            failed = match ask(member, SMALL.min(left)).await {
                 Ok(answer) => return Answer::Given(answer),
                 Err(failed @ Failed::Refused(..)) if is_unknown => return Answer::Unknown(failed),
                 Err(failed @ Failed::Refused(..)) => return Answer::Without(failed),
@@ -263,12 +342,12 @@ impl Client {
             // All of them are asked, and all of them again less often.
             let rounds = u32::try_from(attempt / self.members().max(1)).unwrap_or(u32::MAX);
             let again = Instant::now() + TURN * (1 << rounds.min(3));
-            if again >= until {
-                return if is_unknown { Answer::Unknown(failed) } else { Answer::Without(failed) };
+            if again + LEAST > until {
+                break;
             }
             sleep_until(again).await;
         }
-        Answer::Unknown(late(()))
+        if is_unknown { Answer::Unknown(failed) } else { Answer::Without(failed) }
     }
 
     async fn ask<T: DeserializeOwned>(
@@ -309,36 +388,63 @@ impl Client {
     /// The body of an answer that is no error. Says who we are where that is asked for, and once more where it was
     /// forgotten.
     async fn open_body(&self, member: usize, path: &str, body: &Value) -> Result<Pieces, Failed> {
-        let token = self.token(member).await?;
+        let token = self.token(member, None).await?;
         match self.post(member, path, body, token.as_deref()).await {
             Err(Failed::Refused(code, message)) if is_forgotten(code, &message) && token.is_some() => {
-                self.token.take();
-                let token = self.token(member).await?;
+                let token = self.token(member, token.as_ref()).await?;
                 self.post(member, path, body, token.as_deref()).await
             }
             answer => answer,
         }
     }
 
-    async fn token(&self, member: usize) -> Result<Option<Arc<str>>, Failed> {
+    /// What says who we are, where that is asked for, and is not the one that was forgotten. Asked for by one at a time:
+    /// the others take what that is given.
+    async fn token(&self, member: usize, forgotten: Option<&Arc<str>>) -> Result<Option<Arc<str>>, Failed> {
         let access = Arc::clone(&self.access.borrow());
-        let Some(User { name, password }) = &access.user else { return Ok(None) };
-        if let Some((known, token)) = &*self.token.borrow()
-            && Arc::ptr_eq(known, &access)
-        {
-            return Ok(Some(Arc::clone(token)));
+        let Some(user) = &access.user else { return Ok(None) };
+        if let Some(token) = self.known_token(&access, forgotten) {
+            return Ok(Some(token));
         }
+        let _turn = self.asking.lock().await;
+        if let Some(token) = self.known_token(&access, forgotten) {
+            return Ok(Some(token));
+        }
+        if let Some((known, at, failed)) = &*self.not_let_in.borrow()
+            && Arc::ptr_eq(known, &access)
+            && at.elapsed() < NOT_LET_IN
+        {
+            return Err(failed.clone());
+        }
+        let token = self.authenticate(member, user).await.inspect_err(|failed| {
+            if matches!(failed, Failed::Refused(..)) {
+                let not_let_in = (Arc::clone(&access), Instant::now(), failed.clone());
+                *self.not_let_in.borrow_mut() = Some(not_let_in);
+            }
+        })?;
+        *self.token.borrow_mut() = Some((access, Arc::clone(&token)));
+        Ok(Some(token))
+    }
+
+    fn known_token(&self, access: &Arc<Access>, forgotten: Option<&Arc<str>>) -> Option<Arc<str>> {
+        let token = self.token.borrow();
+        let (known, token) = token.as_ref()?;
+        let is_good =
+            Arc::ptr_eq(known, access) && forgotten.is_none_or(|forgotten| !Arc::ptr_eq(forgotten, token));
+        is_good.then(|| Arc::clone(token))
+    }
+
+    async fn authenticate(&self, member: usize, User { name, password }: &User) -> Result<Arc<str>, Failed> {
         let Some(password) = password else {
-            return Err(Failed::Unsent("the password for etcd has no value".to_owned()));
+            let why = "the secret that `password` of `[registry] etcd` names has no value";
+            return Err(Failed::Unsent(why.to_owned()));
         };
         let body = wire::authenticate(name, password);
         let asked = self.post(member, "auth/authenticate", &body, None).await?;
         let whole = Limited::new(asked, MOST_BYTES).collect().await;
         let whole = whole.map_err(|error| Failed::Lost(error.to_string()))?.to_bytes();
         let Authenticated { token } = wire::read(&whole)?;
-        let token: Arc<str> = token.into();
-        *self.token.borrow_mut() = Some((access, Arc::clone(&token)));
-        Ok(Some(token))
+        Ok(token.into())
     }
 
     async fn post(
@@ -429,11 +535,30 @@ fn late<T>(_: T) -> Failed {
     Failed::Lost("no answer in time".to_owned())
 }
 
-/// Tokens end: with the time, with a member that keeps them in memory, with a change of users.
+/// Tokens end: with the time, with a member that keeps them in memory, with a change of users. Of the latter, versions
+/// of etcd speak differently, and some of them of an argument.
 fn is_forgotten(code: u32, message: &str) -> bool {
-    code == UNAUTHENTICATED
-        || message.contains("invalid auth token")
-        || message.contains("revision in header is old")
+    let words = [
+        "invalid auth token",
+        "revision in header is old",
+        "revision of auth store is old",
+        // We have said who we are, and it was lost on the way.
+        "user name is empty",
+    ];
+    code == UNAUTHENTICATED || words.iter().any(|words| message.contains(words))
+}
+
+/// What etcd says, and what helps.
+fn advised(message: &str) -> String {
+    let advice = [
+        (
+            "database space exceeded",
+            "compact and defragment it, run `etcdctl alarm disarm`, and switch on `--auto-compaction-retention` (docs/registry.md)",
+        ),
+        ("authentication is not enabled", "remove `user` and `password`, or run `etcdctl auth enable`"),
+    ];
+    let advice = advice.iter().find(|(words, _)| message.contains(words));
+    advice.map_or_else(|| message.to_owned(), |(_, advice)| format!("{message}: {advice}"))
 }
 
 #[cfg(test)]
@@ -492,7 +617,7 @@ mod tests {
             transport: Arc::clone(&transport) as Arc<dyn Transport>,
         };
         let (sender, access) = watch::channel(Arc::new(access));
-        (Client::new(access), transport, sender)
+        (Client::starting(access, 0, false), transport, sender)
     }
 
     fn soon() -> Instant {
@@ -511,9 +636,9 @@ mod tests {
             true => Ok((200, vec![r#"{"ID":"7","#, r#""TTL":"5"}"#])),
             false => Err(NOBODY(true)),
         });
-        assert!(matches!(client.grant(5, soon()).await, Answer::Given(Leased { id: 7, ttl: 5, .. })));
+        assert!(matches!(client.grant(7, 5, soon()).await, Answer::Given(())));
         assert_eq!(asked(&transport), ["a", "b", "c"].map(|it| format!("http://{it}/v3/lease/grant")));
-        assert!(matches!(client.grant(5, soon()).await, Answer::Given(_)));
+        assert!(matches!(client.grant(7, 5, soon()).await, Answer::Given(_)));
         assert_eq!(asked(&transport), ["http://c/v3/lease/grant"]);
         assert_eq!((client.take_failures(), client.take_failures()), (2, 0));
     }
@@ -568,7 +693,7 @@ mod tests {
                 _ => (400, vec![r#"{"error":"etcdserver: user name is empty","code":3}"#]),
             })
         });
-        assert_eq!(client.beat(0, b"x").await.map(|header| header.revision), Ok(9));
+        assert_eq!(client.beat(0, b"x").await.map(|(header, _)| header.revision), Ok(9));
         assert_eq!(asked(&transport).len(), 4, "old, refused, new, answered");
         assert!(client.beat(0, b"x").await.is_ok());
         assert_eq!(asked(&transport), ["http://a/v3/kv/range"]);
@@ -578,6 +703,63 @@ mod tests {
         access.send_replace(Arc::new(other));
         assert!(client.beat(0, b"x").await.is_ok());
         assert_eq!(asked(&transport).len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_that_was_forgotten_is_asked_for_once_by_all() {
+        let tokens = std::sync::atomic::AtomicU32::new(0);
+        let (client, transport, _access) = client(Some("s3cret"), move |asked, token| {
+            Ok(match (asked.ends_with("authenticate"), token) {
+                (true, _) if tokens.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0 => {
+                    (200, vec![r#"{"token":"old"}"#])
+                }
+                (true, _) => (200, vec![r#"{"token":"new"}"#]),
+                (false, Some("new")) => (200, vec![r#"{"header":{"revision":"9"}}"#]),
+                // What a change of users or roles makes of tokens that are signed.
+                _ => (400, vec![r#"{"error":"etcdserver: revision of auth store is old","code":3}"#]),
+            })
+        });
+        let (one, another) = tokio::join!(client.beat(0, b"x"), client.beat(0, b"x"));
+        assert!(one.is_ok() && another.is_ok(), "{one:?} {another:?}");
+        let authenticated = asked(&transport).iter().filter(|it| it.ends_with("authenticate")).count();
+        assert_eq!(authenticated, 2, "the old one, and the new one");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_not_let_in_does_not_ask_again_at_once() {
+        let (client, transport, _access) = client(Some("wr0ng"), |_, _| {
+            Ok((
+                400,
+                vec![
+                    r#"{"error":"etcdserver: authentication failed, invalid user ID or password","code":3}"#,
+                ],
+            ))
+        });
+        for _ in 0..10 {
+            let refused = client.beat(0, b"x").await.expect_err("it is wrong");
+            assert!(refused.to_string().contains("authentication failed"), "{refused}");
+        }
+        assert_eq!(asked(&transport).len(), 1);
+        tokio::time::advance(2 * NOT_LET_IN).await;
+        assert!(client.beat(0, b"x").await.is_err());
+        assert_eq!(asked(&transport).len(), 1, "it may be right by now");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_what_is_a_no_is_taken_for_one() {
+        for (code, words, is_no) in [
+            (3, "invalid", true),
+            (7, "permission denied", true),
+            (8, "mvcc: database space exceeded", true),
+            (8, "received message larger than max", false),
+            (10, "aborted", false),
+            (13, "internal", false),
+            (15, "corrupt", false),
+        ] {
+            let failed = Failed::said(code, words.to_owned());
+            assert_eq!(matches!(failed, Failed::Refused(..)), is_no, "{code} {words}: {failed:?}");
+        }
+        assert!(matches!(Failed::said(8, "too many requests".to_owned()), Failed::Unsent(_)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -40,16 +40,16 @@ impl Keys {
 
     /// The first of all, and the first behind them.
     pub(super) fn all(&self) -> (Vec<u8>, Vec<u8>) {
-        let mut end = self.prefix.as_bytes().to_vec();
-        // Behind a slash comes a zero.
-        if let Some(last) = end.last_mut() {
-            *last += 1;
-        }
-        (self.prefix.as_bytes().to_vec(), end)
+        below(&self.prefix)
     }
 
-    /// One that nobody writes.
-    pub(super) fn nothing(&self) -> Vec<u8> {
+    /// The same of one kind.
+    pub(super) fn all_of(&self, kind: Kind) -> (Vec<u8>, Vec<u8>) {
+        below(&format!("{}{}/", self.prefix, kind.name()))
+    }
+
+    /// The one that gateways put now and then, to find out whether they hear of it.
+    pub(super) fn pulse(&self) -> Vec<u8> {
         format!("{}beat", self.prefix).into_bytes()
     }
 
@@ -66,6 +66,16 @@ impl Keys {
     }
 }
 
+/// The first key below this one, which ends with a slash, and the first behind them.
+fn below(prefix: &str) -> (Vec<u8>, Vec<u8>) {
+    let mut end = prefix.as_bytes().to_vec();
+    // Behind a slash comes a zero.
+    if let Some(last) = end.last_mut() {
+        *last += 1;
+    }
+    (prefix.as_bytes().to_vec(), end)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,8 +89,10 @@ mod tests {
                 let key = keys.of(kind, "vm-1:a");
                 assert_eq!(keys.read(&key), Some((kind, "vm-1:a")));
                 assert!(first < key && key < end, "{prefix}");
+                let (first, end) = keys.all_of(kind);
+                assert!(first < key && key < end, "{prefix}");
             }
-            assert_eq!(keys.read(&keys.nothing()), None);
+            assert_eq!(keys.read(&keys.pulse()), None);
         }
         let keys = Keys::new("/a");
         for other in ["/a/entries/", "/a/other/x", "/ab/entries/x", "/a", ""] {

@@ -1,34 +1,36 @@
 //! What lies between a registry and the thread that follows etcd for it: wishes one way, and how it is with etcd the
 //! other.
 
-use super::super::{Done, Refusal, Wish};
+use super::{
+    super::{Done, Refusal, Wish},
+    queue::{Asked, Queue},
+};
 use std::{
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::{sync::oneshot, time::Instant};
 
-/// Wishes that may wait. Who comes then is refused.
-const MOST_WAITING: usize = 10_000;
+/// For all that a wish takes, waiting for its turn included. An election of etcd's takes one or two seconds of it.
+pub const DEADLINE: Duration = Duration::from_secs(8);
 
 /// Silent for so long, etcd is lost: a change of its leader takes less.
 const LOST: Duration = Duration::from_secs(5);
 
-/// A wish, and whom to tell what came of it.
-pub(super) type Asked = (Wish, oneshot::Sender<Result<Done, Refusal>>);
-
 /// The registry's side.
 #[derive(Debug)]
 pub(in crate::registry) struct Link {
-    wishes: mpsc::Sender<Asked>,
-    /// Until somebody follows.
-    received: Mutex<Option<mpsc::Receiver<Asked>>>,
-    /// By the registry's clock that nobody sets, in milliseconds and one more; 0 before etcd was heard of.
+    pub(super) queue: Queue,
+    /// When there was nothing to be heard yet, by the registry's clock that nobody sets.
+    begun: Duration,
+    /// By the same clock, in milliseconds and one more; 0 before etcd was heard of.
     heard: AtomicU64,
     trouble: Mutex<Option<String>>,
+    /// Why it takes no writes, where it does not, though it answers.
+    refusal: Mutex<Option<String>>,
     /// Whether something may have passed by unheard: nothing counts as heard until everything is asked anew.
     is_doubtful: AtomicBool,
     pub(in crate::registry) commits: AtomicU64,
@@ -49,13 +51,13 @@ pub struct StoreState {
 }
 
 impl Link {
-    pub(in crate::registry) fn new() -> Self {
-        let (wishes, received) = mpsc::channel(MOST_WAITING);
+    pub(in crate::registry) fn new(now: Duration) -> Self {
         Self {
-            wishes,
-            received: Mutex::new(Some(received)),
+            queue: Queue::default(),
+            begun: now,
             heard: AtomicU64::new(0),
             trouble: Mutex::default(),
+            refusal: Mutex::default(),
             is_doubtful: AtomicBool::new(false),
             commits: AtomicU64::new(0),
             failures: AtomicU64::new(0),
@@ -69,16 +71,8 @@ impl Link {
         wish: Wish,
     ) -> Result<oneshot::Receiver<Result<Done, Refusal>>, Refusal> {
         let (done, answer) = oneshot::channel();
-        match self.wishes.try_send((wish, done)) {
-            Ok(()) => Ok(answer),
-            Err(mpsc::error::TrySendError::Full(_)) => Err(Refusal::Busy),
-            Err(mpsc::error::TrySendError::Closed(_)) => Err(Refusal::Closed),
-        }
-    }
-
-    /// What clients want, for who does it.
-    pub(super) fn take(&self) -> Option<mpsc::Receiver<Asked>> {
-        self.received.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.queue.push(Asked { wish, done, until: Instant::now() + DEADLINE })?;
+        Ok(answer)
     }
 
     /// Whether everything is to be asked anew; it is taken for granted then that somebody does.
@@ -92,7 +86,7 @@ impl Link {
             return;
         }
         self.heard.store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX - 1) + 1, Relaxed);
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *open(&self.trouble) = None;
     }
 
     /// Time has passed that nobody here saw: what is known is not certain until everything is asked anew.
@@ -104,7 +98,15 @@ impl Link {
 
     /// It does not answer, for this reason.
     pub(super) fn lose(&self, why: String) {
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+        *open(&self.trouble) = Some(why);
+    }
+
+    /// Whether it takes writes; why not, where it does not though it answers. Returns whether that is new.
+    pub(super) fn refuses(&self, why: Option<String>) -> bool {
+        let mut refusal = open(&self.refusal);
+        let is_new = refusal.is_some() != why.is_some();
+        *refusal = why;
+        is_new
     }
 
     /// How long it is silent, where that is so long that it counts.
@@ -117,16 +119,41 @@ impl Link {
         Some(now.saturating_sub(Duration::from_millis(heard)))
     }
 
+    /// How long it has been silent: since it was heard of, or since there was anybody to hear it.
+    pub(in crate::registry) fn silence(&self, now: Duration) -> Duration {
+        self.age(now).unwrap_or_else(|| now.saturating_sub(self.begun))
+    }
+
+    /// Whether it is lost.
+    pub(in crate::registry) fn is_lost(&self, now: Duration) -> bool {
+        self.age(now).is_none_or(|age| age > LOST)
+    }
+
+    /// Whether what clients want can be asked of it.
+    pub(in crate::registry) fn reachable(&self, now: Duration) -> Result<(), Refusal> {
+        match self.is_lost(now) {
+            true => Err(Refusal::StoreLost(self.why())),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether nothing can be kept there now.
+    pub(in crate::registry) fn has_problem(&self, now: Duration) -> bool {
+        self.is_lost(now) || open(&self.refusal).is_some()
+    }
+
     /// How it is.
     pub(in crate::registry) fn state(&self, now: Duration) -> StoreState {
-        let age = self.age(now);
-        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        StoreState { age, is_lost: age.is_none_or(|age| age > LOST), trouble }
+        let trouble = open(&self.trouble).clone().or_else(|| open(&self.refusal).clone());
+        StoreState { age: self.age(now), is_lost: self.is_lost(now), trouble }
     }
 
     /// Why nothing can be written.
     pub(in crate::registry) fn why(&self) -> String {
-        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        trouble.unwrap_or_else(|| "nobody answers there yet".to_owned())
+        open(&self.trouble).clone().unwrap_or_else(|| "nobody answers there yet".to_owned())
     }
+}
+
+fn open<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

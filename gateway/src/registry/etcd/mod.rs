@@ -6,10 +6,16 @@
 //! and whoever reads waits for nothing.
 
 mod client;
+#[cfg(test)]
+mod fake;
 mod follow;
 mod keys;
 mod link;
+mod more;
+mod queue;
 mod seen;
+#[cfg(test)]
+mod tests;
 mod transport;
 mod view;
 mod wire;
@@ -17,5 +23,5 @@ mod write;
 
 pub use follow::run;
 pub(super) use link::Link;
-pub use link::StoreState;
+pub use link::{DEADLINE, StoreState};
 pub use transport::{Access, Answering, Pieces, Transport, Undelivered, User};

@@ -2,61 +2,80 @@
 
 use super::{
     super::{ENTRIES, book::News},
-    keys::Keys,
+    keys::{Keys, Kind},
     seen::Seen,
     wire::{Event, KeyValue},
 };
 use std::{collections::HashMap, sync::Arc};
 
-/// VMs that are remembered. Several gateways at once may take in some more than there may be, and of those that were
-/// deleted there may be as many.
-const MOST: usize = 2 * ENTRIES + 1_000;
+/// VMs that are remembered. Several gateways at once may take in some more than there may be.
+pub(super) const MOST: usize = ENTRIES + 5_000;
 
-/// What etcd says of all VMs.
+/// Where some were left out, everything is read anew once there are so many fewer.
+const ROOM: usize = 1_000;
+
+/// What etcd says of all VMs: those that are there. That one was deleted, only who writes needs to know, and asks.
 #[derive(Debug)]
 pub(super) struct View {
     keys: Keys,
     vms: HashMap<Arc<str>, Seen>,
     is_overfull: bool,
+    /// How many keys made no sense since that was asked last, and what was wrong with the first of them.
+    senseless: (u64, String),
 }
 
 impl View {
     pub(super) fn new(keys: Keys) -> Self {
-        Self { keys, vms: HashMap::new(), is_overfull: false }
+        Self { keys, vms: HashMap::new(), is_overfull: false, senseless: Default::default() }
     }
 
     pub(super) fn of(&self, id: &str) -> Seen {
         self.vms.get(id).cloned().unwrap_or_default()
     }
 
-    /// Whether anything is known of this VM.
+    /// All VMs that are known.
     pub(super) fn all(&self) -> impl Iterator<Item = (&Arc<str>, &Seen)> {
         self.vms.iter()
     }
 
-    /// Takes up everything that there is, as of this revision. Returns what that changes, in order.
-    pub(super) fn replace(&mut self, kvs: &[KeyValue], revision: u64) -> Vec<News> {
-        let mut before = std::mem::take(&mut self.vms);
-        self.is_overfull = false;
-        for kv in kvs {
-            self.put(kv);
-        }
+    /// Whether some were left out for want of room, and there is room by now.
+    pub(super) fn has_room_again(&self) -> bool {
+        self.is_overfull && self.vms.len() + ROOM <= MOST
+    }
+
+    /// How many keys made no sense since this was asked last, and what is wrong with one of them.
+    pub(super) fn take_senseless(&mut self) -> Option<(u64, String)> {
+        Some(std::mem::take(&mut self.senseless)).filter(|(count, _)| *count > 0)
+    }
+
+    /// Takes up some of all that there is.
+    pub(super) fn load(&mut self, kvs: &[KeyValue]) {
+        kvs.iter().for_each(|kv| self.put(kv));
+    }
+
+    /// Whether some were left out for want of room.
+    pub(super) fn is_overfull(&self) -> bool {
+        self.is_overfull
+    }
+
+    /// Takes the place of what was known, with everything that there is as of this revision. Returns what that changes,
+    /// in order.
+    pub(super) fn replace(&mut self, all: Self, revision: u64) -> Vec<News> {
+        let mut before = std::mem::replace(self, all).vms;
         let mut news = Vec::new();
         for (id, seen) in &self.vms {
             let was = before.remove(id).unwrap_or_default();
-            if let Some(told) = seen.told() {
-                // One that has ended without a trace of when, has done so by now.
-                let is_ended = was.lease().is_some() && seen.lease().is_none();
-                if is_ended {
-                    news.push(News::put(told, revision));
-                } else if was.revision() != seen.revision() || was.told().is_none() {
-                    news.push(News::put(told, seen.revision()));
-                }
-            } else if was.told().is_some() {
-                news.push(News::gone(Arc::clone(id), revision));
+            // One that has ended without a trace of when, has done so by now.
+            let is_ended = was.lease().is_some() && seen.lease().is_none();
+            let is_news = is_ended || was.revision() != seen.revision() || !was.is_told();
+            match seen.told().filter(|_| is_news) {
+                Some(told) if is_ended => news.push(News::put(told, revision)),
+                Some(told) => news.push(News::put(told, seen.revision())),
+                None if !seen.is_told() && was.is_told() => news.push(News::gone(Arc::clone(id), revision)),
+                None => {}
             }
         }
-        let gone = before.into_iter().filter(|(_, was)| was.told().is_some());
+        let gone = before.into_iter().filter(|(_, was)| was.is_told());
         news.extend(gone.map(|(id, _)| News::gone(id, revision)));
         news.sort_by(|a, b| (a.revision, a.id()).cmp(&(b.revision, b.id())));
         news
@@ -74,7 +93,7 @@ impl View {
             let mut touched: Vec<(Arc<str>, bool)> = Vec::new();
             for event in now {
                 let Some((kind, id)) = self.keys.read(&event.kv.key) else { continue };
-                let was_told = self.vms.get(id).is_some_and(|seen| seen.told().is_some());
+                let was_told = self.vms.get(id).is_some_and(Seen::is_told);
                 if event.is_end() {
                     if let Some(seen) = self.vms.get_mut(id) {
                         seen.end(kind);
@@ -103,10 +122,10 @@ impl View {
 
     fn put(&mut self, kv: &KeyValue) {
         let Some((kind, id)) = self.keys.read(&kv.key) else { return };
-        if let Some(seen) = self.vms.get_mut(id) {
-            return seen.put(kind, kv);
+        if kind == Kind::Deleted {
+            return;
         }
-        if self.vms.len() >= MOST {
+        if !self.vms.contains_key(id) && self.vms.len() >= MOST {
             if !std::mem::replace(&mut self.is_overfull, true) {
                 tracing::error!(
                     most = MOST,
@@ -115,9 +134,14 @@ impl View {
             }
             return;
         }
-        let mut seen = Seen::default();
-        seen.put(kind, kv);
-        self.vms.insert(id.into(), seen);
+        let seen = self.vms.entry(id.into()).or_default();
+        if let Err(error) = seen.put(kind, id, kv) {
+            let (count, first) = &mut self.senseless;
+            *count += 1;
+            if *count == 1 {
+                *first = format!("{}: {error}", String::from_utf8_lossy(&kv.key).escape_debug());
+            }
+        }
     }
 }
 
@@ -152,7 +176,7 @@ mod tests {
 
     fn entry(id: &str, write: u64) -> Vec<u8> {
         let record = Book::new(TERMS, 0).register(asked(id, r#","generation":3"#), now()).expect("an entry");
-        serde_json::to_vec(&Entry { write, kept: Kept::of(&record) }).expect("JSON")
+        serde_json::to_vec(&Entry::new(write, Kept::of(&record), None)).expect("JSON")
     }
 
     fn keys() -> Keys {
@@ -195,9 +219,8 @@ mod tests {
         let removed =
             [end(Kind::Entry, "b", 10), end(Kind::Alive, "b", 10), put(Kind::Deleted, "b", 10, b"{}", 9)];
         assert_eq!(shown(&view.apply(&events(&removed))), [("b".to_owned(), 10, true)]);
-        assert!(view.of("b").tomb().is_some(), "one that nobody can read says no less");
-        assert_eq!(shown(&view.apply(&events(&[end(Kind::Deleted, "b", 11)]))), []);
         assert_eq!(view.all().count(), 1, "and nothing of it is left");
+        assert_eq!(shown(&view.apply(&events(&[end(Kind::Deleted, "b", 11)]))), []);
         let foreign = json!({ "kv": { "key": BASE64.encode(b"/other"), "mod_revision": "12" } });
         assert_eq!(shown(&view.apply(&events(&[foreign]))), []);
     }
@@ -207,13 +230,40 @@ mod tests {
         let found = |of: &[Value]| events(of).into_iter().map(|event| event.kv).collect::<Vec<_>>();
         let mut view = View::new(keys());
         let first = [registered("a", 2, 7), registered("b", 3, 8), registered("c", 4, 9)].concat();
-        assert_eq!(view.replace(&found(&first), 4).len(), 3);
-        assert_eq!(shown(&view.replace(&found(&first), 20)), [], "nothing has changed");
+        let all = |of: &[Value]| {
+            let mut all = View::new(keys());
+            all.load(&found(of));
+            all
+        };
+        assert_eq!(view.replace(all(&first), 4).len(), 3);
+        assert_eq!(shown(&view.replace(all(&first), 20)), [], "nothing has changed");
         let [b, _] = registered("b", 3, 8);
         let second = [&registered("a", 2, 7)[..], &[b], &registered("d", 15, 9)].concat();
-        let news = view.replace(&found(&second), 30);
+        let news = view.replace(all(&second), 30);
         let expected = [("d", 15, true), ("b", 30, false), ("c", 30, true)];
         assert_eq!(shown(&news), expected.map(|(id, revision, lives)| (id.to_owned(), revision, lives)));
+    }
+
+    #[test]
+    fn what_had_no_room_is_for_when_there_is_room_again() {
+        let mut view = View::new(keys());
+        let alive = |n: usize| KeyValue {
+            key: keys().of(Kind::Alive, &format!("vm-{n}")),
+            mod_revision: 5,
+            lease: 7,
+            ..KeyValue::default()
+        };
+        view.load(&(0..MOST).map(alive).collect::<Vec<_>>());
+        assert!(!view.is_overfull());
+        view.load(&[alive(MOST)]);
+        assert!(view.is_overfull() && view.of(&format!("vm-{MOST}")).is_nothing());
+        let ends = |from: usize, to: usize| {
+            events(&(from..to).map(|n| end(Kind::Alive, &format!("vm-{n}"), 6)).collect::<Vec<_>>())
+        };
+        view.apply(&ends(0, ROOM - 1));
+        assert!(!view.has_room_again(), "not for each one");
+        view.apply(&ends(ROOM - 1, ROOM));
+        assert!(view.has_room_again());
     }
 
     #[test]
@@ -232,9 +282,12 @@ mod tests {
     #[test]
     fn wishes_are_decided_by_what_etcd_says() {
         let seen_after = |of: &[Value]| {
-            let mut view = View::new(keys());
-            view.apply(&events(of));
-            view.of("a")
+            let mut seen = Seen::default();
+            for event in events(of) {
+                let (kind, id) = (keys().read(&event.kv.key).map(|(kind, _)| kind).expect("ours"), "a");
+                seen.put(kind, id, &event.kv).expect("sense");
+            }
+            seen
         };
         let decided = |seen: &Seen, wish: Wish| decide(&wish, seen, (TERMS, None, now()));
         let renewal = || Wish::Renew("a".into(), Renewal::default());

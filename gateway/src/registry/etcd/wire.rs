@@ -7,9 +7,7 @@ use serde::{
     de::{DeserializeOwned, Error as _},
 };
 use serde_json::{Value, json};
-
-/// Entries in one answer to a question for many.
-const PAGE: u32 = 1_000;
+use std::{fmt::Display, str::FromStr};
 
 /// Of each answer: which cluster, and how far it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -78,7 +76,7 @@ pub(super) struct Leased {
     #[serde(rename = "ID", deserialize_with = "number")]
     pub(super) id: u64,
     /// Seconds that it has left; 0 where there is no such lease.
-    #[serde(rename = "TTL", deserialize_with = "signed")]
+    #[serde(rename = "TTL", deserialize_with = "number")]
     pub(super) ttl: i64,
     /// Seconds that it had.
     #[serde(rename = "grantedTTL", deserialize_with = "number")]
@@ -196,10 +194,10 @@ pub(super) fn get(key: &[u8]) -> Value {
     json!({ "key": text(key) })
 }
 
-/// Asks for the keys from `key` to `end`, a page of them; as they were at a revision, where it is none of the first.
-pub(super) fn range(key: &[u8], end: &[u8], revision: u64) -> Value {
+/// Asks for the keys from `key` to `end`, so many at most; as they were at a revision, or as they are where it is 0.
+pub(super) fn range(key: &[u8], end: &[u8], most: usize, revision: u64) -> Value {
     json!({
-        "key": text(key), "range_end": text(end), "limit": PAGE.to_string(), "revision": revision.to_string()
+        "key": text(key), "range_end": text(end), "limit": most.to_string(), "revision": revision.to_string()
     })
 }
 
@@ -229,9 +227,9 @@ pub(super) fn delete(key: &[u8]) -> Value {
     json!({ "request_delete_range": { "key": text(key) } })
 }
 
-/// Asks for a lease of so many seconds.
-pub(super) fn grant(seconds: u64) -> Value {
-    json!({ "TTL": seconds.to_string() })
+/// Asks for a lease of this number, for so many seconds.
+pub(super) fn grant(id: u64, seconds: u64) -> Value {
+    json!({ "ID": id.to_string(), "TTL": seconds.to_string() })
 }
 
 /// Names a lease.
@@ -242,7 +240,7 @@ pub(super) fn lease(id: u64) -> Value {
 /// Asks for changes of keys from `key` to `end`, from a revision on.
 pub(super) fn watch(key: &[u8], end: &[u8], from: u64) -> Value {
     json!({ "create_request": {
-        "key": text(key), "range_end": text(end), "start_revision": from.to_string(), "progress_notify": true,
+        "key": text(key), "range_end": text(end), "start_revision": from.to_string(),
     } })
 }
 
@@ -251,18 +249,13 @@ pub(super) fn authenticate(user: &str, password: &str) -> Value {
     json!({ "name": user, "password": password })
 }
 
-fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-    match Value::deserialize(deserializer)? {
-        Value::String(text) => text.parse().map_err(D::Error::custom),
-        value => value.as_u64().ok_or_else(|| D::Error::custom(format!("{value} is no number"))),
-    }
-}
-
-fn signed<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
-    match Value::deserialize(deserializer)? {
-        Value::String(text) => text.parse().map_err(D::Error::custom),
-        value => value.as_i64().ok_or_else(|| D::Error::custom(format!("{value} is no number"))),
-    }
+/// A number, as such or as a text.
+fn number<'de, D: Deserializer<'de>, N: FromStr<Err: Display>>(deserializer: D) -> Result<N, D::Error> {
+    let text = match Value::deserialize(deserializer)? {
+        Value::String(text) => text,
+        value => value.to_string(),
+    };
+    text.parse().map_err(D::Error::custom)
 }
 
 fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {

@@ -10,16 +10,16 @@ use super::{
     keys::Keys,
     seen::{Entry, Seen, Tomb},
     view::View,
-    wire::{self, KeyValue, Leased},
+    wire::{self, KeyValue},
 };
 use std::{cell::RefCell, sync::Arc, time::Duration};
 use tokio::{
-    sync::{Notify, watch},
+    sync::{SemaphorePermit, watch},
     time::{Instant, timeout},
 };
 
-/// For all that a wish takes. An election of etcd's takes one or two seconds of it.
-const DEADLINE: Duration = Duration::from_secs(8);
+/// For what nobody waits for.
+const UNHURRIED: Duration = Duration::from_secs(8);
 
 /// Times that a wish is decided: others may change the same entry meanwhile.
 const ATTEMPTS: usize = 16;
@@ -28,7 +28,10 @@ const ATTEMPTS: usize = 16;
 const SHORTENED: Duration = Duration::from_millis(250);
 
 /// How long one's own change may take to come back among the changes that are watched.
-const ECHO: Duration = Duration::from_secs(2);
+pub(super) const ECHO: Duration = Duration::from_secs(2);
+
+/// What is said of an entry that a later version has written.
+const LATER: &str = "a later version of vers-gateway has written this entry: upgrade this gateway as well";
 
 /// What a wish comes to.
 #[derive(Debug)]
@@ -49,6 +52,10 @@ pub(super) fn decide(
     seen: &Seen,
     (terms, heard, now): (Terms, Option<Duration>, Moment),
 ) -> Result<Decision, Refusal> {
+    let later = || Refusal::StoreRefuses(LATER.to_owned());
+    if seen.is_later() && !(matches!(wish, Wish::Renew(..)) && seen.is_told()) {
+        return Err(later());
+    }
     let tomb = seen.tomb().map(|tomb| (Arc::clone(wish.id()), tomb.generation));
     let mut book = Book::of_one(terms, seen.told(), (heard, tomb), now);
     let record = match wish {
@@ -65,7 +72,11 @@ pub(super) fn decide(
     };
     // What a book would not keep is a renewal.
     let is_kept = book.take_effects().iter().any(super::super::Effect::is_kept);
-    Ok(if is_kept { Decision::Put(record) } else { Decision::Renew(record) })
+    match is_kept {
+        true if seen.is_later() => Err(later()),
+        true => Ok(Decision::Put(record)),
+        false => Ok(Decision::Renew(record)),
+    }
 }
 
 /// Who does what is wished.
@@ -76,11 +87,11 @@ pub(super) struct Writer<'a> {
     pub(super) keys: &'a Keys,
     /// Up to which of etcd's revisions changes have come.
     pub(super) reached: &'a watch::Sender<u64>,
-    /// Told where one's own change did not come.
-    pub(super) is_deaf: &'a Notify,
+    /// The last of one's own changes that has not come back in time.
+    pub(super) missed: &'a watch::Sender<u64>,
 }
 
-impl Writer<'_> {
+impl<'a> Writer<'a> {
     /// Keeps with an entry when it expired, as this gateway knows it.
     pub(super) async fn mark(self, registry: &Registry, id: &Arc<str>) {
         let seen = self.view.borrow().of(id);
@@ -89,51 +100,70 @@ impl Writer<'_> {
             // It is held for now.
             _ => None,
         });
-        if let (Some(at), Some(entry), true) = (at, seen.entry(), seen.is_unmarked()) {
-            let kept = entry.kept.expired_at(at);
-            let body = seen.to_put(self.keys, &Entry { write: entry.write, kept }, None);
-            // Another gateway may have done it, or it is tried again.
-            let _ = self.client.transact(&body, Instant::now() + DEADLINE).await;
+        if let (Some(at), Some(entry), true) = (at, seen.entry(), seen.is_unmarked() && !seen.is_later()) {
+            let marked = Entry::new(entry.write, entry.kept.expired_at(at), Some(entry));
+            let body = seen.to_put(self.keys, &marked, None);
+            let answer = self.client.transact(&body, Instant::now() + UNHURRIED).await;
+            // Where not, another gateway has done it, or it is tried again.
+            if matches!(answer, Answer::Given(transacted) if transacted.succeeded) {
+                registry.count_commit();
+            }
+        }
+    }
+
+    /// Removes an entry that expired long ago. Whether that worked does not matter: who could not be removed now is so
+    /// later.
+    pub(super) async fn forget(self, registry: &Registry, id: Arc<str>) {
+        let wish = Wish::Purge(id);
+        let mut errand = self.errand(registry, &wish, Instant::now() + UNHURRIED, None);
+        let _ = errand.run().await;
+        errand.tidy_up().await;
+    }
+
+    /// What does a wish, until then at the latest. It gives back its turn where others may have theirs, and may still
+    /// have to wait.
+    pub(super) fn errand(
+        self,
+        registry: &'a Registry,
+        wish: &'a Wish,
+        until: Instant,
+        turn: Option<SemaphorePermit<'a>>,
+    ) -> Errand<'a> {
+        Errand {
+            writer: self,
+            registry,
+            wish,
+            until,
+            turn,
+            write: getrandom::u64().unwrap_or_default(),
+            is_unknown: false,
+            granted: None,
+            over: Vec::new(),
         }
     }
 }
 
 /// One wish on its way.
-struct Errand<'a> {
+#[derive(Debug)]
+pub(super) struct Errand<'a> {
     writer: Writer<'a>,
     registry: &'a Registry,
     wish: &'a Wish,
     until: Instant,
+    turn: Option<SemaphorePermit<'a>>,
     /// Tells its write from all others.
     write: u64,
     /// Whether it may have been done, though nobody heard so.
     is_unknown: bool,
     /// A lease that was granted for it, until it is used, and for how many seconds.
     granted: Option<(u64, u64)>,
-}
-
-impl Writer<'_> {
-    /// Does what is wished.
-    pub(super) async fn fulfil(self, registry: &Registry, wish: &Wish) -> Result<Done, Refusal> {
-        let mut errand = Errand {
-            writer: self,
-            registry,
-            wish,
-            until: Instant::now() + DEADLINE,
-            write: getrandom::u64().unwrap_or_default(),
-            is_unknown: false,
-            granted: None,
-        };
-        let done = errand.run().await;
-        if let Some((lease, _)) = errand.granted {
-            self.client.revoke(lease).await;
-        }
-        done
-    }
+    /// Leases that nobody lives by any more.
+    over: Vec<u64>,
 }
 
 impl Errand<'_> {
-    async fn run(&mut self) -> Result<Done, Refusal> {
+    /// Does it.
+    pub(super) async fn run(&mut self) -> Result<Done, Refusal> {
         let mut seen = self.writer.view.borrow().of(self.wish.id());
         let mut is_fresh = false;
         self.make_room(&seen)?;
@@ -157,6 +187,14 @@ impl Errand<'_> {
             is_fresh = true;
         }
         Err(Refusal::Busy)
+    }
+
+    /// Ends leases that nobody needs any more: nobody has to wait for that.
+    pub(super) async fn tidy_up(self) {
+        let unused = self.granted.map(|(lease, _)| lease);
+        for lease in self.over.into_iter().chain(unused) {
+            self.writer.client.revoke(lease).await;
+        }
     }
 
     /// Where there is no room for another VM, the one that expired longest ago goes.
@@ -201,20 +239,19 @@ impl Errand<'_> {
     async fn put(&mut self, record: Arc<Record>, seen: &Seen, now: Moment) -> Result<Step, Refusal> {
         let leased = Instant::now();
         let lease = self.lease(&record, seen).await?;
-        let entry = Entry { write: self.write, kept: Kept::of(&record) };
+        let entry = Entry::new(self.write, Kept::of(&record), seen.entry());
         let body = seen.to_put(self.writer.keys, &entry, Some(lease));
         match self.transact(&body).await? {
             Transaction::Done(revision) => {
                 self.granted = None;
-                if leased.elapsed() > SHORTENED {
-                    // Its time began long before anybody is told so.
-                    let _ = self.writer.client.keep_alive(lease, self.until).await;
-                }
-                let before = seen.lease().filter(|before| *before != lease);
-                if let Some(before) = before {
-                    self.writer.client.revoke(before).await;
-                }
+                self.over.extend(seen.lease().filter(|before| *before != lease));
                 self.echo(revision).await;
+                // Its time began before anybody is told so.
+                if leased.elapsed() > SHORTENED
+                    && matches!(self.writer.client.keep_alive(lease, self.until).await, Answer::Given(None))
+                {
+                    return Ok(Step::Again);
+                }
                 let shown = self.registry.heard(self.wish.id(), now);
                 // Somebody may have removed it meanwhile, or it did not come yet: this is what was done.
                 let shown = shown.filter(|shown| shown.revision >= counted(revision));
@@ -231,7 +268,7 @@ impl Errand<'_> {
         let tomb = match tomb {
             Some(generation) => {
                 let ttl = self.registry.terms().ttl;
-                Some((Tomb { write: self.write, generation }, self.grant(ttl).await?))
+                Some((Tomb { write: self.write, generation }, self.grant(in_seconds(ttl)).await?))
             }
             None => None,
         };
@@ -239,9 +276,7 @@ impl Errand<'_> {
         match self.transact(&body).await? {
             Transaction::Done(revision) => {
                 self.granted = None;
-                if let Some(lease) = seen.lease() {
-                    self.writer.client.revoke(lease).await;
-                }
+                self.over.extend(seen.lease());
                 self.echo(revision).await;
                 Ok(Step::Done(Done::Removed))
             }
@@ -254,26 +289,34 @@ impl Errand<'_> {
     async fn lease(&mut self, record: &Record, seen: &Seen) -> Result<u64, Refusal> {
         let terms = self.registry.terms();
         let length = terms.length(record.status, record.ttl);
+        let seconds = in_seconds(length);
         let is_as_long = seen.entry().is_some_and(|entry| entry.kept.length(terms) == length);
-        if let Some(lease) = seen.lease().filter(|_| is_as_long)
-            && self.given(self.writer.client.keep_alive(lease, self.until).await)?.is_some()
-        {
-            return Ok(lease);
+        if let Some(lease) = seen.lease().filter(|_| is_as_long) {
+            let renewed = self.given(self.writer.client.keep_alive(lease, self.until).await)?;
+            // It was granted by the terms of then.
+            if renewed.is_some_and(|renewed| u64::try_from(renewed.ttl).is_ok_and(|ttl| ttl >= seconds)) {
+                return Ok(lease);
+            }
         }
-        self.grant(length).await
+        self.grant(seconds).await
     }
 
-    async fn grant(&mut self, ttl: Duration) -> Result<u64, Refusal> {
-        let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
+    async fn grant(&mut self, seconds: u64) -> Result<u64, Refusal> {
         match self.granted {
             // By an attempt before this one.
             Some((lease, granted)) if granted == seconds => return Ok(lease),
-            Some((lease, _)) => self.writer.client.revoke(lease).await,
+            Some((lease, _)) => self.over.push(lease),
             None => {}
         }
-        let Leased { id, .. } = self.given(self.writer.client.grant(seconds, self.until).await)?;
-        self.granted = Some((id, seconds));
-        Ok(id)
+        // Chosen here: where the answer is lost, it is known what to ask for again, and what to end.
+        let lease = (getrandom::u64().unwrap_or_default() >> 1).max(1);
+        self.granted = Some((lease, seconds));
+        let granted = self.writer.client.grant(lease, seconds, self.until).await;
+        if matches!(granted, Answer::Without(_)) {
+            self.granted = None;
+        }
+        self.given(granted)?;
+        Ok(lease)
     }
 
     async fn transact(&mut self, body: &serde_json::Value) -> Result<Transaction, Refusal> {
@@ -284,19 +327,24 @@ impl Errand<'_> {
                 self.granted = None;
                 return Ok(Transaction::NoLease);
             }
-            Answer::Unknown(_) => self.is_unknown = true,
+            Answer::Unknown(_) => {
+                self.is_unknown = true;
+                // It may be what the entry lives by now.
+                self.granted = None;
+            }
             _ => {}
         }
         let transacted = self.given(answer)?;
-        self.registry.count_commit();
         let revision = transacted.header.revision;
         if transacted.succeeded {
+            self.registry.count_commit();
             return Ok(Transaction::Done(revision));
         }
         let seen = self.of(transacted.into_found());
         // It was done before: only nobody heard so.
         if seen.is_by(self.write) {
-            return Ok(Transaction::Done(seen.revision().max(1)));
+            self.registry.count_commit();
+            return Ok(Transaction::Done(revision));
         }
         Ok(Transaction::Differs(seen))
     }
@@ -307,7 +355,7 @@ impl Errand<'_> {
         let never = Seen::default().same(self.writer.keys, self.wish.id());
         let mut body = wire::transaction(&never, &[]);
         if let Some(compare) = body.get_mut("compare").and_then(serde_json::Value::as_array_mut) {
-            compare.push(wire::never(&self.writer.keys.nothing()));
+            compare.push(wire::never(&self.writer.keys.pulse()));
         }
         let answer = self.writer.client.transact(&body, self.until).await;
         let transacted = self.given(answer)?;
@@ -317,30 +365,44 @@ impl Errand<'_> {
     fn of(&self, found: impl Iterator<Item = KeyValue>) -> Seen {
         let mut seen = Seen::default();
         for kv in found {
-            if let Some((kind, _)) = self.writer.keys.read(&kv.key) {
-                seen.put(kind, &kv);
+            if let Some((kind, id)) = self.writer.keys.read(&kv.key)
+                && let Err(error) = seen.put(kind, id, &kv)
+            {
+                tracing::debug!(id, "what etcd has of it makes no sense: {error}");
             }
         }
         seen
     }
 
-    /// Waits until what was done is seen by those who look.
-    async fn echo(&self, revision: u64) {
+    /// Waits until what was done is seen by those who look. Others have their turn meanwhile.
+    async fn echo(&mut self, revision: u64) {
+        self.turn.take();
         let mut reached = self.writer.reached.subscribe();
         let came = reached.wait_for(|reached| *reached >= revision);
-        if timeout(ECHO, came).await.is_err() {
-            self.writer.is_deaf.notify_one();
+        let left = self.until.saturating_duration_since(Instant::now());
+        if timeout(ECHO.min(left), came).await.is_err() {
+            self.writer
+                .missed
+                .send_if_modified(|missed| std::mem::replace(missed, revision.max(*missed)) < revision);
         }
     }
 
     fn given<T>(&self, answer: Answer<T>) -> Result<T, Refusal> {
         Err(match answer {
             Answer::Given(answer) => return Ok(answer),
-            Answer::Without(Failed::Refused(_, why)) if !self.is_unknown => Refusal::StoreRefuses(why),
-            Answer::Without(failed) if !self.is_unknown => Refusal::StoreLost(failed.to_string()),
-            Answer::Without(failed) | Answer::Unknown(failed) => Refusal::StoreUncertain(failed.to_string()),
+            Answer::Without(failed) | Answer::Unknown(failed) if self.is_unknown => {
+                Refusal::StoreUncertain(failed.to_string())
+            }
+            Answer::Without(failed @ Failed::Refused(..)) => Refusal::StoreRefuses(failed.to_string()),
+            // Whatever was asked then was about a lease, and nothing of an entry.
+            Answer::Without(failed) | Answer::Unknown(failed) => Refusal::StoreLost(failed.to_string()),
         })
     }
+}
+
+/// Whole seconds, and no less.
+fn in_seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
 /// How far an errand is.
