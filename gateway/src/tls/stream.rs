@@ -205,7 +205,8 @@ impl ServerStream {
             }
             ready!(self.poll_send(cx)).map_err(Trouble::Io)?;
             ready!(self.poll_more(cx, &mut ReadBuf::new(&mut [])))?;
-            if self.is_closed_by_client {
+            // One that is done with the handshake may have said all that it has to say in the same breath.
+            if self.is_closed_by_client && self.tls.is_handshaking() {
                 return Poll::Ready(Err(Trouble::Gone));
             }
         }

@@ -3,10 +3,14 @@
 use super::{Authority, Carries, Certificates, Entry, ServerStream, Terminator, Tickets};
 use crate::io::Buffers;
 use rustls::{
-    ClientConfig, RootCertStore,
+    ClientConfig, ClientConnection, RootCertStore,
     pki_types::{CertificateDer, ServerName, pem::PemObject as _},
 };
-use std::{rc::Rc, sync::Arc};
+use std::{
+    io::{Read as _, Write as _},
+    rc::Rc,
+    sync::Arc,
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -130,6 +134,59 @@ async fn one_wrong_byte_anywhere_ends_the_connection_and_never_more() {
                 assert!(!round(&terminator, &fresh, seed).await);
             }
             assert!(refused > rounds / 2, "{refused} of {rounds}: nobody changes anything");
+        })
+        .await;
+}
+
+/// Reads until the client knows who serves it; what it says next waits in it.
+async fn shake_hands(client: Arc<ClientConfig>, socket: &mut TcpStream) -> ClientConnection {
+    let name = ServerName::try_from("app.test").expect("a name");
+    let mut client = ClientConnection::new(client, name).expect("a client");
+    loop {
+        let mut hello = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut hello).expect("memory");
+        }
+        socket.write_all(&hello).await.expect("it is taken");
+        let mut came = [0; 4096];
+        let read = socket.read(&mut came).await.expect("an answer");
+        let mut came = came.get(..read).unwrap_or_default();
+        while !came.is_empty() {
+            client.read_tls(&mut came).expect("memory");
+            client.process_new_packets().expect("a server that it trusts");
+        }
+        if !client.is_handshaking() {
+            return client;
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_says_everything_with_the_last_word_of_the_handshake_is_heard() {
+    let (terminator, config) = pair();
+    LocalSet::new()
+        .run_until(async {
+            let (mut near, far) = connected().await;
+            let serving = spawn_local(echo(Rc::clone(&terminator), far));
+            let mut client = shake_hands(Arc::clone(&config), &mut near).await;
+            client.writer().write_all(b"all of it").expect("memory");
+            client.send_close_notify();
+            let mut said = Vec::new();
+            while client.wants_write() {
+                client.write_tls(&mut said).expect("memory");
+            }
+            near.write_all(&said).await.expect("it is taken");
+            near.shutdown().await.expect("an end");
+            let mut answer = Vec::new();
+            near.read_to_end(&mut answer).await.expect("an answer");
+            let (mut answer, mut heard) = (answer.as_slice(), Vec::new());
+            while !answer.is_empty() {
+                client.read_tls(&mut answer).expect("memory");
+                client.process_new_packets().expect("what a server says");
+            }
+            client.reader().read_to_end(&mut heard).expect("an orderly end");
+            assert_eq!(heard, b"all of it");
+            serving.await.expect("no panic of the gateway");
         })
         .await;
 }
