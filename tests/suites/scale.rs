@@ -368,13 +368,19 @@ async fn ten_thousand_requests_of_plugins_that_misbehave_in_flat_memory() {
     let (backend, silent) = (Backend::hello().await, Backend::silent().await);
     let gateway = with_mischief(&backend, &silent).await;
     let address = gateway.addr_of("web").await;
+    // A clock may end any of them where the machine does much else; `on_error` says what comes of it.
+    let ended_early = std::cell::Cell::new(0);
     let ask = async |from: usize, count: usize| {
         for number in from..from + count {
             let (what, status) = MISCHIEF[number % MISCHIEF.len()];
             let path = if number % 20 < 10 { "/" } else { "/lenient" };
-            let status = if path == "/lenient" && status == 503 { 200 } else { status };
+            let failed = if path == "/lenient" { 200 } else { 503 };
+            let status = if status == 503 { failed } else { status };
             let answer = gateway_tests::Client::new(address).with("x-do", what).get(path).await;
-            assert_eq!(answer.status, status, "{what} on {path}: {}", answer.text());
+            if answer.status != status {
+                assert_eq!(answer.status, failed, "{what} on {path}: {}", answer.text());
+                ended_early.set(ended_early.get() + 1);
+            }
         }
     };
     let all = async |count: usize| {
@@ -416,7 +422,13 @@ async fn ten_thousand_requests_of_plugins_that_misbehave_in_flat_memory() {
         assert!(counted <= expected && counted > 0.9 * expected, "{counted} of {kind}");
         all += counted;
     }
-    assert_eq!(all, 8.0 * each, "{cpu} by the one, {wall} by the other");
+    // Half of those that were ended early were not seen: `/lenient` answers as if nothing was.
+    let (early, seen) = (all - 8.0 * each, f64::from(ended_early.get()));
+    let most = if is_alone { 0.0 } else { each / 2.0 };
+    assert!(
+        (seen..=most).contains(&early),
+        "{early} too many, {seen} seen; {cpu} by the one, {wall} by the other"
+    );
     assert!(cpu > each / 2.0, "{cpu}");
 }
 
