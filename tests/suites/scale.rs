@@ -338,6 +338,26 @@ async fn with_mischief(backend: &Backend, silent: &Backend) -> GatewayProcess {
     gateway_with(backend, &more).await
 }
 
+/// Asks for each kind in turn, on both routes.
+async fn ask_for_mischief(
+    address: SocketAddr,
+    from: usize,
+    count: usize,
+    ended_early: &std::cell::Cell<u32>,
+) {
+    for number in from..from + count {
+        let (what, status) = MISCHIEF[number % MISCHIEF.len()];
+        let path = if number % 20 < 10 { "/" } else { "/lenient" };
+        let failed = if path == "/lenient" { 200 } else { 503 };
+        let status = if status == 503 { failed } else { status };
+        let answer = gateway_tests::Client::new(address).with("x-do", what).get(path).await;
+        if answer.status != status {
+            assert_eq!(answer.status, failed, "{what} on {path}: {}", answer.text());
+            ended_early.set(ended_early.get() + 1);
+        }
+    }
+}
+
 /// What one of a hundred is slower than.
 fn late(sorted: &[Duration]) -> Duration {
     sorted[sorted.len() * 99 / 100]
@@ -370,22 +390,12 @@ async fn ten_thousand_requests_of_plugins_that_misbehave_in_flat_memory() {
     let address = gateway.addr_of("web").await;
     // A clock may end any of them where the machine does much else; `on_error` says what comes of it.
     let ended_early = std::cell::Cell::new(0);
-    let ask = async |from: usize, count: usize| {
-        for number in from..from + count {
-            let (what, status) = MISCHIEF[number % MISCHIEF.len()];
-            let path = if number % 20 < 10 { "/" } else { "/lenient" };
-            let failed = if path == "/lenient" { 200 } else { 503 };
-            let status = if status == 503 { failed } else { status };
-            let answer = gateway_tests::Client::new(address).with("x-do", what).get(path).await;
-            if answer.status != status {
-                assert_eq!(answer.status, failed, "{what} on {path}: {}", answer.text());
-                ended_early.set(ended_early.get() + 1);
-            }
-        }
-    };
     let all = async |count: usize| {
         let each = count / 10;
-        futures_util::future::join_all((0..10).map(|part| ask(part * each, each))).await;
+        futures_util::future::join_all(
+            (0..10).map(|part| ask_for_mischief(address, part * each, each, &ended_early)),
+        )
+        .await;
     };
     // The first of each kind load what it takes to tell where a guest was, and several hold what they may at once.
     let (before, ()) = peak(&gateway, all(WARMING)).await;
