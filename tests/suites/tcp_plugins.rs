@@ -322,6 +322,12 @@ async fn audit(config: &str) -> (Backend, String) {
     (collector, keys)
 }
 
+/// A collector, and a route to this backend of whose connections `tcp_audit` tells it.
+async fn audited(backend: SocketAddr, config: &str) -> (Backend, String) {
+    let (collector, keys) = audit(config).await;
+    (collector, toml(backend, &guest("tcp_audit"), &keys))
+}
+
 #[tokio::test]
 async fn it_is_told_everything_that_became_of_a_connection() {
     let backend = Backend::canned("an answer").await;
@@ -363,8 +369,8 @@ async fn it_is_told_everything_that_became_of_a_connection() {
 #[tokio::test]
 async fn those_that_were_refused_are_told_of_too() {
     let backend = Backend::tcp_echo().await;
-    let (collector, keys) = audit(", refuse = \"full\"").await;
-    let gateway = TestGateway::start(&toml(backend.addr(), &guest("tcp_audit"), &keys));
+    let (collector, toml) = audited(backend.addr(), ", refuse = \"full\"").await;
+    let gateway = TestGateway::start(&toml);
     assert_eq!(said(&gateway, b"").await, "");
     assert_told(
         &collector.told(0).await,
@@ -375,8 +381,8 @@ async fn those_that_were_refused_are_told_of_too() {
 #[tokio::test]
 async fn what_a_stop_cuts_is_told_with_all_that_it_has_moved() {
     let backend = Backend::tcp_echo().await;
-    let (collector, keys) = audit("").await;
-    let gateway = TestGateway::start(&toml(backend.addr(), &guest("tcp_audit"), &keys));
+    let (collector, toml) = audited(backend.addr(), "").await;
+    let gateway = TestGateway::start(&toml);
     let mut client = Raw::connect(gateway.addr()).await;
     client.send("question").await;
     assert_eq!(client.exactly(8).await, b"question");
@@ -406,10 +412,10 @@ async fn a_connection_that_outlives_a_reload_is_told_to_the_plugins_of_then() {
 #[tokio::test]
 async fn tls_and_the_name_that_was_asked_for_are_known() {
     let backend = Backend::tcp_echo().await;
-    let (collector, keys) = audit("").await;
+    let (collector, toml) = audited(backend.addr(), "").await;
     let pki = Pki::new();
     let pair = pki.issue(&["a1.db.test"]);
-    let toml = toml(backend.addr(), &guest("tcp_audit"), &keys)
+    let toml = toml
         .replace("address = \"[::]:0\"\n", "address = \"[::]:0\"\ntls = true\n")
         .replace("name = \"raw\"\n", "name = \"raw\"\nhost = \"{vm}.db.test\"\n");
     let toml = format!("{toml}{}", certificate_table("web"));
@@ -458,8 +464,8 @@ async fn a_filter_may_go_by_the_certificate() {
 #[tokio::test]
 async fn what_a_proxy_tells_is_known() {
     let backend = Backend::tcp_echo().await;
-    let (collector, keys) = audit("").await;
-    let toml = toml(backend.addr(), &guest("tcp_audit"), &keys).replace(
+    let (collector, toml) = audited(backend.addr(), "").await;
+    let toml = toml.replace(
         "address = \"[::]:0\"\n",
         "address = \"[::]:0\"\nproxy_protocol = \"require\"\ntrusted_proxies = [\"::1\"]\n",
     );

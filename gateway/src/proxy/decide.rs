@@ -399,13 +399,12 @@ impl<'a> Server<'a> {
     /// What plugins have said, and the connection that was made ahead.
     async fn met(self) -> (Option<Met>, Option<Dial<'a>>) {
         match self {
-            Self::None => (None, None),
             Self::Asked(_, _, asking) => (Some(asking.await), None),
-            Self::Held(met) => (Some(met), None),
-            Self::Ahead(met, dial) => (met, Some(dial)),
+            server => server.into_met(),
         }
     }
 
+    /// What they have said so far.
     fn into_met(self) -> (Option<Met>, Option<Dial<'a>>) {
         match self {
             Self::None | Self::Asked(..) => (None, None),

@@ -631,13 +631,8 @@ async fn a_gateway_cut_off_says_so_and_no_other_hands_out_who_has_expired() {
     }
     let places = places();
     let Some(etcd) = Etcd::spread(test, places[..3].to_vec()).await else { return };
-    let start = |number: usize| {
-        let (address, place) = &places[number];
-        let gateway = place.act(|| gateway(&etcd, ""));
-        let client = Client::new(SocketAddr::new(*address, gateway.addr().port()));
-        (gateway, client)
-    };
-    let ((cut, to_cut), (whole, to_whole)) = (start(3), start(4));
+    let (cut, to_cut) = gateway_at(&places[3], &etcd);
+    let (whole, to_whole) = gateway_at(&places[4], &etcd);
     register(&to_cut, &with_ttl("renewed", 5)).await;
     register(&to_cut, &with_ttl("silent", 5)).await;
     register(&to_cut, &with_ttl("steady", 3600)).await;
@@ -712,4 +707,11 @@ fn place(number: u8) -> (IpAddr, Namespace) {
     must_run("ip", &["link", "set", &here, "master", "fleet", "up"]);
     place.must_run(&format!("ip address add {address}/24 dev up0; ip link set up0 up"));
     (address.parse().expect("an address"), place)
+}
+
+/// A gateway in one of them, and who asks it.
+pub(super) fn gateway_at((address, place): &(IpAddr, Namespace), etcd: &Etcd) -> (TestGateway, Client) {
+    let gateway = place.act(|| gateway(etcd, ""));
+    let client = Client::new(SocketAddr::new(*address, gateway.addr().port()));
+    (gateway, client)
 }

@@ -3,15 +3,12 @@
 
 use super::{
     call,
-    etcd::{cut_off_from_all, discovered, finds, gateway, heartbeat, passes, places, with_ttl},
+    etcd::{cut_off_from_all, discovered, finds, gateway, gateway_at, heartbeat, passes, places, with_ttl},
     register, vm,
 };
-use gateway_tests::{Client, Etcd, eventually, in_namespace, within};
+use gateway_tests::{Etcd, eventually, in_namespace, within};
 use serde_json::{Value, json};
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -169,13 +166,8 @@ async fn what_a_cut_gateway_refused_does_not_come_later() {
     }
     let places = places();
     let Some(etcd) = Etcd::spread(test, places[..1].to_vec()).await else { return };
-    let start = |number: usize| {
-        let (address, place) = &places[number];
-        let gateway = place.act(|| gateway(&etcd, ""));
-        let client = Client::new(SocketAddr::new(*address, gateway.addr().port()));
-        (gateway, client)
-    };
-    let ((cut, to_cut), (whole, to_whole)) = (start(3), start(4));
+    let (cut, to_cut) = gateway_at(&places[3], &etcd);
+    let (whole, to_whole) = gateway_at(&places[4], &etcd);
     let named = |n: u32, name: &str| {
         let mut vm = with_ttl(&format!("vm-{n}"), 3600);
         vm["name"] = name.into();

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     headers::hop_by_hop,
-    http1::{BodyLength, write_status_line},
+    http1::BodyLength,
     message::{Known, RequestHead, ResponseHead},
     proxy::{
         answer::{self, Error},
@@ -165,13 +165,7 @@ impl Session<'_> {
         if client.io.frames() {
             return client.io.send_interim(&head).map_err(|_| Error::ClientGone);
         }
-        let mut text = self.buffers().text();
-        write_status_line(head.status, &mut text);
-        head.fields.write(&mut text);
-        text.extend_from_slice(b"\r\n");
-        let sent = self.write_all(client, &text).await;
-        self.buffers().put_text(text);
-        sent
+        self.write_head(client, &head).await
     }
 }
 

@@ -139,8 +139,7 @@ impl Session<'_> {
             // What is large may be the same for many clients: each would have a copy.
             let (beside, apart) = if sent.len() > COPIED { (&[][..], sent) } else { (sent, &[][..]) };
             text.extend_from_slice(beside);
-            let mut written = self.write_all(client, &text).await;
-            self.buffers().put_text(text);
+            let mut written = self.write_text(client, text).await;
             if written.is_ok() && !apart.is_empty() {
                 written = self.write_all(client, apart).await;
             }
@@ -171,9 +170,7 @@ impl Session<'_> {
             Framed::Apart { .. } => self.tell(client, head, false),
             _ => {
                 let text = self.answer_head(head, framed);
-                let written = self.write_all(client, &text).await;
-                self.buffers().put_text(text);
-                written
+                self.write_text(client, text).await
             }
         };
         let mut guard = self.guard.another();
@@ -218,6 +215,26 @@ impl Session<'_> {
             Err(_) if framed == Framed::UntilClose => After::Reset,
             Err(_) => After::BreakOff,
         }
+    }
+
+    /// Writes a head as it is: that of an answer before the answer, or of one that nothing follows that is HTTP.
+    pub(super) async fn write_head<I: Downstream>(
+        &self,
+        client: &mut Client<I>,
+        head: &ResponseHead,
+    ) -> Result<(), Error> {
+        let mut text = self.buffers().text();
+        write_status_line(head.status, &mut text);
+        head.fields.write(&mut text);
+        text.extend_from_slice(b"\r\n");
+        self.write_text(client, text).await
+    }
+
+    /// Writes this text, and gives its place to the next one.
+    async fn write_text<I: Downstream>(&self, client: &mut Client<I>, text: Vec<u8>) -> Result<(), Error> {
+        let written = self.write_all(client, &text).await;
+        self.buffers().put_text(text);
+        written
     }
 
     /// Writes all of it, or gives the client up: one that takes nothing for too long, and one whose

@@ -3,7 +3,7 @@
 use super::{After, Outgoing, Session};
 use crate::{
     headers::{Upgrade, hop_by_hop, hop_by_hop::Options, websocket},
-    http1::{BodyLength, write_status_line},
+    http1::BodyLength,
     message::{Fields, Known, RequestHead, ResponseHead},
     proxy::{
         answer::Error,
@@ -74,13 +74,7 @@ impl Session<'_> {
             head.status = StatusCode::OK;
             self.tell(client, &mut head, false)
         } else {
-            let mut text = self.buffers().text();
-            write_status_line(head.status, &mut text);
-            head.fields.write(&mut text);
-            text.extend_from_slice(b"\r\n");
-            let written = self.write_all(client, &text).await;
-            self.buffers().put_text(text);
-            written
+            self.write_head(client, &head).await
         };
         let (Ok(()), Some(route)) = (written, self.route.take()) else { return After::Close };
         let Some((side, _seat)) = exchange.into_tunnel(&mut client.inbox, self.buffers()) else {

@@ -51,69 +51,78 @@ impl Line {
 /// Both lines.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    lines: Mutex<[VecDeque<Asked>; 2]>,
-    came: [Arc<Notify>; 2],
+    writes: Waiting,
+    renewals: Waiting,
+}
+
+/// Who waits in a line.
+#[derive(Debug, Default)]
+struct Waiting {
+    asked: Mutex<VecDeque<Asked>>,
+    came: Arc<Notify>,
 }
 
 impl Queue {
     /// Puts a wish at the end of its line.
     pub(super) fn push(&self, asked: Asked) -> Result<(), Refusal> {
         let line = Line::of(&asked.wish);
-        let mut lines = self.lines();
-        let [writes, renewals] = &mut *lines;
-        let waiting = if line == Line::Writes { writes } else { renewals };
-        if waiting.len() >= line.most() {
+        let waiting = self.waiting(line);
+        let mut all = waiting.asked();
+        if all.len() >= line.most() {
             return Err(Refusal::Busy);
         }
-        waiting.push_back(asked);
-        drop(lines);
-        self.came(line).notify_one();
+        all.push_back(asked);
+        drop(all);
+        waiting.came.notify_one();
         Ok(())
     }
 
     /// The first one of a line that somebody still waits for; or what tells, once, that another one came.
     pub(super) fn try_next(&self, line: Line) -> Result<Asked, Arc<Notify>> {
-        while let Some(asked) = self.pop(line, |_| true) {
+        let waiting = self.waiting(line);
+        while let Some(asked) = waiting.pop_if(|_| true) {
             if !asked.done.is_closed() {
                 return Ok(asked);
             }
         }
-        Err(Arc::clone(self.came(line)))
+        Err(Arc::clone(&waiting.came))
     }
 
     /// Refuses those for whom it is too late.
     pub(super) fn refuse_late(&self, now: Instant) {
-        for line in Line::ALL {
-            // They all have as long, so they are in order.
-            while let Some(asked) = self.pop(line, |asked| asked.until <= now) {
-                let _ = asked.done.send(Err(Refusal::Busy));
-            }
-        }
+        // They all have as long, so each line is in order.
+        self.refuse_while(&Refusal::Busy, |asked| asked.until <= now);
     }
 
     /// Refuses all of them, for this reason.
     pub(super) fn refuse_all(&self, refusal: &Refusal) {
+        self.refuse_while(refusal, |_| true);
+    }
+
+    fn refuse_while(&self, refusal: &Refusal, is_due: impl Fn(&Asked) -> bool) {
         for line in Line::ALL {
-            while let Some(asked) = self.pop(line, |_| true) {
+            while let Some(asked) = self.waiting(line).pop_if(&is_due) {
                 let _ = asked.done.send(Err(refusal.clone()));
             }
         }
     }
 
-    fn pop(&self, line: Line, is_due: impl FnOnce(&Asked) -> bool) -> Option<Asked> {
-        let mut lines = self.lines();
-        let [writes, renewals] = &mut *lines;
-        let waiting = if line == Line::Writes { writes } else { renewals };
-        waiting.front().is_some_and(is_due).then(|| waiting.pop_front()).flatten()
+    fn waiting(&self, line: Line) -> &Waiting {
+        match line {
+            Line::Writes => &self.writes,
+            Line::Renewals => &self.renewals,
+        }
+    }
+}
+
+impl Waiting {
+    fn pop_if(&self, is_due: impl FnOnce(&Asked) -> bool) -> Option<Asked> {
+        let mut all = self.asked();
+        all.front().is_some_and(is_due).then(|| all.pop_front()).flatten()
     }
 
-    fn came(&self, line: Line) -> &Arc<Notify> {
-        let [writes, renewals] = &self.came;
-        if line == Line::Writes { writes } else { renewals }
-    }
-
-    fn lines(&self) -> MutexGuard<'_, [VecDeque<Asked>; 2]> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    fn asked(&self) -> MutexGuard<'_, VecDeque<Asked>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
