@@ -57,6 +57,7 @@ mod tcp_plugins; // plugins that see connections: who is let in, and what is tol
 mod tidy; // habits that a machine can check
 mod tls; // certificates and handshakes, and what goes over them
 mod transforms; // plugins that transform bodies on their way, and how these break off
+mod uploads; // plugins that transform what clients upload: what backends get, and what never looks whole
 mod vms; // where a VM is, and what is said where it cannot be reached
 mod websocket; // protocols that begin as a request
 mod wire_faults; // backends and clients that misbehave on the wire

@@ -1,6 +1,7 @@
-//! Transforms bodies of answers as the answer's header `x-transform` asks for: `upper`, `hold` (all of it comes
+//! Transforms bodies of requests and of answers as the header `x-transform` of either asks for: `upper`, `hold` (all of it comes
 //! at the end), `twice`, `burst` (ten times 1 MiB for each piece, a part at a time), `endless` (more and more of nothing), `refuse` (an error behind the first piece), `panic`, `spin`, `flood` (much for each
-//! piece), `end` (an error at the end). Without the header, bodies are of no interest.
+//! piece), `end` (an error at the end), `same`. Without the header, and without `how` in its settings, bodies are of no interest.
+//! A request's `x-hold` has its body held first, of so many bytes.
 
 use vers_plugin::prelude::*;
 
@@ -13,14 +14,48 @@ struct It {
     /// Whether it fails before there is anything.
     #[serde(default)]
     fails: bool,
+    /// How those are transformed that do not ask for anything.
+    how: Option<String>,
 }
 
-impl BodyTransform for It {
+impl RequestBodyTransform for It {
+    fn begin(&self, req: &mut Request) -> Option<Box<dyn Transform>> {
+        req.set_header("x-begun", "1");
+        assert!(!self.fails, "told to fail at the beginning");
+        let how = req.header_str("x-transform").or_else(|| self.how.clone())?;
+        req.set_header("x-transformed", &how);
+        Some(self.body(how))
+    }
+}
+
+impl ResponseBodyTransform for It {
     fn begin(&self, resp: &mut Response) -> Option<Box<dyn Transform>> {
         assert!(!self.fails, "told to fail at the beginning");
-        let how = resp.header_str("x-transform")?;
+        let how = resp.header_str("x-transform").or_else(|| self.how.clone())?;
         resp.set_header("x-transformed", &how);
-        Some(Box::new(Body { how, tail: self.tail.clone(), held: Vec::new(), pieces: 0, left: 0 }))
+        Some(self.body(how))
+    }
+}
+
+/// For uploads that are seen as a whole first.
+impl HttpFilter for It {
+    fn on_request(&self, req: &mut Request) -> Verdict {
+        match req.header_str("x-hold").and_then(|most| most.parse().ok()) {
+            Some(most) => Verdict::NextWithBody(most),
+            None => Verdict::Next,
+        }
+    }
+}
+
+impl BodyFilter for It {
+    fn on_request_body(&self, _req: &mut Request, _body: Vec<u8>) -> BodyVerdict {
+        BodyVerdict::Next
+    }
+}
+
+impl It {
+    fn body(&self, how: String) -> Box<dyn Transform> {
+        Box::new(Body { how, tail: self.tail.clone(), held: Vec::new(), pieces: 0, left: 0 })
     }
 }
 
@@ -75,4 +110,4 @@ impl Transform for Body {
         Ok(rest)
     }
 }
-vers_plugin::export!(It: response_body_transform);
+vers_plugin::export!(It: request_filter, request_body_filter, request_body_transform, response_body_transform);
