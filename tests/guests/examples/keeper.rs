@@ -1,7 +1,7 @@
 //! Keeps the handle of an answer's exchange for as long as its body is on its way, as no plugin of the SDK can, and
 //! returns what that says instead of each piece.
 
-use vers::gateway::types::{Exchange, Response, Transformed};
+use vers::gateway::types::{EditError, Exchange, Response, Transformed};
 
 #[allow(unsafe_code, missing_docs, reason = "generated")]
 mod bindings {
@@ -57,13 +57,13 @@ impl Kept {
     fn said(&self) -> Transformed {
         let Self(exchange) = self;
         let text = format!(
-            "id {} route {} client {} name {:?} stored {:?} set {:?};",
+            "id {} route {} client {} name {:?} stored {:?} gone {};",
             !exchange.id().is_empty(),
             exchange.route(),
             exchange.client_address(),
             exchange.capture("name"),
             exchange.get("name"),
-            exchange.set("other", b"1"),
+            matches!(exchange.set("other", b"1"), Err(EditError::Gone)),
         );
         Transformed { bytes: text.into_bytes(), more: false }
     }

@@ -1,7 +1,6 @@
 //! Transforms bodies of requests and of answers as the header `x-transform` of either asks for: `upper`, `hold` (all of it comes
 //! at the end), `twice`, `burst` (ten times 1 MiB for each piece, a part at a time), `endless` (more and more of nothing), `refuse` (an error behind the first piece), `panic`, `spin`, `flood` (much for each
 //! piece), `end` (an error at the end), `same`. Without the header, and without `how` in its settings, bodies are of no interest.
-//! A request's `x-hold` has its body held first, of so many bytes.
 
 use vers_plugin::prelude::*;
 
@@ -34,22 +33,6 @@ impl ResponseBodyTransform for It {
         let how = resp.header_str("x-transform").or_else(|| self.how.clone())?;
         resp.set_header("x-transformed", &how);
         Some(self.body(how))
-    }
-}
-
-/// For uploads that are seen as a whole first.
-impl HttpFilter for It {
-    fn on_request(&self, req: &mut Request) -> Verdict {
-        match req.header_str("x-hold").and_then(|most| most.parse().ok()) {
-            Some(most) => Verdict::NextWithBody(most),
-            None => Verdict::Next,
-        }
-    }
-}
-
-impl BodyFilter for It {
-    fn on_request_body(&self, _req: &mut Request, _body: Vec<u8>) -> BodyVerdict {
-        BodyVerdict::Next
     }
 }
 
@@ -110,4 +93,4 @@ impl Transform for Body {
         Ok(rest)
     }
 }
-vers_plugin::export!(It: request_filter, request_body_filter, request_body_transform, response_body_transform);
+vers_plugin::export!(It: request_body_transform, response_body_transform);
