@@ -43,7 +43,7 @@ mod protocols; // listeners that carry whatever is spoken
 mod proxy_header; // who the client is, by the proxy in front of its connection
 mod registry; // who is there, for how long, and what outlasts a crash
 mod reload; // what a reload changes, and what it leaves alone
-mod reload_under_load; // the promise: a hundred of them, and no client notices
+mod reload_under_load; // the promise: hundreds of them, and no client notices
 mod request_bodies; // plugins that ask for bodies: what they see and change, and what is not held up
 mod request_bounds; // how large a request may be, and how long it may take
 mod retries; // what is sent once more, and what never

@@ -5,7 +5,10 @@ use super::{
     stage::{Ready, Stage, words},
     tell, test,
 };
-use crate::config::{PluginCase, PluginCases, Spanned};
+use crate::{
+    config::{PluginCase, PluginCases, Spanned},
+    plugins::Way,
+};
 use clap::Args;
 use std::{
     path::PathBuf,
@@ -54,12 +57,18 @@ impl Bench {
         line("make an instance and configure it", format!("{:.1} µs", took.as_secs_f64() * 1e6));
         line("memory of an instance", format!("{} KiB", memory.div_ceil(1024)));
         let has = |hook: &str| stage.inspection().hooks.iter().any(|known| known == hook);
-        for hook in ["tcp-filter", "tcp-bytes-filter", "tcp-log", "response-body-transform", "background"] {
-            if has(hook) {
-                tell(&format_args!("{hook} is not measured"));
-            }
+        if has("background") {
+            tell(&"background is not measured");
         }
         for case in cases.cases.iter().map(Spanned::get_ref) {
+            if let Some(connection) = &case.connection {
+                // All that is called for one: of the filters, of the first bytes, of the log.
+                let each = self.fastest(&stage, &cases, case, |ready| {
+                    stage.measure_connection(ready, connection, self.calls)
+                })?;
+                line(&format!("a connection {}", case.name), each);
+                continue;
+            }
             if has("request-filter") {
                 let each = self.fastest(&stage, &cases, case, |ready| {
                     stage.measure(ready, (&case.request, None), self.calls)
@@ -71,6 +80,19 @@ impl Bench {
                     stage.measure_body(ready, &case.request, self.calls)
                 })?;
                 line(&format!("on-request-body {}", case.name), each);
+            }
+            for (way, hook, pieces) in [
+                (Way::Request, "request-body-transform", case.request.body.list()),
+                (Way::Response, "response-body-transform", case.response.body.list()),
+            ] {
+                let bytes: usize = pieces.iter().map(String::len).sum();
+                if !has(hook) || bytes == 0 {
+                    continue;
+                }
+                let each = self.fastest(&stage, &cases, case, |ready| {
+                    stage.measure_transform(ready, way, case, self.calls)
+                })?;
+                line(&format!("{hook} {}", case.name), format!("{each} for {bytes} bytes"));
             }
             if has("response-filter") {
                 let each = self.fastest(&stage, &cases, case, |ready| {

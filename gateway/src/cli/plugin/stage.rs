@@ -6,7 +6,9 @@ mod connection;
 pub(super) use connection::Met;
 
 use crate::{
-    config::{Breaker, CaseReply, CaseRequest, CaseResponse, CaseValues, PluginCases, PluginLimits},
+    config::{
+        Breaker, CaseReply, CaseRequest, CaseResponse, CaseValues, PluginCase, PluginCases, PluginLimits,
+    },
     http1::{HeadLimits, parse_request},
     ids::{ClientAddr, RequestIds},
     message::{Fields, Known, RequestHead, ResponseHead, is_field_value, is_target, is_token},
@@ -217,6 +219,32 @@ impl Stage {
             match ready {
                 None => Ok(()),
                 Some(ready) => not_denied(ready.chain.on_request_body(&mut exchange, &mut body).await),
+            }
+        })
+    }
+
+    /// Takes a case's body through the plugin so many times, from beginning to end: what all of it took. Without a
+    /// plugin, what the rest takes.
+    pub(super) fn measure_transform(
+        &self,
+        ready: Option<&Ready>,
+        way: Way,
+        case: &PluginCase,
+        calls: u32,
+    ) -> Result<Duration, String> {
+        let (head, response) = (request_head(&case.request)?, response_head(&case.response)?);
+        let mut exchange = Box::new(Exchange::new(self.facts(&case.request), head.clone()));
+        let body = match way {
+            Way::Request => case.request.body.list(),
+            Way::Response => case.response.body.list(),
+        };
+        self.timed(calls, async || {
+            exchange.request = Some(head.clone());
+            exchange.response = Some(response.clone());
+            let pieces = pieces_of(body);
+            match ready {
+                None => Ok(()),
+                Some(ready) => transform(&ready.chain, way, &mut exchange, pieces).await.map(|_| ()),
             }
         })
     }
