@@ -258,7 +258,7 @@ async fn requests(client: &mut Client<ClientStream>, connection: &Connection, gu
 
 /// Where a listener goes, a client that has not asked for anything yet is about to: waits for that. How this
 /// ends, the connection finds out itself.
-pub(super) async fn last_call(client: &Client<ClientStream>, guard: &Guard) {
+async fn last_call(client: &Client<ClientStream>, guard: &Guard) {
     if guard.is_draining() && client.inbox.is_empty() {
         let _ = timeout(LAST_CALL, client.io.socket().readable()).await;
     }
