@@ -423,6 +423,37 @@ async fn times_of(address: SocketAddr, path: &str, count: usize) -> Vec<std::tim
     taken
 }
 
+/// Asks the gateway for what it is asked for.
+struct Mirror {
+    backend: Backend,
+    gateway: Arc<OnceLock<SocketAddr>>,
+    /// How often it was answered.
+    reflected: Arc<AtomicU64>,
+}
+
+impl Mirror {
+    async fn new() -> Self {
+        let (gateway, reflected) = (Arc::new(OnceLock::<SocketAddr>::new()), Arc::new(AtomicU64::new(0)));
+        let (asked, counted) = (Arc::clone(&gateway), Arc::clone(&reflected));
+        let backend = Backend::streaming(move |request| {
+            let (asked, counted) = (Arc::clone(&asked), Arc::clone(&counted));
+            async move {
+                let address = *asked.get().expect("a gateway");
+                let depth = request.headers()["x-depth"].to_str().expect("text").to_owned();
+                let client =
+                    gateway_tests::Client::new(address).with("x-do", "again").with("x-depth", &depth);
+                // Who has asked may be gone, and this with it.
+                if client.try_send(http::Method::GET, "/", Bytes::new()).await.is_ok() {
+                    counted.fetch_add(1, Ordering::Relaxed);
+                }
+                Response::new(http_body_util::Empty::new().map_err(|never| match never {}).boxed())
+            }
+        })
+        .await;
+        Self { backend, gateway, reflected }
+    }
+}
+
 /// Every kind of misbehaviour, mixed, beside requests that have nothing to do with it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_requests_of_plugins_that_misbehave_in_flat_memory() {
@@ -433,27 +464,10 @@ async fn ten_thousand_requests_of_plugins_that_misbehave_in_flat_memory() {
     /// have its worker for 2 ms, and nobody else has the machine's two processors meanwhile.
     const FLOOR: Duration = Duration::from_millis(50);
     let (backend, silent) = (Backend::hello().await, Backend::silent().await);
-    // What asks it asks the gateway.
-    let gateways = Arc::new(OnceLock::<SocketAddr>::new());
-    let (asked, reflected) = (Arc::clone(&gateways), Arc::new(AtomicU64::new(0)));
-    let counted = Arc::clone(&reflected);
-    let mirror = Backend::streaming(move |request| {
-        let (asked, counted) = (Arc::clone(&asked), Arc::clone(&counted));
-        async move {
-            let address = *asked.get().expect("a gateway");
-            let depth = request.headers()["x-depth"].to_str().expect("text").to_owned();
-            let client = gateway_tests::Client::new(address).with("x-do", "again").with("x-depth", &depth);
-            // Who has asked may be gone, and this with it.
-            if client.try_send(http::Method::GET, "/", Bytes::new()).await.is_ok() {
-                counted.fetch_add(1, Ordering::Relaxed);
-            }
-            Response::new(http_body_util::Empty::new().map_err(|never| match never {}).boxed())
-        }
-    })
-    .await;
-    let gateway = with_mischief(&backend, &silent, &mirror).await;
+    let mirror = Mirror::new().await;
+    let gateway = with_mischief(&backend, &silent, &mirror.backend).await;
     let address = gateway.addr_of("web").await;
-    gateways.set(address).expect("one gateway");
+    mirror.gateway.set(address).expect("one gateway");
     // A clock may end any of them where the machine does much else; `on_error` says what comes of it.
     let ended_early = std::cell::Cell::new(0);
     let all = async |count: usize| {
@@ -507,7 +521,7 @@ async fn ten_thousand_requests_of_plugins_that_misbehave_in_flat_memory() {
     );
     assert!(cpu > each / 2.0, "{cpu}");
     // Twice each: it was in the middle of a call when it was called again.
-    let reflected = reflected.load(Ordering::Relaxed) as f64;
+    let reflected = mirror.reflected.load(Ordering::Relaxed) as f64;
     assert!(reflected > 1.5 * each && reflected <= 2.0 * each, "{reflected}");
 }
 

@@ -215,6 +215,13 @@ impl CaseValues {
     }
 }
 
+impl CaseValues {
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.list().iter().all(String::is_empty)
+    }
+}
+
 impl Default for CaseRequest {
     fn default() -> Self {
         Self {

@@ -88,21 +88,8 @@ impl HttpFilter for Mischief {
                     WILD.add(1, [&random::u64().to_string()]);
                 }
             }
-            Some("again") => {
-                let depth: u32 = req.header_str("x-depth").and_then(|depth| depth.parse().ok()).unwrap_or(0);
-                if depth < 2 {
-                    let _ = http::get(&self.mirror).header("x-depth", (depth + 1).to_string()).send();
-                }
-            }
-            Some("reserve") => {
-                let key = random::u64().to_string();
-                for _ in 0..2 {
-                    // The second time it has to wait until its own time is over.
-                    let found = kv::get_or_reserve(&key, Duration::from_millis(20));
-                    assert!(matches!(found, Ok(kv::Lookup::Reserved(_))), "{found:?}");
-                }
-                kv::remove(&key).expect("a store");
-            }
+            Some("again") => again(req, &self.mirror),
+            Some("reserve") => reserve(),
             _ => {}
         }
         Verdict::Next
@@ -117,4 +104,21 @@ fn remove(req: &Request, name: impl Fn(usize) -> String, numbers: Range<usize>) 
     }
     let names = HeaderNames::deserialize(SeqDeserializer::<_, Error>::new(numbers.map(name)));
     names.expect("names").remove_from(req);
+}
+
+fn again(req: &Request, mirror: &str) {
+    let depth: u32 = req.header_str("x-depth").and_then(|depth| depth.parse().ok()).unwrap_or(0);
+    if depth < 2 {
+        let _ = http::get(mirror).header("x-depth", (depth + 1).to_string()).send();
+    }
+}
+
+fn reserve() {
+    let key = random::u64().to_string();
+    for _ in 0..2 {
+        // The second time it has to wait until its own time is over.
+        let found = kv::get_or_reserve(&key, Duration::from_millis(20));
+        assert!(matches!(found, Ok(kv::Lookup::Reserved(_))), "{found:?}");
+    }
+    kv::remove(&key).expect("a store");
 }

@@ -336,10 +336,8 @@ async fn exchanged(
     if matches!(outcome, Outcome::Next { .. }) && !is_upgrade && !body.is_empty() {
         // One that was held is transformed as it is then.
         let pieces = if is_held { vec![body.clone()] } else { pieces_of(sent) };
-        match transform(chain, Way::Request, &mut exchange, pieces).await {
-            Ok(transformed) => body = transformed.unwrap_or(body),
-            Err(fault) => broken = Some(fault),
-        }
+        let transformed = transform(chain, Way::Request, &mut exchange, pieces).await;
+        body = transformed.map_err(|fault| broken = Some(fault)).ok().flatten().unwrap_or(body);
     }
     let mut became =
         Became { request: exchange.request.take(), response: Some(answer), body, ..Became::default() };
@@ -350,18 +348,7 @@ async fn exchanged(
     }
     became.fault = became.fault.or(broken);
     if became.fault.is_none() && chain.has_response_filters() {
-        exchange.response = became.response.take();
-        let mut replaced = None;
-        let filtered = chain.on_response(&mut exchange, seen, |exchange, response, _| {
-            let LocalResponse { status, fields, body, reason } = response;
-            exchange.response = Some(ResponseHead::new(status, fields));
-            replaced = Some((body, reason));
-        });
-        if let Err((fault, _)) = filtered.await {
-            became.fault = Some(fault);
-        }
-        became.response = exchange.response.take();
-        became.said = replaced.or(became.said);
+        became.filter_answer(chain, &mut exchange, seen).await;
     }
     let is_of_backend = became.fault.is_none() && became.said.is_none() && !pieces.is_empty();
     if is_of_backend {
@@ -439,6 +426,22 @@ fn backend(ready: &Ready, to: Destination) -> String {
 }
 
 impl Became {
+    /// Shows the plugin the answer.
+    async fn filter_answer(&mut self, chain: &Chain, exchange: &mut Box<Exchange>, seen: usize) {
+        exchange.response = self.response.take();
+        let mut replaced = None;
+        let filtered = chain.on_response(exchange, seen, |exchange, response, _| {
+            let LocalResponse { status, fields, body, reason } = response;
+            exchange.response = Some(ResponseHead::new(status, fields));
+            replaced = Some((body, reason));
+        });
+        if let Err((fault, _)) = filtered.await {
+            self.fault = Some(fault);
+        }
+        self.response = exchange.response.take();
+        self.said = replaced.or(self.said.take());
+    }
+
     fn answered(&mut self, response: LocalResponse) {
         let LocalResponse { status, fields, body, reason } = response;
         self.request = None;
