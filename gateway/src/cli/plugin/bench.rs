@@ -63,7 +63,7 @@ impl Bench {
 
     fn measure_case(&self, stage: &Stage, cases: &PluginCases, case: &PluginCase) -> Result<(), String> {
         let measured = |what: &str, measure: &dyn Fn(Option<&Ready>) -> Result<Duration, String>| {
-            line(&format!("{what:<16} {}", case.name), &self.fastest(stage, cases, case, measure)?);
+            line(&format!("{what:<12} {}", case.name), &self.fastest(stage, cases, case, measure)?);
             Ok::<_, String>(())
         };
         let (request, answer, calls) = (&case.request, &case.response, self.calls);
