@@ -518,6 +518,8 @@ async fn who_answers_before_all_has_come_is_heard_and_who_leaves_is_missed_by_no
     server.until(&chunk("ONE")).await;
     server.send("HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n").await;
     assert!(client.head().await.starts_with("HTTP/1.1 403"));
+    assert!(!server.to_end().await.ends_with("0\r\n\r\n"));
+    assert_eq!(gateway.metric("vers_plugin_instances", &[]).await, 1.0, "it serves others");
     // Its place is there for another one, and so is that of a client that leaves.
     for _ in 0..2 {
         let mut client = Raw::connect(gateway.addr()).await;
@@ -526,8 +528,13 @@ async fn who_answers_before_all_has_come_is_heard_and_who_leaves_is_missed_by_no
         server.until(&chunk("ONE")).await;
         drop(client);
         assert!(!server.to_end().await.ends_with("0\r\n\r\n"));
+        assert_eq!(gateway.metric("vers_plugin_instances", &[]).await, 1.0, "it serves others");
     }
-    assert_eq!(faults(&gateway, "busy").await, 0.0);
+    // What was left behind in it is nobody else's.
+    let mut client = Raw::connect(gateway.addr()).await;
+    client.send(post("content-length: 3\r\nx-transform: hold\r\n", "two")).await;
+    visitors.next().await.until("3\r\ntwo\r\n0\r\n\r\n").await;
+    assert_eq!(faults(&gateway, "busy").await + faults(&gateway, "trap").await, 0.0);
 }
 
 #[tokio::test]

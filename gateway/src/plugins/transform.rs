@@ -239,6 +239,14 @@ impl Transforms {
         self.steps.last().is_none_or(Step::is_over)
     }
 
+    /// Nobody waits for the plugins' ends: instances that are in no call serve others, and the next call of each
+    /// begins with that.
+    pub fn leave(self) {
+        for step in self.steps {
+            step.leave(self.way);
+        }
+    }
+
     /// Nothing more will come, whether or not that was all: instances that are in no call serve others.
     pub async fn discard(self) {
         for step in self.steps {
@@ -317,6 +325,15 @@ impl Step {
             Ok(made) if made.bytes.len() <= OUTPUT => Ok(made),
             Ok(made) => Err(failed(format!("it returned {} bytes at a time", made.bytes.len()))),
             Err(why) => Err(failed(why)),
+        }
+    }
+
+    fn leave(self, way: Way) {
+        let Self { instances, mut idle, transform, is_broken, .. } = self;
+        if !is_broken && Pieces::are_there(way, &idle.instance.hooks) {
+            idle.instance.left_behind = Some(transform);
+            *idle.instance.store.data_mut().exchange = Exchange::default();
+            instances.give_back(idle);
         }
     }
 

@@ -139,6 +139,15 @@ impl TransformedBody {
     }
 }
 
+impl Drop for TransformedBody {
+    /// It broke off, or its answer came before all of it had.
+    fn drop(&mut self) {
+        if let State::Idle { transforms, .. } = std::mem::replace(&mut self.state, State::Over) {
+            transforms.leave();
+        }
+    }
+}
+
 impl fmt::Debug for TransformedBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TransformedBody").field("is_told", &self.is_told).finish_non_exhaustive()
