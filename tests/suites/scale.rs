@@ -509,7 +509,8 @@ async fn ten_thousand_requests_of_plugins_that_misbehave_in_flat_memory() {
     // Too many edits, too large an answer and too many random bytes end in a trap.
     for (kind, expected) in [("trap", 4.0 * each), ("memory", each), ("response", each)] {
         let counted = faults(kind).await;
-        assert!(counted <= expected && counted > 0.9 * expected, "{counted} of {kind}");
+        // Those that a clock ended first may all be of one kind.
+        assert!(counted <= expected && counted >= expected - each / 2.0, "{counted} of {kind}");
         all += counted;
     }
     // Half of those that were ended early were not seen: `/lenient` answers as if nothing was.
