@@ -22,6 +22,7 @@ mod held_body;
 mod http;
 mod registry;
 mod secure;
+mod served;
 mod stream;
 mod tcp;
 mod tunnel;

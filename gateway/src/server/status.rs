@@ -97,6 +97,7 @@ fn routes(snapshot: &Snapshot, metrics: &Metrics) -> Vec<Value> {
                     }
                     Target::AnyPort(_, settings) => settings.name.clone(),
                     Target::Registry(_) => "registry".to_owned(),
+                    Target::Component(index) => origin_name(snapshot, *index),
                     Target::Respond(fixed) => format!("{}", fixed.status.as_u16()),
                 },
                 "plugins": route.plugins.iter().filter_map(|(index, _)| plugin_name(*index)).collect::<Vec<_>>(),
@@ -105,6 +106,10 @@ fn routes(snapshot: &Snapshot, metrics: &Metrics) -> Vec<Value> {
             })
         })
         .collect()
+}
+
+fn origin_name(snapshot: &Snapshot, index: usize) -> String {
+    snapshot.origins.get(index).map(|origin| format!("wasm:{}", origin.name())).unwrap_or_default()
 }
 
 fn backends(snapshot: &Snapshot, reports: &Reports, metrics: &Metrics) -> Vec<Value> {

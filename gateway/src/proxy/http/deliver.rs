@@ -40,6 +40,10 @@ impl Session<'_> {
                 let consulting = Box::pin(self.consult(client, route, plan, (head, body.take())));
                 return consulting.await.map(Outgoing::Answer);
             }
+            (None, LocalTarget::Component(component)) => {
+                let asking = Box::pin(self.ask_component(client, (route, component), head, (body, asked)));
+                return asking.await.map(Outgoing::Answer);
+            }
             (None, LocalTarget::Respond) => return Ok(Outgoing::Answer(fixed(route))),
         };
         let over_http2 = self.goes_over_http2(pool.backend().settings.protocol);
@@ -82,7 +86,7 @@ impl Session<'_> {
         match said {
             Said::Answer(head, length) => {
                 exchange.answered();
-                Ok(answer_of(head, length, exchange))
+                Ok(Outgoing::Answer(answer_of(head, length, exchange)))
             }
             // No interim answer is left: one would be refused as what it is, no agreement.
             Said::Switching(head) | Said::Interim(head) => switching(head, exchange, asked.as_deref()),
@@ -147,7 +151,10 @@ impl Session<'_> {
     fn explained(&self, route: &LocalRoute, error: Error) -> Error {
         match &route.terms.target {
             LocalTarget::Asked(goal) => goal.explain(error, &self.connection.arrival),
-            LocalTarget::Pool(_) | LocalTarget::Registry(_) | LocalTarget::Respond => error,
+            LocalTarget::Pool(_)
+            | LocalTarget::Registry(_)
+            | LocalTarget::Component(_)
+            | LocalTarget::Respond => error,
         }
     }
 
@@ -170,14 +177,14 @@ impl Session<'_> {
 }
 
 /// The backend's answer, whose body is still to come.
-fn answer_of(mut head: ResponseHead, length: BodyLength, exchange: Box<Exchange>) -> Outgoing {
+pub(super) fn answer_of(mut head: ResponseHead, length: BodyLength, exchange: Box<Exchange>) -> Answer {
     let options = hop_by_hop::strip(&mut head.fields);
     // A 204 that tells a length may send it, too, later on.
     let told = head.fields.get(Known::ContentLength).is_some_and(|told| told != b"0");
     let may_go_on = head.status == StatusCode::NO_CONTENT && told;
     let keep = length != BodyLength::UntilClose && !may_go_on && !closes(head.version, &options);
     let content = Content::Upstream { exchange, length, keep, transforms: None };
-    Outgoing::Answer(Answer { head, content })
+    Answer { head, content }
 }
 
 /// The answer that a route always gives.
