@@ -36,6 +36,7 @@ mod jwt; // tokens of an issuer that changes its keys
 mod limits; // how long is waited, how much is taken
 mod loading; // components and tables that cannot be used: what is said of them
 mod oci; // components from registries of container images
+mod origins; // components that answer requests themselves: what runs in `wasmtime serve`
 mod plugins; // what plugins can do to requests and answers, in which order, and what not
 mod ports; // many of them on one listener
 mod properties; // what holds of the parsers for any input

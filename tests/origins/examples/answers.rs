@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
+    io::Write as _,
     net::TcpStream,
 };
 use wasip2::{
@@ -112,7 +112,7 @@ struct Answer {
 }
 
 fn begun(out: ResponseOutparam, headers: &[(&str, &str)], status: u16, fields: Option<Fields>) -> Answer {
-    let fields = fields.unwrap_or_default();
+    let fields = fields.unwrap_or_else(Fields::new);
     for (name, value) in headers {
         fields.append(name, value.as_bytes()).expect("a header");
     }
@@ -321,17 +321,18 @@ fn pass_back(out: ResponseOutparam, answered: Result<wasip2::http::types::Incomi
     };
     let answer = begun(out, &[], response.status(), None);
     let body = response.consume().expect("a body");
-    let mut stream = body.stream().expect("a stream");
-    let mut piece = vec![0; 64 * 1024];
+    let stream = body.stream().expect("a stream");
     loop {
-        match stream.read(&mut piece) {
-            Ok(0) => break,
-            Ok(read) => {
-                if !answer.write(&piece[..read]) {
+        match stream.blocking_read(64 * 1024) {
+            Ok(piece) => {
+                if !answer.write(&piece) {
                     return;
                 }
             }
-            Err(error) => return answer.leave(&format!("[{error}]")),
+            Err(StreamError::Closed) => break,
+            Err(StreamError::LastOperationFailed(error)) => {
+                return answer.leave(&format!("[{}]", error.to_debug_string()));
+            }
         }
     }
     answer.end("");
