@@ -439,6 +439,9 @@ async fn operators_see_it() {
     gateway.client().get("/hello").await;
     let status = gateway.status().await;
     assert_eq!(status["routes"][0]["to"], "wasm:it");
+    gateway.client().get("/trap").await;
+    let shown = gateway.status().await["origins"][0].clone();
+    assert_eq!((&shown["name"], &shown["faults"]["trap"]), (&"it".into(), &1.into()), "{shown}");
     assert_eq!(gateway.metric("vers_requests_total", &["route=\"app\"", "status=\"2xx\""]).await, 1.0);
     assert!(gateway.metric("vers_origin_cpu_nanoseconds_total", &["origin=\"it\""]).await > 0.0);
 }
@@ -466,7 +469,7 @@ fn check_says_what_is_wrong_with_a_component_and_where() {
         ("wasm:core.wasm", "it is a core module; build it with `--target wasm32-wasip2`"),
         ("wasm:plugin.wasm", "does not export `wasi:http/incoming-handler@0.2`"),
         ("wasm:plugin.wasm", "it is a plugin: name it in `[plugin.NAME]`"),
-        ("wasm:empty.wasm", "as `wasmtime serve` runs it"),
+        ("wasm:empty.wasm", "a component of the world `wasi:http/proxy` 0.2"),
         ("wasm:", "`wasm:` names no component"),
         ("wasm:app", "define one with `[origin.NAME]`"),
     ] {

@@ -48,7 +48,7 @@ pub use handler::{
     Entrance, Handler, HandlerFault, HandlerFaultKind, HandlerGrants, HandlerLimits, HandlerMetrics, HandlerSpec,
     Handlers, NoAnswer, Refused, Serving,
 };
-pub use inspect::{Import, Inspection, Manifest, inspect};
+pub use inspect::{Import, Inspection, Manifest, check_usable, inspect};
 pub use instances::{Instances, PluginMetrics};
 pub use journal::Journal;
 pub use plugin::{Grants, Limits, Plugin, PluginSpec};

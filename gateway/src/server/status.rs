@@ -3,7 +3,7 @@
 use super::{Generation, acme::AcmeStates, background::States, certificates, health::Reports};
 use crate::{
     metrics::{Metrics, names},
-    plugins::{FaultKind, Plugin},
+    plugins::{FaultKind, Handler, HandlerFaultKind, Plugin},
     registry::Place,
     snapshot::{FleetPlan, Mode, Snapshot, Target, VmName},
     upstream::{Backend, Member, Server},
@@ -47,6 +47,7 @@ pub(super) fn status(
         "registry": registry(snapshot),
         "vms": snapshot.fleet.as_ref().map(|plan| vms(plan, metrics)),
         "plugins": snapshot.plugins.iter().map(|plugin| of_plugin(plugin, states, metrics)).collect::<Vec<_>>(),
+        "origins": snapshot.origins.iter().map(|origin| of_origin(origin, metrics)).collect::<Vec<_>>(),
     })
 }
 
@@ -210,6 +211,26 @@ fn breakers(plugin: &str, metrics: &Metrics) -> Vec<Value> {
             })
         })
         .collect()
+}
+
+fn of_origin(origin: &Handler, metrics: &Metrics) -> Value {
+    let name = origin.name();
+    let fault = |kind: HandlerFaultKind| {
+        metrics.value(&names::ORIGIN_FAULTS, &[("origin", name), ("kind", kind.as_str())])
+    };
+    let faults: serde_json::Map<String, Value> = HandlerFaultKind::ALL
+        .iter()
+        .map(|kind| (kind.as_str().to_owned(), fault(*kind).into()))
+        .filter(|(_, count)| *count != 0)
+        .collect();
+    json!({
+        "name": name,
+        "component": origin.component().file(),
+        "sha256": origin.component().hash().to_string(),
+        "faults": faults,
+        "instances": metrics.value(&names::ORIGIN_INSTANCES, &[("origin", name)]),
+        "waiting": metrics.value(&names::ORIGIN_WAITING, &[("origin", name)]),
+    })
 }
 
 fn of_plugin(plugin: &Plugin, states: &States, metrics: &Metrics) -> Value {

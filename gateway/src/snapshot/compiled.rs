@@ -65,7 +65,7 @@ fn instead(error: &LoadError) -> Option<&'static str> {
             Some("it is a plugin: name it in `[plugin.NAME]`, and that in a route's `plugins`")
         }
         LoadError::NotAHandler { is_plugin: false, .. } => {
-            Some("what answers requests is a component of the world `wasi:http/proxy` 0.2, as `wasmtime serve` runs it")
+            Some("what answers requests is a component of the world `wasi:http/proxy` 0.2")
         }
         _ => None,
     }

@@ -99,7 +99,7 @@ impl Fetch {
             );
         }
         // What no gateway could use is told now, and not kept.
-        plugins::inspect(&reference.to_string(), &component).map_err(|error| error.to_string())?;
+        plugins::check_usable(&reference.to_string(), &component).map_err(|error| error.to_string())?;
         keep(&store.component(&layer.digest), &component)?;
         // Last: where it is, the component is.
         keep(&store.manifest(&digest), &manifest)?;
