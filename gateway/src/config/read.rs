@@ -10,8 +10,8 @@ use toml::{
 
 use super::{
     Config, backend::Backend, certificate::Certificate, describe, describe::Place, diagnostic::Diagnostic,
-    origin::Origin, plugin::Plugin, recover, registry::Registry, report::Report, schema, secret::Secret, vms::Vms,
-    vocabulary,
+    origin::Origin, plugin::Plugin, recover, registry::Registry, report::Report, schema, secret::Secret,
+    vms::Vms, vocabulary,
 };
 
 type Entry<'t> = (Spanned<DeString<'t>>, Spanned<DeValue<'t>>);

@@ -141,7 +141,15 @@ impl Component {
             .filter(|(_, item)| !matches!(item.ty, ComponentItem::Type(_)))
             .map(|(name, _)| name.to_owned())
             .collect();
-        Ok(Self { file: file.to_owned(), hash: Hash::of(bytes), compiled, hooks, is_plugin, is_handler, imports })
+        Ok(Self {
+            file: file.to_owned(),
+            hash: Hash::of(bytes),
+            compiled,
+            hooks,
+            is_plugin,
+            is_handler,
+            imports,
+        })
     }
 
     /// SHA-256 of its bytes.

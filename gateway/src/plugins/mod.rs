@@ -45,8 +45,8 @@ pub use exchange::{Completed, Exchange, Facts};
 pub use fault::{ConfigProblem, Fault, FaultKind, LoadError};
 pub use grant::{Origin, OriginError, Secret};
 pub use handler::{
-    Entrance, Handler, HandlerFault, HandlerFaultKind, HandlerGrants, HandlerLimits, HandlerMetrics, HandlerSpec,
-    Handlers, NoAnswer, Refused, Serving,
+    Entrance, Handler, HandlerFault, HandlerFaultKind, HandlerGrants, HandlerLimits, HandlerMetrics,
+    HandlerSpec, Handlers, NoAnswer, Refused, Serving,
 };
 pub use inspect::{Import, Inspection, Manifest, check_usable, inspect};
 pub use instances::{Instances, PluginMetrics};

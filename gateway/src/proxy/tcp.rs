@@ -78,7 +78,7 @@ impl Way {
             }
             LocalTarget::Registry(_) | LocalTarget::Component(_) | LocalTarget::Respond => {
                 return Err(Error::NoRoute);
-            },
+            }
         };
         self.lease(&pool, arrival).await.map_err(|error| match goal {
             Some(goal) => goal.explain(error, arrival),

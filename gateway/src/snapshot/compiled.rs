@@ -94,9 +94,9 @@ fn bytes(
     let reference: OciReference = written.parse().map_err(|error| Box::new(failed(&error)))?;
     let state_dir = state_dir(config, inputs.base, inputs.env);
     ComponentStore::below(&state_dir).read(&reference, files).map_err(|error| {
-        let problem = failed(&error)
-            .label("not fetched yet, or not as it was fetched")
-            .help("`vers-gateway plugin fetch -c FILE` fetches it; a gateway asks no registry for components");
+        let problem = failed(&error).label("not fetched yet, or not as it was fetched").help(
+            "`vers-gateway plugin fetch -c FILE` fetches it; a gateway asks no registry for components",
+        );
         Box::new(problem)
     })
 }

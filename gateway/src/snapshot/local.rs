@@ -200,9 +200,9 @@ impl Local {
                     LocalTarget::Asked(Goal::AnyPort { ip: *ip, fleet })
                 }
                 Target::Registry(plan) => LocalTarget::Registry(Arc::clone(plan)),
-                Target::Component(number) => components.get(*number).map_or(LocalTarget::Respond, |component| {
-                    LocalTarget::Component(Rc::clone(component))
-                }),
+                Target::Component(number) => components
+                    .get(*number)
+                    .map_or(LocalTarget::Respond, |component| LocalTarget::Component(Rc::clone(component))),
                 Target::Respond(_) => LocalTarget::Respond,
             };
             let name: Arc<str> = Arc::from(&*route.name);

@@ -30,7 +30,9 @@ pub use certificates::{Certificate, Source};
 pub use components::{ComponentStore, Layer, ManifestError, StoreError};
 pub use files::Files;
 pub use health::{HealthCheck, Question};
-pub use local::{Detour, Goal, Local, LocalComponent, LocalRoute, LocalTarget, LocalTerms, Parts, RouteMetrics, directory};
+pub use local::{
+    Detour, Goal, Local, LocalComponent, LocalRoute, LocalTarget, LocalTerms, Parts, RouteMetrics, directory,
+};
 pub use modes::{Kinds, Mode, Modes};
 pub use ordered::{Demand, Ordered};
 pub use plugins::plugin_limits;

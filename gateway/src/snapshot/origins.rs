@@ -8,11 +8,7 @@ use crate::{
     config::{Config, Diagnostic, Duration, Origin, OriginGrants, OriginLimits, Spanned},
     plugins::{Handler, HandlerGrants, HandlerLimits, HandlerSpec, Host, LoadError, Secret},
 };
-use std::{
-    collections::BTreeMap,
-    ops::Range,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 /// Builds the components of a snapshot that answer requests; one that two routes go to is built once.
 pub(super) struct Origins<'a> {
@@ -70,7 +66,9 @@ impl<'a> Origins<'a> {
             grants: declared.map_or_else(HandlerGrants::default, |origin| grants(origin, secret)),
             limits: self::limits(&limits),
         };
-        if let Some(same) = self.previous.and_then(|previous| previous.origins.iter().find(|it| it.is_same(&spec))) {
+        if let Some(same) =
+            self.previous.and_then(|previous| previous.origins.iter().find(|it| it.is_same(&spec)))
+        {
             return Some(Arc::clone(same));
         }
         let handler = match self.inputs.host.link_handler(spec) {

@@ -7,8 +7,8 @@ use super::{
 };
 use crate::{
     config::{
-        Breaker, Config, Diagnostic, OnError as OnErrorConfig, Plugin as PluginConfig,
-        PluginConfig as Table, PluginLimits, PluginUse, RouteProtocol, SecretSource,
+        Breaker, Config, Diagnostic, OnError as OnErrorConfig, Plugin as PluginConfig, PluginConfig as Table,
+        PluginLimits, PluginUse, RouteProtocol, SecretSource,
     },
     plugins::{
         Component, Grants, Hooks, Host, Limits, LoadError, OnError, Plugin, PluginSpec, Secret, Services,

@@ -34,7 +34,9 @@ impl Default for Outbound {
 
 impl Services for Outbound {
     fn fetch(&self, request: http::Request<Bytes>) -> Fetching {
-        let sent = self.0.request(request.map(|body| Full::new(body).map_err(|never| match never {}).boxed_unsync()));
+        let sent = self
+            .0
+            .request(request.map(|body| Full::new(body).map_err(|never| match never {}).boxed_unsync()));
         Box::pin(async move {
             let (head, body) = sent.await.map_err(|error| failed(&error))?.into_parts();
             let body = Limited::new(body, ANSWER_LIMIT).collect().await.map_err(|error| {

@@ -1,10 +1,6 @@
 //! Answers in many ways, good and bad: the path says which.
 
-use std::{
-    fs,
-    io::Write as _,
-    net::TcpStream,
-};
+use std::{fs, io::Write as _, net::TcpStream};
 use wasip2::{
     cli::environment,
     clocks::monotonic_clock,
@@ -63,7 +59,9 @@ impl Guest for Answers {
             }
             "env" => say(out, &environment_text()),
             "files" => say(out, &format!("{:?}", fs::read("/etc/passwd").map(|_| ()).map_err(|e| e.kind()))),
-            "sockets" => say(out, &format!("{:?}", TcpStream::connect(query).map(|_| ()).map_err(|e| e.kind()))),
+            "sockets" => {
+                say(out, &format!("{:?}", TcpStream::connect(query).map(|_| ()).map_err(|e| e.kind())))
+            }
             "fetch" => fetch(out, query),
             "pass" => pass(&request, out, query),
             "after" => {

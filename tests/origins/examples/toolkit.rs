@@ -11,6 +11,8 @@ async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
             let answer = Response::builder().header("content-type", "text/plain");
             Ok(answer.body(format!("hello, {name}\n").into())?)
         }
-        _ => Ok(Response::builder().status(StatusCode::NOT_FOUND).body("nothing here\n".to_owned().into())?),
+        _ => {
+            Ok(Response::builder().status(StatusCode::NOT_FOUND).body("nothing here\n".to_owned().into())?)
+        }
     }
 }

@@ -120,7 +120,12 @@ fn unused(config: &Config, report: &mut Report) {
         });
         let granted = config.plugins.values().flat_map(|plugin| &plugin.grants.secrets);
         let of_origins = config.origins.values().flat_map(|origin| origin.secret_env.values());
-        if !granted.chain(of_origins).chain(&config.admin.token).chain(of_registry).any(|used| used.get_ref() == name) {
+        if !granted
+            .chain(of_origins)
+            .chain(&config.admin.token)
+            .chain(of_registry)
+            .any(|used| used.get_ref() == name)
+        {
             report.add(never_used(&secret.name, "nothing may read this secret"));
         }
     }

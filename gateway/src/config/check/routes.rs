@@ -155,8 +155,10 @@ fn bytes(route: &Route, report: &mut Report) {
                 .help(help),
         );
     }
-    let answers_requests =
-        matches!(route.to.get_ref(), Target::Respond(_) | Target::Redirect(_) | Target::Registry | Target::Wasm(_));
+    let answers_requests = matches!(
+        route.to.get_ref(),
+        Target::Respond(_) | Target::Redirect(_) | Target::Registry | Target::Wasm(_)
+    );
     if answers_requests {
         report.add(
             Diagnostic::error(route.to.span(), "only HTTP requests can be answered or redirected")

@@ -1,8 +1,8 @@
 //! One worker's share of a component: how many requests it answers at a time, and what is counted.
 
 use super::{
-    Handler, HandlerFault, HandlerFaultKind, Serving,
     super::{Services, engine::Caller, instances::Waits, state::LogBudget},
+    Handler, HandlerFault, HandlerFaultKind, Serving,
 };
 use crate::{
     drain::Guard,
@@ -65,9 +65,8 @@ impl HandlerMetrics {
     /// One worker's share.
     pub fn new(metrics: &Metrics, origin: &str) -> Self {
         let own = ("origin", origin);
-        let fault = |kind: HandlerFaultKind| {
-            metrics.counter(&names::ORIGIN_FAULTS, &[own, ("kind", kind.as_str())])
-        };
+        let fault =
+            |kind: HandlerFaultKind| metrics.counter(&names::ORIGIN_FAULTS, &[own, ("kind", kind.as_str())]);
         Self {
             faults: HandlerFaultKind::ALL.map(fault),
             cpu: metrics.counter(&names::ORIGIN_CPU, &[own]),

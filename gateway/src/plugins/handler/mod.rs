@@ -17,9 +17,7 @@ pub use handlers::{Entrance, HandlerMetrics, Handlers, Refused};
 pub use serving::Serving;
 
 use super::{
-    Component, Host, LoadError, Origin, Secret, Services,
-    component::check_handler_imports,
-    gate::Gate,
+    Component, Host, LoadError, Origin, Secret, Services, component::check_handler_imports, gate::Gate,
     places::Share,
 };
 use state::State;

@@ -1,8 +1,8 @@
 //! Requests that a component sends: only to where it is granted, by the client that sends plugins' requests.
 
 use super::{
-    Handler,
     super::{BodyError, FetchError, Services},
+    Handler,
 };
 use http::{Method, Request, Response};
 use http_body_util::BodyExt as _;
@@ -53,7 +53,8 @@ impl WasiHttpHooks for Outgoing {
             return Box::new(std::future::ready(Err(Error::HttpRequestDenied)));
         }
         let patience = options.and_then(|options| options.first_byte_timeout).unwrap_or(PATIENCE);
-        let sent = request.map(|body| body.map_err(|error| BodyError::from(error.to_string())).boxed_unsync());
+        let sent =
+            request.map(|body| body.map_err(|error| BodyError::from(error.to_string())).boxed_unsync());
         let sending = self.services.send(sent);
         Box::new(async move {
             let answered = timeout(patience, sending).await.map_err(|_| Error::ConnectionReadTimeout)?;

@@ -1,7 +1,6 @@
 //! One instance and its one request, from the instantiation to the return.
 
 use super::{
-    Handler, HandlerFault, HandlerFaultKind,
     super::{
         FaultKind, Services,
         clock::{CallError, CpuBudgetSpent, CpuClock, Timed},
@@ -10,6 +9,7 @@ use super::{
         places::Place,
         state::LogBudget,
     },
+    Handler, HandlerFault, HandlerFaultKind,
     state::State,
     upload::UploadBody,
 };
@@ -129,7 +129,9 @@ fn store(
 fn fault(store: &Store<State>, error: &CallError) -> HandlerFault {
     let (kind, error) = match error {
         CallError::Host(FaultKind::Wall) => return HandlerFaultKind::Wall.into(),
-        CallError::Host(kind) => return HandlerFault { kind: HandlerFaultKind::Trap, detail: kind.to_string() },
+        CallError::Host(kind) => {
+            return HandlerFault { kind: HandlerFaultKind::Trap, detail: kind.to_string() };
+        }
         CallError::Guest(error) if error.is::<CpuBudgetSpent>() => (HandlerFaultKind::Cpu, error),
         CallError::Guest(error) if error.is::<PoolConcurrencyLimitError>() => (HandlerFaultKind::Full, error),
         CallError::Guest(error) if store.data().memory.denied => (HandlerFaultKind::Memory, error),

@@ -1,9 +1,9 @@
 //! One request to a component while it is answered: the guest runs whenever somebody asks how far it is.
 
 use super::{
+    super::{Services, engine::Caller, state::LogBudget},
     Entrance, Handler, HandlerFault, HandlerFaultKind, HandlerMetrics, Handlers, NoAnswer,
     run::{Given, Guest},
-    super::{Services, engine::Caller, state::LogBudget},
     upload::{Upload, upload},
 };
 use crate::{

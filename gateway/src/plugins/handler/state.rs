@@ -1,14 +1,14 @@
 //! What the host keeps for one instance that answers a request: the data of its store.
 
 use super::{
-    Handler,
-    outgoing::Outgoing,
-    said::Said,
     super::{
         Services,
         clock::CpuClock,
         state::{LogBudget, MemoryLimit, RANDOM, bounded_table},
     },
+    Handler,
+    outgoing::Outgoing,
+    said::Said,
 };
 use std::sync::{Arc, Mutex};
 use wasmtime::component::ResourceTable;
