@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use futures_util::future::join_all;
 use gateway_tests::{
-    Backend, Http2, Raw, TestGateway, collect, eventually, guest, origin, plugin_table, replace, settled,
-    within,
+    Backend, Client, GatewayProcess, Http2, Raw, TestGateway, collect, eventually, guest, origin,
+    plugin_table, replace, settled, within,
 };
 use http::{Method, Response};
 use http_body_util::Full;
@@ -413,7 +413,7 @@ async fn plugins_of_the_route_see_requests_first_and_answers_last() {
     let text = format!(
         "[[listener]]\naddress = \"[::]:0\"\n\
          [[route]]\npath = \"/hello\"\nto = \"wasm:it\"\nplugins = [\"edit\"]\n\
-         [[route]]\npath = \"/transformed/headers\"\nto = \"wasm:it\"\nplugins = [\"grow\"]\n\
+         [[route]]\npath = \"/transformed\"\nto = \"wasm:it\"\nplugins = [\"grow\"]\n\
          [[route]]\nto = \"wasm:it\"\nplugins = [\"deny\"]\n\
          [origin.it]\ncomponent = \"{}\"\n{edit}{deny}{grow}",
         origin("answers").display()
@@ -422,8 +422,7 @@ async fn plugins_of_the_route_see_requests_first_and_answers_last() {
     let answer = gateway.client().get("/hello").await;
     assert_eq!((answer.status.as_u16(), answer.header("x-edited")), (200, "yes"));
     assert_eq!(gateway.client().get("/wait").await.status, 403, "it was not asked");
-    let answer = gateway.client().get("/transformed/headers").await;
-    assert_eq!(answer.status, 200);
+    assert_eq!(gateway.client().get("/transformed").await.text(), "IN CAPITALS!");
     assert_eq!(
         gateway.metric("vers_plugin_calls_total", &["plugin=\"grow\"", "hook=\"transform\""]).await,
         1.0
@@ -474,6 +473,61 @@ async fn operators_see_it() {
     assert_eq!((&shown["name"], &shown["faults"]["trap"]), (&"it".into(), &1.into()), "{shown}");
     assert_eq!(gateway.metric("vers_requests_total", &["route=\"app\"", "status=\"2xx\""]).await, 1.0);
     assert!(gateway.metric("vers_origin_cpu_nanoseconds_total", &["origin=\"it\""]).await > 0.0);
+}
+
+#[tokio::test]
+async fn what_it_prints_and_why_it_fails_is_in_the_log() {
+    let gateway = GatewayProcess::start(crate::DAEMON, &config(&origin("answers"), "", "")).await;
+    let client = Client::new(gateway.addr_of("[::]:0").await);
+    assert_eq!(client.get("/print").await.text(), "printed");
+    assert_eq!(client.get("/trap").await.status, 502);
+    assert_eq!(client.post("/count", "body").await.text(), "4 bytes");
+    let lines = eventually("the lines", async || {
+        let lines: Vec<_> = gateway.log().into_iter().filter(|line| line["origin"] == "it").collect();
+        lines.iter().any(|line| line["fault"] == "trap").then_some(lines)
+    });
+    let lines = lines.await;
+    for (stream, text) in [
+        ("stdout", "to the output"),
+        ("stdout", "in two lines"),
+        ("stderr", "to the errors, without an end"),
+        ("stderr", "this goes wrong at once"),
+    ] {
+        let is_it = |line: &serde_json::Value| line["stream"] == stream && line["message"] == text;
+        assert!(lines.iter().any(is_it), "{stream}: {text:?} in {lines:#?}");
+    }
+    let fault = lines.iter().find(|line| line["fault"] == "trap").expect("a fault");
+    assert!(
+        fault["detail"].as_str().is_some_and(|detail| detail.contains("handle")),
+        "where it was: {fault}"
+    );
+    let access = eventually("three requests", async || {
+        let lines: Vec<_> = gateway.log().into_iter().filter(|line| line["target"] == "access").collect();
+        (lines.len() == 3).then_some(lines)
+    });
+    let access = access.await;
+    assert_eq!(
+        (&access[1]["status"], &access[1]["error"]),
+        (&502.into(), &"origin-fault".into()),
+        "{access:#?}"
+    );
+    assert_eq!((&access[2]["status"], &access[2]["sent"]), (&200.into(), &7.into()), "{access:#?}");
+    // A flood of it is cut, and that is said.
+    assert_eq!(client.get("/flood").await.text(), "printed");
+    let said = async || {
+        let log = gateway.log();
+        let cut = |line: &&serde_json::Value| {
+            line["message"].as_str().is_some_and(|text| text.starts_with("too many log lines"))
+        };
+        let cut = log.iter().filter(cut).count();
+        let told = log
+            .iter()
+            .filter(|line| line["message"].as_str().is_some_and(|text| text.starts_with("line ")))
+            .count();
+        (cut > 0).then_some(told)
+    };
+    let told = eventually("the cut", said).await;
+    assert!(told <= 200, "{told} lines of a thousand");
 }
 
 /// What `check` says of this configuration, whose component is this file.

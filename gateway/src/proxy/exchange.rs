@@ -418,10 +418,13 @@ impl Exchange {
                         let said = self.judge(order, head);
                         Poll::Ready(said.map(|said| said.framed(is_at_end)))
                     }
-                    Err(Failure::Malformed(error)) => Poll::Ready(Err(self.broken(error))),
-                    Err(Failure::Failed(why)) => {
-                        let error = self.lease.error(Cause::Component(why));
-                        Poll::Ready(Err(Failed::Other(Error::Upstream(error))))
+                    Err(failure) => {
+                        let cause = match failure {
+                            Failure::Malformed(error) => return Poll::Ready(Err(self.broken(error))),
+                            Failure::Full => Cause::QueueFull,
+                            Failure::Failed(why) => Cause::Component(why),
+                        };
+                        Poll::Ready(Err(Failed::Other(Error::Upstream(self.lease.error(cause)))))
                     }
                 };
             }

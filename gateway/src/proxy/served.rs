@@ -3,7 +3,7 @@
 use crate::{
     http1::{HeadLimits, Malformed},
     message::{Fields, RequestHead, ResponseHead},
-    plugins::{NoAnswer, Serving},
+    plugins::{HandlerFaultKind, NoAnswer, Serving},
     upstream::{Failure, Local},
 };
 use std::{
@@ -31,7 +31,8 @@ impl Local for Served {
     fn poll_head(&mut self, cx: &mut Context<'_>, limits: HeadLimits) -> Poll<Result<ResponseHead, Failure>> {
         self.0.poll_head(cx, limits).map_err(|error| match error {
             NoAnswer::Malformed(error) => Failure::Malformed(error),
-            NoAnswer::Failed(fault) => Failure::Failed(fault.to_string()),
+            NoAnswer::Failed(HandlerFaultKind::Full) => Failure::Full,
+            NoAnswer::Failed(fault) => Failure::Failed(io::Error::other(fault.to_string())),
         })
     }
 

@@ -6,7 +6,9 @@ use super::{
 };
 use crate::{
     config::{Config, Diagnostic, Duration, Origin, OriginGrants, OriginLimits, Spanned},
-    plugins::{Handler, HandlerGrants, HandlerLimits, HandlerSpec, Host, LoadError, Secret},
+    plugins::{
+        Handler, HandlerFaultKind, HandlerGrants, HandlerLimits, HandlerSpec, Host, LoadError, Secret,
+    },
 };
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
@@ -79,7 +81,10 @@ impl<'a> Origins<'a> {
             }
         };
         let tried = handler.try_out(&self.inputs.host, Arc::clone(&self.inputs.services)).await;
-        if let Err(fault) = tried {
+        // What traffic takes up now says nothing of this one.
+        if let Err(fault) = tried
+            && fault.kind != HandlerFaultKind::Full
+        {
             self.problems.push(
                 Diagnostic::error(component.span(), format!("origin `{name}`: {}", fault.kind))
                     .label("no instance of it can be made")

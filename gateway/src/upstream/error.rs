@@ -69,7 +69,7 @@ pub enum Cause {
     Malformed(#[source] Malformed),
     /// What answers inside of this process failed.
     #[error("the component failed: {0}")]
-    Component(String),
+    Component(#[source] io::Error),
 }
 
 impl Cause {

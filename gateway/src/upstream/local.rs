@@ -49,6 +49,8 @@ pub trait Local: AsyncRead + AsyncWrite + Unpin + fmt::Debug {
 pub enum Failure {
     /// It is none that could be passed on.
     Malformed(Malformed),
+    /// There was no room for the request.
+    Full,
     /// Who was to give it failed.
-    Failed(String),
+    Failed(io::Error),
 }

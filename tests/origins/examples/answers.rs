@@ -78,6 +78,7 @@ impl Guest for Answers {
                 (0..1000).for_each(|line| println!("line {line}"));
                 say(out, "printed");
             }
+            "transformed" => begun(out, &[("x-transform", "upper")], 200, None).end("in capitals"),
             "trailers" => {
                 let trailers = Fields::new();
                 trailers.set("x-sum", &[b"7".to_vec()]).expect("a trailer");

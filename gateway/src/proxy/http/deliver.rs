@@ -36,13 +36,9 @@ impl Session<'_> {
             (Some(detour), _) => Rc::clone(&detour.pool),
             (None, LocalTarget::Pool(pool)) => Rc::clone(pool),
             (None, LocalTarget::Asked(goal)) => self.find(client, goal).await?,
-            (None, LocalTarget::Registry(plan)) => {
-                let consulting = Box::pin(self.consult(client, route, plan, (head, body.take())));
-                return consulting.await.map(Outgoing::Answer);
-            }
-            (None, LocalTarget::Component(component)) => {
-                let asking = Box::pin(self.ask_component(client, (route, component), head, (body, asked)));
-                return asking.await.map(Outgoing::Answer);
+            (None, LocalTarget::Registry(_) | LocalTarget::Component(_)) => {
+                let answering = Box::pin(self.answer_here(client, route, head, (body, asked)));
+                return answering.await.map(Outgoing::Answer);
             }
             (None, LocalTarget::Respond) => return Ok(Outgoing::Answer(fixed(route))),
         };
@@ -124,6 +120,23 @@ impl Session<'_> {
         let finding = pin!(goal.pool(&self.connection.arrival, |name| self.captures.get(name)));
         let found = client.while_waiting(self.buffers(), finding).await?;
         found.inspect_err(|error| self.failed(error))
+    }
+
+    /// To what answers inside of this process.
+    async fn answer_here<I: Downstream>(
+        &mut self,
+        client: &mut Client<I>,
+        route: &Rc<LocalRoute>,
+        head: &mut RequestHead,
+        (body, asked): (&mut Option<Box<HeldBody>>, &mut Option<Box<Asked>>),
+    ) -> Result<Answer, Error> {
+        match &route.terms.target {
+            LocalTarget::Registry(plan) => self.consult(client, route, plan, (head, body.take())).await,
+            LocalTarget::Component(component) => {
+                self.ask_component(client, (route, component), head, (body, asked)).await
+            }
+            LocalTarget::Pool(_) | LocalTarget::Asked(_) | LocalTarget::Respond => Err(Error::NoRoute),
+        }
     }
 
     /// To the registry: reads the body, asks, and waits until what was asked for is kept.
