@@ -19,9 +19,8 @@ pub enum Io {
     Tcp(TcpStream),
     /// A stream of HTTP/2.
     Http2(Box<Call>),
-    /// What answers inside of this process. In a place of its own, because every request has room for this type, and
-    /// a pointer of two words would make it larger.
-    Local(Box<Box<dyn Local>>),
+    /// What answers inside of this process.
+    Local(Box<dyn Local>),
 }
 
 impl Stream for Io {
@@ -51,7 +50,7 @@ impl AsyncRead for Io {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Http2(call) => Pin::new(&mut **call).poll_read(cx, buffer),
-            Self::Local(call) => Pin::new(&mut ***call).poll_read(cx, buffer),
+            Self::Local(call) => Pin::new(&mut **call).poll_read(cx, buffer),
         }
     }
 }
@@ -61,7 +60,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, data),
             Self::Http2(call) => Pin::new(&mut **call).poll_write(cx, data),
-            Self::Local(call) => Pin::new(&mut ***call).poll_write(cx, data),
+            Self::Local(call) => Pin::new(&mut **call).poll_write(cx, data),
         }
     }
 
@@ -73,7 +72,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Self::Http2(call) => Pin::new(&mut **call).poll_write_vectored(cx, slices),
-            Self::Local(call) => Pin::new(&mut ***call).poll_write_vectored(cx, slices),
+            Self::Local(call) => Pin::new(&mut **call).poll_write_vectored(cx, slices),
         }
     }
 
@@ -89,7 +88,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Self::Http2(call) => Pin::new(&mut **call).poll_flush(cx),
-            Self::Local(call) => Pin::new(&mut ***call).poll_flush(cx),
+            Self::Local(call) => Pin::new(&mut **call).poll_flush(cx),
         }
     }
 
@@ -97,7 +96,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Http2(call) => Pin::new(&mut **call).poll_shutdown(cx),
-            Self::Local(call) => Pin::new(&mut ***call).poll_shutdown(cx),
+            Self::Local(call) => Pin::new(&mut **call).poll_shutdown(cx),
         }
     }
 }

@@ -273,7 +273,7 @@ impl Pool {
     /// A request to what answers inside of this process, for a pool without servers: it stands for that.
     pub fn local(self: &Rc<Self>, io: Box<dyn Local>) -> Lease {
         let seat = Seat::new(0, &Rc::default(), None);
-        Lease { io: Io::Local(Box::new(io)), seat, is_reused: false, client: None, pool: Rc::clone(self) }
+        Lease { io: Io::Local(io), seat, is_reused: false, client: None, pool: Rc::clone(self) }
     }
 
     /// An error of what this pool leads to.
