@@ -58,6 +58,7 @@ pub struct Problems {
 ///
 /// # Errors
 /// Fails with everything that is wrong.
+#[expect(clippy::too_many_lines, reason = "the parts of a snapshot, one after the other")]
 pub async fn build(
     config: &Config,
     previous: Option<&Snapshot>,

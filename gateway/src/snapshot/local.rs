@@ -154,23 +154,8 @@ impl Local {
             })
             .collect();
         let vms = shared.fleet.as_ref().map(|plan| vms(plan, previous, parts.metrics));
-        let kept_instances = previous.map_or(&[][..], |previous| &previous.instances);
-        let mut instances: Vec<Rc<Instances>> = Vec::with_capacity(shared.plugins.len());
-        for plugin in &shared.plugins {
-            let kept = kept_instances.iter().find(|instances| Arc::ptr_eq(instances.plugin(), plugin));
-            let its = kept.cloned().unwrap_or_else(|| {
-                let mut others = kept_instances.iter().chain(&instances);
-                let namesake = others.find(|others| others.plugin().name() == plugin.name());
-                Rc::new(new_instances(plugin, parts).beside(namesake.map(Rc::as_ref)))
-            });
-            instances.push(its);
-        }
-        let kept_components = previous.map_or(&[][..], |previous| &previous.components);
-        let component = |handler: &Arc<Handler>| {
-            let kept = kept_components.iter().find(|kept| Arc::ptr_eq(kept.handlers.handler(), handler));
-            kept.cloned().unwrap_or_else(|| Rc::new(new_component(handler, parts)))
-        };
-        let components: Vec<Rc<LocalComponent>> = shared.origins.iter().map(component).collect();
+        let instances = instances(&shared, previous, parts);
+        let components = components(&shared, previous, parts);
         let detours = detours(&shared, &pools);
         // Names are unique, and there may be tens of thousands of them.
         let kept: HashMap<&str, &RouteMetrics> = previous
@@ -403,6 +388,32 @@ pub fn directory(plan: &FleetPlan, previous: Option<&Directory>, metrics: &Metri
 fn new_fleet(settings: &Settings, most_idle: usize, metrics: &Metrics) -> Rc<Fleet> {
     // Of those that a fleet is made of, each has one server.
     Rc::new(Fleet::new(settings.clone(), most_idle, pool_metrics(metrics, settings)))
+}
+
+/// Those of each plugin, in the order of the snapshot.
+fn instances(shared: &Snapshot, previous: Option<&Local>, parts: Parts<'_>) -> Vec<Rc<Instances>> {
+    let kept_instances = previous.map_or(&[][..], |previous| &previous.instances);
+    let mut instances: Vec<Rc<Instances>> = Vec::with_capacity(shared.plugins.len());
+    for plugin in &shared.plugins {
+        let kept = kept_instances.iter().find(|instances| Arc::ptr_eq(instances.plugin(), plugin));
+        let its = kept.cloned().unwrap_or_else(|| {
+            let mut others = kept_instances.iter().chain(&instances);
+            let namesake = others.find(|others| others.plugin().name() == plugin.name());
+            Rc::new(new_instances(plugin, parts).beside(namesake.map(Rc::as_ref)))
+        });
+        instances.push(its);
+    }
+    instances
+}
+
+/// Components that answer, in the order of the snapshot.
+fn components(shared: &Snapshot, previous: Option<&Local>, parts: Parts<'_>) -> Vec<Rc<LocalComponent>> {
+    let kept = previous.map_or(&[][..], |previous| &previous.components);
+    let component = |handler: &Arc<Handler>| {
+        let same = kept.iter().find(|kept| Arc::ptr_eq(kept.handlers.handler(), handler));
+        same.cloned().unwrap_or_else(|| Rc::new(new_component(handler, parts)))
+    };
+    shared.origins.iter().map(component).collect()
 }
 
 fn new_instances(plugin: &Arc<Plugin>, parts: Parts<'_>) -> Instances {

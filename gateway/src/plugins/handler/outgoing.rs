@@ -58,7 +58,7 @@ impl WasiHttpHooks for Outgoing {
         let sending = self.services.send(sent);
         Box::new(async move {
             let answered = timeout(patience, sending).await.map_err(|_| Error::ConnectionReadTimeout)?;
-            let response = answered.map_err(told)?;
+            let response = answered.map_err(|error| told(&error))?;
             let broken = |error: BodyError| Error::InternalError(Some(error.to_string()));
             let rest: Rest = Box::new(std::future::ready(Ok(())));
             Ok((response.map(|body| body.map_err(broken).boxed_unsync()), rest))
@@ -71,7 +71,7 @@ impl WasiHttpHooks for Outgoing {
 }
 
 /// What a component is told of why there is no answer.
-fn told(error: FetchError) -> Error {
+fn told(error: &FetchError) -> Error {
     match error {
         FetchError::Connect(_) => Error::ConnectionRefused,
         FetchError::TooLarge => Error::HttpResponseBodySize(None),
