@@ -44,6 +44,15 @@ pub struct Counts {
     pub trouble: Seldom,
 }
 
+/// Where a connection came in.
+#[derive(Debug, Clone, Copy)]
+pub struct Entrance {
+    /// As configured, by which it is known after a reload.
+    pub configured: SocketAddr,
+    /// The real port, where 0 was asked for.
+    pub port: u16,
+}
+
 /// One port that is listened on.
 #[derive(Debug)]
 pub struct BoundPort {
@@ -114,6 +123,11 @@ impl Bound {
 }
 
 impl BoundPort {
+    /// What its connections came in by.
+    pub fn entrance(&self) -> Entrance {
+        Entrance { configured: self.configured, port: self.address.port() }
+    }
+
     /// A worker's own socket, where each has one; each worker takes its own once.
     pub fn take(&self, worker: usize) -> Option<TcpListener> {
         match &self.sockets {

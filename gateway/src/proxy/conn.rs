@@ -55,13 +55,17 @@ pub fn serve(
             }
         };
         let view = Rc::new(View::of(local, listener, port, &arrival));
+        let is_decided = matches!(view.mode(), Mode::Http(_));
+        if !is_decided {
+            // Which server is told of it, is found out where the socket is not at hand.
+            arrival.ends(Some(stream.socket()));
+        }
         if let Mode::Tcp(route) = view.mode() {
             let route = view.local.routes.get(*route).cloned()?;
             let patience = view.listener.head_deadline;
             drop(view);
             return Box::pin(tcp::serve(stream, &arrival, route, &worker, patience, guard)).await;
         }
-        let is_decided = matches!(view.mode(), Mode::Http(_));
         let connection = Connection { worker, arrival, view: RefCell::new(view) };
         let mut client = if is_decided {
             Client::new(stream, connection.worker.timers.take())
@@ -102,6 +106,7 @@ async fn end(
     if matches!(last, Last::Http2) {
         worker.timers.put(std::mem::take(&mut client.timer));
         let early = client.inbox.take(&worker.buffers);
+        connection.arrival.ends(Some(client.io.socket()));
         h2::serve(client.io, early, connection, guard).await;
         return None;
     }
@@ -253,7 +258,7 @@ async fn requests(client: &mut Client<ClientStream>, connection: &Connection, gu
 
 /// Where a listener goes, a client that has not asked for anything yet is about to: waits for that. How this
 /// ends, the connection finds out itself.
-pub(super) async fn last_call(client: &Client<ClientStream>, guard: &Guard) {
+async fn last_call(client: &Client<ClientStream>, guard: &Guard) {
     if guard.is_draining() && client.inbox.is_empty() {
         let _ = timeout(LAST_CALL, client.io.socket().readable()).await;
     }
