@@ -61,7 +61,7 @@ impl Session<'_> {
             attempts: 1,
             budget: &route.budget,
             key: None,
-            client: &self.connection.arrival.ends,
+            client: None,
             buffers: self.buffers(),
         };
         // From here on the component takes the body, as a backend would.
