@@ -1,5 +1,6 @@
 //! The accept loop of one socket on one worker.
 
+use super::bind::BACKLOG;
 use crate::drain::Guard;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::{
@@ -10,6 +11,7 @@ use std::{
 use tokio::{
     io::{Interest, unix::AsyncFd},
     net::TcpStream,
+    task::consume_budget,
     time::sleep,
 };
 
@@ -73,15 +75,19 @@ impl Acceptor {
                     }
                 }
             }
+            // Others are on this worker, too.
+            consume_budget().await;
         }
         let listener = self.0.into_inner();
-        loop {
+        // Those behind so many came later: it is open as long as this takes.
+        for _ in 0..BACKLOG {
             match accept(&listener) {
                 Ok((stream, peer)) => on_accept(Accepted::Connection(stream, peer)),
                 // The one behind it may be there.
                 Err(error) if is_clients_fault(&error) => {}
                 Err(_) => break,
             }
+            consume_budget().await;
         }
     }
 }
@@ -181,5 +187,38 @@ mod tests {
                 assert_eq!(*taken.borrow(), expected);
             })
             .await;
+    }
+    #[tokio::test]
+    async fn a_storm_leaves_others_their_turns() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        listener.set_nonblocking(true).expect("a socket");
+        let address = listener.local_addr().expect("an address");
+        let connect = move || std::net::TcpStream::connect(address).expect("a connection");
+        // One more than is looked for.
+        let ahead = [connect(), connect()];
+        let drain = Drain::new();
+        let taken = Rc::new(std::cell::Cell::new(0));
+        let its_taken = Rc::clone(&taken);
+        // Whoever comes in, another one is there already; up to where it is clear that nobody else had a turn.
+        let running = Acceptor::new(listener).expect("a loop").run(drain.guard(), move |accepted| {
+            drop(accepted);
+            its_taken.set(its_taken.get() + 1);
+            if its_taken.get() < 2_000 {
+                drop(connect());
+            }
+        });
+        let local = LocalSet::new();
+        let running = local.spawn_local(running);
+        local
+            .run_until(async {
+                while taken.get() == 0 {
+                    tokio::task::yield_now().await;
+                }
+                assert!(taken.get() < 2_000, "the storm was over before anybody else had a turn");
+                drain.start();
+                running.await.expect("no panic");
+            })
+            .await;
+        drop(ahead);
     }
 }

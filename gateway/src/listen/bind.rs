@@ -14,7 +14,7 @@ use std::{
 };
 
 /// Connections that the kernel holds until they are accepted.
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = 4096;
 
 /// Ports up to which each worker has a socket of its own on each. With more, each port has one socket
 /// that all workers watch: there would be as many times more of them as there are workers.

@@ -27,7 +27,10 @@ struct Member<T> {
 #[cfg(target_os = "linux")]
 mod linux {
     use super::{Accepted, Arc, BoundPort, Cell, Entrance, HashMap, Member, Rc, RefCell, io};
-    use crate::listen::accept::{Pause, accept, is_clients_fault};
+    use crate::listen::{
+        accept::{Pause, accept, is_clients_fault},
+        bind::BACKLOG,
+    };
     use rustix::{
         event::{Timespec, epoll},
         fd::OwnedFd,
@@ -83,8 +86,15 @@ mod linux {
             let Some(socket) = port.shared() else { return };
             // Nothing else has it in this set, so this cannot fail.
             let _ = epoll::delete(self.set.get_ref(), socket);
-            while let Ok((stream, peer)) = accept(socket) {
-                on_accept(&what, port.entrance(), Accepted::Connection(stream, peer));
+            // Those behind so many came later; and other workers may still be there for them.
+            for _ in 0..BACKLOG {
+                match accept(socket) {
+                    Ok((stream, peer)) => {
+                        on_accept(&what, port.entrance(), Accepted::Connection(stream, peer));
+                    }
+                    Err(error) if is_clients_fault(&error) => {}
+                    Err(_) => break,
+                }
             }
         }
 
