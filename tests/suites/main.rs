@@ -33,6 +33,7 @@ mod http2_frames; // frames that no library sends: heads with two readings, and 
 mod http2_websocket; // WebSocket over a stream, and what is refused
 mod isolation; // what a plugin cannot reach without a grant, and what never
 mod jwt; // tokens of an issuer that changes its keys
+mod languages; // plugins in JavaScript and Python, by their own tools
 mod limits; // how long is waited, how much is taken
 mod loading; // components and tables that cannot be used: what is said of them
 mod oci; // components from registries of container images
