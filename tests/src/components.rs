@@ -12,6 +12,11 @@ pub fn guest(name: &str) -> PathBuf {
     component(&format!("examples/{name}.wasm"))
 }
 
+/// A component that answers requests itself: a file of `tests/origins/examples`.
+pub fn origin(name: &str) -> PathBuf {
+    component(&format!("examples/{name}.wasm"))
+}
+
 /// `[plugin.NAME]` with this component. What is added are further keys of it, and tables may follow.
 pub fn plugin_table(name: &str, component: &Path, more: &str) -> String {
     format!("[plugin.{name}]\ncomponent = \"{}\"\n{more}\n", component.display())

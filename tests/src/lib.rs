@@ -30,7 +30,7 @@ pub use address::own_ip;
 pub use admin::Admin;
 pub use backend::{Asleep, Backend, Heard, Visitors, assert_told};
 pub use client::{Answer, Client, Kept, Raw, dribbling, values};
-pub use components::{guest, plugin, plugin_table};
+pub use components::{guest, origin, plugin, plugin_table};
 pub use dns::{NameServer, Says};
 pub use etcd::Etcd;
 pub use files::replace;

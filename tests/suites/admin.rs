@@ -1,6 +1,8 @@
 //! What operators and scrapers ask the gateway itself.
 
-use gateway_tests::{Admin, Backend, Raw, TestGateway, eventually, one_route, plugin, plugin_table, within};
+use gateway_tests::{
+    Admin, Backend, Raw, TestGateway, eventually, one_route, origin, plugin, plugin_table, within,
+};
 use http::Method;
 use serde_json::{Value, json};
 use std::{
@@ -112,6 +114,11 @@ async fn every_metric_is_there_with_its_meaning() {
         [[route]]
         path = "/registry/*"
         to = "registry"
+        [[route]]
+        path = "/app/*"
+        to = "wasm:app"
+        [origin.app]
+        component = "{}"
         [registry]
         store = "memory"
         [vms]
@@ -127,6 +134,7 @@ async fn every_metric_is_there_with_its_meaning() {
         {}
         "#,
         raw.addr(),
+        origin("answers").display(),
         web.addr(),
         second.addr(),
         plugin_table("inject", &plugin("header_inject"), "config = { request = { x-a = \"b\" } }")

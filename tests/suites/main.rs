@@ -37,6 +37,7 @@ mod languages; // plugins in JavaScript and Python, by their own tools
 mod limits; // how long is waited, how much is taken
 mod loading; // components and tables that cannot be used: what is said of them
 mod oci; // components from registries of container images
+mod origins; // components that answer requests themselves: what runs in `wasmtime serve`
 mod plugins; // what plugins can do to requests and answers, in which order, and what not
 mod ports; // many of them on one listener
 mod properties; // what holds of the parsers for any input

@@ -213,7 +213,9 @@ fn only_in(places: &[&str], what: &str, is_there: impl Fn(&str) -> bool) {
 
 #[test]
 fn each_great_dependency_has_one_home() {
-    only_in(&["plugins/"], "wasmtime", |line| names(line, "wasmtime") || names(line, "wasmtime_wasi"));
+    only_in(&["plugins/"], "wasmtime", |line| {
+        ["wasmtime", "wasmtime_wasi", "wasmtime_wasi_http"].iter().any(|word| names(line, word))
+    });
     only_in(&["tls/"], "rustls", |line| line.contains("rustls"));
     // The module of that name in `proxy` has one door.
     only_in(&["http2/"], "h2", |line| line.contains("h2::") && !line.contains("h2::serve("));

@@ -26,7 +26,7 @@ const COMPONENTS: [&str; 4] = ["build", "--release", "--target", "wasm32-wasip2"
 const SMALL: [(&str, &str); 2] =
     [("CARGO_PROFILE_RELEASE_DEBUG", "false"), ("CARGO_PROFILE_RELEASE_STRIP", "debuginfo")];
 /// The tests' misbehaving plugins mean something only in a sandbox.
-const NATIVE: [&str; 3] = ["--workspace", "--exclude", "guests"];
+const NATIVE: [&str; 5] = ["--workspace", "--exclude", "guests", "--exclude", "origins"];
 
 /// Makes the toolchain able to build plugins, and says how where that takes another compiler.
 pub(crate) fn wasm() -> Result {
@@ -55,7 +55,8 @@ pub(crate) fn plugins_and_guests() -> Result {
     let compiler = wasm_target()?;
     first_party(compiler.as_deref())?;
     // Apart from the others: what guests need must not change how the plugins are compiled.
-    components(compiler.as_deref(), &["--package", "guests", "--examples"])
+    components(compiler.as_deref(), &["--package", "guests", "--examples"])?;
+    components(compiler.as_deref(), &["--package", "origins", "--examples"])
 }
 
 pub(crate) fn test(arguments: &[&str]) -> Result {

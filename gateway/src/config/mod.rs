@@ -18,6 +18,7 @@ mod listener;
 mod log;
 mod nearest;
 mod oci;
+mod origin;
 mod plugin;
 mod plugin_cases;
 mod plugin_config;
@@ -64,6 +65,7 @@ pub use self::{
     log::{Log, LogFormat, LogLevel},
     nearest::nearest,
     oci::{OciReference, OciReferenceError, sha256_digest},
+    origin::{Origin, OriginGrants, OriginLimits},
     plugin::{Breaker, Grants, OnError, Plugin, PluginLimits},
     plugin_cases::{
         CaseConnection, CaseReply, CaseRequest, CaseResponse, CaseValues, CaseVerdict, ExpectedValues,
@@ -108,6 +110,9 @@ pub struct Config {
     /// WebAssembly components, by name.
     #[schemars(rename = "plugin")]
     pub plugins: BTreeMap<String, Plugin>,
+    /// WebAssembly components that answer requests themselves, by name.
+    #[schemars(rename = "origin")]
+    pub origins: BTreeMap<String, Origin>,
     /// What TLS listeners show to clients, by name.
     #[schemars(rename = "certificate")]
     pub certificates: BTreeMap<String, Certificate>,

@@ -10,8 +10,8 @@ use toml::{
 
 use super::{
     Config, backend::Backend, certificate::Certificate, describe, describe::Place, diagnostic::Diagnostic,
-    plugin::Plugin, recover, registry::Registry, report::Report, schema, secret::Secret, vms::Vms,
-    vocabulary,
+    origin::Origin, plugin::Plugin, recover, registry::Registry, report::Report, schema, secret::Secret,
+    vms::Vms, vocabulary,
 };
 
 type Entry<'t> = (Spanned<DeString<'t>>, Spanned<DeValue<'t>>);
@@ -23,6 +23,7 @@ pub(super) struct Names {
     pub(super) listeners: Option<Vec<String>>,
     pub(super) backends: Option<Vec<String>>,
     pub(super) plugins: Option<Vec<String>>,
+    pub(super) origins: Option<Vec<String>>,
     pub(super) secrets: Option<Vec<String>>,
     /// Tables that were written, read or not.
     pub(super) listener_count: usize,
@@ -43,7 +44,7 @@ pub(super) fn read(tree: DeTable<'_>, report: &mut Report) -> (Config, Names) {
 }
 
 /// The keys of the file, in the order of the reference page.
-const TABLES: [&str; 12] = [
+const TABLES: [&str; 13] = [
     "gateway",
     "log",
     "admin",
@@ -54,6 +55,7 @@ const TABLES: [&str; 12] = [
     "vms",
     "registry",
     "plugin",
+    "origin",
     "certificate",
     "secret",
 ];
@@ -76,6 +78,7 @@ fn read_table(key: &str, entry: Entry<'_>, config: &mut Config, report: &mut Rep
             config.registry = single(entry, report).map(|registry| Registry { name, ..registry });
         }
         "plugin" => config.plugins = named(entry, report),
+        "origin" => config.origins = named(entry, report),
         "certificate" => config.certificates = named(entry, report),
         "secret" => config.secrets = named(entry, report),
         _ => report.add(unknown(key, &entry.0)),
@@ -148,6 +151,12 @@ impl Named for Plugin {
     }
 }
 
+impl Named for Origin {
+    fn with_name(self, name: Spanned<String>) -> Self {
+        Self { name, ..self }
+    }
+}
+
 impl Named for Certificate {
     fn with_name(self, name: Spanned<String>) -> Self {
         Self { name, ..self }
@@ -167,6 +176,7 @@ impl Names {
             listeners: none(),
             backends: none(),
             plugins: none(),
+            origins: none(),
             secrets: none(),
             listener_count: 0,
             route_count: 0,
@@ -190,6 +200,7 @@ impl Names {
             }
             "backend" => (&mut self.backends, header_names(value)),
             "plugin" => (&mut self.plugins, header_names(value)),
+            "origin" => (&mut self.origins, header_names(value)),
             "secret" => (&mut self.secrets, header_names(value)),
             _ => return,
         };
@@ -269,7 +280,7 @@ fn nameless(kind: &str, span: Range<usize>, name: Option<String>) -> Diagnostic 
 fn header(table: &str) -> String {
     match table {
         "listener" | "route" => format!("[[{table}]]"),
-        "backend" | "plugin" | "certificate" | "secret" => format!("[{table}.NAME]"),
+        "backend" | "plugin" | "origin" | "certificate" | "secret" => format!("[{table}.NAME]"),
         _ => format!("[{table}]"),
     }
 }

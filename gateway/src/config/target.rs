@@ -24,6 +24,8 @@ pub enum Target {
     AnyPort(IpAddr),
     /// Answers it by the registry: `registry`.
     Registry,
+    /// Answers it by the component of the origin of this name, or else by the one in this file: `wasm:app.wasm`.
+    Wasm(String),
     /// Answers it with these words.
     Respond(Respond),
     /// Sends the client elsewhere.
@@ -86,8 +88,8 @@ pub struct Redirect {
 }
 
 impl Target {
-    /// Reads the string form: `vm:NAME:PORT`, `registry`, `backend:NAME`, `host:port`, or else a backend's
-    /// name.
+    /// Reads the string form: `vm:NAME:PORT`, `registry`, `wasm:NAME`, `backend:NAME`, `host:port`, or else a
+    /// backend's name.
     fn from_text(text: &str) -> Self {
         if let Some(vm) = text.strip_prefix("vm:").and_then(VmTarget::from_text) {
             return Self::Vm(vm);
@@ -97,6 +99,11 @@ impl Target {
         }
         if text == "registry" {
             return Self::Registry;
+        }
+        if let Some(component) = text.strip_prefix("wasm:")
+            && !is_port(component)
+        {
+            return Self::Wasm(component.to_owned());
         }
         match text.strip_prefix("backend:") {
             // A host may be called `backend` too.
@@ -167,6 +174,7 @@ impl fmt::Display for Target {
                 }
             }
             Self::Registry => f.write_str("registry"),
+            Self::Wasm(component) => write!(f, "wasm:{component}"),
             Self::AnyPort(IpAddr::V4(ip)) => write!(f, "{ip}:{{port}}"),
             Self::AnyPort(IpAddr::V6(ip)) => write!(f, "[{ip}]:{{port}}"),
             Self::Respond(respond) => write!(f, "respond {}", respond.status),
@@ -189,7 +197,7 @@ impl JsonSchema for Target {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let action = generator.subschema_for::<Action>();
         json_schema!({
-            "description": "An address (`127.0.0.1:3000`), a backend's name (`app` or `backend:app`), a VM (`vm:{vm}:{port}`), `registry`, an answer or a redirect.",
+            "description": "An address (`127.0.0.1:3000`), a backend's name (`app` or `backend:app`), a VM (`vm:{vm}:{port}`), `registry`, a component (`wasm:app.wasm`), an answer or a redirect.",
             "anyOf": [{ "type": "string" }, action],
         })
     }
@@ -291,6 +299,9 @@ mod tests {
             ("backend:app", backend("app")),
             ("registry", Target::Registry),
             ("backend:registry", backend("registry")),
+            ("wasm:app.wasm", Target::Wasm("app.wasm".to_owned())),
+            ("wasm:../a/b.wasm", Target::Wasm("../a/b.wasm".to_owned())),
+            ("wasm:3000", address("wasm:3000")),
             ("app:3000", address("app:3000")),
             ("backend:3000", address("backend:3000")),
             ("[::1]:3000", address("[::1]:3000")),

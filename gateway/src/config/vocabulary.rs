@@ -71,6 +71,14 @@ const ELSEWHERE: &[(&str, &[&str], &str)] = &[
     ("plugin", &["permissions", "capabilities", "allow"], "grants"),
     ("plugin", &["checksum", "hash", "digest"], "sha256"),
     ("plugin", &["fail", "failure_mode"], "on_error"),
+    ("", &["app", "handler", "function", "component"], "origin"),
+    ("origin", &["path", "file", "wasm", "module", "source", "url"], "component"),
+    ("origin", &["environment", "envs", "variables"], "env"),
+    ("origin", &["secrets", "env_secrets"], "secret_env"),
+    ("origin", &["permissions", "capabilities", "allow", "allowed_outbound_hosts"], "grants"),
+    ("origin", &["checksum", "hash", "digest"], "sha256"),
+    ("origin.limits", &["fuel", "timeout", "time"], "cpu"),
+    ("origin.limits", &["concurrent", "max_instances", "pool"], "instances"),
     ("secret", &["variable", "var"], "env"),
     ("secret", &["path"], "file"),
     ("admin", &["listen", "bind", "port"], "address"),
@@ -84,6 +92,7 @@ const EXAMPLES: &[(&str, &str, &str)] = &[
     ("route.plugins", "use", "\"auth\""),
     ("backend", "servers", "[\"127.0.0.1:3000\"]"),
     ("plugin", "component", "\"plugins/auth_token.wasm\""),
+    ("origin", "component", "\"app.wasm\""),
 ];
 
 /// Whether a later version has this key in this table, or this word for this key.

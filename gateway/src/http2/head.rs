@@ -143,7 +143,7 @@ fn checked(headers: &HeaderMap, told: usize, limits: HeadLimits) -> Result<Field
 ///
 /// # Errors
 /// Fails where a field cannot be sent; all that come from a message can.
-pub(super) fn header_map(fields: &Fields) -> Result<HeaderMap, Malformed> {
+pub fn header_map(fields: &Fields) -> Result<HeaderMap, Malformed> {
     // Its own bound is far beyond any head's, and it would panic there.
     let too_many = |_| Malformed::TooManyFields;
     let mut headers = HeaderMap::try_with_capacity(fields.len() + 1).map_err(too_many)?;
@@ -167,7 +167,7 @@ pub(super) fn header_map(fields: &Fields) -> Result<HeaderMap, Malformed> {
 ///
 /// # Errors
 /// Fails where its target is one that only HTTP/1 has.
-pub(super) fn request(head: &RequestHead) -> Result<Request<()>, Malformed> {
+pub fn request(head: &RequestHead) -> Result<Request<()>, Malformed> {
     let mut headers = header_map(&head.fields)?;
     let host = headers.remove(header::HOST).ok_or(Malformed::Target)?;
     let mut target = BytesMut::with_capacity(head.path().len() + 1 + head.query().map_or(0, str::len));

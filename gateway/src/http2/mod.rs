@@ -18,7 +18,7 @@ mod watch;
 pub use body::Body;
 pub use client::{Call, Client, Driver, Said, get};
 pub use error::{Error, Gone};
-pub use head::{fields, request_head, response_head};
+pub use head::{fields, header_map, request, request_head, response_head};
 pub use server::{Incoming, Server, ServerStream, Terms};
 
 /// What a client that speaks HTTP/2 without asking first begins with (RFC 9113 §3.4), up to where it

@@ -84,6 +84,10 @@ names! {
     PLUGIN_RECYCLED: Counter = "vers_plugin_recycled", "Instances that were replaced, by plugin and reason.";
     PLUGIN_BREAKERS_OPEN: Gauge = "vers_plugin_breakers_open", "Workers in which a hook of a plugin is left alone on a route, by plugin, route and hook.";
     PLUGIN_INSTANCES: Gauge = "vers_plugin_instances", "Instances of a plugin in memory, by plugin.";
+    ORIGIN_FAULTS: Counter = "vers_origin_faults", "Requests that a component failed on, by origin and kind of fault.";
+    ORIGIN_CPU: Counter = "vers_origin_cpu_nanoseconds", "Time spent inside a component that answers, by origin.";
+    ORIGIN_INSTANCES: Gauge = "vers_origin_instances", "Requests that a component answers now, by origin.";
+    ORIGIN_WAITING: Gauge = "vers_origin_waiting", "Requests that wait for their turn at a component, by origin.";
     TASKS_ACTIVE: Gauge = "vers_tasks_active", "Tasks alive now, by worker.";
     RELOADS: Counter = "vers_reloads", "Reloads that took effect.";
     RELOAD_FAILURES: Counter = "vers_reload_failures", "Reloads that were refused and changed nothing.";

@@ -63,6 +63,11 @@ impl CpuClock {
         u64::try_from(self.base.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
+    /// What the call that runs, or ran last, has taken so far.
+    pub(super) fn used(&self) -> Duration {
+        Duration::from_nanos(self.used.load(Relaxed))
+    }
+
     /// A call begins.
     fn begin(&self, is_measured: bool) {
         self.looked.store(if is_measured { self.now() } else { UNKNOWN }, Relaxed);

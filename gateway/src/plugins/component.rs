@@ -16,6 +16,8 @@ pub struct Component {
     hash: Hash,
     pub(super) compiled: wasmtime::component::Component,
     hooks: Hooks,
+    is_plugin: bool,
+    is_handler: bool,
     imports: Vec<String>,
 }
 
@@ -141,25 +143,38 @@ impl Component {
         })?;
         let ty = compiled.component_type();
         let exports = |hook: &str| ty.exports(engine).any(|(name, _)| interface(name) == Some(hook));
-        if !exports("lifecycle") {
-            return Err(LoadError::NotAPlugin {
-                component: file.to_owned(),
-                missing: format!("{PACKAGE}lifecycle"),
-            });
-        }
-        let hooks = Hooks::of(exports);
+        let (is_plugin, hooks) = (exports("lifecycle"), Hooks::of(exports));
+        let is_handler = ty.exports(engine).any(|(name, _)| answers(name));
         // Types alone need nobody who implements them.
         let imports = ty
             .imports(engine)
             .filter(|(_, item)| !matches!(item.ty, ComponentItem::Type(_)))
             .map(|(name, _)| name.to_owned())
             .collect();
-        Ok(Self { file: file.to_owned(), hash: Hash::of(bytes), compiled, hooks, imports })
+        Ok(Self {
+            file: file.to_owned(),
+            hash: Hash::of(bytes),
+            compiled,
+            hooks,
+            is_plugin,
+            is_handler,
+            imports,
+        })
     }
 
     /// SHA-256 of its bytes.
     pub fn hash(&self) -> Hash {
         self.hash
+    }
+
+    /// Whether it exports what every plugin does.
+    pub fn is_plugin(&self) -> bool {
+        self.is_plugin
+    }
+
+    /// Whether it exports what answers requests.
+    pub fn is_handler(&self) -> bool {
+        self.is_handler
     }
 
     /// The hooks that it exports.
@@ -230,6 +245,31 @@ impl Host {
             }
         }
         Ok(())
+    }
+}
+
+/// What a component exports that answers requests.
+pub(super) const EXPORT: &str = "wasi:http/incoming-handler@0.2";
+
+/// Whether an export of this name answers requests: of any version that is compatible with 0.2.0.
+pub(super) fn answers(export: &str) -> bool {
+    export.strip_prefix(EXPORT).is_some_and(|rest| rest.starts_with('.'))
+}
+
+/// Whether this gateway has what a component imports that answers requests: WASI 0.2.
+///
+/// # Errors
+/// Fails with the first that it has not.
+pub(super) fn check_handler_imports(component: &Component) -> Result<(), LoadError> {
+    const PACKAGES: [&str; 7] = ["cli", "clocks", "filesystem", "http", "io", "random", "sockets"];
+    let is_offered = |import: &str| {
+        let package = import.strip_prefix("wasi:").and_then(|rest| rest.split_once('/'));
+        let version = import.rsplit_once('@').map_or("", |(_, version)| version);
+        package.is_some_and(|(package, _)| PACKAGES.contains(&package)) && version.starts_with("0.2.")
+    };
+    match component.imports.iter().find(|import| !is_offered(import)) {
+        Some(import) => Err(LoadError::UnknownImport { import: import.clone() }),
+        None => Ok(()),
     }
 }
 

@@ -135,6 +135,16 @@ pub enum LoadError {
         /// The interface that every plugin exports.
         missing: String,
     },
+    /// It does not export what answers requests.
+    #[error("`{component}` answers no requests: it does not export `{missing}`")]
+    NotAHandler {
+        /// The file.
+        component: String,
+        /// The interface that answers.
+        missing: &'static str,
+        /// Whether it is a plugin instead.
+        is_plugin: bool,
+    },
     /// It imports what only a grant gives.
     #[error("it imports `{import}`, which is not granted")]
     NotGranted {

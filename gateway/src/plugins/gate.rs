@@ -1,11 +1,12 @@
 //! How many calls of a plugin there may be at a time, in all workers together.
 
+use std::sync::Arc;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 /// Bounds the calls of the plugins of one name.
 #[derive(Debug)]
 pub(super) struct Gate {
-    places: Semaphore,
+    places: Arc<Semaphore>,
     spare: Notify,
 }
 
@@ -19,7 +20,12 @@ pub(super) struct Turn<'a> {
 impl Gate {
     /// For so many calls.
     pub(super) fn new(most: usize) -> Self {
-        Self { places: Semaphore::new(most), spare: Notify::new() }
+        Self { places: Arc::new(Semaphore::new(most)), spare: Notify::new() }
+    }
+
+    /// The places themselves, for who keeps one for longer than a call.
+    pub(super) fn places(&self) -> &Arc<Semaphore> {
+        &self.places
     }
 
     /// A place, where one is free that nobody waits for.

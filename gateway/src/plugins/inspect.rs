@@ -2,7 +2,7 @@
 
 use super::{
     LoadError,
-    component::{Hash, Offer, PACKAGE, compile_reason, interface, offer},
+    component::{Hash, Offer, PACKAGE, answers, compile_reason, interface, offer},
 };
 use serde::{Deserialize, Serialize};
 use wasmparser::{ComponentExternalKind, ComponentTypeRef, Encoding, Parser, Payload};
@@ -60,6 +60,34 @@ pub struct Manifest {
 /// # Errors
 /// Fails where the bytes are no component, or no plugin.
 pub fn inspect(file: &str, bytes: &[u8]) -> Result<Inspection, LoadError> {
+    match read(file, bytes)? {
+        (found, Roles { is_plugin: true, .. }) => Ok(found),
+        _ => {
+            let missing = format!("{PACKAGE}lifecycle");
+            Err(LoadError::NotAPlugin { component: file.to_owned(), missing })
+        }
+    }
+}
+
+/// Whether a component is one that a configuration can name: a plugin, or one that answers requests.
+///
+/// # Errors
+/// Fails as [`inspect`] does where it is neither.
+pub fn check_usable(file: &str, bytes: &[u8]) -> Result<(), LoadError> {
+    match read(file, bytes)? {
+        (_, Roles { is_handler: true, .. }) => Ok(()),
+        _ => inspect(file, bytes).map(drop),
+    }
+}
+
+/// What a component can be used for.
+#[derive(Default)]
+struct Roles {
+    is_plugin: bool,
+    is_handler: bool,
+}
+
+fn read(file: &str, bytes: &[u8]) -> Result<(Inspection, Roles), LoadError> {
     let broken = |error: &dyn std::fmt::Display| LoadError::Compile {
         component: file.to_owned(),
         reason: compile_reason(bytes, error),
@@ -72,7 +100,7 @@ pub fn inspect(file: &str, bytes: &[u8]) -> Result<Inspection, LoadError> {
         imports: Vec::new(),
         manifest: None,
     };
-    let mut is_plugin = false;
+    let mut roles = Roles::default();
     // What is inside of the component has sections of its own.
     let mut depth = 0_usize;
     for payload in Parser::new(0).parse_all(bytes) {
@@ -94,7 +122,8 @@ pub fn inspect(file: &str, bytes: &[u8]) -> Result<Inspection, LoadError> {
                 for export in section {
                     let export = export.map_err(|error| broken(&error))?;
                     if export.kind == ComponentExternalKind::Instance {
-                        is_plugin |= found.note_export(export.name.name);
+                        roles.is_handler |= answers(export.name.name);
+                        roles.is_plugin |= found.note_export(export.name.name);
                     }
                 }
             }
@@ -105,13 +134,10 @@ pub fn inspect(file: &str, bytes: &[u8]) -> Result<Inspection, LoadError> {
             _ => {}
         }
     }
-    if is_plugin {
-        // A component has them in the order in which its linker met them, which no source says.
-        found.hooks.sort_unstable();
-        found.imports.sort_unstable_by(|one, other| one.name.cmp(&other.name));
-        return Ok(found);
-    }
-    Err(LoadError::NotAPlugin { component: file.to_owned(), missing: format!("{PACKAGE}lifecycle") })
+    // A component has them in the order in which its linker met them, which no source says.
+    found.hooks.sort_unstable();
+    found.imports.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+    Ok((found, roles))
 }
 
 impl Inspection {
@@ -197,6 +223,10 @@ mod tests {
             let error = inspect("a.wasm", bytes).expect_err("no component").to_string();
             assert!(error.contains(words), "{error}");
         }
+        // What answers requests may be fetched, though it is no plugin.
+        let handler = component(&["wasi:http/incoming-handler@0.2.3"]);
+        assert!(check_usable("a.wasm", &handler).is_ok() && inspect("a.wasm", &handler).is_err());
+        assert!(check_usable("a.wasm", &component(&["wasi:http/incoming-handler@0.3.0"])).is_err());
         // A component with nothing in it.
         let error = inspect("a.wasm", b"\0asm\x0d\0\x01\0").expect_err("no plugin").to_string();
         assert!(error.contains("does not export `vers:gateway/lifecycle`"), "{error}");

@@ -29,7 +29,7 @@ pub(super) struct Instance {
 
 /// Bytes that a guest may hand to the host at once, beside a body of the size that it may see: nothing ends it while the
 /// host reads them. An element of a list counts with what it takes in the host's memory.
-const HANDED_OVER: usize = 4 * 1024 * 1024;
+pub(super) const HANDED_OVER: usize = 4 * 1024 * 1024;
 
 impl Instance {
     /// Makes an instance and gives it its configuration.

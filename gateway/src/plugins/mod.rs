@@ -21,6 +21,7 @@ mod fault;
 mod gate;
 mod grant;
 mod guest_text;
+mod handler;
 mod handles;
 mod host;
 mod host_tcp;
@@ -44,7 +45,11 @@ pub use connection::{Closed, Connection, Refusal, Said, Wanted};
 pub use exchange::{Completed, Exchange, Facts};
 pub use fault::{ConfigProblem, Fault, FaultKind, LoadError};
 pub use grant::{Origin, OriginError, Secret};
-pub use inspect::{Import, Inspection, Manifest, inspect};
+pub use handler::{
+    Entrance, Handler, HandlerFault, HandlerFaultKind, HandlerGrants, HandlerLimits, HandlerMetrics,
+    HandlerSpec, Handlers, NoAnswer, Refused, Serving,
+};
+pub use inspect::{Import, Inspection, Manifest, check_usable, inspect};
 pub use instances::{Instances, PluginMetrics};
 pub use journal::Journal;
 pub use pieces::Way;
@@ -57,6 +62,7 @@ use crate::metrics::Metrics;
 use bytes::Bytes;
 use engine::{Caller, Ticker};
 use gate::Gate;
+use http_body_util::combinators::UnsyncBoxBody;
 use kv::Space;
 use places::Places;
 use state::State;
@@ -71,7 +77,23 @@ use wasmtime::component::{HasSelf, Linker};
 pub trait Services: Send + Sync {
     /// Sends an HTTP request and reads the whole answer. The caller bounds the time.
     fn fetch(&self, request: http::Request<Bytes>) -> Fetching;
+
+    /// Sends an HTTP request, and gives the head of the answer; both bodies come in pieces. The caller bounds
+    /// the time. By default nothing is sent.
+    fn send(&self, _request: http::Request<Body>) -> Sending {
+        let error = FetchError::Connect("nothing is sent from here".to_owned());
+        Box::pin(std::future::ready(Err(error)))
+    }
 }
+
+/// A body that comes in pieces.
+pub type Body = UnsyncBoxBody<Bytes, BodyError>;
+
+/// Why a body broke off.
+pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A request on its way, whose answer is not read.
+pub type Sending = Pin<Box<dyn Future<Output = Result<http::Response<Body>, FetchError>> + Send>>;
 
 /// A request on its way.
 pub type Fetching = Pin<Box<dyn Future<Output = Result<http::Response<Bytes>, FetchError>> + Send>>;
@@ -95,6 +117,7 @@ pub struct Host {
     engine: wasmtime::Engine,
     ticker: Ticker,
     linker: Linker<State>,
+    handler_linker: handler::HandlerLinker,
     /// By content: the same file under two names, or after a reload, is compiled once. A component
     /// that nobody uses any more is freed.
     components: Mutex<HashMap<Hash, Weak<Component>>>,
@@ -125,16 +148,39 @@ impl Host {
         let engine = engine::engine(instances).map_err(|error| failed(&error))?;
         let ticker = Ticker::start(engine.clone()).map_err(|error| failed(&error))?;
         let linker = base_linker(&engine).map_err(|error| failed(&error))?;
+        let handler_linker = handler::linker(&engine).map_err(|error| failed(&error))?;
         let (components, spaces, gates) = Default::default();
         let (places, metrics) = (Places::new(instances as usize), Arc::clone(metrics));
-        Ok(Self { engine, ticker, linker, components, spaces, gates, places, metrics })
+        Ok(Self { engine, ticker, linker, handler_linker, components, spaces, gates, places, metrics })
     }
 
-    /// Compiles a component, or finds it compiled. Takes milliseconds to seconds: not for a worker.
+    /// Compiles a plugin's component, or finds it compiled. Takes milliseconds to seconds: not for a worker.
     ///
     /// # Errors
     /// Fails where the bytes are no component, or no plugin.
     pub fn component(&self, file: &str, bytes: &[u8]) -> Result<Arc<Component>, LoadError> {
+        let component = self.compiled(file, bytes)?;
+        if !component.is_plugin() {
+            let missing = format!("{}lifecycle", component::PACKAGE);
+            return Err(LoadError::NotAPlugin { component: file.to_owned(), missing });
+        }
+        Ok(component)
+    }
+
+    /// The same for a component that answers requests.
+    ///
+    /// # Errors
+    /// Fails where the bytes are no component, or none that answers requests.
+    pub fn handler_component(&self, file: &str, bytes: &[u8]) -> Result<Arc<Component>, LoadError> {
+        let component = self.compiled(file, bytes)?;
+        if !component.is_handler() {
+            let (missing, is_plugin) = (component::EXPORT, component.is_plugin());
+            return Err(LoadError::NotAHandler { component: file.to_owned(), missing, is_plugin });
+        }
+        Ok(component)
+    }
+
+    fn compiled(&self, file: &str, bytes: &[u8]) -> Result<Arc<Component>, LoadError> {
         let hash = Hash::of(bytes);
         let known =
             self.components.lock().unwrap_or_else(PoisonError::into_inner).get(&hash).and_then(Weak::upgrade);

@@ -27,7 +27,7 @@ impl State {
     pub(super) fn new(plugin: Arc<Plugin>, services: Arc<dyn super::Services>) -> Self {
         let text = GuestText::default();
         Self {
-            memory: MemoryLimit { most: plugin.limits.memory, held: 0, denied: false },
+            memory: MemoryLimit::new(plugin.limits.memory),
             clock: CpuClock::new(plugin.limits.cpu),
             // An empty sandbox: no files, no sockets, no environment, no arguments.
             wasi: WasiCtx::builder()
@@ -54,14 +54,14 @@ impl WasiView for State {
 }
 
 /// What a guest opens and never closes lies in the host's memory.
-fn bounded_table() -> ResourceTable {
+pub(super) fn bounded_table() -> ResourceTable {
     let mut table = ResourceTable::new();
     table.set_max_capacity(HANDLES);
     table
 }
 
 /// Random bytes at a time: nothing ends a guest while the host makes them.
-const RANDOM: u64 = 64 * 1024;
+pub(super) const RANDOM: u64 = 64 * 1024;
 
 /// Streams, timers and the like that an instance may hold.
 const HANDLES: usize = 1024;
@@ -77,6 +77,13 @@ pub(super) struct MemoryLimit {
 
 /// Entries that an instance's tables may have; generous for any compiler's output.
 const MAX_TABLE: usize = 100_000;
+
+impl MemoryLimit {
+    /// So many bytes.
+    pub(super) fn new(most: usize) -> Self {
+        Self { most, held: 0, denied: false }
+    }
+}
 
 impl wasmtime::ResourceLimiter for MemoryLimit {
     fn memory_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
@@ -94,6 +101,7 @@ impl wasmtime::ResourceLimiter for MemoryLimit {
 }
 
 /// Lines that an instance may still log within the current second.
+#[derive(Debug)]
 pub(super) struct LogBudget {
     second: Instant,
     lines: u32,
@@ -103,7 +111,7 @@ pub(super) struct LogBudget {
 const LOG_LINES: u32 = 50;
 
 impl LogBudget {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { second: Instant::now(), lines: 0 }
     }
 

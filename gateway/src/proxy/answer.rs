@@ -149,6 +149,8 @@ pub enum ErrorCode {
     QueueTimeout,
     /// The backend's answer broke off, or was no HTTP.
     BadAnswer,
+    /// The component that answers failed.
+    OriginFault,
     /// No answer in time.
     ResponseTimeout,
     /// The time for all of the request is over.
@@ -163,7 +165,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All codes.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 38] = [
         Self::BadRequest,
         Self::BadVersion,
         Self::BadMethod,
@@ -196,6 +198,7 @@ impl ErrorCode {
         Self::QueueFull,
         Self::QueueTimeout,
         Self::BadAnswer,
+        Self::OriginFault,
         Self::ResponseTimeout,
         Self::TotalTimeout,
         Self::PluginFault,
@@ -336,6 +339,9 @@ impl ErrorCode {
                 "upstream-bad-answer",
                 "the backend's answer broke off or made no sense",
             ),
+            Self::OriginFault => {
+                (StatusCode::BAD_GATEWAY, "origin-fault", "the component that answers here failed")
+            }
             Self::ResponseTimeout => {
                 (StatusCode::GATEWAY_TIMEOUT, "upstream-timeout", "the backend did not answer in time")
             }
@@ -430,6 +436,7 @@ impl Error {
                 Cause::NoneRegistered => ErrorCode::NoneRegistered,
                 Cause::QueueFull => ErrorCode::QueueFull,
                 Cause::QueueTimeout => ErrorCode::QueueTimeout,
+                Cause::Component(_) => ErrorCode::OriginFault,
                 Cause::Exchange(_) | Cause::Closed | Cause::Malformed(_) => ErrorCode::BadAnswer,
             },
         }

@@ -4,7 +4,7 @@
 use super::stream::ClientStream;
 use crate::{
     http1::Malformed,
-    http2::{Body, Call, ServerStream},
+    http2::{Call, ServerStream},
     io::Stream,
     message::{Fields, ResponseHead},
     upstream::Io,
@@ -129,33 +129,38 @@ impl Downstream for ServerStream {
 
 impl Carrier for Io {
     fn frames(&self) -> bool {
-        matches!(self, Self::Http2(_))
+        !matches!(self, Self::Tcp(_))
     }
 
     fn is_at_end(&self) -> bool {
-        matches!(self, Self::Http2(call) if Call::is_at_end(call))
+        match self {
+            Self::Tcp(_) => false,
+            Self::Http2(call) => Call::is_at_end(call),
+            Self::Local(call) => call.is_at_end(),
+        }
     }
 
     fn take_trailers(&mut self) -> Option<Box<Fields>> {
-        self.body()?.take_trailers()
+        match self {
+            Self::Tcp(_) => None,
+            Self::Http2(call) => call.body().take_trailers(),
+            Self::Local(call) => call.take_trailers(),
+        }
     }
 
     fn ends_after(&mut self, bytes: usize) {
-        if let Some(body) = self.body() {
-            body.ends_after(bytes);
+        match self {
+            Self::Tcp(_) => {}
+            Self::Http2(call) => call.body().ends_after(bytes),
+            Self::Local(call) => call.ends_after(bytes),
         }
     }
 
     fn end(&mut self, trailers: Option<&Fields>) -> io::Result<()> {
-        self.body().map_or(Ok(()), |body| body.end(trailers))
-    }
-}
-
-impl Io {
-    fn body(&mut self) -> Option<&mut Body> {
         match self {
-            Self::Tcp(_) => None,
-            Self::Http2(call) => Some(call.body()),
+            Self::Tcp(_) => Ok(()),
+            Self::Http2(call) => call.body().end(trailers),
+            Self::Local(call) => call.end(trailers),
         }
     }
 }

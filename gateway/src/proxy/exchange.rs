@@ -18,7 +18,7 @@ use crate::{
     proxy_protocol::Ends,
     relay::Side,
     snapshot::Timeouts,
-    upstream::{Budget, Cause, Io, Lease, Pool, Seat, Tries},
+    upstream::{Budget, Cause, Failure, Io, Lease, Pool, Seat, Tries},
 };
 use http::{Method, StatusCode};
 use std::{
@@ -159,6 +159,22 @@ impl Exchange {
         }
     }
 
+    /// Gives a request to what answers inside of this process, and waits for the head of the answer. It has had the
+    /// request then, whatever it did with it: nothing is repeated.
+    pub(super) async fn ask<I: Downstream>(
+        client: &mut Client<I>,
+        order: &Order<'_>,
+        (lease, upload): (Lease, Box<Flow>),
+    ) -> Result<(Box<Self>, ResponseHead, BodyLength), Error> {
+        let mut exchange = Self::of(lease, upload);
+        exchange.start(order).map_err(|failed| exchange.error(failed))?;
+        match exchange.next(client, order).await? {
+            Said::Answer(head, length) => Ok((exchange, head, length)),
+            Said::Interim(_) => Err(Error::EndlessInterim),
+            Said::Switching(_) => Err(Error::WrongUpgrade),
+        }
+    }
+
     /// It is handed on from here to the end of the answer, and large: so it is in a box.
     fn of(lease: Lease, upload: Box<Flow>) -> Box<Self> {
         let (ahead, interim) = (VecDeque::new(), 0);
@@ -175,13 +191,17 @@ impl Exchange {
             Some(said) => said,
             None => self.advance(client, order).await,
         };
-        said.map_err(|failed| match failed {
+        said.map_err(|failed| self.error(failed))
+    }
+
+    fn error(&self, failed: Failed) -> Error {
+        match failed {
             Failed::Other(error) => error,
             Failed::Stale(cause)
             | Failed::Unanswered(cause)
             | Failed::Retired(cause)
             | Failed::Refused(cause) => Error::Upstream(self.lease.error(cause)),
-        })
+        }
     }
 
     /// Waits for an interim answer to be passed on. What the backend says meanwhile over HTTP/2 is
@@ -212,7 +232,14 @@ impl Exchange {
 
     /// Sends the request's head, where that is not among the bytes of the upload.
     fn start(&mut self, order: &Order<'_>) -> Result<(), Failed> {
-        let Io::Http2(call) = &mut self.lease.io else { return Ok(()) };
+        let call = match &mut self.lease.io {
+            Io::Tcp(_) => return Ok(()),
+            Io::Http2(call) => call,
+            Io::Local(call) => {
+                let started = call.start(order.head, self.upload.is_empty());
+                return started.map_err(|error| Failed::Other(Error::Malformed(error)));
+            }
+        };
         match call.start(order.head, self.upload.is_empty()) {
             Ok(Ok(())) => Ok(()),
             // Its connection ended just now, and nothing has left.
@@ -371,16 +398,36 @@ impl Exchange {
         order: &Order<'_>,
         seen: &mut usize,
     ) -> Poll<Result<Said, Failed>> {
-        if let Io::Http2(call) = &mut self.lease.io {
-            return match ready!(call.poll_head(cx, order.heads)) {
-                Ok(http2::Said::Head(head)) => {
-                    let is_at_end = call.is_at_end();
-                    let said = self.judge(order, head);
-                    Poll::Ready(said.map(|said| said.framed(is_at_end)))
-                }
-                Ok(http2::Said::Malformed(error)) => Poll::Ready(Err(self.broken(error))),
-                Err(error) => Poll::Ready(Err(self.refused(error))),
-            };
+        match &mut self.lease.io {
+            Io::Tcp(_) => {}
+            Io::Http2(call) => {
+                return match ready!(call.poll_head(cx, order.heads)) {
+                    Ok(http2::Said::Head(head)) => {
+                        let is_at_end = call.is_at_end();
+                        let said = self.judge(order, head);
+                        Poll::Ready(said.map(|said| said.framed(is_at_end)))
+                    }
+                    Ok(http2::Said::Malformed(error)) => Poll::Ready(Err(self.broken(error))),
+                    Err(error) => Poll::Ready(Err(self.refused(error))),
+                };
+            }
+            Io::Local(call) => {
+                return match ready!(call.poll_head(cx, order.heads)) {
+                    Ok(head) => {
+                        let is_at_end = call.is_at_end();
+                        let said = self.judge(order, head);
+                        Poll::Ready(said.map(|said| said.framed(is_at_end)))
+                    }
+                    Err(failure) => {
+                        let cause = match failure {
+                            Failure::Malformed(error) => return Poll::Ready(Err(self.broken(error))),
+                            Failure::Full => Cause::QueueFull,
+                            Failure::Failed(why) => Cause::Component(why),
+                        };
+                        Poll::Ready(Err(Failed::Other(Error::Upstream(self.lease.error(cause)))))
+                    }
+                };
+            }
         }
         loop {
             if self.inbox.bytes().len() > *seen {
@@ -444,6 +491,7 @@ impl Exchange {
             lease.keep();
         } else {
             inbox.release(buffers);
+            lease.leave();
         }
         is_sent
     }

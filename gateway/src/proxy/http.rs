@@ -1,6 +1,7 @@
 //! One request: route → headers → plugins → backend → plugins → answer.
 
 mod body;
+mod component;
 mod compose;
 mod deliver;
 mod filter;

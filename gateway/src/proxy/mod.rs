@@ -23,6 +23,7 @@ mod http;
 mod piece;
 mod registry;
 mod secure;
+mod served;
 mod stream;
 mod tcp;
 mod transformed_body;

@@ -76,7 +76,9 @@ impl Way {
             LocalTarget::Asked(goal) => {
                 (goal.pool(arrival, |name| self.captures.get(name)).await?, Some(goal))
             }
-            LocalTarget::Registry(_) | LocalTarget::Respond => return Err(Error::NoRoute),
+            LocalTarget::Registry(_) | LocalTarget::Component(_) | LocalTarget::Respond => {
+                return Err(Error::NoRoute);
+            }
         };
         self.lease(&pool, arrival).await.map_err(|error| match goal {
             Some(goal) => goal.explain(error, arrival),
@@ -102,7 +104,7 @@ impl Way {
         let (io, _seat) = match lease.into_parts() {
             (Io::Tcp(io), seat) => (io, seat),
             // Nobody asked for a stream.
-            (Io::Http2(_), _) => return None,
+            (Io::Http2(_) | Io::Local(_), _) => return None,
         };
         let (client_address, route) = (arrival.peer, Arc::clone(&self.route.name));
         let line = Line::Connection(Visit { client: client_address, route, began: self.began, closing });

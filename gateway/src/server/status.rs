@@ -3,7 +3,7 @@
 use super::{Generation, acme::AcmeStates, background::States, certificates, health::Reports};
 use crate::{
     metrics::{Metrics, names},
-    plugins::{FaultKind, Plugin},
+    plugins::{FaultKind, Handler, HandlerFaultKind, Plugin},
     registry::Place,
     snapshot::{FleetPlan, Mode, Snapshot, Target, VmName},
     upstream::{Backend, Member, Server},
@@ -47,6 +47,7 @@ pub(super) fn status(
         "registry": registry(snapshot),
         "vms": snapshot.fleet.as_ref().map(|plan| vms(plan, metrics)),
         "plugins": snapshot.plugins.iter().map(|plugin| of_plugin(plugin, states, metrics)).collect::<Vec<_>>(),
+        "origins": snapshot.origins.iter().map(|origin| of_origin(origin, metrics)).collect::<Vec<_>>(),
     })
 }
 
@@ -97,6 +98,7 @@ fn routes(snapshot: &Snapshot, metrics: &Metrics) -> Vec<Value> {
                     }
                     Target::AnyPort(_, settings) => settings.name.clone(),
                     Target::Registry(_) => "registry".to_owned(),
+                    Target::Component(index) => origin_name(snapshot, *index),
                     Target::Respond(fixed) => format!("{}", fixed.status.as_u16()),
                 },
                 "plugins": route.plugins.iter().filter_map(|(index, _)| plugin_name(*index)).collect::<Vec<_>>(),
@@ -105,6 +107,10 @@ fn routes(snapshot: &Snapshot, metrics: &Metrics) -> Vec<Value> {
             })
         })
         .collect()
+}
+
+fn origin_name(snapshot: &Snapshot, index: usize) -> String {
+    snapshot.origins.get(index).map(|origin| format!("wasm:{}", origin.name())).unwrap_or_default()
 }
 
 fn backends(snapshot: &Snapshot, reports: &Reports, metrics: &Metrics) -> Vec<Value> {
@@ -205,6 +211,26 @@ fn breakers(plugin: &str, metrics: &Metrics) -> Vec<Value> {
             })
         })
         .collect()
+}
+
+fn of_origin(origin: &Handler, metrics: &Metrics) -> Value {
+    let name = origin.name();
+    let fault = |kind: HandlerFaultKind| {
+        metrics.value(&names::ORIGIN_FAULTS, &[("origin", name), ("kind", kind.as_str())])
+    };
+    let faults: serde_json::Map<String, Value> = HandlerFaultKind::ALL
+        .iter()
+        .map(|kind| (kind.as_str().to_owned(), fault(*kind).into()))
+        .filter(|(_, count)| *count != 0)
+        .collect();
+    json!({
+        "name": name,
+        "component": origin.component().file(),
+        "sha256": origin.component().hash().to_string(),
+        "faults": faults,
+        "instances": metrics.value(&names::ORIGIN_INSTANCES, &[("origin", name)]),
+        "waiting": metrics.value(&names::ORIGIN_WAITING, &[("origin", name)]),
+    })
 }
 
 fn of_plugin(plugin: &Plugin, states: &States, metrics: &Metrics) -> Value {

@@ -4,6 +4,7 @@
 use super::{
     Destination, Files, Fixed, HealthCheck, Listener, PortRules, Retries, Route, Snapshot, Sticky, Target,
     Timeouts, VmName, modes,
+    origins::Origins,
     plugins::Plugins,
     registry::{Discovered, Registries, RegistryPlan, Whose},
     terminators::Terminators,
@@ -57,6 +58,7 @@ pub struct Problems {
 ///
 /// # Errors
 /// Fails with everything that is wrong.
+#[expect(clippy::too_many_lines, reason = "the parts of a snapshot, one after the other")]
 pub async fn build(
     config: &Config,
     previous: Option<&Snapshot>,
@@ -65,6 +67,7 @@ pub async fn build(
 ) -> Result<Snapshot, Problems> {
     let mut plugins = Plugins::load(inputs, config, previous, &mut files).await;
     let mut problems = Vec::new();
+    let mut origins = Origins::new(inputs, config, previous);
     let read = (inputs, &mut files);
     let registries = Registries::build(config, previous, read, &mut problems, |name| plugins.secret(name));
     let whose = registries.directory().map(|(_, whose)| whose);
@@ -78,7 +81,15 @@ pub async fn build(
             used.extend(plugins.attach(plugin.get_ref(), route.protocol).await);
         }
         conditions.push(self::conditions(route, &mut problems));
-        let target = build_target(route, registries.own.as_ref(), &mut backends, &mut problems);
+        let target = match route.to.get_ref() {
+            config::Target::Wasm(component) => {
+                let to = (component.as_str(), route.to.span());
+                let origin = origins.attach(to, &mut files, |secret| plugins.secret(secret)).await;
+                // Where it is none, there is a problem, and no snapshot.
+                Target::Component(origin.unwrap_or(usize::MAX))
+            }
+            _ => build_target(route, registries.own.as_ref(), &mut backends, &mut problems),
+        };
         routes.push(Arc::new(build_route(route, index, used, target, &backends)));
     }
     let written = config.vms.as_ref();
@@ -90,6 +101,8 @@ pub async fn build(
     let (plugins, of_plugins) = plugins.finish();
     let destinations = plugins.iter().map(|plugin| backends.destinations(plugin.backends())).collect();
     problems.extend(of_plugins);
+    let (origins, of_origins) = origins.finish();
+    problems.extend(of_origins);
     if !problems.is_empty() {
         problems.sort_by_key(|problem| problem.span.start);
         return Err(Problems { diagnostics: problems, files });
@@ -106,6 +119,7 @@ pub async fn build(
         discovered,
         plugins,
         destinations,
+        origins,
         warnings: tls.warnings(config),
         tls: tls.finish(config),
         heads: head_limits(config),
@@ -148,6 +162,8 @@ fn build_target(
                 vms::settings(&route.to.get_ref().to_string(), keep, keep_for, like.proxy_protocol),
             )
         }
+        // It has been built.
+        config::Target::Wasm(_) => Target::Component(usize::MAX),
         // There is one where a route goes to it.
         config::Target::Registry => match registry {
             Some(registry) => Target::Registry(Arc::clone(registry)),

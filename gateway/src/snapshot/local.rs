@@ -7,8 +7,8 @@ use super::{
 };
 use crate::{
     metrics::{Counter, Gauge, Kind, Metrics, Name, Strip, Wanted, names},
-    plugins::{Chain, Host, Instances, Plugin, PluginMetrics},
-    upstream::{Budget, Fleet, Pool, PoolMetrics, QueueMetrics, ServersMetrics, Settings},
+    plugins::{Chain, Handler, HandlerMetrics, Handlers, Host, Instances, Plugin, PluginMetrics},
+    upstream::{Backend, Budget, Fleet, Pool, PoolMetrics, QueueMetrics, ServersMetrics, Settings},
     vms::{Directory, DirectoryMetrics},
 };
 use http::StatusCode;
@@ -26,6 +26,8 @@ pub struct Local {
     /// Those of routes to any port of an address.
     fleets: Vec<Rc<Fleet>>,
     instances: Vec<Rc<Instances>>,
+    /// By the numbers of `shared.origins`.
+    components: Vec<Rc<LocalComponent>>,
 }
 
 /// A route on one worker. Of ten thousand routes, what is each one's own is memory that has to be fetched: it
@@ -74,8 +76,19 @@ pub enum LocalTarget {
     Asked(Goal),
     /// To the registry, which answers itself.
     Registry(Arc<RegistryPlan>),
+    /// To a component, which answers itself.
+    Component(Rc<LocalComponent>),
     /// Nowhere: the route's own answer is sent.
     Respond,
+}
+
+/// A component that answers requests itself, on one worker.
+#[derive(Debug)]
+pub struct LocalComponent {
+    /// What runs it.
+    pub handlers: Handlers,
+    /// What stands for it where there is a backend otherwise: without servers, and with its name.
+    pub pool: Rc<Pool>,
 }
 
 /// A backend that a plugin may send requests to instead of their route's own.
@@ -141,17 +154,8 @@ impl Local {
             })
             .collect();
         let vms = shared.fleet.as_ref().map(|plan| vms(plan, previous, parts.metrics));
-        let kept_instances = previous.map_or(&[][..], |previous| &previous.instances);
-        let mut instances: Vec<Rc<Instances>> = Vec::with_capacity(shared.plugins.len());
-        for plugin in &shared.plugins {
-            let kept = kept_instances.iter().find(|instances| Arc::ptr_eq(instances.plugin(), plugin));
-            let its = kept.cloned().unwrap_or_else(|| {
-                let mut others = kept_instances.iter().chain(&instances);
-                let namesake = others.find(|others| others.plugin().name() == plugin.name());
-                Rc::new(new_instances(plugin, parts).beside(namesake.map(Rc::as_ref)))
-            });
-            instances.push(its);
-        }
+        let instances = instances(&shared, previous, parts);
+        let components = components(&shared, previous, parts);
         let detours = detours(&shared, &pools);
         // Names are unique, and there may be tens of thousands of them.
         let kept: HashMap<&str, &RouteMetrics> = previous
@@ -181,6 +185,9 @@ impl Local {
                     LocalTarget::Asked(Goal::AnyPort { ip: *ip, fleet })
                 }
                 Target::Registry(plan) => LocalTarget::Registry(Arc::clone(plan)),
+                Target::Component(number) => components
+                    .get(*number)
+                    .map_or(LocalTarget::Respond, |component| LocalTarget::Component(Rc::clone(component))),
                 Target::Respond(_) => LocalTarget::Respond,
             };
             let name: Arc<str> = Arc::from(&*route.name);
@@ -189,7 +196,7 @@ impl Local {
             Rc::new(LocalRoute { terms, metrics, budget, name, route: Arc::clone(route) })
         };
         let routes = shared.routes.iter().zip(metrics).map(&mut local).collect();
-        Self { shared, routes, pools, vms, fleets, instances }
+        Self { shared, routes, pools, vms, fleets, instances, components }
     }
 
     /// What `next` has not taken over serves the requests that have it still, and keeps nothing for
@@ -383,9 +390,59 @@ fn new_fleet(settings: &Settings, most_idle: usize, metrics: &Metrics) -> Rc<Fle
     Rc::new(Fleet::new(settings.clone(), most_idle, pool_metrics(metrics, settings)))
 }
 
+/// Those of each plugin, in the order of the snapshot.
+fn instances(shared: &Snapshot, previous: Option<&Local>, parts: Parts<'_>) -> Vec<Rc<Instances>> {
+    let kept_instances = previous.map_or(&[][..], |previous| &previous.instances);
+    let mut instances: Vec<Rc<Instances>> = Vec::with_capacity(shared.plugins.len());
+    for plugin in &shared.plugins {
+        let kept = kept_instances.iter().find(|instances| Arc::ptr_eq(instances.plugin(), plugin));
+        let its = kept.cloned().unwrap_or_else(|| {
+            let mut others = kept_instances.iter().chain(&instances);
+            let namesake = others.find(|others| others.plugin().name() == plugin.name());
+            Rc::new(new_instances(plugin, parts).beside(namesake.map(Rc::as_ref)))
+        });
+        instances.push(its);
+    }
+    instances
+}
+
+/// Components that answer, in the order of the snapshot.
+fn components(shared: &Snapshot, previous: Option<&Local>, parts: Parts<'_>) -> Vec<Rc<LocalComponent>> {
+    let kept = previous.map_or(&[][..], |previous| &previous.components);
+    let component = |handler: &Arc<Handler>| {
+        let same = kept.iter().find(|kept| Arc::ptr_eq(kept.handlers.handler(), handler));
+        same.cloned().unwrap_or_else(|| Rc::new(new_component(handler, parts)))
+    };
+    shared.origins.iter().map(component).collect()
+}
+
 fn new_instances(plugin: &Arc<Plugin>, parts: Parts<'_>) -> Instances {
     let metrics = PluginMetrics::new(parts.metrics, plugin.name());
     parts.host.instances(Arc::clone(plugin), Arc::new(parts.outbound.clone()), metrics)
+}
+
+fn new_component(handler: &Arc<Handler>, parts: Parts<'_>) -> LocalComponent {
+    let metrics = HandlerMetrics::new(parts.metrics, handler.name());
+    let services = Arc::new(parts.outbound.clone());
+    let settings = Settings::nowhere(format!("wasm:{}", handler.name()));
+    LocalComponent {
+        handlers: parts.host.handlers(Arc::clone(handler), services, metrics),
+        pool: Rc::new(Pool::new(Arc::new(Backend::new(settings, None)), uncounted())),
+    }
+}
+
+/// Metrics of a backend that no connection leads to: nobody is shown them.
+fn uncounted() -> PoolMetrics {
+    let cells = Strip::new([Kind::Counter, Kind::Counter, Kind::Counter, Kind::Gauge, Kind::Counter]);
+    PoolMetrics {
+        connected: cells.shard(0).into(),
+        failed: cells.shard(1).into(),
+        reused: cells.shard(2).into(),
+        idle: cells.shard(3).into(),
+        stale: cells.shard(4).into(),
+        servers: None,
+        queue: None,
+    }
 }
 
 fn pool_metrics(metrics: &Metrics, settings: &Settings) -> PoolMetrics {

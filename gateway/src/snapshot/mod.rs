@@ -6,6 +6,7 @@
 
 mod build;
 mod certificates;
+mod compiled;
 mod components;
 mod files;
 mod health;
@@ -13,6 +14,7 @@ mod identity;
 mod local;
 mod modes;
 mod ordered;
+mod origins;
 mod plugins;
 mod private;
 mod registry;
@@ -28,7 +30,9 @@ pub use certificates::{Certificate, Source};
 pub use components::{ComponentStore, Layer, ManifestError, StoreError};
 pub use files::Files;
 pub use health::{HealthCheck, Question};
-pub use local::{Detour, Goal, Local, LocalRoute, LocalTarget, LocalTerms, Parts, RouteMetrics, directory};
+pub use local::{
+    Detour, Goal, Local, LocalComponent, LocalRoute, LocalTarget, LocalTerms, Parts, RouteMetrics, directory,
+};
 pub use modes::{Kinds, Mode, Modes};
 pub use ordered::{Demand, Ordered};
 pub use plugins::plugin_limits;
@@ -45,7 +49,7 @@ use crate::{
     config::{AdminAddress, Diagnostic, Log, ProxyProtocol, RouteProtocol},
     http1::HeadLimits,
     message::Fields,
-    plugins::{OnError, Plugin, Secret},
+    plugins::{Handler, OnError, Plugin, Secret},
     ports::{ListenAddress, PortSet},
     registry::Directory,
     tls::Terminator,
@@ -84,6 +88,8 @@ pub struct Snapshot {
     pub plugins: Vec<Arc<Plugin>>,
     /// Where each of them may send requests, in the order of its grants.
     pub destinations: Vec<Vec<Destination>>,
+    /// Components that answer requests themselves.
+    pub origins: Vec<Arc<Handler>>,
     /// What TLS listeners show.
     pub tls: Tls,
     /// Limits of the heads of requests.
@@ -231,6 +237,8 @@ pub enum Target {
     AnyPort(IpAddr, Settings),
     /// The registry.
     Registry(Arc<RegistryPlan>),
+    /// Number of the component that answers it.
+    Component(usize),
     /// An answer that is always the same.
     Respond(Fixed),
 }

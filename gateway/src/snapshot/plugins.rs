@@ -1,10 +1,14 @@
 //! From `[plugin.NAME]` and its uses to plugins that are compiled, linked and tried out.
 
-use super::{Files, Inputs, Snapshot, components::ComponentStore, identity, state_dir::state_dir};
+use super::{
+    Files, Inputs, Snapshot,
+    compiled::{Named, compiled},
+    identity,
+};
 use crate::{
     config::{
-        Breaker, Config, Diagnostic, OciReference, OnError as OnErrorConfig, Plugin as PluginConfig,
-        PluginConfig as Table, PluginLimits, PluginUse, RouteProtocol, SecretSource,
+        Breaker, Config, Diagnostic, OnError as OnErrorConfig, Plugin as PluginConfig, PluginConfig as Table,
+        PluginLimits, PluginUse, RouteProtocol, SecretSource,
     },
     plugins::{
         Component, Grants, Hooks, Host, Limits, LoadError, OnError, Plugin, PluginSpec, Secret, Services,
@@ -122,67 +126,10 @@ impl<'a> Plugins<'a> {
         self.previous?.plugins.iter().find(|plugin| plugin.is_same(spec)).cloned()
     }
 
-    /// The bytes of a component, from its file or from the store.
-    fn bytes(&self, plugin: &PluginConfig, files: &mut Files) -> Result<Vec<u8>, Box<Diagnostic>> {
-        let (written, span) = (plugin.component.get_ref(), plugin.component.span());
-        if !OciReference::is_meant(written) {
-            let path = self.inputs.base.join(written);
-            return files.read(&path).map_err(|error| {
-                let problem = Diagnostic::error(span, format!("cannot read `{}`: {error}", path.display()))
-                    .label("no such component")
-                    .help("the path is relative to the folder of this file; `cargo build --release --target wasm32-wasip2` makes a component");
-                Box::new(problem)
-            });
-        }
-        let failed = |error: &dyn std::fmt::Display| {
-            Diagnostic::error(span.clone(), format!("`{written}` cannot be used: {error}"))
-        };
-        let reference: OciReference = written.parse().map_err(|error| Box::new(failed(&error)))?;
-        let state_dir = state_dir(self.config, self.inputs.base, self.inputs.env);
-        ComponentStore::below(&state_dir).read(&reference, files).map_err(|error| {
-            let problem = failed(&error).label("not fetched yet, or not as it was fetched").help(
-                "`vers-gateway plugin fetch -c FILE` fetches it; a gateway asks no registry for components",
-            );
-            Box::new(problem)
-        })
-    }
-
     async fn component(&mut self, plugin: &PluginConfig, files: &mut Files) -> Option<Arc<Component>> {
-        let span = plugin.component.span();
-        let bytes = match self.bytes(plugin, files) {
-            Ok(bytes) => bytes,
-            Err(problem) => {
-                self.problems.push(*problem);
-                return None;
-            }
-        };
-        let (host, file) = (Arc::clone(&self.inputs.host), plugin.component.get_ref().clone());
-        // Compiling takes its time, and this thread answers operators meanwhile.
-        let compiled = tokio::task::spawn_blocking(move || host.component(&file, &bytes)).await;
-        let component = match compiled {
-            Ok(Ok(component)) => component,
-            Ok(Err(error)) => {
-                self.problems.push(Diagnostic::error(span, error.to_string()).label("cannot be used"));
-                return None;
-            }
-            Err(error) => {
-                self.problems.push(
-                    Diagnostic::error(span, format!("the compiler failed: {error}")).label("cannot be used"),
-                );
-                return None;
-            }
-        };
-        if let Some(expected) = &plugin.sha256
-            && !expected.get_ref().eq_ignore_ascii_case(&component.hash().to_string())
-        {
-            self.problems.push(
-                Diagnostic::error(expected.span(), "the component has another hash")
-                    .label(format!("it is {}", component.hash()))
-                    .help("the file was changed; if that was meant to be, write the new hash here"),
-            );
-            return None;
-        }
-        Some(component)
+        let named = Named { component: &plugin.component, sha256: plugin.sha256.as_ref() };
+        let compiled = compiled(self.config, self.inputs, (named, Host::component), files).await;
+        compiled.map_err(|problem| self.problems.push(*problem)).ok()
     }
 
     fn spec(&self, plugin: &PluginConfig, component: Arc<Component>, table: Option<&Table>) -> PluginSpec {
@@ -305,7 +252,10 @@ fn explain(
             );
             vec![if detail.is_empty() { problem } else { problem.help(format!("it said: {detail}")) }]
         }
-        LoadError::Compile { .. } | LoadError::NotAPlugin { .. } | LoadError::Mismatch { .. } => {
+        LoadError::Compile { .. }
+        | LoadError::NotAPlugin { .. }
+        | LoadError::NotAHandler { .. }
+        | LoadError::Mismatch { .. } => {
             vec![Diagnostic::error(component, format!("plugin `{name}`: {error}")).label("cannot be used")]
         }
     }

@@ -1,7 +1,7 @@
-//! What plugins may ask of the rest of the gateway: HTTP requests to elsewhere.
+//! What plugins, and components that answer, may ask of the rest of the gateway: HTTP requests to elsewhere.
 
 use crate::{
-    plugins::{FetchError, Fetching, Services},
+    plugins::{Body, FetchError, Fetching, Sending, Services},
     tls,
 };
 use bytes::Bytes;
@@ -19,7 +19,7 @@ const KEEP_FOR: Duration = Duration::from_secs(30);
 
 /// Sends plugins' requests, over connections that it keeps. Each thread has its own.
 #[derive(Debug, Clone)]
-pub struct Outbound(Client<tls::Connector, Full<Bytes>>);
+pub struct Outbound(Client<tls::Connector, Body>);
 
 impl Default for Outbound {
     /// No connections yet.
@@ -34,7 +34,9 @@ impl Default for Outbound {
 
 impl Services for Outbound {
     fn fetch(&self, request: http::Request<Bytes>) -> Fetching {
-        let sent = self.0.request(request.map(Full::new));
+        let sent = self
+            .0
+            .request(request.map(|body| Full::new(body).map_err(|never| match never {}).boxed_unsync()));
         Box::pin(async move {
             let (head, body) = sent.await.map_err(|error| failed(&error))?.into_parts();
             let body = Limited::new(body, ANSWER_LIMIT).collect().await.map_err(|error| {
@@ -45,6 +47,14 @@ impl Services for Outbound {
                 }
             })?;
             Ok(http::Response::from_parts(head, body.to_bytes()))
+        })
+    }
+
+    fn send(&self, request: http::Request<Body>) -> Sending {
+        let sent = self.0.request(request);
+        Box::pin(async move {
+            let response = sent.await.map_err(|error| failed(&error))?;
+            Ok(response.map(|body| body.map_err(Into::into).boxed_unsync()))
         })
     }
 }

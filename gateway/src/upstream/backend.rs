@@ -51,6 +51,24 @@ pub struct Settings {
     pub proxy_protocol: Option<proxy_protocol::Version>,
 }
 
+impl Settings {
+    /// Of what is no backend, and named like one where that is said: it has no servers.
+    pub fn nowhere(name: String) -> Self {
+        Self {
+            name,
+            servers: Vec::new(),
+            source: None,
+            protocol: Protocol::Http1,
+            balance: Balance::RoundRobin,
+            keep: 0,
+            keep_for: Duration::ZERO,
+            ejection: Ejection { failures: 0, first: Duration::ZERO, longest: Duration::ZERO },
+            limits: None,
+            proxy_protocol: None,
+        }
+    }
+}
+
 /// What is spoken with servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {

@@ -67,6 +67,9 @@ pub enum Cause {
     /// What came was no answer.
     #[error("the answer is malformed: {0}")]
     Malformed(#[source] Malformed),
+    /// What answers inside of this process failed.
+    #[error("the component failed: {0}")]
+    Component(#[source] io::Error),
 }
 
 impl Cause {

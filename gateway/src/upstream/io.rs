@@ -1,5 +1,6 @@
-//! What carries a request to a server: a connection of its own, or a stream of a shared one.
+//! What carries a request to a server: a connection of its own, a stream of a shared one, or nothing at all.
 
+use super::Local;
 use crate::{http2::Call, io::Stream};
 use std::{
     io::{self, IoSlice},
@@ -18,6 +19,8 @@ pub enum Io {
     Tcp(TcpStream),
     /// A stream of HTTP/2.
     Http2(Box<Call>),
+    /// What answers inside of this process.
+    Local(Box<dyn Local>),
 }
 
 impl Stream for Io {
@@ -25,13 +28,15 @@ impl Stream for Io {
         match self {
             Self::Tcp(stream) => stream.reset(),
             Self::Http2(call) => call.reset(),
+            // One that is dropped before its end is given up.
+            Self::Local(_) => {}
         }
     }
 
     fn plain(&self) -> Option<&TcpStream> {
         match self {
             Self::Tcp(stream) => Some(stream),
-            Self::Http2(_) => None,
+            Self::Http2(_) | Self::Local(_) => None,
         }
     }
 }
@@ -45,6 +50,7 @@ impl AsyncRead for Io {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Http2(call) => Pin::new(&mut **call).poll_read(cx, buffer),
+            Self::Local(call) => Pin::new(&mut **call).poll_read(cx, buffer),
         }
     }
 }
@@ -54,6 +60,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, data),
             Self::Http2(call) => Pin::new(&mut **call).poll_write(cx, data),
+            Self::Local(call) => Pin::new(&mut **call).poll_write(cx, data),
         }
     }
 
@@ -65,6 +72,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Self::Http2(call) => Pin::new(&mut **call).poll_write_vectored(cx, slices),
+            Self::Local(call) => Pin::new(&mut **call).poll_write_vectored(cx, slices),
         }
     }
 
@@ -72,6 +80,7 @@ impl AsyncWrite for Io {
         match self {
             Self::Tcp(stream) => stream.is_write_vectored(),
             Self::Http2(call) => call.is_write_vectored(),
+            Self::Local(call) => call.is_write_vectored(),
         }
     }
 
@@ -79,6 +88,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Self::Http2(call) => Pin::new(&mut **call).poll_flush(cx),
+            Self::Local(call) => Pin::new(&mut **call).poll_flush(cx),
         }
     }
 
@@ -86,6 +96,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Http2(call) => Pin::new(&mut **call).poll_shutdown(cx),
+            Self::Local(call) => Pin::new(&mut **call).poll_shutdown(cx),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! only, and a request crosses no queue between tasks.
 
 use super::{
-    Backend, Cause, Io, Limits, Member, PoolMetrics, Seat, Server, UpstreamError,
+    Backend, Cause, Io, Limits, Local, Member, PoolMetrics, Seat, Server, UpstreamError,
     balance::Balancer,
     connect::{announce, cause, connect_any, open, within},
     fleet::Shelf,
@@ -268,6 +268,17 @@ impl Pool {
         };
         // In a place of its own: most requests find a connection.
         Box::pin(pool.open(seat, tries, deadline)).await
+    }
+
+    /// A request to what answers inside of this process, for a pool without servers: it stands for that.
+    pub fn local(self: &Rc<Self>, io: Box<dyn Local>) -> Lease {
+        let seat = Seat::new(0, &Rc::default(), None);
+        Lease { io: Io::Local(io), seat, is_reused: false, client: None, pool: Rc::clone(self) }
+    }
+
+    /// An error of what this pool leads to.
+    pub fn failure(&self, cause: Cause) -> UpstreamError {
+        self.error(None, cause)
     }
 
     /// Closes what is kept, and keeps nothing from now on: no new request will come.
@@ -778,8 +789,12 @@ impl Lease {
     /// Gives the connection back, to be used again: nothing on it is unread or unanswered.
     pub fn keep(self) {
         let Self { io, seat, client, pool, .. } = self;
-        // A stream is over; its connection stays where it is.
-        let Io::Tcp(io) = io else { return };
+        let io = match io {
+            Io::Tcp(io) => io,
+            // A stream is over; its connection stays where it is.
+            Io::Http2(_) => return,
+            Io::Local(call) => return call.finish(),
+        };
         let Some(place) = pool.places.get(seat.server()) else { return };
         if place.is_retired.get() {
             return;
@@ -800,6 +815,13 @@ impl Lease {
         pool.metrics.idle.inc();
         if let Some(shelf) = &pool.shelf {
             shelf.put(&pool, number);
+        }
+    }
+
+    /// The request is over, and its connection is not used again.
+    pub fn leave(self) {
+        if let Io::Local(call) = self.io {
+            call.finish();
         }
     }
 

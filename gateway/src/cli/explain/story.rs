@@ -392,6 +392,10 @@ fn goal(
         }
         Target::AnyPort(ip, _) => (format!("{ip}, port {}", same()), Vec::new()),
         Target::Registry(_) => ("registry".to_owned(), Vec::new()),
+        Target::Component(number) => {
+            let name = snapshot.origins.get(*number).map(|origin| format!("wasm:{}", origin.name()));
+            (name.unwrap_or_default(), Vec::new())
+        }
         Target::Respond(fixed) => (format!("answer {}", fixed.status.as_u16()), Vec::new()),
     }
 }

@@ -99,7 +99,7 @@ impl Fetch {
             );
         }
         // What no gateway could use is told now, and not kept.
-        plugins::inspect(&reference.to_string(), &component).map_err(|error| error.to_string())?;
+        plugins::check_usable(&reference.to_string(), &component).map_err(|error| error.to_string())?;
         keep(&store.component(&layer.digest), &component)?;
         // Last: where it is, the component is.
         keep(&store.manifest(&digest), &manifest)?;
@@ -114,7 +114,13 @@ fn of_config(file: &Path) -> Result<(Option<PathBuf>, Vec<OciReference>), String
         .map_err(|errors| config::render(&source, &errors, false).trim_end().to_owned())?;
     let base = file.parent().unwrap_or(Path::new("."));
     let state_dir = config.gateway.state_dir.as_ref().map(|path| base.join(path));
-    let components = config.plugins.values().map(|plugin| plugin.component.get_ref());
+    let of_plugins = config.plugins.values().map(|plugin| plugin.component.get_ref());
+    let of_origins = config.origins.values().map(|origin| origin.component.get_ref());
+    let of_routes = config.routes.iter().filter_map(|route| match route.to.get_ref() {
+        config::Target::Wasm(component) => Some(component),
+        _ => None,
+    });
+    let components = of_plugins.chain(of_origins).chain(of_routes);
     // The configuration was checked: what wants to be a reference is one.
     let references = components.filter_map(|component| component.parse().ok()).collect();
     Ok((state_dir, references))

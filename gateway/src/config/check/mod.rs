@@ -3,6 +3,7 @@
 mod backends;
 mod certificates;
 mod listeners;
+mod origins;
 mod plugins;
 mod registry;
 mod routes;
@@ -23,6 +24,7 @@ pub(super) fn check(config: &Config, names: &Names, report: &mut Report) {
     vms::check(config, report);
     registry::check(config, names, report);
     plugins::check(config, names, report);
+    origins::check(config, names, report);
     certificates::check(config, names, report);
     unused(config, report);
 }
@@ -100,6 +102,12 @@ fn unused(config: &Config, report: &mut Report) {
             report.add(never_used(&plugin.name, "no route uses this plugin"));
         }
     }
+    for (name, origin) in &config.origins {
+        let uses = |route: &super::Route| *route.to.get_ref() == Target::Wasm(name.clone());
+        if !routes().any(uses) {
+            report.add(never_used(&origin.name, "no route goes to this origin"));
+        }
+    }
     if !config.listeners.iter().any(|listener| listener.tls) {
         for certificate in config.certificates.values() {
             report.add(never_used(&certificate.name, "no listener has `tls = true`"));
@@ -111,7 +119,13 @@ fn unused(config: &Config, report: &mut Report) {
             registry.token.iter().chain(&registry.admin_token).chain(of_etcd)
         });
         let granted = config.plugins.values().flat_map(|plugin| &plugin.grants.secrets);
-        if !granted.chain(&config.admin.token).chain(of_registry).any(|used| used.get_ref() == name) {
+        let of_origins = config.origins.values().flat_map(|origin| origin.secret_env.values());
+        if !granted
+            .chain(of_origins)
+            .chain(&config.admin.token)
+            .chain(of_registry)
+            .any(|used| used.get_ref() == name)
+        {
             report.add(never_used(&secret.name, "nothing may read this secret"));
         }
     }

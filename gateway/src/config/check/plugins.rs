@@ -47,7 +47,7 @@ pub(super) fn check(config: &Config, names: &Names, report: &mut Report) {
 }
 
 /// A reference to a registry is pinned: who can move a tag must not decide what runs here.
-fn component(component: &Spanned<String>, report: &mut Report) {
+pub(super) fn component(component: &Spanned<String>, report: &mut Report) {
     let text = component.get_ref();
     if !OciReference::is_meant(text) {
         return;
@@ -101,7 +101,7 @@ fn bodies(config: &Config, plugin: &Plugin, report: &mut Report) {
     }
 }
 
-fn sha256(digest: &Spanned<String>, report: &mut Report) {
+pub(super) fn sha256(digest: &Spanned<String>, report: &mut Report) {
     const DIGITS: usize = 64;
     let text = digest.get_ref();
     let bad = text.chars().find(|digit| !digit.is_ascii_hexdigit());
@@ -117,7 +117,7 @@ fn sha256(digest: &Spanned<String>, report: &mut Report) {
     );
 }
 
-fn check_origin(origin: &Spanned<String>, report: &mut Report) {
+pub(super) fn check_origin(origin: &Spanned<String>, report: &mut Report) {
     if is_origin(origin.get_ref()) {
         return;
     }

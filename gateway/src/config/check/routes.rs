@@ -61,7 +61,12 @@ fn references(route: &Route, names: &Names, report: &mut Report) {
     for used in &route.plugins {
         plugins.check(&used.get_ref().name, report);
     }
-    targets::check(&route.to, backends, report);
+    let origins = Known {
+        kind: "origin",
+        none: "this file has none; define one with `[origin.NAME]`, or write the component's file: `wasm:app.wasm`",
+        names: names.origins.as_deref(),
+    };
+    targets::check(&route.to, backends, origins, report);
 }
 
 /// A VM must be known where it is, and by which name.
@@ -150,7 +155,11 @@ fn bytes(route: &Route, report: &mut Report) {
                 .help(help),
         );
     }
-    if matches!(route.to.get_ref(), Target::Respond(_) | Target::Redirect(_) | Target::Registry) {
+    let answers_requests = matches!(
+        route.to.get_ref(),
+        Target::Respond(_) | Target::Redirect(_) | Target::Registry | Target::Wasm(_)
+    );
+    if answers_requests {
         report.add(
             Diagnostic::error(route.to.span(), "only HTTP requests can be answered or redirected")
                 .label(format!("expected an address or a backend's name, on {}", route.protocol.describe())),

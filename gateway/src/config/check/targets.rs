@@ -7,8 +7,8 @@ use toml::Spanned;
 
 use super::{
     super::{
-        Redirect, Respond, Target, describe::not_yet, diagnostic::Diagnostic, nearest::nearest,
-        report::Report, target::host_port,
+        OciReference, Redirect, Respond, Target, diagnostic::Diagnostic, nearest::nearest, report::Report,
+        target::host_port,
     },
     Known,
 };
@@ -16,8 +16,9 @@ use super::{
 /// Headers that say how a message is framed: the gateway's own business.
 const FRAMING: [&str; 5] = ["connection", "content-length", "keep-alive", "transfer-encoding", "upgrade"];
 
-pub(super) fn check(to: &Spanned<Target>, backends: Known<'_>, report: &mut Report) {
+pub(super) fn check(to: &Spanned<Target>, backends: Known<'_>, origins: Known<'_>, report: &mut Report) {
     match to.get_ref() {
+        Target::Wasm(component) => wasm(component, to.span(), origins, report),
         // What they need of the route and of the file is checked with those.
         Target::Vm(_) | Target::AnyPort(_) | Target::Registry => {}
         Target::Address(_) => {}
@@ -25,6 +26,21 @@ pub(super) fn check(to: &Spanned<Target>, backends: Known<'_>, report: &mut Repo
         Target::Backend(name) => report.add(unknown(name, to.span(), backends)),
         Target::Respond(respond) => headers(respond, report),
         Target::Redirect(redirect) => location(redirect, report),
+    }
+}
+
+/// A component by the name of its origin, or by its file: a word alone is rather a name.
+fn wasm(component: &str, span: std::ops::Range<usize>, origins: Known<'_>, report: &mut Report) {
+    let is_file = component.contains(['.', '/', '\\']);
+    if component.is_empty() {
+        report.add(
+            Diagnostic::error(span, "`wasm:` names no component")
+                .label("expected `wasm:` and a file, or the name of an `[origin.NAME]`"),
+        );
+    } else if OciReference::is_meant(component) {
+        super::plugins::component(&Spanned::new(span, component.to_owned()), report);
+    } else if !is_file && !origins.has(&component.to_owned()) {
+        report.add(origins.unknown(component, span));
     }
 }
 
@@ -58,9 +74,6 @@ fn with_port(host: &str) -> Option<String> {
 }
 
 fn unknown(name: &str, span: std::ops::Range<usize>, backends: Known<'_>) -> Diagnostic {
-    if name.starts_with("wasm:") {
-        return not_yet(span, &format!("to = \"{name}\""));
-    }
     if name.starts_with("vm:") {
         return Diagnostic::error(span, format!("`{name}` names no VM and port"))
             .label("expected `vm:{vm}:{port}`, or `vm:{vm}:22`")

@@ -1,6 +1,10 @@
 //! A request as its backend gets it.
 
-use super::{Session, body::wire_length, switch::Asked};
+use super::{
+    Session,
+    body::{Prepared, wire_length},
+    switch::Asked,
+};
 use crate::{
     http1::{BodyLength, Decoder, Malformed, write_request},
     message::{Known, RequestHead},
@@ -19,12 +23,7 @@ const VIA_NEW: &[u8] = b"2.0 vers-gateway";
 
 impl Session<'_> {
     /// The request as the backend gets it, with a body that is there.
-    pub(super) fn compose_whole(
-        &self,
-        head: &mut RequestHead,
-        body: Box<HeldBody>,
-        over_http2: bool,
-    ) -> Box<Flow> {
+    fn compose_whole(&self, head: &mut RequestHead, body: Box<HeldBody>, over_http2: bool) -> Box<Flow> {
         let is_told = head.fields.has(Known::ContentLength);
         let takes_one = matches!(head.method, Method::POST | Method::PUT | Method::PATCH);
         head.fields.remove(Known::ContentLength);
@@ -37,7 +36,7 @@ impl Session<'_> {
 
     /// The request as the backend gets it, with a body of which nobody knows how long it will be: plugins make it of
     /// what comes.
-    pub(super) fn compose_transformed<I: Downstream>(
+    fn compose_transformed<I: Downstream>(
         &self,
         head: &mut RequestHead,
         body: Box<TransformedBody>,
@@ -53,8 +52,26 @@ impl Session<'_> {
         Box::new(Flow::transformed(text, Decoder::limited(length, limit), !over_http2, body))
     }
 
-    /// The request as the backend gets it, with what has come of its body.
+    /// The request as who answers it gets it, with its body: as it is held, as plugins make it, or as it comes.
     pub(super) fn compose<I: Downstream>(
+        &self,
+        head: &mut RequestHead,
+        (body, asked): (Option<Prepared>, Option<&Asked>),
+        client: &mut Client<I>,
+        limit: u64,
+        over_http2: bool,
+    ) -> Result<Box<Flow>, Error> {
+        match body {
+            Some(Prepared::Held(body)) => Ok(self.compose_whole(head, body, over_http2)),
+            Some(Prepared::Transformed(body)) => {
+                Ok(self.compose_transformed(head, body, client, limit, over_http2))
+            }
+            None => self.compose_streamed(head, asked, client, limit, over_http2),
+        }
+    }
+
+    /// The request as the backend gets it, with what has come of its body.
+    fn compose_streamed<I: Downstream>(
         &self,
         head: &mut RequestHead,
         asked: Option<&Asked>,

@@ -38,14 +38,9 @@ impl Session<'_> {
             (Some(detour), _) => Rc::clone(&detour.pool),
             (None, LocalTarget::Pool(pool)) => Rc::clone(pool),
             (None, LocalTarget::Asked(goal)) => self.find(client, goal).await?,
-            (None, LocalTarget::Registry(plan)) => {
-                let held = match body.take() {
-                    Some(Prepared::Held(held)) => Some(held),
-                    // Those that plugins transform go to backends.
-                    Some(Prepared::Transformed(_)) | None => None,
-                };
-                let consulting = Box::pin(self.consult(client, route, plan, (head, held)));
-                return consulting.await.map(Outgoing::Answer);
+            (None, LocalTarget::Registry(_) | LocalTarget::Component(_)) => {
+                let answering = Box::pin(self.answer_here(client, route, head, (body, asked)));
+                return answering.await.map(Outgoing::Answer);
             }
             (None, LocalTarget::Respond) => return Ok(Outgoing::Answer(fixed(route))),
         };
@@ -56,13 +51,8 @@ impl Session<'_> {
         }
         let sticky = detour.map_or(&route.terms.sticky, |detour| &detour.sticky);
         let key = sticky.as_ref().and_then(|sticky| sticky.key(&head.fields));
-        let upload = match body.take() {
-            Some(Prepared::Held(body)) => self.compose_whole(head, body, over_http2),
-            Some(Prepared::Transformed(body)) => {
-                self.compose_transformed(head, body, client, route.terms.body_limit, over_http2)
-            }
-            None => self.compose(head, asked.as_deref(), client, route.terms.body_limit, over_http2)?,
-        };
+        let body = (body.take(), asked.as_deref());
+        let upload = self.compose(head, body, client, route.terms.body_limit, over_http2)?;
         let tells = pool.backend().settings.proxy_protocol.is_some();
         let order = Order {
             pool: &pool,
@@ -93,7 +83,7 @@ impl Session<'_> {
         match said {
             Said::Answer(head, length) => {
                 exchange.answered();
-                Ok(answer_of(head, length, exchange))
+                Ok(Outgoing::Answer(answer_of(head, length, exchange)))
             }
             // No interim answer is left: one would be refused as what it is, no agreement.
             Said::Switching(head) | Said::Interim(head) => switching(head, exchange, asked.as_deref()),
@@ -133,6 +123,30 @@ impl Session<'_> {
         found.inspect_err(|error| self.failed(error))
     }
 
+    /// To what answers inside of this process.
+    async fn answer_here<I: Downstream>(
+        &mut self,
+        client: &mut Client<I>,
+        route: &Rc<LocalRoute>,
+        head: &mut RequestHead,
+        (body, asked): (&mut Option<Prepared>, &mut Option<Box<Asked>>),
+    ) -> Result<Answer, Error> {
+        match &route.terms.target {
+            LocalTarget::Registry(plan) => {
+                let held = match body.take() {
+                    Some(Prepared::Held(held)) => Some(held),
+                    // Those that plugins transform go elsewhere.
+                    Some(Prepared::Transformed(_)) | None => None,
+                };
+                self.consult(client, route, plan, (head, held)).await
+            }
+            LocalTarget::Component(component) => {
+                self.ask_component(client, (route, component), head, (body, asked)).await
+            }
+            LocalTarget::Pool(_) | LocalTarget::Asked(_) | LocalTarget::Respond => Err(Error::NoRoute),
+        }
+    }
+
     /// To the registry: reads the body, asks, and waits until what was asked for is kept.
     async fn consult<I: Downstream>(
         &mut self,
@@ -158,7 +172,10 @@ impl Session<'_> {
     fn explained(&self, route: &LocalRoute, error: Error) -> Error {
         match &route.terms.target {
             LocalTarget::Asked(goal) => goal.explain(error, &self.connection.arrival),
-            LocalTarget::Pool(_) | LocalTarget::Registry(_) | LocalTarget::Respond => error,
+            LocalTarget::Pool(_)
+            | LocalTarget::Registry(_)
+            | LocalTarget::Component(_)
+            | LocalTarget::Respond => error,
         }
     }
 
@@ -181,14 +198,14 @@ impl Session<'_> {
 }
 
 /// The backend's answer, whose body is still to come.
-fn answer_of(mut head: ResponseHead, length: BodyLength, exchange: Box<Exchange>) -> Outgoing {
+pub(super) fn answer_of(mut head: ResponseHead, length: BodyLength, exchange: Box<Exchange>) -> Answer {
     let options = hop_by_hop::strip(&mut head.fields);
     // A 204 that tells a length may send it, too, later on.
     let told = head.fields.get(Known::ContentLength).is_some_and(|told| told != b"0");
     let may_go_on = head.status == StatusCode::NO_CONTENT && told;
     let keep = length != BodyLength::UntilClose && !may_go_on && !closes(head.version, &options);
     let content = Content::Upstream { exchange, length, keep, transforms: None };
-    Outgoing::Answer(Answer { head, content })
+    Answer { head, content }
 }
 
 /// The answer that a route always gives.

@@ -77,7 +77,7 @@ impl Session<'_> {
         Ok(Outgoing::Answer(Answer { head, content }))
     }
 
-    /// Hands the body over to the plugins that transform it, where it goes to a backend.
+    /// Hands the body over to the plugins that transform it, where it goes to a backend or a component.
     async fn prepare<I: Downstream>(
         &self,
         client: &mut Client<I>,
@@ -85,11 +85,11 @@ impl Session<'_> {
         exchange: &mut Box<plugins::Exchange>,
         mut held: Option<Box<HeldBody>>,
     ) -> Result<Option<Prepared>, Error> {
-        let is_for_backend =
-            detour.is_some() || matches!(route.terms.target, LocalTarget::Pool(_) | LocalTarget::Asked(_));
-        if is_for_backend
-            && let Some(transformed) = self.begin_upload(client, route, exchange, &mut held).await?
-        {
+        let goes_on = match route.terms.target {
+            LocalTarget::Pool(_) | LocalTarget::Asked(_) | LocalTarget::Component(_) => true,
+            LocalTarget::Registry(_) | LocalTarget::Respond => detour.is_some(),
+        };
+        if goes_on && let Some(transformed) = self.begin_upload(client, route, exchange, &mut held).await? {
             return Ok(Some(Prepared::Transformed(transformed)));
         }
         Ok(held.map(Prepared::Held))

@@ -1,0 +1,1 @@
+//! Nothing: the components are in `examples/`, one file each.
