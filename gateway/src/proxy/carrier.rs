@@ -144,7 +144,7 @@ impl Carrier for Io {
 impl Io {
     fn body(&mut self) -> Option<&mut Body> {
         match self {
-            Self::Tcp(_) => None,
+            Self::Tcp(_) | Self::Tls(_) => None,
             Self::Http2(call) => Some(call.body()),
         }
     }

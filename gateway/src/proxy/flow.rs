@@ -9,10 +9,11 @@ use super::{carrier::Carrier, held_body::HeldBody};
 use crate::io::Pipe;
 use crate::{
     headers::hop_by_hop::strip_trailers,
-    http1::{BodyLength, Decoder, Malformed, write_chunk_size, write_last_chunk},
+    http1::{BodyLength, Decoder, Malformed, write_chunk_size, write_last_chunk, write_request},
     io::{BUFFER_SIZE, Buffers, Inbox},
-    message::Fields,
+    message::{Fields, RequestHead},
 };
+use memchr::memmem;
 use std::{
     io::{self, IoSlice},
     ops::Range,
@@ -94,6 +95,18 @@ impl Flow {
         flow.body = flow.data.len() as u64;
         flow.held = Some(body);
         flow
+    }
+
+    /// Begins with this head of a request, and not with the one that it has. Nothing has left yet.
+    pub(super) fn go_on_with(&mut self, head: &RequestHead) {
+        const END: &[u8] = b"\r\n\r\n";
+        // Behind it may be the first line of a chunk.
+        let Some(end) = memmem::find(&self.lead, END) else { return };
+        let mut lead = Vec::with_capacity(self.lead.len());
+        write_request(head, &mut lead);
+        lead.extend_from_slice(b"\r\n");
+        lead.extend_from_slice(self.lead.get(end + END.len()..).unwrap_or_default());
+        self.lead = lead;
     }
 
     /// Takes what has been read already along with the head.

@@ -16,6 +16,7 @@ mod ordered;
 mod plugins;
 mod private;
 mod registry;
+mod securities;
 mod services;
 mod state_dir;
 mod sticky;
