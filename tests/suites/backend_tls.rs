@@ -5,7 +5,8 @@ use gateway_tests::{
     Backend, Http2, Pair, Pki, Raw, TestGateway, certificate_table, echo, eventually, h2c_backend, within,
 };
 use http::Method;
-use std::{net::SocketAddr, time::Duration};
+use rustls::pki_types::{PrivateKeyDer, pem::PemObject as _};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 /// The server: TLS in front of this backend.
 fn server(pair: &Pair, backend: SocketAddr, more: &str) -> TestGateway {
@@ -114,20 +115,29 @@ async fn http2_is_agreed_on_and_nothing_else_will_do() {
         assert_eq!(answer.status, 200);
         assert!(answer.text() == body);
     }
-    let over = h2.metric("vers_gateway_requests_total", &[]).await;
+    let over = h2.metric("vers_requests_total", &[]).await;
     assert_eq!((over, backend.connections()), (2.0, 1));
     assert_eq!(h2.metric("vers_tls_handshakes_total", &[]).await, 1.0, "both over one connection");
-    // A raw TCP route agrees on nothing.
-    let raw = Backend::tcp_echo().await;
-    let toml = format!(
-        "[[listener]]\naddress = \"[::]:0\"\ntls = true\nprotocol = \"tcp\"\n\
-         [[route]]\nprotocol = \"tcp\"\nto = \"{}\"\n{}",
-        raw.addr(),
-        certificate_table("web")
-    );
+    // One that speaks TLS, and says nothing of HTTP/2.
     let pair = pki.issue(&["localhost"]);
-    let raw = TestGateway::with_files(&toml, &[("web.pem", &pair.cert), ("web-key.pem", &pair.key)]);
-    let gateway = self::gateway(&[named(&raw)], &format!("{TLS}\nprotocol = \"h2\""), &pki);
+    let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).expect("a key");
+    let terms =
+        rustls::ServerConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![gateway_tests::tls::der(&pair.cert)], key);
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(terms.expect("a certificate")));
+    let older = Backend::tcp(move |stream| {
+        let acceptor = acceptor.clone();
+        async move {
+            let Ok(mut stream) = acceptor.accept(stream).await else { return };
+            let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+        }
+    })
+    .await;
+    let server = format!("localhost:{}", older.addr().port());
+    let gateway = self::gateway(&[server], &format!("{TLS}\nprotocol = \"h2\""), &pki);
     let answer = gateway.client().get("/").await;
     assert_eq!(answer.header("x-gateway-error"), "upstream-tls-failed", "{}", answer.text());
 }
@@ -205,8 +215,8 @@ async fn health_is_asked_over_tls_as_well() {
         let said = async || {
             let status = gateway.status().await;
             let servers = status["backends"][0]["servers"].as_array().cloned().unwrap_or_default();
-            let healthy: Vec<bool> = servers.iter().filter_map(|it| it["healthy"].as_bool()).collect();
-            (healthy == [true, false]).then_some(())
+            let states: Vec<&str> = servers.iter().filter_map(|it| it["state"].as_str()).collect();
+            (states == ["up", "unhealthy"]).then_some(())
         };
         eventually(&format!("what is found out by {question}"), said).await;
     }

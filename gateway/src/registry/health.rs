@@ -110,6 +110,11 @@ impl Health {
         self.known(service)?.why()
     }
 
+    /// Why requests to a service fail, where they do.
+    pub fn met(&self, service: &str) -> Option<&str> {
+        self.known(service)?.traffic.as_ref()?.works.as_ref().err().map(|why| &**why)
+    }
+
     /// Which services do not work, and why.
     pub(super) fn why(&self) -> Option<String> {
         let failed = self.0.iter().flat_map(|known| known.iter());
@@ -118,8 +123,8 @@ impl Health {
         (!failed.is_empty()).then(|| failed.join("; "))
     }
 
-    /// What is known once a witness has said this; none where that is nothing new. Another reason for the same
-    /// is nothing new.
+    /// What is known once a witness has said this; none where that is nothing new. Another reason of who asks for the
+    /// same is nothing new: one that does not work says so in many ways. Requests say whose they are.
     pub(super) fn with(&self, finding: &Finding, now: SystemTime) -> Option<Self> {
         let mut all: Vec<Known> = self.0.iter().flat_map(|known| known.iter()).cloned().collect();
         let at = all.iter().position(|known| known.service == finding.service);
@@ -133,7 +138,11 @@ impl Health {
             Witness::Traffic => &mut known.traffic,
         };
         let before = place.as_ref().map(|said| said.works.is_ok());
-        if before == finding.works.as_ref().map(Result::is_ok) {
+        let reason = place.as_ref().and_then(|said| said.works.as_ref().err());
+        let is_other = finding.witness == Witness::Traffic
+            && finding.works.as_ref().and_then(|works| works.as_ref().err().map(String::as_str))
+                != reason.map(|it| &**it);
+        if before == finding.works.as_ref().map(Result::is_ok) && !is_other {
             return None;
         }
         *place =
