@@ -199,13 +199,16 @@ mod tests {
         let used = said(&probed, Witness::Traffic, "api", Some(Err("refused"))).expect("news");
         assert_eq!((used.of("api"), used.of_all(), used.fails_probe("api")), (Unhealthy, Unhealthy, false));
         assert_eq!(used.why().as_deref(), Some("api: refused, since 1970-01-01T00:00:00Z"));
-        assert!(said(&used, Witness::Traffic, "api", Some(Err("late"))).is_none(), "another reason");
+        assert!(said(&used, Witness::Traffic, "api", Some(Err("refused"))).is_none(), "the same once more");
+        let others = said(&used, Witness::Traffic, "api", Some(Err("of another"))).expect("news");
+        assert_eq!((others.met("api"), others.met("db")), (Some("of another"), None));
         let other = said(&used, Witness::Probe, "db", Some(Ok(()))).expect("news");
         assert_eq!((other.of_all(), other.of("api")), (Healthy, Unhealthy), "one that works is enough");
         let over = said(&used, Witness::Traffic, "api", None).expect("news");
         assert_eq!((over.of("api"), over.why()), (Healthy, None));
         let failed = said(&over, Witness::Probe, "api", Some(Err("it answered 500"))).expect("news");
         assert!(failed.fails_probe("api") && failed.why_of("api").is_some());
+        assert!(said(&failed, Witness::Probe, "api", Some(Err("late"))).is_none(), "another reason");
         assert_eq!(failed.only(|service| service != "api").of("api"), Unknown);
     }
 }

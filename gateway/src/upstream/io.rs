@@ -17,8 +17,8 @@ use tokio::{
 pub enum Io {
     /// A connection, which has it for itself.
     Tcp(TcpStream),
-    /// The same, with TLS on it.
-    Tls(SecureStream),
+    /// The same, with TLS on it. In a box: it is no larger than the others then.
+    Tls(Box<SecureStream>),
     /// A stream of HTTP/2.
     Http2(Box<Call>),
 }

@@ -55,7 +55,7 @@ impl Security {
         let host = server.host();
         let name = self.name.as_deref().unwrap_or(&host);
         let secured = self.how.secure(name, socket, speaks).await.map_err(Cause::Tls)?;
-        Ok(Io::Tls(SecureStream(secured)))
+        Ok(Io::Tls(Box::new(SecureStream(secured))))
     }
 }
 

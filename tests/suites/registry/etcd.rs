@@ -494,7 +494,9 @@ async fn tokens_that_end_are_asked_for_anew_and_nobody_notices() {
         let (found, answer) = discovered(&client).await;
         assert_eq!((found.len(), &answer["stale"]), (13, &Value::Null), "{arguments:?}: {answer}");
         let anew = authentications(&etcd).await - before;
-        assert!((1..30).contains(&anew), "{arguments:?}: {anew} times asked who we are");
+        // Signed ones end by the clock; the others live on while they are used.
+        let least = if arguments[1] == signed { 2 } else { 0 };
+        assert!((least..30).contains(&anew), "{arguments:?}: {anew} times asked who we are");
     }
 }
 
