@@ -194,6 +194,42 @@ async fn a_tunnel_that_ends_ends_the_wait() {
 }
 
 #[tokio::test]
+async fn a_server_that_has_yet_to_greet_is_listened_to_for_as_long_as_a_client() {
+    let (backend, mut visitors) = Backend::by_hand().await;
+    let gateway = TestGateway::start(&format!(
+        "[gateway]\nworkers = 1\n[[listener]]\naddress = \"[::]:0\"\n[[route]]\nname = \"ssh\"\nprotocol = \"ssh\"\nto = \"{0}\"\n\
+         [[route]]\nname = \"mail\"\nprotocol = \"tcp\"\nto = \"{0}\"\n",
+        backend.addr()
+    ));
+    let mut silent = Raw::connect(gateway.addr()).await;
+    let _silent_server = visitors.next().await;
+    let mut greeted = Raw::connect(gateway.addr()).await;
+    let mut server = visitors.next().await;
+    let address = gateway.addr();
+    let stop = stopping(gateway, LONG).await;
+    eventually("a closed door", async || TcpStream::connect(address).await.err()).await;
+    let talk = async {
+        server.send("220 ready\r\n").await;
+        greeted.until("220 ready\r\n").await;
+        for _ in 0..20 {
+            greeted.send("NOOP\r\n").await;
+            server.until("NOOP\r\n").await;
+            server.send("250 ok\r\n").await;
+            greeted.until("250 ok\r\n").await;
+        }
+    };
+    tokio::select! {
+        biased;
+        _ = silent.to_end() => panic!("it was not listened to before the time of both was over"),
+        () = talk => {}
+    }
+    assert_eq!(silent.to_end().await, "", "nothing was begun");
+    // Who knocked at the door before it closed is there, too.
+    drop((greeted, server, visitors));
+    stopped(stop).await;
+}
+
+#[tokio::test]
 async fn an_upgrade_can_still_be_agreed_to() {
     let (backend, mut visitors) = Backend::by_hand().await;
     let gateway = TestGateway::with(backend.addr(), r#"upgrades = ["foo"]"#);

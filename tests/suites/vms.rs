@@ -1,7 +1,8 @@
 //! VMs by name: where one is, which port of it, and what is said where it cannot be reached.
 
 use gateway_tests::{
-    Answer, Backend, Client, NameServer, Raw, Says, TestGateway, eventually, in_namespace, must_run, own_ip,
+    Answer, Backend, Client, Http2, NameServer, Raw, Says, TestGateway, eventually, in_namespace, must_run,
+    own_ip,
 };
 use tokio::net::TcpListener;
 use vers_gateway::server::Reloaded;
@@ -348,6 +349,51 @@ async fn a_server_learns_the_client_by_a_header_in_front() {
     to_first.send(answer).await;
     first.head().await;
     assert_eq!(backend.connections(), 2);
+}
+
+#[tokio::test]
+async fn a_server_that_wants_to_know_later_on_is_told_the_ends_of_connections_that_there_are() {
+    let (backend, mut visitors) = Backend::by_hand().await;
+    let toml = |more: &str| {
+        format!(
+            "[[listener]]\naddress = \"[::]:0\"\n[[route]]\nto = \"app\"\n\
+             [backend.app]\nservers = [\"{}\"]\n{more}",
+            backend.addr()
+        )
+    };
+    let gateway = TestGateway::start(&toml(""));
+    let request = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+    let answer = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+    let mut client = Raw::connect(gateway.addr_v4()).await;
+    client.send(request).await;
+    let mut server = visitors.next().await;
+    assert!(server.head().await.starts_with("GET / "));
+    server.send(answer).await;
+    client.head().await;
+    let mut client_of_http2 = Http2::connect(gateway.addr()).await;
+
+    gateway.write(&toml("proxy_protocol = \"v1\"\n"));
+    gateway.reload().await.expect("a good configuration");
+    client.send(request).await;
+    let mut server = visitors.next().await;
+    let (from, to) = (client.stream.local_addr().expect("an address").port(), gateway.addr().port());
+    assert_eq!(server.until("\r\n").await, format!("PROXY TCP4 127.0.0.1 127.0.0.1 {from} {to}\r\n"));
+    assert!(server.head().await.starts_with("GET / "));
+    server.send(answer).await;
+    client.head().await;
+
+    let get = client_of_http2.get("/");
+    let serving = async {
+        let mut server = visitors.next().await;
+        let header = server.until("\r\n").await;
+        server.head().await;
+        server.send(answer).await;
+        header
+    };
+    let (answered, header) = tokio::join!(client_of_http2.send(get, ""), serving);
+    assert_eq!(answered.status, 200);
+    let (begin, end) = ("PROXY TCP6 ::1 ::1 ", format!(" {to}\r\n"));
+    assert!(header.starts_with(begin) && header.ends_with(&end), "{header}");
 }
 
 #[tokio::test]

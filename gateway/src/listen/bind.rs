@@ -14,7 +14,7 @@ use std::{
 };
 
 /// Connections that the kernel holds until they are accepted.
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = 4096;
 
 /// Ports up to which each worker has a socket of its own on each. With more, each port has one socket
 /// that all workers watch: there would be as many times more of them as there are workers.
@@ -42,6 +42,15 @@ pub struct Counts {
     pub clients: Arc<Clients>,
     /// Failed accepts.
     pub trouble: Seldom,
+}
+
+/// Where a connection came in.
+#[derive(Debug, Clone, Copy)]
+pub struct Entrance {
+    /// As configured, by which it is known after a reload.
+    pub configured: SocketAddr,
+    /// The real port, where 0 was asked for.
+    pub port: u16,
 }
 
 /// One port that is listened on.
@@ -114,6 +123,11 @@ impl Bound {
 }
 
 impl BoundPort {
+    /// What its connections came in by.
+    pub fn entrance(&self) -> Entrance {
+        Entrance { configured: self.configured, port: self.address.port() }
+    }
+
     /// A worker's own socket, where each has one; each worker takes its own once.
     pub fn take(&self, worker: usize) -> Option<TcpListener> {
         match &self.sockets {

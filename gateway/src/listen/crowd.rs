@@ -4,12 +4,11 @@
 //! would cost more than the sockets; here they are in one set of the kernel, and one task asks which of
 //! them have connections. All workers hear of each connection, and whoever is free first takes it.
 
-use super::{Accepted, BoundPort};
+use super::{Accepted, BoundPort, Entrance};
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
     io,
-    net::SocketAddr,
     rc::Rc,
     sync::Arc,
 };
@@ -27,17 +26,18 @@ struct Member<T> {
 
 #[cfg(target_os = "linux")]
 mod linux {
-    use super::{Accepted, Arc, BoundPort, Cell, HashMap, Member, Rc, RefCell, SocketAddr, io};
-    use crate::listen::accept::{Pause, is_clients_fault};
+    use super::{Accepted, Arc, BoundPort, Cell, Entrance, HashMap, Member, Rc, RefCell, io};
+    use crate::listen::{
+        accept::{Pause, accept, is_clients_fault},
+        bind::BACKLOG,
+    };
     use rustix::{
         event::{Timespec, epoll},
         fd::OwnedFd,
-        net::{SocketFlags, acceptfrom_with},
     };
-    use std::{mem::MaybeUninit, net::TcpListener};
+    use std::mem::MaybeUninit;
     use tokio::{
         io::{Interest, unix::AsyncFd},
-        net::TcpStream,
         task::consume_budget,
     };
 
@@ -81,18 +81,25 @@ mod linux {
 
         /// Ends the watch over one, and hands over what the kernel had accepted for it: those clients
         /// were told that somebody is there.
-        pub fn remove(&self, token: u64, mut on_accept: impl FnMut(&Rc<T>, SocketAddr, Accepted)) {
+        pub fn remove(&self, token: u64, mut on_accept: impl FnMut(&Rc<T>, Entrance, Accepted)) {
             let Some(Member { port, what }) = self.members.borrow_mut().remove(&token) else { return };
             let Some(socket) = port.shared() else { return };
             // Nothing else has it in this set, so this cannot fail.
             let _ = epoll::delete(self.set.get_ref(), socket);
-            while let Ok(Some((stream, peer))) = accept(socket) {
-                on_accept(&what, port.configured, Accepted::Connection(stream, peer));
+            // Those behind so many came later; and other workers may still be there for them.
+            for _ in 0..BACKLOG {
+                match accept(socket) {
+                    Ok((stream, peer)) => {
+                        on_accept(&what, port.entrance(), Accepted::Connection(stream, peer));
+                    }
+                    Err(error) if is_clients_fault(&error) => {}
+                    Err(_) => break,
+                }
             }
         }
 
         /// Accepts on all of them, as long as it is polled.
-        pub async fn accept(&self, mut on_accept: impl FnMut(&Rc<T>, SocketAddr, Accepted)) {
+        pub async fn accept(&self, mut on_accept: impl FnMut(&Rc<T>, Entrance, Accepted)) {
             let mut pause = Pause::default();
             loop {
                 let Ok(mut ready) = self.set.readable().await else { return };
@@ -120,45 +127,33 @@ mod linux {
 
         /// Accepts once on one of them; whoever has more is asked for again. Returns whether the machine
         /// is out of something.
-        fn accept_on(&self, token: u64, on_accept: &mut impl FnMut(&Rc<T>, SocketAddr, Accepted)) -> bool {
+        fn accept_on(&self, token: u64, on_accept: &mut impl FnMut(&Rc<T>, Entrance, Accepted)) -> bool {
             let found = self.members.borrow();
             let member = found.get(&token).map(|member| (Arc::clone(&member.port), Rc::clone(&member.what)));
             drop(found);
             let Some((port, what)) = member else { return false };
             let Some(socket) = port.shared() else { return false };
             match accept(socket) {
-                Ok(Some((stream, peer))) => {
-                    on_accept(&what, port.configured, Accepted::Connection(stream, peer));
+                Ok((stream, peer)) => {
+                    on_accept(&what, port.entrance(), Accepted::Connection(stream, peer));
                     false
                 }
                 // Another worker was faster.
-                Ok(None) => false,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
                 Err(error) if is_clients_fault(&error) => false,
                 Err(error) => {
-                    on_accept(&what, port.configured, Accepted::Failed(error));
+                    on_accept(&what, port.entrance(), Accepted::Failed(error));
                     true
                 }
             }
         }
-    }
-
-    fn accept(socket: &TcpListener) -> io::Result<Option<(TcpStream, SocketAddr)>> {
-        let (stream, peer) = match acceptfrom_with(socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
-            Ok(accepted) => accepted,
-            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
-        let stream = TcpStream::from_std(stream.into())?;
-        let peer = peer.ok_or(io::ErrorKind::ConnectionAborted)?;
-        Ok(Some((stream, peer)))
     }
 }
 
 /// Elsewhere, each worker has a socket of its own on each port, whatever that costs.
 #[cfg(not(target_os = "linux"))]
 mod other {
-    use super::{Accepted, Arc, BoundPort, Rc, SocketAddr, io};
+    use super::{Accepted, Arc, BoundPort, Entrance, Rc, io};
     use std::marker::PhantomData;
 
     /// Watches nothing.
@@ -182,10 +177,10 @@ mod other {
         }
 
         /// Has nothing to end.
-        pub fn remove(&self, _: u64, _: impl FnMut(&Rc<T>, SocketAddr, Accepted)) {}
+        pub fn remove(&self, _: u64, _: impl FnMut(&Rc<T>, Entrance, Accepted)) {}
 
         /// Waits for nothing.
-        pub async fn accept(&self, _: impl FnMut(&Rc<T>, SocketAddr, Accepted)) {
+        pub async fn accept(&self, _: impl FnMut(&Rc<T>, Entrance, Accepted)) {
             std::future::pending().await
         }
     }

@@ -6,7 +6,7 @@ mod clients;
 mod crowd;
 mod files;
 
-pub use accept::{Accepted, accept_loop};
-pub use bind::{BindError, Bound, BoundPort, Counts, Terms, bind, few_ports_left};
+pub use accept::{Accepted, Acceptor};
+pub use bind::{BindError, Bound, BoundPort, Counts, Entrance, Terms, bind, few_ports_left};
 pub use clients::{Clients, Seat};
 pub use crowd::Crowd;

@@ -242,7 +242,7 @@ impl Way {
 
     fn connection(&self, arrival: &Arrival) -> Connection {
         Connection {
-            client_port: arrival.ends.source.port(),
+            client_port: arrival.client_port,
             server_name: self.server_name.clone().or_else(|| arrival.sni.clone()),
             is_tls: arrival.is_tls,
             certificate: arrival.certificate.as_ref().map(|certificate| certificate.forwarded().into()),

@@ -9,7 +9,12 @@ use crate::{
     proxy_protocol::{self, BadHeader, Begins, Ends},
     snapshot::Listener,
 };
-use std::{io, net::SocketAddr, rc::Rc};
+use std::{
+    cell::OnceCell,
+    io,
+    net::{Ipv6Addr, SocketAddr},
+    rc::Rc,
+};
 use tokio::{io::Interest, net::TcpStream, time::timeout};
 
 /// What is known of a connection before anything is asked over it.
@@ -21,8 +26,10 @@ pub struct Arrival {
     proxy: Option<Box<ClientAddr>>,
     /// The port that it asked for.
     pub port: u16,
-    /// The client's end, and the one that it connected to.
-    pub ends: Ends,
+    /// The client's port, of its end.
+    pub client_port: u16,
+    /// The client's end, and the one that it connected to, once that was asked for: few want to know.
+    ends: OnceCell<Box<Ends>>,
     /// Whether that is what a proxy says.
     pub is_proxied: bool,
     /// Whether it speaks TLS with this gateway.
@@ -54,18 +61,20 @@ pub enum NoArrival {
 }
 
 impl Arrival {
-    /// Finds out, and reads nothing beyond the header.
+    /// Finds out, and reads nothing beyond the header. The connection is from this peer, and came in by this port.
     ///
     /// # Errors
     /// Fails where the listener wants a header, and what there is of one cannot be believed.
     pub async fn of(
         stream: &TcpStream,
-        peer: SocketAddr,
+        (peer, port): (SocketAddr, u16),
         listener: &Listener,
         worker: &Worker,
     ) -> Result<Self, NoArrival> {
-        let destination = destination(stream, listener.original_destination);
-        let own = || Self::between(Ends { source: peer, destination }, None);
+        let own = || match listener.original_destination {
+            true => Self::between(Ends { source: peer, destination: destination(stream) }, None),
+            false => Self::by(peer, port),
+        };
         let is_trusted = || listener.trusts(ClientAddr::from(peer).ip());
         match listener.proxy_protocol {
             ProxyProtocol::Off => return Ok(own()),
@@ -95,10 +104,36 @@ impl Arrival {
         self.proxy.as_deref().copied().unwrap_or(self.peer)
     }
 
+    /// The client's end, and the one that it connected to: told before, or by this socket.
+    pub(super) fn ends(&self, socket: Option<&TcpStream>) -> &Ends {
+        self.ends.get_or_init(|| {
+            let source = SocketAddr::new(self.peer.ip(), self.client_port);
+            let own = socket.and_then(|socket| socket.local_addr().ok());
+            let destination = own.unwrap_or_else(|| SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), self.port));
+            Box::new(Ends { source, destination })
+        })
+    }
+
+    /// Of a connection that came from there, in by this port.
+    fn by(peer: SocketAddr, port: u16) -> Self {
+        Self {
+            peer: peer.into(),
+            proxy: None,
+            port,
+            client_port: peer.port(),
+            ends: OnceCell::new(),
+            is_proxied: false,
+            is_tls: false,
+            sni: None,
+            certificate: None,
+        }
+    }
+
+    /// Of one between these ends, by what a proxy or a redirect rule says.
     fn between(ends: Ends, proxy: Option<ClientAddr>) -> Self {
-        let (peer, port) = (ClientAddr::from(ends.source), ends.destination.port());
         let (is_proxied, proxy) = (proxy.is_some(), proxy.map(Box::new));
-        Self { peer, proxy, port, ends, is_proxied, is_tls: false, sni: None, certificate: None }
+        let ways = Self::by(ends.source, ends.destination.port());
+        Self { proxy, is_proxied, ends: OnceCell::from(Box::new(ends)), ..ways }
     }
 }
 
@@ -146,10 +181,10 @@ async fn header(stream: &TcpStream, buffer: &mut [u8]) -> Result<Header, NoArriv
 }
 
 /// Where the client connected to, before any redirect rule.
-fn destination(stream: &TcpStream, is_redirected: bool) -> SocketAddr {
-    let own = || stream.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
+fn destination(stream: &TcpStream) -> SocketAddr {
     // TPROXY changes nothing, so there the socket's own address is the one.
-    is_redirected.then(|| before_redirect(stream)).flatten().unwrap_or_else(own)
+    let own = || stream.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
+    before_redirect(stream).unwrap_or_else(own)
 }
 
 #[cfg(target_os = "linux")]

@@ -13,6 +13,7 @@ use std::{
     io,
     task::{Context, Poll},
 };
+use tokio::net::TcpStream;
 
 /// What carries messages in one or both directions. Unless it says otherwise, their heads, frames and
 /// ends are among its bytes.
@@ -48,6 +49,11 @@ pub(super) trait Carrier: Stream {
 
 /// What carries requests of clients, and their answers.
 pub(super) trait Downstream: Carrier {
+    /// The socket beneath, where it is this client's request alone that it carries.
+    fn socket(&self) -> Option<&TcpStream> {
+        None
+    }
+
     /// Sends an answer before the answer, where heads are told.
     fn send_interim(&mut self, _head: &ResponseHead) -> io::Result<()> {
         Ok(())
@@ -71,7 +77,11 @@ pub(super) trait Downstream: Carrier {
 
 impl Carrier for ClientStream {}
 
-impl Downstream for ClientStream {}
+impl Downstream for ClientStream {
+    fn socket(&self) -> Option<&TcpStream> {
+        Some(self.socket())
+    }
+}
 
 impl Carrier for ServerStream {
     fn frames(&self) -> bool {

@@ -62,6 +62,15 @@ impl<I: Downstream> Client<I> {
         Self { io, inbox: Inbox::new(), timer, due: None, closed: None }
     }
 
+    /// Another request is served.
+    pub(super) fn begin(&mut self) {
+        self.due = None;
+        // One that was sent together with others may have its answer waited for as long as theirs.
+        if let Some(closed) = &mut self.closed {
+            *closed = Instant::now();
+        }
+    }
+
     /// Waits for the next request's head.
     pub(super) fn next<'a>(
         &'a mut self,

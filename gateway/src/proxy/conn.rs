@@ -23,10 +23,20 @@ use crate::{
     relay::Side,
     snapshot::{Listener, Local, Mode},
 };
-use std::{cell::RefCell, io, net::SocketAddr, pin::pin, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    io,
+    net::SocketAddr,
+    pin::pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Waker},
+    time::Duration,
+};
 use tokio::{
     io::AsyncWriteExt as _,
     net::TcpStream,
+    task::consume_budget,
     time::{Instant, timeout},
 };
 
@@ -55,13 +65,17 @@ pub fn serve(
             }
         };
         let view = Rc::new(View::of(local, listener, port, &arrival));
+        let is_decided = matches!(view.mode(), Mode::Http(_));
+        if !is_decided {
+            // Which server is told of it, is found out where the socket is not at hand.
+            arrival.ends(Some(stream.socket()));
+        }
         if let Mode::Tcp(route) = view.mode() {
             let route = view.local.routes.get(*route).cloned()?;
             let patience = view.listener.head_deadline;
             drop(view);
             return Box::pin(tcp::serve(stream, &arrival, route, &worker, patience, guard)).await;
         }
-        let is_decided = matches!(view.mode(), Mode::Http(_));
         let connection = Connection { worker, arrival, view: RefCell::new(view) };
         let mut client = if is_decided {
             Client::new(stream, connection.worker.timers.take())
@@ -102,6 +116,7 @@ async fn end(
     if matches!(last, Last::Http2) {
         worker.timers.put(std::mem::take(&mut client.timer));
         let early = client.inbox.take(&worker.buffers);
+        connection.arrival.ends(Some(client.io.socket()));
         h2::serve(client.io, early, connection, guard).await;
         return None;
     }
@@ -112,6 +127,13 @@ async fn end(
         _ => {}
     }
     None
+}
+
+/// Whether a client has said something that nobody has read, as far as that is known without asking: closed now, its
+/// connection would be reset, and it might not see its last answer (RFC 9112 §9.6).
+fn says_more(client: &Client<ClientStream>) -> bool {
+    let mut cx = Context::from_waker(Waker::noop());
+    !client.inbox.is_empty() || client.io.socket().poll_read_ready(&mut cx).is_ready()
 }
 
 /// Gives back what a connection has of its worker.
@@ -216,7 +238,7 @@ async fn requests(client: &mut Client<ClientStream>, connection: &Connection, gu
     let worker = &connection.worker;
     let cut = |cut| {
         worker.count_cut(cut);
-        After::Close
+        Last::Of(After::Close)
     };
     let (mut is_first, mut is_called) = (true, false);
     loop {
@@ -235,25 +257,27 @@ async fn requests(client: &mut Client<ClientStream>, connection: &Connection, gu
             Next::Late if is_first => {
                 Box::pin(http::reject(connection, client, Error::HeadTimeout, guard)).await
             }
-            Next::Late => cut(Cut::Head),
-            Next::Idle => cut(Cut::KeepAlive),
+            Next::Late => return cut(Cut::Head),
+            Next::Idle => return cut(Cut::KeepAlive),
             Next::Leaving if is_first && !is_called => {
                 is_called = true;
                 Box::pin(last_call(client, guard)).await;
                 continue;
             }
-            Next::Nothing | Next::Leaving => After::Close,
+            Next::Nothing | Next::Leaving => return Last::Of(After::Close),
         };
         is_first = false;
-        if !matches!(after, After::Next) {
-            return Last::Of(after);
+        match after {
+            After::Next => {}
+            After::Close if says_more(client) => return Last::Of(After::Linger),
+            after => return Last::Of(after),
         }
     }
 }
 
 /// Where a listener goes, a client that has not asked for anything yet is about to: waits for that. How this
 /// ends, the connection finds out itself.
-pub(super) async fn last_call(client: &Client<ClientStream>, guard: &Guard) {
+async fn last_call(client: &Client<ClientStream>, guard: &Guard) {
     if guard.is_draining() && client.inbox.is_empty() {
         let _ = timeout(LAST_CALL, client.io.socket().readable()).await;
     }
@@ -278,6 +302,8 @@ pub(super) async fn linger(stream: &mut ClientStream, worker: &Worker, (time, mo
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Ok(_) | Err(_) => return,
             }
+            // Others are on this worker, too.
+            consume_budget().await;
         }
     };
     // Either way it is closed now.

@@ -9,7 +9,7 @@ use super::{
     answer::Error,
     arrival::Arrival,
     client::Client,
-    conn::{Connection, View, last_call},
+    conn::{Connection, LAST_CALL, View},
     cut::Cut,
     stream::ClientStream,
     tcp::Way,
@@ -254,17 +254,7 @@ async fn first(
     connection: &Connection,
     guard: &mut Guard,
 ) -> First {
-    let mut is_called = false;
-    loop {
-        let listening = listen(client, server, outlook, &connection.worker, guard);
-        match connection.while_current(listening).await {
-            First::Leaving if !is_called => {
-                is_called = true;
-                last_call(client, guard).await;
-            }
-            first => return first,
-        }
-    }
+    connection.while_current(listen(client, server, outlook, &connection.worker, guard)).await
 }
 
 /// Waits until one of both sides says something.
@@ -276,7 +266,7 @@ async fn listen(
     guard: &mut Guard,
 ) -> First {
     let since = Instant::now();
-    let mut begun = None;
+    let (mut begun, mut leaving) = (None, None);
     poll_fn(|cx| {
         // The client first: what is there already needs no connection.
         loop {
@@ -304,9 +294,6 @@ async fn listen(
                 false => First::Late(Cut::Head),
             });
         }
-        if guard.poll_draining(cx).is_ready() {
-            return Poll::Ready(First::Leaving);
-        }
         let (due, late) = match (&*server, &outlook.way) {
             // Why, the log will tell.
             (Server::Ahead(_, Dial::Failed(_, at)), _) => (*at + LAST_WORDS, First::End),
@@ -315,6 +302,12 @@ async fn listen(
             (_, Some(way)) => (since + way.route.terms.timeouts.tunnel, First::Late(Cut::Tunnel)),
             (_, None) => (since + outlook.idle, First::Late(Cut::KeepAlive)),
         };
+        if guard.poll_draining(cx).is_ready() {
+            let last_call = *leaving.get_or_insert_with(|| Instant::now() + LAST_CALL);
+            if last_call < due {
+                return client.timer.poll(cx, last_call).map(|()| First::Leaving);
+            }
+        }
         client.timer.poll(cx, due).map(|()| late)
     })
     .await

@@ -50,8 +50,8 @@ pub(super) struct Order<'a> {
     pub(super) budget: &'a Budget,
     /// What requests for the same server have in common.
     pub(super) key: Option<u64>,
-    /// Whose request it is, for servers that are told in front of the connection.
-    pub(super) client: &'a Ends,
+    /// Whose request it is, where servers are told in front of the connection.
+    pub(super) client: Option<&'a Ends>,
     pub(super) buffers: &'a Buffers,
 }
 

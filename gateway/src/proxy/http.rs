@@ -63,7 +63,7 @@ pub(super) fn serve<'a, I: Downstream>(
     guard: &'a Guard,
 ) -> impl Future<Output = After> {
     let mut session = Session::new(connection, guard, &head);
-    client.due = None;
+    client.begin();
     // What a block takes is in it once, what an async function is given twice, and each request makes one of these.
     async move {
         let outgoing = match session.admit(client, &mut head) {
@@ -103,7 +103,7 @@ pub(super) async fn reject<I: Downstream>(
     guard: &Guard,
 ) -> After {
     let mut session = Session::nameless(connection, guard);
-    client.due = None;
+    client.begin();
     let mut answer = session.refuse(&error);
     session.send(client, &mut answer).await
 }

@@ -85,7 +85,7 @@ impl Way {
     }
 
     async fn lease(&self, pool: &Rc<Pool>, arrival: &Arrival) -> Result<Lease, Error> {
-        let mut tries = Tries::of_tunnel(self.route.terms.attempts).of_client(&arrival.ends);
+        let mut tries = Tries::of_tunnel(self.route.terms.attempts).of_client(Some(arrival.ends(None)));
         pool.lease(&mut tries, self.route.terms.timeouts.connect).await.map_err(Error::Upstream)
     }
 

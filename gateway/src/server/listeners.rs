@@ -4,7 +4,7 @@ use super::Generation;
 use crate::{
     drain::Drain,
     ids::ClientAddr,
-    listen::{Accepted, Bound, BoundPort, Counts, Crowd, Seat, accept_loop},
+    listen::{Accepted, Acceptor, Bound, BoundPort, Counts, Crowd, Entrance, Seat},
     metrics::{Counter, Gauge, Metrics, names},
     proxy::{self, Arrival, Worker},
     snapshot::{Listener, Local, Mode},
@@ -20,7 +20,7 @@ use std::{
 };
 use tokio::{
     io::Interest,
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     task::{JoinHandle, spawn_local},
 };
 
@@ -120,12 +120,13 @@ impl Listeners {
     fn start(&mut self, port: &Arc<BoundPort>, door: &Rc<Door>) {
         let address = port.configured;
         let running = match port.take(self.index) {
-            Some(socket) => TcpListener::from_std(socket).map(|listener| {
+            Some(socket) => Acceptor::new(socket).map(|acceptor| {
                 let (drain, last) = (Drain::new(), Last::default());
                 let guard = drain.guard();
                 let (door, its_drain, its_last) = (Rc::clone(door), drain.clone(), Rc::clone(&last));
-                spawn_local(accept_loop(listener, guard, move |accepted| {
-                    door.on_accept(address, &its_drain, its_last.get(), accepted);
+                let entrance = port.entrance();
+                spawn_local(acceptor.run(guard, move |accepted| {
+                    door.on_accept(entrance, &its_drain, its_last.get(), accepted);
                 }));
                 Running::Own { drain, last }
             }),
@@ -153,8 +154,8 @@ impl Listeners {
                 let drain = door.drain_of(address);
                 drain.start();
                 if let Some((crowd, _)) = &self.crowd {
-                    crowd.remove(number, |door, address, accepted| {
-                        door.on_accept(address, &drain, Some(previous), accepted);
+                    crowd.remove(number, |door, entrance, accepted| {
+                        door.on_accept(entrance, &drain, Some(previous), accepted);
                     });
                 }
                 door.shared.borrow_mut().remove(&address);
@@ -173,8 +174,8 @@ impl Listeners {
         let crowd = Rc::new(Crowd::new()?);
         let accepting = Rc::clone(&crowd);
         let task = spawn_local(async move {
-            let on_accept = |door: &Rc<Door>, address, accepted| {
-                door.on_accept(address, &door.drain_of(address), None, accepted);
+            let on_accept = |door: &Rc<Door>, entrance: Entrance, accepted| {
+                door.on_accept(entrance, &door.drain_of(entrance.configured), None, accepted);
             };
             accepting.accept(on_accept).await;
         });
@@ -234,18 +235,18 @@ impl Door {
     /// `last` is what the listener served with, where it is gone.
     fn on_accept(
         self: &Rc<Self>,
-        address: SocketAddr,
+        entrance: Entrance,
         drain: &Drain,
         last: Option<&Rc<Local>>,
         accepted: Accepted,
     ) {
         match accepted {
-            Accepted::Connection(stream, peer) => self.enter(address, drain, last, stream, peer),
+            Accepted::Connection(stream, peer) => self.enter(entrance, drain, last, stream, peer),
             Accepted::Failed(error) => {
                 self.metrics.borrow().failed.inc();
                 if let Some(times) = self.counts.trouble.happened(Instant::now()) {
                     tracing::warn!(
-                        listener = %address, %error, times,
+                        listener = %entrance.configured, %error, times,
                         "cannot accept connections; those that are open go on, and it is tried again"
                     );
                 }
@@ -255,7 +256,7 @@ impl Door {
 
     fn enter(
         self: &Rc<Self>,
-        address: SocketAddr,
+        entrance: Entrance,
         drain: &Drain,
         last: Option<&Rc<Local>>,
         stream: TcpStream,
@@ -265,7 +266,7 @@ impl Door {
         metrics.accepted.inc();
         let inside = Inside::new(&self.counts, &metrics.active);
         let local = last.cloned().unwrap_or_else(|| self.worker.local());
-        let Some(listener) = local.shared.listener(address).map(Arc::clone) else { return };
+        let Some(listener) = local.shared.listener(entrance.configured).map(Arc::clone) else { return };
         if self.counts.open.load(Ordering::Relaxed) > listener.connections {
             metrics.over_limit.inc();
             return refuse(&listener, &stream, proxy::TOO_MANY_CONNECTIONS);
@@ -275,15 +276,17 @@ impl Door {
             return refuse(&listener, &stream, proxy::TOO_MANY_CONNECTIONS_PER_CLIENT);
         };
         wait_for_the_kernel(&stream);
-        let (door, guard, port) = (Rc::clone(self), drain.guard(), address.port());
+        let (door, guard) = (Rc::clone(self), drain.guard());
         // In a place of its own: the runtime moves a task's future about, and this one is large.
         spawn_local(Box::pin(async move {
-            let Some((arrival, seat)) = door.arrive(&listener, &stream, peer, seat).await else {
+            let Some((arrival, seat)) = door.arrive(&listener, &stream, (peer, entrance.port), seat).await
+            else {
                 return;
             };
             let worker = Rc::clone(&door.worker);
             drop(door);
-            let served = proxy::serve(stream, arrival, local, (listener, port), worker, guard);
+            let listener = (listener, entrance.configured.port());
+            let served = proxy::serve(stream, arrival, local, listener, worker, guard);
             if let Some(tunnel) = served.await {
                 spawn_local(async move {
                     let _inside = (inside, seat);
@@ -298,10 +301,10 @@ impl Door {
         &self,
         listener: &Listener,
         stream: &TcpStream,
-        peer: SocketAddr,
+        (peer, port): (SocketAddr, u16),
         mut seat: Option<Seat>,
     ) -> Option<(Arrival, Option<Seat>)> {
-        let arrival = match Arrival::of(stream, peer, listener, &self.worker).await {
+        let arrival = match Arrival::of(stream, (peer, port), listener, &self.worker).await {
             Ok(arrival) => arrival,
             Err(error) => {
                 self.metrics.borrow().unproxied.inc();

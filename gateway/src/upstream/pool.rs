@@ -172,8 +172,8 @@ impl<'a> Tries<'a> {
 
     /// On behalf of this client, for servers that want to know.
     #[must_use]
-    pub fn of_client(self, client: &'a Ends) -> Self {
-        Self { client: Some(client), ..self }
+    pub fn of_client(self, client: Option<&'a Ends>) -> Self {
+        Self { client, ..self }
     }
 }
 

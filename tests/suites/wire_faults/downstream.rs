@@ -3,7 +3,12 @@
 use super::{ROUNDS, Scene, pour};
 use gateway_tests::{Backend, Raw, within};
 use std::time::{Duration, Instant};
-use tokio::{io::AsyncWriteExt as _, net::TcpSocket, sync::Mutex, time::interval};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpSocket,
+    sync::Mutex,
+    time::interval,
+};
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 const HALF_A_POST: &str = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\nhalf";
@@ -236,6 +241,32 @@ async fn half_closes_behind_its_request() {
 }
 
 #[tokio::test]
+async fn half_closes_behind_two_requests() {
+    // Each answer is waited for as long as the only one would be, and both together take longer.
+    let backend = Backend::tcp(|stream| async move {
+        let mut server = Raw::over(stream);
+        let mut tick = interval(Duration::from_millis(700));
+        tick.tick().await;
+        for _ in 0..2 {
+            server.until("\r\n\r\n").await;
+            tick.tick().await;
+            server.send("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello").await;
+        }
+    })
+    .await;
+    let scene = Scene::of(backend.addr(), "").await;
+    scene
+        .play(async |scene| {
+            let mut client = scene.raw().await;
+            client.send(GET.repeat(2)).await;
+            client.finish().await;
+            let answers = client.to_end().await;
+            assert_eq!(answers.matches("hello").count(), 2, "{answers}");
+        })
+        .await;
+}
+
+#[tokio::test]
 async fn half_closes_in_the_middle_of_its_body() {
     let (backend, visitors) = Backend::by_hand().await;
     let visitors = Mutex::new(visitors);
@@ -296,6 +327,28 @@ async fn sends_more_than_it_may_when_it_is_answered() {
         })
         .await;
     assert_eq!(scene.cut("body").await, ROUNDS as f64);
+}
+
+/// What it sends in vain is no reason to reset the connection: its answer may still be on the way.
+#[tokio::test]
+async fn goes_on_behind_its_last_request() {
+    let backend = Backend::hello().await;
+    let scene = Scene::of(backend.addr(), "").await;
+    scene
+        .play(async |scene| {
+            for last in [
+                "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
+                "GET / HTTP/1.0\r\nhost: a\r\n\r\n",
+            ] {
+                let mut client = scene.raw().await;
+                client.send(format!("{last}{}", "x".repeat(500_000))).await;
+                client.until("hello").await;
+                let mut byte = [0];
+                let end = within("the end", client.stream.read(&mut byte)).await;
+                assert_eq!(end.expect("no reset"), 0);
+            }
+        })
+        .await;
 }
 
 /// Three hundred at once, some without a byte, some that leave a request behind.

@@ -89,3 +89,64 @@ async fn of_a_backend_that_never_reads() {
     })
     .await;
 }
+
+/// A gateway that holds bodies for the registry, and for a plugin, all in a mebibyte.
+async fn holding() -> (Backend, TestGateway) {
+    let backend = Backend::hello().await;
+    let table = plugin_table("bodies", &guest("body_edit"), "config = {}\nlimits = { body = \"1MiB\" }\n");
+    let gateway = TestGateway::start(&one_route(
+        backend.addr(),
+        &format!(
+            "plugins = [\"bodies\"]\n[[route]]\nname = \"registry\"\npath = \"/registry/*\"\nto = \"registry\"\n\
+             [registry]\nstore = \"memory\"\n[gateway]\nworkers = 1\n[limits]\nheld_bodies = \"1MiB\"\n{table}"
+        ),
+    ));
+    (backend, gateway)
+}
+
+async fn held(gateway: &TestGateway, bytes: usize) {
+    eventually("what is held", async || {
+        (gateway.metric("vers_held_bodies_bytes", &[]).await >= bytes as f64).then_some(())
+    })
+    .await;
+}
+
+/// The head of a request with a chunk of this size, and the first so many bytes of that.
+fn begun(head: &str, size: usize, bytes: usize) -> String {
+    format!("{head}host: a\r\ntransfer-encoding: chunked\r\n\r\n{size:x}\r\n{}", "a".repeat(bytes))
+}
+
+/// What is in the middle of a chunk, and would be the end of a body and a request.
+fn part() -> String {
+    format!("0\r\n\r\n{SMUGGLED}")
+}
+
+#[tokio::test]
+async fn that_is_too_large_for_who_holds_it() {
+    let (backend, gateway) = holding().await;
+    for head in ["POST /registry/vms HTTP/1.1\r\n", "POST / HTTP/1.1\r\nx-body: 100\r\n"] {
+        let mut client = Raw::connect(gateway.addr()).await;
+        client.send(begun(head, 1 + part().len(), 1)).await;
+        held(&gateway, 1).await;
+        client.send(part() + "\r\nFFFFFF\r\n").await;
+        check(&client.to_end().await, "413");
+    }
+    assert!(backend.heard().is_empty());
+}
+
+#[tokio::test]
+async fn that_there_is_no_room_for() {
+    let (backend, gateway) = holding().await;
+    let head = "POST / HTTP/1.1\r\nx-body: 1048576\r\n";
+    // What is told is the most that it takes.
+    let told = (1 << 20) - 20;
+    let mut other = Raw::connect(gateway.addr()).await;
+    other.send(format!("{head}host: a\r\ncontent-length: {told}\r\n\r\n{}", "a".repeat(told - 1))).await;
+    held(&gateway, told).await;
+    let mut client = Raw::connect(gateway.addr()).await;
+    client.send(begun(head, 1 + part().len(), 1)).await;
+    held(&gateway, told + 1).await;
+    client.send(part() + "\r\n").await;
+    check(&client.to_end().await, "503");
+    assert!(backend.heard().is_empty());
+}

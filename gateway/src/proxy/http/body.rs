@@ -27,8 +27,10 @@ impl Session<'_> {
         if self.body != BodyLength::None && head.fields.has(Known::Expect) {
             self.pass_on(client, ResponseHead::new(StatusCode::CONTINUE, Fields::new())).await?;
         }
-        let length = wire_length(self.body, client.io.frames());
-        let most = if let BodyLength::Exact(told) = self.body { told } else { most };
+        // From here on, nobody knows how much of it is left in front of the next request, until all has come.
+        let told = std::mem::replace(&mut self.body, BodyLength::UntilClose);
+        let length = wire_length(told, client.io.frames());
+        let most = if let BodyLength::Exact(told) = told { told } else { most };
         let room_for = self.view.local.shared.held_bodies;
         let body = Box::new(HeldBody::new(&self.connection.worker.room, room_for, most));
         let body = held_body::collect(client, length, body, self.idle(), self.buffers()).await?;

@@ -53,6 +53,7 @@ impl Session<'_> {
             Some(body) => self.compose_whole(head, body, over_http2),
             None => self.compose(head, asked.as_deref(), client, route.terms.body_limit, over_http2)?,
         };
+        let tells = pool.backend().settings.proxy_protocol.is_some();
         let order = Order {
             pool: &pool,
             head,
@@ -62,7 +63,7 @@ impl Session<'_> {
             attempts: route.terms.attempts,
             budget: &route.budget,
             key,
-            client: &self.connection.arrival.ends,
+            client: tells.then(|| self.connection.arrival.ends(client.io.socket())),
             buffers: self.buffers(),
         };
         // From here on the backend takes the body. Should the exchange fail, nobody knows how much of
