@@ -51,7 +51,7 @@ pub enum Cause {
     Down(#[source] Box<Cause>),
     /// The connection stands, and there is no TLS on it.
     #[error("no TLS with it: {0}")]
-    Tls(String),
+    Tls(#[source] io::Error),
     /// There is no server, for now.
     #[error("nobody is registered who serves this")]
     NoneRegistered,

@@ -3,7 +3,7 @@
 use super::{Cause, Io, Server};
 use crate::io::Stream;
 use std::{
-    fmt,
+    fmt, io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -54,7 +54,8 @@ impl Security {
     pub async fn over(&self, socket: TcpStream, server: &Server, speaks: Speaks) -> Result<Io, Cause> {
         let host = server.host();
         let name = self.name.as_deref().unwrap_or(&host);
-        let secured = self.how.secure(name, socket, speaks).await.map_err(Cause::Tls)?;
+        let secured = self.how.secure(name, socket, speaks).await;
+        let secured = secured.map_err(|why| Cause::Tls(io::Error::other(why)))?;
         Ok(Io::Tls(Box::new(SecureStream(secured))))
     }
 }
