@@ -68,10 +68,8 @@ pub async fn build(
     let mut problems = Vec::new();
     let read = (inputs, &mut files);
     let registries = Registries::build(config, previous, read, &mut problems, |name| plugins.secret(name));
-    let whose = registries.directory().map(|(_, whose)| whose);
-    let networks = Arc::clone(&registries.networks);
     let securities = securities::build(config, (inputs, &mut files), &mut problems);
-    let mut backends = Backends { config, previous, whose, networks, securities, built: Vec::new() };
+    let mut backends = Backends::new(config, previous, &registries, securities);
     let mut routes = Vec::new();
     let mut conditions = Vec::new();
     for (index, route) in config.routes.iter().enumerate() {
@@ -263,7 +261,18 @@ struct Backends<'a> {
     built: Vec<Arc<Backend>>,
 }
 
-impl Backends<'_> {
+impl<'a> Backends<'a> {
+    fn new(
+        config: &'a Config,
+        previous: Option<&'a Snapshot>,
+        registries: &Registries,
+        securities: BTreeMap<String, Security>,
+    ) -> Self {
+        let whose = registries.directory().map(|(_, whose)| whose);
+        let networks = Arc::clone(&registries.networks);
+        Self { config, previous, whose, networks, securities, built: Vec::new() }
+    }
+
     fn of_address(&mut self, address: &str) -> usize {
         let servers = address.parse::<Server>().into_iter().collect();
         self.add(settings(address, servers, &config::Backend::of_one_server()))
