@@ -38,6 +38,17 @@ pub mod request_body_filter {
 }
 
 #[allow(missing_docs, clippy::too_many_lines, reason = "generated")]
+pub mod request_body_transform {
+    wit_bindgen::generate!({
+        path: "../wit",
+        world: "with-request-body-transform",
+        pub_export_macro: true,
+        export_macro_name: "export_request_body_transform",
+        with: { "vers:gateway/types@0.1.0": crate::bindings::base::vers::gateway::types },
+    });
+}
+
+#[allow(missing_docs, clippy::too_many_lines, reason = "generated")]
 pub mod response_filter {
     wit_bindgen::generate!({
         path: "../wit",

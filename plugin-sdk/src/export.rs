@@ -1,16 +1,17 @@
 //! The macro that makes a component of a struct.
 
 /// Exports a plugin with its hooks: one or more of `http_filter`, `request_filter`,
-/// `request_body_filter`, `response_filter`, `response_body_transform`, `exchange_log`, `tcp_filter`, `tcp_bytes_filter`, `tcp_log` and
-/// `background`.
+/// `request_body_filter`, `request_body_transform`, `response_filter`, `response_body_transform`, `exchange_log`,
+/// `tcp_filter`, `tcp_bytes_filter`, `tcp_log` and `background`.
 ///
 /// | hook | trait | called |
 /// | --- | --- | --- |
 /// | `http_filter` | [`HttpFilter`](crate::HttpFilter) | for requests and for answers |
 /// | `request_filter` | [`HttpFilter`](crate::HttpFilter) | for requests only |
 /// | `request_body_filter` | [`BodyFilter`](crate::BodyFilter) | for bodies that the request filter asked for |
+/// | `request_body_transform` | [`RequestBodyTransform`](crate::RequestBodyTransform) | for bodies of requests to backends |
 /// | `response_filter` | [`HttpFilter`](crate::HttpFilter) | for answers only |
-/// | `response_body_transform` | [`BodyTransform`](crate::BodyTransform) | for bodies of backends' answers |
+/// | `response_body_transform` | [`ResponseBodyTransform`](crate::ResponseBodyTransform) | for bodies of backends' answers |
 /// | `exchange_log` | [`ExchangeLog`](crate::ExchangeLog) | for each exchange that is over |
 /// | `tcp_filter` | [`TcpFilter`](crate::TcpFilter) | for connections of TCP routes |
 /// | `tcp_bytes_filter` | [`TcpBytesFilter`](crate::TcpBytesFilter) | for first bytes that the TCP filter asked for |
@@ -94,8 +95,11 @@ macro_rules! __validate {
     (request_body_filter, $plugin:ty, $self:expr, $problems:expr) => {
         <$plugin as $crate::BodyFilter>::validate($self, $problems)
     };
+    (request_body_transform, $plugin:ty, $self:expr, $problems:expr) => {
+        <$plugin as $crate::RequestBodyTransform>::validate($self, $problems)
+    };
     (response_body_transform, $plugin:ty, $self:expr, $problems:expr) => {
-        <$plugin as $crate::BodyTransform>::validate($self, $problems)
+        <$plugin as $crate::ResponseBodyTransform>::validate($self, $problems)
     };
     (exchange_log, $plugin:ty, $self:expr, $problems:expr) => {
         <$plugin as $crate::ExchangeLog>::validate($self, $problems)
@@ -116,7 +120,7 @@ macro_rules! __validate {
         ::std::compile_error!(::std::concat!(
             "no hook named `",
             ::std::stringify!($unknown),
-            "`; there are http_filter, request_filter, request_body_filter, response_filter, response_body_transform, exchange_log, tcp_filter, tcp_bytes_filter, tcp_log and background"
+            "`; there are http_filter, request_filter, request_body_filter, request_body_transform, response_filter, response_body_transform, exchange_log, tcp_filter, tcp_bytes_filter, tcp_log and background"
         ))
     };
 }
@@ -136,6 +140,9 @@ macro_rules! __export {
     };
     (request_body_filter, $component:ident) => {
         $crate::bindings::request_body_filter::export_request_body_filter!($component with_types_in $crate::bindings::request_body_filter);
+    };
+    (request_body_transform, $component:ident) => {
+        $crate::bindings::request_body_transform::export_request_body_transform!($component with_types_in $crate::bindings::request_body_transform);
     };
     (response_body_transform, $component:ident) => {
         $crate::bindings::response_body_transform::export_response_body_transform!($component with_types_in $crate::bindings::response_body_transform);

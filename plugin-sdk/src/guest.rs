@@ -33,12 +33,12 @@ pub fn configure<P: Plugin>(json: &str) -> Configured<P> {
 mod exports {
     use super::Component;
     use crate::{
-        Background, BodyFilter, BodyTransform, BodyVerdict, Closed, Completed, ConfigProblem, Connection,
-        ExchangeLog, HttpFilter, Request, Response, ResponseVerdict, TcpBytesFilter, TcpFilter, TcpLog,
-        TcpVerdict, Transform, Verdict,
+        Background, BodyFilter, BodyVerdict, Closed, Completed, ConfigProblem, Connection, ExchangeLog,
+        HttpFilter, Request, RequestBodyTransform, Response, ResponseBodyTransform, ResponseVerdict,
+        TcpBytesFilter, TcpFilter, TcpLog, TcpVerdict, Transform, Verdict,
         bindings::{
-            background, base, exchange_log, request_body_filter, request_filter, response_body_transform,
-            response_filter, tcp_bytes_filter, tcp_filter, tcp_log,
+            background, base, exchange_log, request_body_filter, request_body_transform, request_filter,
+            response_body_transform, response_filter, tcp_bytes_filter, tcp_filter, tcp_log,
         },
         host::types,
     };
@@ -48,6 +48,7 @@ mod exports {
     use base::exports::vers::gateway::lifecycle;
     use exchange_log::exports::vers::gateway::exchange_log as log_hook;
     use request_body_filter::exports::vers::gateway::request_body_filter as body_hook;
+    use request_body_transform::exports::vers::gateway::request_body_transform as upload_hook;
     use request_filter::exports::vers::gateway::request_filter as request_hook;
     use response_body_transform::exports::vers::gateway::response_body_transform as transform_hook;
     use response_filter::exports::vers::gateway::response_filter as response_hook;
@@ -121,30 +122,55 @@ mod exports {
         fn output(
             &self,
             make: impl FnOnce(&mut dyn Transform, Option<Vec<u8>>) -> Result<Vec<u8>, String>,
-        ) -> Result<transform_hook::Output, String> {
+        ) -> Result<types::Transformed, String> {
             let (transform, next) = &mut *self.0.borrow_mut();
             let bytes = make(transform.as_mut(), next.take())?;
             // The host must know now whether to ask again.
             *next = transform.more()?;
-            Ok(transform_hook::Output { bytes, more: next.is_some() })
+            Ok(types::Transformed { bytes, more: next.is_some() })
         }
     }
 
     impl transform_hook::GuestTransform for Running {
-        fn push(&self, chunk: Vec<u8>) -> Result<transform_hook::Output, String> {
+        fn push(&self, chunk: Vec<u8>) -> Result<types::Transformed, String> {
             self.output(|transform, _| transform.push(chunk))
         }
 
-        fn pull(&self) -> Result<transform_hook::Output, String> {
+        fn pull(&self) -> Result<types::Transformed, String> {
             self.output(|_, next| Ok(next.unwrap_or_default()))
         }
 
-        fn finish(&self) -> Result<transform_hook::Output, String> {
+        fn finish(&self) -> Result<types::Transformed, String> {
             self.output(|transform, _| transform.finish())
         }
     }
 
-    impl<C: Component<Plugin: BodyTransform>> transform_hook::Guest for C {
+    impl upload_hook::GuestTransform for Running {
+        fn push(&self, chunk: Vec<u8>) -> Result<types::Transformed, String> {
+            transform_hook::GuestTransform::push(self, chunk)
+        }
+
+        fn pull(&self) -> Result<types::Transformed, String> {
+            transform_hook::GuestTransform::pull(self)
+        }
+
+        fn finish(&self) -> Result<types::Transformed, String> {
+            transform_hook::GuestTransform::finish(self)
+        }
+    }
+
+    impl<C: Component<Plugin: RequestBodyTransform>> upload_hook::Guest for C {
+        type Transform = Running;
+
+        #[allow(unsafe_code, reason = "the handle was just taken from its owner")]
+        fn begin(req: &types::Request) -> Option<upload_hook::Transform> {
+            let mut req = Request::new(unsafe { types::Request::from_handle(req.take_handle()) });
+            let begun = plugin::<C>().begin(&mut req)?;
+            Some(upload_hook::Transform::new(Running(RefCell::new((begun, None)))))
+        }
+    }
+
+    impl<C: Component<Plugin: ResponseBodyTransform>> transform_hook::Guest for C {
         type Transform = Running;
 
         #[allow(unsafe_code, reason = "the handle was just taken from its owner")]

@@ -114,8 +114,8 @@ pub use exchange::Exchange;
 pub use headers::{EditError, Headers};
 pub use message::Message;
 pub use plugin::{
-    Background, BodyFilter, BodyTransform, ExchangeLog, HttpFilter, Next, Plugin, Reason, TcpBytesFilter,
-    TcpFilter, TcpLog, Transform,
+    Background, BodyFilter, ExchangeLog, HttpFilter, Next, Plugin, Reason, RequestBodyTransform,
+    ResponseBodyTransform, TcpBytesFilter, TcpFilter, TcpLog, Transform,
 };
 pub use reply::{BodyVerdict, Reply, ResponseVerdict, Verdict};
 pub use request::Request;
@@ -129,10 +129,10 @@ pub use services::{clock, identity, log, random, secrets};
 /// ```
 pub mod prelude {
     pub use crate::{
-        Background, BodyFilter, BodyTransform, BodyVerdict, Closed, Completed, ConfigProblem, Connection,
-        EditError, Exchange, ExchangeLog, Headers, HttpFilter, Message, Next, Problems, Reason, Reply,
-        Request, Response, ResponseVerdict, TcpBytesFilter, TcpFilter, TcpLog, TcpVerdict, Transform,
-        Verdict,
+        Background, BodyFilter, BodyVerdict, Closed, Completed, ConfigProblem, Connection, EditError,
+        Exchange, ExchangeLog, Headers, HttpFilter, Message, Next, Problems, Reason, Reply, Request,
+        RequestBodyTransform, Response, ResponseBodyTransform, ResponseVerdict, TcpBytesFilter, TcpFilter,
+        TcpLog, TcpVerdict, Transform, Verdict,
         back_off::BackOff,
         clock, duration,
         edits::{HeaderNames, HeaderValues},

@@ -101,6 +101,55 @@ pub trait BodyFilter {
     }
 }
 
+/// A hook on the bodies of requests that go to backends: piece by piece, as clients send them.
+///
+/// ```
+/// use vers_plugin::prelude::*;
+///
+/// /// Leaves carriage returns out of uploaded text.
+/// #[derive(Deserialize)]
+/// struct UnixLines {}
+///
+/// impl RequestBodyTransform for UnixLines {
+///     fn begin(&self, req: &mut Request) -> Option<Box<dyn Transform>> {
+///         let is_text = req.header_str("content-type").is_some_and(|kind| kind.starts_with("text/"));
+///         (is_text && req.header("content-encoding").is_none()).then(|| Box::new(Without) as _)
+///     }
+/// }
+///
+/// struct Without;
+///
+/// impl Transform for Without {
+///     fn push(&mut self, mut chunk: Vec<u8>) -> Result<Vec<u8>, String> {
+///         chunk.retain(|byte| *byte != b'\r');
+///         Ok(chunk)
+///     }
+/// }
+/// vers_plugin::export!(UnixLines: request_body_transform);
+///
+/// # fn main() {
+/// use vers_plugin::testing;
+///
+/// let plugin: UnixLines = testing::configure("").expect("a good table");
+/// let mut upload = testing::request("POST", "/").header("content-type", "text/plain").build();
+/// let mut body = plugin.begin(&mut upload).expect("text");
+/// assert_eq!(body.push(b"a\r\nb".to_vec()), Ok(b"a\nb".to_vec()));
+/// # }
+/// ```
+pub trait RequestBodyTransform {
+    /// Called for each request with a body that goes to a backend, when all request filters have let its head pass;
+    /// the head may be changed still. `None` lets the body pass untouched, and nothing of it is copied.
+    /// What tells of the bytes (`content-encoding`, `content-type`, `content-range`) is the plugin's affair;
+    /// `content-length` and sums of the bytes are removed. The backend gets such a body in chunks, as nobody knows its length;
+    /// where it must know, have a [`BodyFilter`] ask for the body: it is transformed as a whole then.
+    fn begin(&self, req: &mut Request) -> Option<Box<dyn Transform>>;
+
+    /// As [`HttpFilter::validate`].
+    fn validate(&self, problems: &mut Problems) {
+        let _ = problems;
+    }
+}
+
 /// A hook on the bodies of answers that backends give: piece by piece, as they come.
 ///
 /// ```
@@ -110,7 +159,7 @@ pub trait BodyFilter {
 /// #[derive(Deserialize)]
 /// struct Footer { line: String }
 ///
-/// impl BodyTransform for Footer {
+/// impl ResponseBodyTransform for Footer {
 ///     fn begin(&self, resp: &mut Response) -> Option<Box<dyn Transform>> {
 ///         let is_text = resp.header_str("content-type").is_some_and(|kind| kind.starts_with("text/plain"));
 ///         if !is_text || resp.status() != 200 || resp.header("content-encoding").is_some() {
@@ -144,7 +193,7 @@ pub trait BodyFilter {
 /// assert_eq!(body.finish(), Ok(b"\nfin\n".to_vec()));
 /// # }
 /// ```
-pub trait BodyTransform {
+pub trait ResponseBodyTransform {
     /// Called for each answer of a backend with a body, when all response filters have let its head pass; the
     /// head may be changed still. Also for answers to HEAD and for 304, whose heads must tell of the same body.
     /// `None` lets the body pass untouched, and nothing of it is copied. What tells of the bytes (`etag`,
@@ -158,8 +207,8 @@ pub trait BodyTransform {
     }
 }
 
-/// One body on its way, as [`BodyTransform::begin`] makes it. It keeps an instance until the body is over, so
-/// it may keep state.
+/// One body on its way, as [`RequestBodyTransform::begin`] or [`ResponseBodyTransform::begin`] makes it. It keeps an
+/// instance until the body is over, so it may keep state.
 ///
 /// ```
 /// use vers_plugin::Transform;
@@ -179,8 +228,8 @@ pub trait Transform {
     /// all of it has left.
     ///
     /// # Errors
-    /// An error breaks the answer off, in such a way that its client sees that it is not whole; the text is for
-    /// the log.
+    /// An error breaks the body off, in such a way that whoever gets it sees that it is not whole; a request is
+    /// answered with 503 then, where its answer has not begun. The text is for the log.
     fn push(&mut self, chunk: Vec<u8>) -> Result<Vec<u8>, String>;
 
     /// What follows what [`push`](Self::push), [`finish`](Self::finish) or the last call of this has returned:

@@ -359,7 +359,15 @@ fn cases_may_be_connections_and_bodies() {
          [[case]]\nname = \"all of it\"\nresponse = { headers = { x-transform = \"upper\" }, body = [\"one \", \"two\"] }\n\
          expect = { response = { body = \"ONE TWO!\", headers = { x-transformed = \"upper\" } } }\n\
          [[case]]\nname = \"broken off\"\nresponse = { headers = { x-transform = \"end\" }, body = \"one\" }\n\
-         expect = { verdict = \"fault\" }\n",
+         expect = { verdict = \"fault\" }\n\
+         [[case]]\nname = \"an upload\"\nrequest = { method = \"POST\", headers = { x-transform = \"upper\" }, body = [\"one \", \"two\"] }\n\
+         expect = { verdict = \"next\", request = { body = \"ONE TWO!\", headers = { x-transformed = \"upper\" } } }\n\
+         [[case]]\nname = \"none for it\"\nrequest = { method = \"POST\", body = \"one\" }\n\
+         expect = { verdict = \"next\", request = { body = \"one\", headers = { x-transformed = false } } }\n\
+         [[case]]\nname = \"an upload broken off\"\nrequest = { method = \"POST\", headers = { x-transform = \"end\" }, body = \"one\" }\n\
+         expect = { verdict = \"fault\" }\n\
+         [[case]]\nname = \"wrong\"\nrequest = { method = \"POST\", headers = { x-transform = \"upper\" }, body = \"one\" }\n\
+         expect = { request = { body = \"one\" } }\n",
     );
-    test("transform").fine().has(&["2 passed, 0 failed"]);
+    test("transform").no(&["5 passed, 1 failed", "the body is \"ONE!\", expected \"one\""]);
 }

@@ -6,7 +6,8 @@ use http::Method;
 
 /// A gateway with one worker, and a plugin that does what a header of a request says; beside it `/plain`.
 async fn gateway(backend: &Backend) -> TestGateway {
-    let more = "config = { url = \"http://localhost:1/\" }\ngrants = { http = [\"http://localhost:1\"] }\n\
+    let more = "config = { url = \"http://localhost:1/\", mirror = \"http://localhost:1/\" }\n\
+                grants = { http = [\"http://localhost:1\"], kv = \"1MiB\" }\n\
                 breaker = { faults = 0 }\nlimits = { memory = \"32MiB\", cpu = \"5s\", wall = \"60s\" }\n";
     let to = backend.addr();
     let table = plugin_table("mischief", &guest("mischief"), more);
@@ -66,7 +67,7 @@ async fn what_the_host_would_work_on_for_long_is_refused_at_once() {
 async fn what_is_refused_to_a_plugin_costs_nothing_else() {
     let backend = Backend::hello().await;
     let gateway = gateway(&backend).await;
-    for what in ["names", "values", "keep", "pairs", "flood", "series"] {
+    for what in ["names", "keep", "reserve", "pairs", "flood", "series"] {
         assert_eq!(gateway.client().with("x-do", what).get("/").await.status, 200, "{what}");
     }
     // As many lines as there may be, which the backend does not take.

@@ -34,6 +34,7 @@ mod http2_frames; // frames that no library sends: heads with two readings, and 
 mod http2_websocket; // WebSocket over a stream, and what is refused
 mod isolation; // what a plugin cannot reach without a grant, and what never
 mod jwt; // tokens of an issuer that changes its keys
+mod languages; // plugins in JavaScript and Python, by their own tools
 mod limits; // how long is waited, how much is taken
 mod loading; // components and tables that cannot be used: what is said of them
 mod oci; // components from registries of container images
@@ -44,7 +45,7 @@ mod protocols; // listeners that carry whatever is spoken
 mod proxy_header; // who the client is, by the proxy in front of its connection
 mod registry; // who is there, for how long, and what outlasts a crash
 mod reload; // what a reload changes, and what it leaves alone
-mod reload_under_load; // the promise: a hundred of them, and no client notices
+mod reload_under_load; // the promise: hundreds of them, and no client notices
 mod request_bodies; // plugins that ask for bodies: what they see and change, and what is not held up
 mod request_bounds; // how large a request may be, and how long it may take
 mod retries; // what is sent once more, and what never
@@ -58,6 +59,7 @@ mod tcp_plugins; // plugins that see connections: who is let in, and what is tol
 mod tidy; // habits that a machine can check
 mod tls; // certificates and handshakes, and what goes over them
 mod transforms; // plugins that transform bodies on their way, and how these break off
+mod uploads; // plugins that transform what clients upload: what backends get, and what never looks whole
 mod vms; // where a VM is, and what is said where it cannot be reached
 mod websocket; // protocols that begin as a request
 mod wire_faults; // backends and clients that misbehave on the wire

@@ -1,6 +1,8 @@
 //! Components that were built for older versions of the interface: they run, as they did.
 
-use gateway_tests::{Backend, TestGateway, eventually, one_route, pages::checkout, plugin_table};
+use gateway_tests::{
+    Backend, Raw, TestGateway, assert_told, eventually, one_route, pages::checkout, plugin_table,
+};
 use std::{
     collections::BTreeSet,
     fs,
@@ -13,18 +15,31 @@ fn folder() -> PathBuf {
 }
 
 /// What each of them is tried by.
-const TRIED: [&str; 6] = [
+const TRIED: [&str; 9] = [
     "0.1.0/audit.wasm",
     "0.1.0/body_edit.wasm",
     "0.1.0/canary.wasm",
     "0.1.0/echo.wasm",
     "0.1.0/heartbeat.wasm",
     "0.1.0/rate_limit.wasm",
+    "0.1.0/tcp_audit.wasm",
+    "0.1.0/tcp_gate.wasm",
+    "0.1.0/transform.wasm",
 ];
 
 fn gateway(backend: &Backend, component: &str, more: &str, files: &[(&str, &str)]) -> TestGateway {
     let table = plugin_table("it", &folder().join(component), more);
     TestGateway::with_files(&one_route(backend.addr(), &format!("plugins = [\"it\"]\n{table}")), files)
+}
+
+/// A TCP route with it.
+fn tcp_gateway(backend: &Backend, component: &str, more: &str) -> TestGateway {
+    TestGateway::start(&format!(
+        "[[listener]]\naddress = \"[::]:0\"\n[[route]]\nname = \"raw\"\nprotocol = \"tcp\"\nto = \"{}\"\n\
+         plugins = [\"it\"]\n{}",
+        backend.addr(),
+        plugin_table("it", &folder().join(component), more)
+    ))
 }
 
 /// The version in a component's own words.
@@ -122,4 +137,55 @@ async fn what_is_over_is_shown_to_logs_of_0_1_0_and_counted_in_their_metrics() {
     }
     let labels = ["plugin=\"it\"", "status=\"200\"", "path=\"/up\""];
     assert_eq!(gateway.metric("vers_plugin_custom_exchanges_total", &labels).await, 1.0);
+}
+
+#[tokio::test]
+async fn bodies_are_transformed_both_ways_by_those_of_0_1_0() {
+    let backend = Backend::echo().await;
+    let gateway =
+        gateway(&backend, "0.1.0/transform.wasm", "config = { how = \"upper\", tail = \"!\" }\n", &[]);
+    assert_eq!(gateway.client().post("/", "one two").await.text(), "ONE TWO!!");
+    assert_eq!(backend.last().body, "ONE TWO!");
+    // What becomes more than can be returned at once, and what is broken off.
+    let burst = gateway.client().with("x-transform", "burst").post("/", "x").await;
+    assert_eq!((burst.status.as_u16(), burst.text().len()), (200, (10 << 20) + 2));
+    assert_eq!(
+        gateway.client().with("x-transform", "refuse").post("/", "x".repeat(200_000)).await.status,
+        503
+    );
+}
+
+#[tokio::test]
+async fn connections_are_let_in_and_looked_at_by_filters_of_0_1_0() {
+    let (backend, other) = (Backend::tcp_echo().await, Backend::canned("the other one").await);
+    let more = format!(
+        "grants = {{ backends = [\"{0}\"] }}\nconfig = {{ accept = \"peek\", least = 3, to = \"{0}\" }}\n",
+        other.addr()
+    );
+    let gateway = tcp_gateway(&backend, "0.1.0/tcp_gate.wasm", &more);
+    for (bytes, expected) in [
+        ("hello there", "hello there"),
+        ("ALT\r\n\r\n", "the other one"),
+        ("BAD", ""),
+        ("N\u{3}abc", "N\u{3}abc"),
+    ] {
+        let mut client = Raw::connect(gateway.addr()).await;
+        client.send(bytes).await;
+        client.finish().await;
+        assert_eq!(client.to_end().await, expected, "{bytes:?}");
+    }
+}
+
+#[tokio::test]
+async fn logs_of_0_1_0_are_told_of_connections() {
+    let (backend, collector) = (Backend::tcp_echo().await, Backend::hello().await);
+    let url = format!("http://{}", collector.addr());
+    let more = format!("config = {{ url = \"{url}/\" }}\ngrants = {{ http = [\"{url}\"] }}\n");
+    let gateway = tcp_gateway(&backend, "0.1.0/tcp_audit.wasm", &more);
+    let mut client = Raw::connect(gateway.addr()).await;
+    client.send("question").await;
+    client.finish().await;
+    assert_eq!(client.to_end().await, "question");
+    let lines = ["tls: false", "route: raw", "sent: 8", "received: 8", "why: closed"];
+    assert_told(&collector.told(0).await, &lines);
 }

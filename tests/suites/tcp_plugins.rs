@@ -379,6 +379,43 @@ async fn those_that_were_refused_are_told_of_too() {
 }
 
 #[tokio::test]
+async fn those_in_which_nothing_moved_and_those_that_a_fault_ended_say_so() {
+    let backend = Backend::tcp_echo().await;
+    let (collector, toml) = audited(backend.addr(), "").await;
+    let gateway = TestGateway::start(
+        &toml.replace("protocol = \"tcp\"\n", "protocol = \"tcp\"\ntimeouts = { tunnel = \"100ms\" }\n"),
+    );
+    let mut client = Raw::connect(gateway.addr()).await;
+    client.send("question").await;
+    assert_eq!(client.exactly(8).await, b"question");
+    client.to_end().await;
+    assert_told(&collector.told(0).await, &["why: idle", "sent: 8", "received: 8", "refused-by: none"]);
+    assert_eq!(cut(&gateway, "tunnel").await, 1.0);
+
+    // One that fails before the other is asked, and one that fails on the bytes.
+    let (collector, keys) = audit("").await;
+    for (number, (config, bytes)) in
+        [("accept = \"panic\"", &b""[..]), ("accept = \"peek\", least = 5", b"PANIC now")]
+            .into_iter()
+            .enumerate()
+    {
+        let gateway = TestGateway::start(&format!(
+            "[[listener]]\naddress = \"[::]:0\"\n[[route]]\nname = \"raw\"\nprotocol = \"tcp\"\nto = \"{}\"\n\
+             plugins = [\"gate\", \"it\"]\n{}{}",
+            backend.addr(),
+            plugin_table("gate", &guest("tcp_gate"), &format!("config = {{ {config} }}\n")),
+            plugin_table("it", &guest("tcp_audit"), &keys),
+        ));
+        assert_eq!(said(&gateway, bytes).await, "");
+        assert_told(
+            &collector.told(number).await,
+            &["why: fault", "sent: 0", "received: 0", "refused-by: none", "reason: none"],
+        );
+    }
+    assert_eq!(backend.connections(), 1, "nobody was connected to for those");
+}
+
+#[tokio::test]
 async fn what_a_stop_cuts_is_told_with_all_that_it_has_moved() {
     let backend = Backend::tcp_echo().await;
     let (collector, toml) = audited(backend.addr(), "").await;

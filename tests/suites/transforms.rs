@@ -1,12 +1,16 @@
 //! Plugins that transform bodies of answers on their way: what goes on, how it is framed, and how it breaks off.
 
+use crate::grpc;
+use bytes::Bytes;
 use futures_util::future::join_all;
 use gateway_tests::{
-    Backend, Http2, Raw, TestGateway, Visitors, eventually, guest, one_route, plugin_table, settled, within,
+    Backend, Http2, Raw, TestGateway, Visitors, collect, eventually, guest, h2c_backend, one_backend,
+    one_route, plugin_table, settled, within,
 };
-use http::Response;
+use h2::server::SendResponse;
+use http::{HeaderMap, HeaderValue, Response};
 use http_body_util::Full;
-use std::{fmt::Write as _, net::SocketAddr};
+use std::{fmt::Write as _, net::SocketAddr, sync::Arc};
 use tokio::io::AsyncWriteExt as _;
 
 fn gateway(backend: SocketAddr, more: &str) -> TestGateway {
@@ -463,4 +467,175 @@ async fn many_at_a_time_keep_apart() {
     join_all((0..20).map(ask)).await;
     let calls = gateway.metric("vers_plugin_calls_total", &["hook=\"transform\""]).await;
     assert_eq!(calls, 20.0);
+}
+
+/// A route to one backend of these keys, by way of the guest.
+fn to_backend(server: SocketAddr, keys: &str, more: &str) -> TestGateway {
+    let table = plugin_table("it", &guest("transform"), more);
+    let toml = one_backend(&[server], &format!("{keys}\n{table}"));
+    TestGateway::start(&toml.replace("to = \"app\"", "to = \"app\"\nplugins = [\"it\"]"))
+}
+
+#[tokio::test]
+async fn over_http2_what_breaks_off_is_reset_and_never_ended() {
+    let body: &'static str = Box::leak("x".repeat(200_000).into_boxed_str());
+    let backend = Backend::http(move |heard| {
+        let how = heard.uri.path().trim_start_matches('/');
+        Response::builder().header("x-transform", how).body(Full::from(body)).expect("a response")
+    })
+    .await;
+    let gateway = gateway(backend.addr(), "breaker = { faults = 0 }\n");
+    let mut client = Http2::connect(gateway.addr()).await;
+    let broken = ["refuse", "panic", "spin", "flood", "endless", "end"];
+    for how in broken {
+        let (answer, _) = client.open(client.get(&format!("/{how}")), true).await;
+        let error = within("the end", collect(answer)).await.expect_err("it looks whole");
+        assert!(error.is_reset() && error.is_remote(), "{how}: {error}");
+    }
+    // The others on the connection go on.
+    let whole = client.send(client.get("/upper"), "").await;
+    assert_eq!(whole.text(), body.to_ascii_uppercase());
+    let cut = gateway.metric("vers_connections_cut_total", &["reason=\"plugin\""]).await;
+    assert_eq!(cut, broken.len() as f64);
+}
+
+#[tokio::test]
+async fn a_backend_of_http2_is_transformed_as_well() {
+    let break_off = Arc::new(tokio::sync::Semaphore::new(0));
+    let may_break = Arc::clone(&break_off);
+    let answer = move |request: gateway_tests::H2Request, mut respond: SendResponse<Bytes>| async move {
+        let head = Response::builder().header("x-transform", "upper").header("content-length", "7");
+        let mut stream = respond.send_response(head.body(()).expect("a head"), false).expect("a stream");
+        stream.send_data("one ".into(), false).expect("data");
+        if request.uri().path() == "/broken" {
+            may_break.acquire().await.expect("it is open").forget();
+            return stream.send_reset(h2::Reason::INTERNAL_ERROR);
+        }
+        stream.send_data("two".into(), false).expect("data");
+        let field = |name: &str, value| (name.parse().expect("a name"), HeaderValue::from_static(value));
+        let trailers =
+            HeaderMap::from_iter([field("x-cost", "7"), field("content-digest", "sha-256=:YQ==:")]);
+        stream.send_trailers(trailers).expect("trailers");
+    };
+    let backend = h2c_backend(move |request, respond| answer.clone()(request, respond)).await;
+    let gateway = to_backend(backend.addr(), "protocol = \"h2c\"", "config = { tail = \" three\" }\n");
+    let mut client = Http2::connect(gateway.addr()).await;
+    let answer = client.send(client.get("/"), "").await;
+    assert_eq!((answer.text(), answer.header("content-length")), ("ONE TWO three", ""));
+    assert_eq!((answer.trailer("x-cost"), answer.trailer("content-digest")), ("7", ""));
+    let mut raw = Raw::connect(gateway.addr()).await;
+    raw.send("GET / HTTP/1.1\r\nhost: a\r\nte: trailers\r\nconnection: te\r\n\r\n").await;
+    let head = raw.head().await;
+    assert!(head.contains("transfer-encoding: chunked\r\n") && !head.contains("content-length"), "{head}");
+    let body = raw.until("\r\n\r\n").await;
+    assert!(body.contains("ONE ") && body.ends_with("0\r\nx-cost: 7\r\n\r\n"), "{body}");
+    // What the backend breaks off is no end, whoever reads it; and what it would be missing is not there.
+    let (answer, _) = client.open(client.get("/broken"), true).await;
+    let mut body = within("a head", answer).await.expect("a head").into_body();
+    assert_eq!(within("a piece", body.data()).await.expect("data").expect("data"), "ONE ");
+    break_off.add_permits(1);
+    let read = within("the end", gateway_tests::read(body)).await;
+    assert!(read.expect_err("it looks whole").is_reset());
+    raw.send("GET /broken HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    raw.until("ONE ").await;
+    break_off.add_permits(1);
+    let rest = raw.to_end().await;
+    assert!(!rest.ends_with("0\r\n\r\n") && !rest.contains("three"), "{rest}");
+    assert_eq!(gateway.metric("vers_plugin_faults_total", &[]).await, 0.0);
+}
+
+#[tokio::test]
+async fn grpc_through_a_transform_is_grpc() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let (backend, given_up) = grpc::server_on(listener);
+    let gateway = to_backend(backend.addr(), "protocol = \"auto\"", "config = { how = \"same\" }\n");
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", gateway.addr()));
+    let channel = within("a connection", endpoint.expect("a URL").connect()).await.expect("a connection");
+    grpc::calls_of_all_kinds(grpc::client_over(channel).await, &given_up).await;
+    let calls =
+        async |hook: &str| gateway.metric("vers_plugin_calls_total", &[&format!("hook=\"{hook}\"")]).await;
+    assert!(calls("transform").await >= 7.0 && calls("request-transform").await >= 7.0);
+    assert_eq!(gateway.metric("vers_plugin_faults_total", &[]).await, 0.0);
+}
+
+#[tokio::test]
+async fn of_two_that_transform_one_may_fail() {
+    let body: &'static str = Box::leak("one ".repeat(50_000).into_boxed_str());
+    let backend = page("", body).await;
+    let file = guest("transform");
+    let two = |first: &str, second: &str, on_error: &str| {
+        let table = |name: &str, config: &str| {
+            plugin_table(name, &file, &format!("config = {{ {config} }}\non_error = \"{on_error}\"\n"))
+        };
+        let tables = [table("first", first), table("second", second)].concat();
+        TestGateway::start(&one_route(
+            backend.addr(),
+            &format!("plugins = [\"first\", \"second\"]\n{tables}"),
+        ))
+    };
+    // An answer meets the second one first.
+    let (upper, refuse) = ("how = \"upper\"", "how = \"refuse\"");
+    for on_error in ["deny", "skip"] {
+        for (first, second) in [(upper, refuse), (refuse, upper)] {
+            let gateway = two(first, second, on_error);
+            let mut client = Raw::connect(gateway.addr()).await;
+            client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+            assert!(client.head().await.starts_with("HTTP/1.1 200"));
+            let rest = client.to_end().await;
+            assert!(
+                rest.contains("ONE") && !rest.ends_with("0\r\n\r\n"),
+                "{first}, {second}: it looks whole"
+            );
+            assert!(!rest.contains("one"), "{first}, {second}: what is not transformed by both is not sent");
+            assert_eq!(faults(&gateway, "transform").await, 1.0);
+        }
+    }
+    // At the beginning, the policy of who fails decides, whoever has begun already.
+    for (first, second) in [(upper, "fails = true"), ("fails = true", upper)] {
+        let denies = two(first, second, "deny");
+        let answer = denies.client().get("/").await;
+        assert_eq!((answer.status.as_u16(), answer.header("x-gateway-error")), (503, "plugin-fault"));
+        let skips = two(first, second, "skip");
+        assert_eq!(skips.client().get("/").await.text(), body.to_ascii_uppercase());
+        // Who has begun well serves others; the second one is asked first.
+        let begun = if first == upper { 0.0 } else { 1.0 };
+        for (gateway, live) in [(denies, begun), (skips, 1.0)] {
+            assert_eq!(faults(&gateway, "trap").await, 1.0);
+            assert_eq!(gateway.metric("vers_plugin_instances", &[]).await, live, "{first}, {second}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_on_its_way_knows_its_exchange_and_leaves_nothing_to_others() {
+    let (backend, mut visitors) = Backend::by_hand().await;
+    let table = plugin_table("it", &guest("keeper"), "limits = { instances = 3, transforms = 2 }\n");
+    let toml = one_route(backend.addr(), &format!("path = \"/{{name}}\"\nplugins = [\"it\"]\n{table}"));
+    let gateway = TestGateway::start(&toml);
+    let expected =
+        |name: &str| format!("id true route app client ::1 name Some(\"{name}\") stored None gone true;");
+    let ask = async |visitors: &mut Visitors, name: &str| {
+        let mut client = Raw::connect(gateway.addr()).await;
+        client.send(format!("GET /{name} HTTP/1.1\r\nhost: a\r\n\r\n")).await;
+        let mut server = visitors.next().await;
+        server.head().await;
+        server.send(format!("{CHUNKED}connection: close\r\n\r\n{}", chunk("x"))).await;
+        client.head().await;
+        (client, server)
+    };
+    // Two at a time, and others in the same instances after them: each says what is its own.
+    for _ in 0..2 {
+        let (mut first, mut its) = ask(&mut visitors, "first").await;
+        let (mut second, mut others) = ask(&mut visitors, "second").await;
+        first.until(&expected("first")).await;
+        second.until(&expected("second")).await;
+        its.send(chunk("y")).await;
+        first.until(&expected("first")).await;
+        for (client, server) in [(&mut first, &mut its), (&mut second, &mut others)] {
+            server.send("0\r\n\r\n").await;
+            client.until("0\r\n\r\n").await;
+        }
+    }
+    assert_eq!(gateway.metric("vers_plugin_instances", &[]).await, 2.0);
+    assert_eq!(gateway.metric("vers_plugin_faults_total", &[]).await, 0.0);
 }

@@ -91,7 +91,7 @@ pub struct PluginLimits {
     /// request. A larger one is answered 413.
     #[serde(deserialize_with = "size::<_, 0, 1073741824>")]
     pub body: ByteSize,
-    /// Bodies of answers that it transforms at a time in each worker (`response-body-transform`), 0 to 10000:
+    /// Bodies that it transforms at a time in each worker (`request-body-transform`, `response-body-transform`), 0 to 10000:
     /// each keeps an instance until it is over, so they must be fewer than `instances`. One more fails (`plugin-busy`).
     /// By default half of the instances, and no more than 32.
     #[serde(deserialize_with = "whole::<_, u32, _, 0, 10000>")]

@@ -61,8 +61,8 @@ pub struct CaseRequest {
     pub host: String,
     /// The other headers.
     pub headers: BTreeMap<String, CaseValues>,
-    /// The body, for plugins that ask for it.
-    pub body: String,
+    /// The body, in one piece or several, for plugins that ask for it or transform it.
+    pub body: CaseValues,
     /// The client's address.
     pub client: IpAddr,
     /// The port that it connected to.
@@ -215,6 +215,13 @@ impl CaseValues {
     }
 }
 
+impl CaseValues {
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.list().iter().all(String::is_empty)
+    }
+}
+
 impl Default for CaseRequest {
     fn default() -> Self {
         Self {
@@ -222,7 +229,7 @@ impl Default for CaseRequest {
             path: "/".to_owned(),
             host: "test.example".to_owned(),
             headers: BTreeMap::new(),
-            body: String::new(),
+            body: CaseValues::One(String::new()),
             client: IpAddr::from([192, 0, 2, 1]),
             port: 8080,
             captures: BTreeMap::new(),

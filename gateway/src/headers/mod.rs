@@ -9,6 +9,7 @@ mod client_certificate;
 mod cookie;
 mod forwarded;
 pub mod hop_by_hop;
+mod sums;
 pub mod websocket;
 
 pub use authority::{Authority, AuthorityError, authority};
@@ -16,3 +17,4 @@ pub use client_certificate::ClientCertificate;
 pub use cookie::cookie;
 pub use forwarded::Forwarding;
 pub use hop_by_hop::Upgrade;
+pub use sums::remove_sums;

@@ -13,6 +13,7 @@ wasmtime::component::bindgen!({
             include vers:gateway/base@0.1.0;
             include vers:gateway/with-request-filter@0.1.0;
             include vers:gateway/with-request-body-filter@0.1.0;
+            include vers:gateway/with-request-body-transform@0.1.0;
             include vers:gateway/with-response-filter@0.1.0;
             include vers:gateway/with-response-body-transform@0.1.0;
             include vers:gateway/with-exchange-log@0.1.0;

@@ -16,6 +16,7 @@ use std::{
 pub(super) struct Breakers {
     pub(super) request: Breaker,
     pub(super) body: Breaker,
+    pub(super) request_transform: Breaker,
     pub(super) response: Breaker,
     pub(super) transform: Breaker,
     pub(super) log: Breaker,

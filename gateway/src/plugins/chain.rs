@@ -113,9 +113,10 @@ impl Chain {
         self.links.iter().map(|link| link.instances.plugin().backends())
     }
 
-    /// Whether any plugin looks at requests or answers, or transforms these.
+    /// Whether any plugin looks at requests or answers, or transforms their bodies.
     pub fn has_filters(&self) -> bool {
-        self.hooks.request || self.hooks.response || self.hooks.transform
+        let Hooks { request, request_transform, response, transform, .. } = self.hooks;
+        request || request_transform || response || transform
     }
 
     /// Whether any plugin looks at answers.

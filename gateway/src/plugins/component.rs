@@ -30,6 +30,8 @@ pub struct Hooks {
     pub request: bool,
     /// `request-body-filter`.
     pub body: bool,
+    /// `request-body-transform`.
+    pub request_transform: bool,
     /// `response-filter`.
     pub response: bool,
     /// `response-body-transform`.
@@ -71,6 +73,7 @@ impl Hooks {
         Self {
             request: exports("request-filter"),
             body: exports("request-body-filter"),
+            request_transform: exports("request-body-transform"),
             response: exports("response-filter"),
             transform: exports("response-body-transform"),
             log: exports("exchange-log"),
@@ -87,6 +90,7 @@ impl Hooks {
         Self {
             request: self.request || other.request,
             body: self.body || other.body,
+            request_transform: self.request_transform || other.request_transform,
             response: self.response || other.response,
             transform: self.transform || other.transform,
             log: self.log || other.log,
@@ -99,7 +103,12 @@ impl Hooks {
 
     /// Whether something of it is called on routes of requests.
     pub fn is_for_requests(self) -> bool {
-        self.request || self.response || self.transform || self.log || self.background
+        self.request
+            || self.request_transform
+            || self.response
+            || self.transform
+            || self.log
+            || self.background
     }
 
     /// Whether something of it is called on routes of bytes.
@@ -112,6 +121,7 @@ impl Hooks {
         let all = [
             (self.request, "request-filter"),
             (self.body, "request-body-filter"),
+            (self.request_transform, "request-body-transform"),
             (self.response, "response-filter"),
             (self.transform, "response-body-transform"),
             (self.log, "exchange-log"),

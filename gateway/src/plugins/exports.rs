@@ -3,8 +3,8 @@
 use super::{
     Hooks,
     bindings::exports::vers::gateway::{
-        background, exchange_log, lifecycle, request_body_filter, request_filter, response_body_transform,
-        response_filter, tcp_bytes_filter, tcp_filter, tcp_log,
+        background, exchange_log, lifecycle, request_body_filter, request_body_transform, request_filter,
+        response_body_transform, response_filter, tcp_bytes_filter, tcp_filter, tcp_log,
     },
     state::State,
 };
@@ -18,6 +18,7 @@ pub(super) struct Exports {
     pub(super) lifecycle: lifecycle::GuestIndices,
     request: Option<request_filter::GuestIndices>,
     body: Option<request_body_filter::GuestIndices>,
+    request_transform: Option<request_body_transform::GuestIndices>,
     response: Option<response_filter::GuestIndices>,
     transform: Option<response_body_transform::GuestIndices>,
     log: Option<exchange_log::GuestIndices>,
@@ -33,6 +34,7 @@ pub(super) struct Exports {
 pub(super) struct Functions {
     pub(super) request: Option<request_filter::Guest>,
     pub(super) body: Option<request_body_filter::Guest>,
+    pub(super) request_transform: Option<request_body_transform::Guest>,
     pub(super) response: Option<response_filter::Guest>,
     pub(super) transform: Option<response_body_transform::Guest>,
     pub(super) log: Option<exchange_log::Guest>,
@@ -53,6 +55,7 @@ impl Exports {
             lifecycle: lifecycle::GuestIndices::new(pre)?,
             request: find(hooks.request, pre, request_filter::GuestIndices::new)?,
             body: find(hooks.body, pre, request_body_filter::GuestIndices::new)?,
+            request_transform: find(hooks.request_transform, pre, request_body_transform::GuestIndices::new)?,
             response: find(hooks.response, pre, response_filter::GuestIndices::new)?,
             transform: find(hooks.transform, pre, response_body_transform::GuestIndices::new)?,
             log: find(hooks.log, pre, exchange_log::GuestIndices::new)?,
@@ -68,6 +71,11 @@ impl Exports {
         Ok(Functions {
             request: self.request.as_ref().map(|hook| hook.load(&mut *store, linked)).transpose()?,
             body: self.body.as_ref().map(|hook| hook.load(&mut *store, linked)).transpose()?,
+            request_transform: self
+                .request_transform
+                .as_ref()
+                .map(|hook| hook.load(&mut *store, linked))
+                .transpose()?,
             response: self.response.as_ref().map(|hook| hook.load(&mut *store, linked)).transpose()?,
             transform: self.transform.as_ref().map(|hook| hook.load(&mut *store, linked)).transpose()?,
             log: self.log.as_ref().map(|hook| hook.load(&mut *store, linked)).transpose()?,

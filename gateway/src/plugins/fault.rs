@@ -107,7 +107,7 @@ impl fmt::Display for FaultKind {
             Self::Start => "no instance of it could be made",
             Self::Body => "it asked for a body, and does not export `request-body-filter`",
             Self::Transform => {
-                "it broke off a body that it transformed, or returned more of it at a time than `limits.body`"
+                "it broke off a body that it transformed, or returned more of it at a time than 1 MiB"
             }
             Self::Bytes => "it asked for first bytes that cannot come, or does not export `tcp-bytes-filter`",
             Self::Route => "it chose a backend that it is not granted (`grants.backends`)",

@@ -9,7 +9,7 @@ use super::{
     state::State,
 };
 use std::{pin::pin, sync::Arc, time::Duration};
-use wasmtime::{PoolConcurrencyLimitError, Store, StoreContextMut};
+use wasmtime::{PoolConcurrencyLimitError, Store, StoreContextMut, component::ResourceAny};
 
 /// One instance of a plugin. It serves one call at a time, and none after a fault.
 pub(super) struct Instance {
@@ -19,6 +19,8 @@ pub(super) struct Instance {
     pub(super) born: usize,
     /// CPU time of the last call.
     pub(super) cpu: Duration,
+    /// What nobody had the time to drop who used it last: the next call begins with that.
+    pub(super) left_behind: Option<ResourceAny>,
     /// Calls of hooks so far.
     calls: u32,
     caller: Caller,
@@ -43,8 +45,8 @@ impl Instance {
         store.set_hostcall_fuel(HANDED_OVER.saturating_add(body));
         store.epoch_deadline_callback(|context: StoreContextMut<'_, State>| context.data().clock.on_epoch());
         store.set_epoch_deadline(1);
-        let (hooks, born, cpu, calls) = Default::default();
-        let mut instance = Self { store, hooks, born, cpu, calls, caller, _place: place };
+        let (hooks, born, cpu, calls, left_behind) = Default::default();
+        let mut instance = Self { store, hooks, born, cpu, left_behind, calls, caller, _place: place };
         let started = instance.run(async |store| {
             let linked = plugin.pre.instantiate_async(&mut *store).await?;
             let lifecycle = plugin.exports.lifecycle.load(&mut *store, &linked)?;
@@ -76,7 +78,14 @@ impl Instance {
         // Without the ticker a guest that never returns would never be stopped.
         let _calling = self.caller.calling();
         let (result, cpu) = {
-            let call = pin!(call(&mut self.store));
+            let (store, left_behind) = (&mut self.store, self.left_behind.take());
+            let call = pin!(async {
+                if let Some(resource) = left_behind {
+                    // In a place of its own: it is a rare case of every call.
+                    Box::pin(resource.resource_drop_async(&mut *store)).await?;
+                }
+                call(store).await
+            });
             Timed::new(call, clock, wall, number).await
         };
         self.cpu = cpu;

@@ -36,6 +36,8 @@ pub struct PluginMetrics {
     pub responses: Counter,
     /// Calls of `on-request-body`.
     pub bodies: Counter,
+    /// Bodies shown to `request-body-transform`.
+    pub request_transforms: Counter,
     /// Bodies shown to `response-body-transform`.
     pub transforms: Counter,
     /// Calls of `on-complete`.
@@ -73,6 +75,7 @@ impl PluginMetrics {
             requests: counter(&names::PLUGIN_CALLS, "hook", "request"),
             responses: counter(&names::PLUGIN_CALLS, "hook", "response"),
             bodies: counter(&names::PLUGIN_CALLS, "hook", "request-body"),
+            request_transforms: counter(&names::PLUGIN_CALLS, "hook", "request-transform"),
             transforms: counter(&names::PLUGIN_CALLS, "hook", "transform"),
             logs: counter(&names::PLUGIN_CALLS, "hook", "log"),
             tcp: counter(&names::PLUGIN_CALLS, "hook", "tcp"),

@@ -1,20 +1,17 @@
-//! Bodies of answers on their way through the plugins that transform them.
+//! Bodies on their way through the plugins that transform them: of requests to a backend, of answers to the client.
 
 use super::{
-    Chain, Exchange, Fault, FaultKind, Instances,
-    bindings::exports::vers::gateway::response_body_transform::{Guest, Output},
-    breaker::{Breakers, Whose},
+    Chain, Exchange, Fault, FaultKind, Instances, Way,
+    bindings::vers::gateway::types::Transformed,
+    breaker::{Breaker, Breakers, Whose},
     chain::Link,
-    handles::RESPONSE,
     instances::{Idle, Waits},
-    state::State,
+    pieces::{Ask, Pieces},
 };
+use crate::message::{RequestHead, ResponseHead};
 use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 use tokio::time::timeout;
-use wasmtime::{
-    Store,
-    component::{Resource, ResourceAny},
-};
+use wasmtime::component::ResourceAny;
 
 /// Bytes of a piece that a plugin is handed.
 const PIECE: usize = 64 * 1024;
@@ -26,6 +23,7 @@ const OUTPUT: usize = 1024 * 1024;
 /// over. Dropped before that, the instances are gone with it.
 #[derive(Debug)]
 pub struct Transforms {
+    way: Way,
     route: Arc<str>,
     /// In the order in which the body meets them.
     steps: Vec<Step>,
@@ -79,47 +77,66 @@ impl Drop for Place {
 }
 
 impl Chain {
-    /// Whether any plugin may transform bodies of answers.
-    pub fn has_transforms(&self) -> bool {
-        self.hooks.transform
+    /// Whether any plugin may transform bodies that go this way.
+    pub fn has_transforms(&self, way: Way) -> bool {
+        self.hooks.transforms(way)
     }
 
-    /// Asks each plugin in reverse order whether it transforms the body behind this head; none where nobody
-    /// does.
+    /// Asks each plugin whether it transforms the body behind this head, in the order in which such a body meets
+    /// them; none where nobody does.
     ///
     /// # Errors
     /// Fails with the fault of a plugin whose `on_error` is to deny, and its name.
     pub async fn begin_transforms(
         &self,
+        way: Way,
         exchange: &mut Box<Exchange>,
     ) -> Result<Option<Box<Transforms>>, (Fault, String)> {
-        let mut steps = Vec::new();
-        for (position, link) in self.links.iter().enumerate().rev().filter(|(_, link)| link.hooks.transform) {
+        let mut all = Transforms { way, route: Arc::clone(&self.route), steps: Vec::new() };
+        let count = self.links.len();
+        for turn in 0..count {
+            let position = if way == Way::Request { turn } else { count - 1 - turn };
+            let Some(link) = self.links.get(position).filter(|link| link.hooks.transforms(way)) else {
+                continue;
+            };
             exchange.caller = position;
-            let untouched = link.may_be_skipped().then(|| exchange.response.clone());
-            match (link.begin_transform(&self.route, exchange).await, untouched) {
-                (Ok(step), _) => steps.extend(step),
-                (Err(_), Some(head)) => exchange.response = head,
+            let untouched = link.may_be_skipped().then(|| Heads::of(exchange));
+            match (link.begin_transform(way, &self.route, exchange).await, untouched) {
+                (Ok(step), _) => all.steps.extend(step),
+                (Err(_), Some(heads)) => heads.put_back(exchange),
                 (Err(fault), None) => {
                     // Nothing is wrong with the others.
-                    Transforms { route: Arc::clone(&self.route), steps }.discard().await;
+                    all.discard().await;
                     return Err((fault, link.name()));
                 }
             }
         }
-        let route = Arc::clone(&self.route);
-        Ok((!steps.is_empty()).then(|| Box::new(Transforms { route, steps })))
+        Ok((!all.steps.is_empty()).then(|| Box::new(all)))
+    }
+}
+
+/// The heads that a plugin may change, as they were.
+struct Heads(Box<(Option<RequestHead>, Option<ResponseHead>)>);
+
+impl Heads {
+    fn of(exchange: &Exchange) -> Self {
+        Self(Box::new((exchange.request.clone(), exchange.response.clone())))
+    }
+
+    fn put_back(self, exchange: &mut Exchange) {
+        (exchange.request, exchange.response) = *self.0;
     }
 }
 
 impl Link {
     async fn begin_transform(
         &self,
+        way: Way,
         route: &str,
         exchange: &mut Box<Exchange>,
     ) -> Result<Option<Step>, Fault> {
-        let pass = self.breakers.transform.enter(self.whose(route, "transform"))?;
-        let begun = self.begin(exchange).await;
+        let pass = self.breakers.of_transform(way).enter(self.whose(route, way.hook()))?;
+        let begun = self.begin(way, exchange).await;
         match &begun {
             // One that has begun well may fail yet.
             Ok(Some(_)) => pass.began(),
@@ -128,20 +145,22 @@ impl Link {
         begun
     }
 
-    async fn begin(&self, exchange: &mut Box<Exchange>) -> Result<Option<Step>, Fault> {
+    async fn begin(&self, way: Way, exchange: &mut Box<Exchange>) -> Result<Option<Step>, Fault> {
         let instances = &self.instances;
-        instances.metrics().transforms.inc();
+        match way {
+            Way::Request => instances.metrics().request_transforms.inc(),
+            Way::Response => instances.metrics().transforms.inc(),
+        }
         let reported = |fault: &Fault| instances.report(fault);
         let place = Place::take(instances).ok_or_else(|| FaultKind::Busy.into()).inspect_err(reported)?;
         let mut borrowed = instances.borrow().await.inspect_err(reported)?;
         let instance = &mut borrowed.idle.instance;
         std::mem::swap(exchange, &mut instance.store.data_mut().exchange);
-        let begun = match instance.hooks.transform.take() {
+        let begun = match Pieces::take(way, &mut instance.hooks) {
             None => Ok(None),
             Some(guest) => {
-                let response = Resource::new_borrow(RESPONSE);
-                let begun = instance.run(async |store| guest.call_begin(store, response).await).await;
-                instance.hooks.transform = Some(guest);
+                let begun = instance.run(async |store| guest.begin(store).await).await;
+                guest.put(&mut instance.hooks);
                 begun
             }
         };
@@ -192,13 +211,14 @@ impl Transforms {
     /// be called only so often at a time, but no longer than `patience`.
     ///
     /// # Errors
-    /// Fails with the fault of the first plugin that does: the body has no end then.
-    pub async fn next(&mut self, patience: Duration) -> Result<Option<Vec<u8>>, Fault> {
+    /// Fails with the fault of the first plugin that does, and its name: the body has no end then.
+    pub async fn next(&mut self, patience: Duration) -> Result<Option<Vec<u8>>, (Fault, String)> {
         // What has come furthest goes on first, so that each holds no more than what one has returned.
         while let Some(at) = self.steps.iter().rposition(Step::has_work) {
             let is_last = at + 1 == self.steps.len();
             let Some(step) = self.steps.get_mut(at) else { break };
-            let bytes = step.go_on(&self.route, patience).await?;
+            let went_on = step.go_on(self.way, &self.route, patience).await;
+            let bytes = went_on.map_err(|fault| (fault, step.instances.plugin().name().to_owned()))?;
             let is_over = step.is_over();
             match self.steps.get_mut(at + 1) {
                 Some(next) => {
@@ -214,10 +234,23 @@ impl Transforms {
         Ok(None)
     }
 
+    /// Whether all has come out that there will be.
+    pub fn is_over(&self) -> bool {
+        self.steps.last().is_none_or(Step::is_over)
+    }
+
+    /// Nobody waits for the plugins' ends: instances that are in no call serve others, and the next call of each
+    /// begins with that.
+    pub fn leave(self) {
+        for step in self.steps {
+            step.leave(self.way);
+        }
+    }
+
     /// Nothing more will come, whether or not that was all: instances that are in no call serve others.
     pub async fn discard(self) {
         for step in self.steps {
-            step.discard().await;
+            step.discard(self.way).await;
         }
     }
 }
@@ -237,80 +270,77 @@ impl Step {
     }
 
     /// One call, and what it returns.
-    async fn go_on(&mut self, route: &str, patience: Duration) -> Result<Vec<u8>, Fault> {
-        let transform = self.transform;
+    async fn go_on(&mut self, way: Way, route: &str, patience: Duration) -> Result<Vec<u8>, Fault> {
         let made = if self.has_more {
-            let pulled = self
-                .call(patience, async |store, guest| guest.transform().call_pull(store, transform).await)
-                .await;
-            pulled.and_then(|output| match output.more && output.bytes.is_empty() {
-                // It could be asked for ever, and no deadline is about that.
-                true => Err(failed("it says that it has more, and returns nothing of it".to_owned())),
-                false => Ok(output),
+            self.call(way, patience, Ask::Pull).await.and_then(|made| {
+                match made.more && made.bytes.is_empty() {
+                    // It could be asked for ever, and no deadline is about that.
+                    true => Err(failed("it says that it has more, and returns nothing of it".to_owned())),
+                    false => Ok(made),
+                }
             })
         } else if self.at < self.input.len() {
             let piece = self.at..self.input.len().min(self.at + PIECE);
             self.at = piece.end;
             let input = std::mem::take(&mut self.input);
-            let bytes = input.get(piece).unwrap_or_default();
-            let made = self
-                .call(patience, async |store, guest| {
-                    guest.transform().call_push(store, transform, bytes).await
-                })
-                .await;
+            let made = self.call(way, patience, Ask::Push(input.get(piece).unwrap_or_default())).await;
             self.input = input;
             made
         } else {
             self.end = End::Finished;
-            self.call(patience, async |store, guest| guest.transform().call_finish(store, transform).await)
-                .await
+            self.call(way, patience, Ask::Finish).await
         };
-        let judged = made.map(|Output { bytes, more }| {
+        let judged = made.map(|Transformed { bytes, more }| {
             self.has_more = more;
             bytes
         });
         if judged.is_err() || self.is_over() {
-            let whose = Whose { instances: &self.instances, route, hook: "transform" };
-            self.breakers.transform.note(whose, &judged);
+            let whose = Whose { instances: &self.instances, route, hook: way.hook() };
+            self.breakers.of_transform(way).note(whose, &judged);
         }
         judged.inspect_err(|fault| self.instances.report(fault))
     }
 
-    async fn call(
-        &mut self,
-        patience: Duration,
-        call: impl AsyncFnOnce(&mut Store<State>, &Guest) -> wasmtime::Result<Result<Output, String>>,
-    ) -> Result<Output, Fault> {
+    async fn call(&mut self, way: Way, patience: Duration, ask: Ask<'_>) -> Result<Transformed, Fault> {
         let plugin = Arc::clone(self.instances.plugin());
         let _turn = match &plugin.gate {
             None => None,
             Some(gate) => match gate.try_enter() {
                 Some(turn) => Some(turn),
-                // It has its instance: to wait costs nothing but the backend's patience.
+                // It has its instance: to wait costs nothing but the sender's patience.
                 None => {
                     let _waits = Waits::new(self.instances.metrics().waiting.clone());
                     Some(timeout(patience, gate.enter()).await.map_err(|_| FaultKind::Queue)?)
                 }
             },
         };
-        let instance = &mut self.idle.instance;
-        let Some(guest) = instance.hooks.transform.take() else { return Err(FaultKind::Trap.into()) };
-        let called = instance.run(async |store| call(store, &guest).await).await;
-        instance.hooks.transform = Some(guest);
+        let (instance, transform) = (&mut self.idle.instance, self.transform);
+        let Some(guest) = Pieces::take(way, &mut instance.hooks) else { return Err(FaultKind::Trap.into()) };
+        let called = instance.run(async |store| guest.ask(store, transform, ask).await).await;
+        guest.put(&mut instance.hooks);
         self.instances.count_cpu(instance.cpu);
         // After a fault it is of no use, and is not given back.
         self.is_broken = called.is_err();
         match called? {
-            Ok(output) if output.bytes.len() <= OUTPUT => Ok(output),
-            Ok(output) => Err(failed(format!("it returned {} bytes at a time", output.bytes.len()))),
+            Ok(made) if made.bytes.len() <= OUTPUT => Ok(made),
+            Ok(made) => Err(failed(format!("it returned {} bytes at a time", made.bytes.len()))),
             Err(why) => Err(failed(why)),
         }
     }
 
-    /// The body is over, and the instance can serve others: where it is in no call that was given up.
-    async fn discard(self) {
+    fn leave(self, way: Way) {
         let Self { instances, mut idle, transform, is_broken, .. } = self;
-        if is_broken || idle.instance.hooks.transform.is_none() {
+        if !is_broken && Pieces::are_there(way, &idle.instance.hooks) {
+            idle.instance.left_behind = Some(transform);
+            *idle.instance.store.data_mut().exchange = Exchange::default();
+            instances.give_back(idle);
+        }
+    }
+
+    /// The body is over, and the instance can serve others: where it is in no call that was given up.
+    async fn discard(self, way: Way) {
+        let Self { instances, mut idle, transform, is_broken, .. } = self;
+        if is_broken || !Pieces::are_there(way, &idle.instance.hooks) {
             return;
         }
         let plugin = Arc::clone(instances.plugin());
@@ -326,6 +356,15 @@ impl Step {
         match dropped {
             Ok(()) => instances.give_back(idle),
             Err(fault) => instances.report(&fault),
+        }
+    }
+}
+
+impl Breakers {
+    fn of_transform(&self, way: Way) -> &Breaker {
+        match way {
+            Way::Request => &self.request_transform,
+            Way::Response => &self.transform,
         }
     }
 }

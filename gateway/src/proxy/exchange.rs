@@ -279,9 +279,9 @@ impl Exchange {
         poll_fn(move |cx| {
             let moved = self.upload.moved();
             if let Poll::Ready(error) = self.poll_upload(cx, client, order.buffers) {
-                return Poll::Ready(Err(Failed::Other(sender_failed(&error))));
+                return Poll::Ready(Err(Failed::Other(sender_failed(error))));
             }
-            if self.upload.moved() != moved {
+            if self.upload.moved() != moved || self.upload.waits_for_plugin() {
                 since = None;
             }
             if let Poll::Ready(said) = self.poll_said(cx, order, &mut seen) {
@@ -334,7 +334,7 @@ impl Exchange {
         poll_fn(|cx| {
             let moved = self.upload.moved() + answer.moved();
             if let Poll::Ready(error) = self.poll_upload(cx, client, buffers) {
-                return Poll::Ready(Err(TransferError::of_upload(&error)));
+                return Poll::Ready(Err(TransferError::of_upload(error)));
             }
             match answer.poll(cx, &mut self.lease.io, &mut self.inbox, &mut client.io, buffers) {
                 Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
@@ -345,7 +345,7 @@ impl Exchange {
                 }
                 Poll::Pending => {}
             }
-            if self.upload.moved() + answer.moved() != moved {
+            if self.upload.moved() + answer.moved() != moved || self.upload.waits_for_plugin() {
                 since = None;
             }
             let since = *since.get_or_insert_with(Instant::now);
@@ -518,6 +518,8 @@ pub(super) enum TransferError {
     Body,
     /// The backend is gone, or sends nonsense.
     Backend,
+    /// A plugin that transforms the rest of the request failed.
+    Plugin,
     /// Neither moves.
     Idle,
     /// The time of the request is over.
@@ -526,9 +528,10 @@ pub(super) enum TransferError {
 
 impl TransferError {
     /// The rest of the request is at fault, or who sends it.
-    fn of_upload(error: &FlowError) -> Self {
+    fn of_upload(error: FlowError) -> Self {
         match sender_failed(error) {
             Error::Malformed(_) => Self::Body,
+            Error::Plugin { .. } => Self::Plugin,
             _ => Self::Client,
         }
     }
@@ -547,6 +550,7 @@ impl TransferError {
             Self::Client => None,
             Self::Body => Some(Cut::Body),
             Self::Backend => Some(Cut::Upstream),
+            Self::Plugin => Some(Cut::Plugin),
             Self::Idle => Some(Cut::Idle),
             Self::Total => Some(Cut::Total),
         }
@@ -562,10 +566,14 @@ fn said(method: &Method, head: ResponseHead) -> Result<Said, Malformed> {
     })
 }
 
-fn sender_failed(error: &FlowError) -> Error {
+fn sender_failed(error: FlowError) -> Error {
     match error {
         FlowError::Malformed(Malformed::Truncated) | FlowError::Source | FlowError::Sink => Error::ClientGone,
-        FlowError::Malformed(error) => Error::Malformed(*error),
+        FlowError::Malformed(error) => Error::Malformed(error),
+        FlowError::Plugin(failed) => {
+            let (kind, plugin) = *failed;
+            Error::Plugin { plugin, kind }
+        }
     }
 }
 

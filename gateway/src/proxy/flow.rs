@@ -4,14 +4,15 @@
 //! reader slows its sender down and costs no memory. Where many bytes of known number are left, and
 //! both connections are plain sockets, the kernel moves them itself.
 
-use super::{carrier::Carrier, held_body::HeldBody};
+use super::{carrier::Carrier, held_body::HeldBody, transformed_body::TransformedBody};
 #[cfg(target_os = "linux")]
 use crate::io::Pipe;
 use crate::{
-    headers::hop_by_hop::strip_trailers,
+    headers::{hop_by_hop::strip_trailers, remove_sums},
     http1::{BodyLength, Decoder, Malformed, write_chunk_size, write_last_chunk, write_request},
     io::{BUFFER_SIZE, Buffers, Inbox},
     message::{Fields, RequestHead},
+    plugins::FaultKind,
 };
 use memchr::memmem;
 use std::{
@@ -38,6 +39,8 @@ pub(super) struct Flow {
     data: Range<usize>,
     /// The whole body, where it was held for somebody.
     held: Option<Box<HeldBody>>,
+    /// What plugins make of the body, where they do.
+    transformed: Option<Box<TransformedBody>>,
     /// Bytes of the inbox that are done with once the data has left.
     consumed: usize,
     /// Goes behind the data: a chunk's end, the last chunk.
@@ -63,6 +66,8 @@ pub(super) enum FlowError {
     Source,
     /// What came over it is malformed, or broke off.
     Malformed(Malformed),
+    /// A plugin that transforms it did; its name.
+    Plugin(Box<(FaultKind, String)>),
     /// The connection that it goes to failed.
     Sink,
 }
@@ -76,6 +81,7 @@ impl Flow {
             lead: head,
             data: 0..0,
             held: None,
+            transformed: None,
             consumed: 0,
             tail: Vec::new(),
             written: 0,
@@ -109,6 +115,16 @@ impl Flow {
         self.lead = lead;
     }
 
+    /// A message with this head, and of its body what plugins make of what comes out of `decoder`.
+    pub(super) fn transformed(
+        head: Vec<u8>,
+        decoder: Decoder,
+        chunked: bool,
+        body: Box<TransformedBody>,
+    ) -> Self {
+        Self { transformed: Some(body), ..Self::new(head, decoder, chunked) }
+    }
+
     /// Takes what has been read already along with the head.
     ///
     /// # Errors
@@ -126,7 +142,15 @@ impl Flow {
 
     /// Whether there is nothing to be sent, now or later.
     pub(super) fn is_empty(&self) -> bool {
-        self.decoder.is_ended() && !self.decoder.has_trailers() && self.has_left()
+        self.decoder.is_ended()
+            && !self.decoder.has_trailers()
+            && self.has_left()
+            && self.transformed.is_none()
+    }
+
+    /// Whether it goes on when a plugin has done its part: that is a matter of the plugin's deadlines.
+    pub(super) fn waits_for_plugin(&self) -> bool {
+        self.transformed.as_deref().is_some_and(TransformedBody::is_called)
     }
 
     /// Bytes of the body so far.
@@ -189,6 +213,13 @@ impl Flow {
         to: &mut impl Carrier,
         buffers: &Buffers,
     ) -> Poll<Result<(), FlowError>> {
+        if self.transformed.is_some()
+            && let Some(mut body) = self.transformed.take()
+        {
+            let polled = self.poll_transformed(cx, &mut body, (from, inbox), to, buffers);
+            self.transformed = Some(body);
+            return polled;
+        }
         loop {
             if to.frames() && self.decoder.is_ended() && !self.decoder.has_trailers() {
                 to.ends_after(self.left());
@@ -239,6 +270,62 @@ impl Flow {
                 }
             }
         }
+    }
+
+    /// As [`Self::poll`], by way of plugins.
+    fn poll_transformed(
+        &mut self,
+        cx: &mut Context<'_>,
+        body: &mut TransformedBody,
+        (from, inbox): (&mut impl Carrier, &mut Inbox),
+        to: &mut impl Carrier,
+        buffers: &Buffers,
+    ) -> Poll<Result<(), FlowError>> {
+        loop {
+            if to.frames() && body.is_over() && !self.decoder.has_trailers() {
+                to.ends_after(self.left());
+            }
+            ready!(self.poll_write(cx, inbox, to)).map_err(|_| FlowError::Sink)?;
+            if body.is_over() {
+                if to.frames() {
+                    let trailers = self.take_trailers();
+                    to.end(trailers.as_deref()).map_err(|_| FlowError::Sink)?;
+                }
+                ready!(self.poll_flush(cx, to))?;
+                return body.poll_end(cx).map(Ok);
+            }
+            let Poll::Ready(next) = body.poll_next(cx, &mut self.decoder, from, inbox, buffers) else {
+                // It may take a while, and a head may be all that has left.
+                ready!(self.poll_flush(cx, to))?;
+                return Poll::Pending;
+            };
+            let next = next?;
+            // What has left stays until now: a head alone may leave once more.
+            self.next_window();
+            self.is_first = false;
+            if let Some(bytes) = next {
+                self.body += bytes.len() as u64;
+                self.frame_bytes(bytes);
+            }
+            if body.is_over() {
+                self.leave_out_sums();
+                self.frame_end();
+            }
+        }
+    }
+
+    /// The same bytes are what leaves next.
+    fn frame_bytes(&mut self, mut bytes: Vec<u8>) {
+        if bytes.is_empty() {
+            return;
+        }
+        if !self.chunked {
+            self.lead.append(&mut bytes);
+            return;
+        }
+        write_chunk_size(bytes.len(), &mut self.lead);
+        self.lead.append(&mut bytes);
+        self.lead.extend_from_slice(b"\r\n");
     }
 
     /// Nothing more comes.
@@ -317,6 +404,16 @@ impl Flow {
         if self.chunked && self.decoder.is_ended() {
             let trailers = self.take_trailers();
             write_last_chunk(trailers.as_deref().filter(|trailers| !trailers.is_empty()), &mut self.tail);
+        }
+    }
+
+    /// Leaves out of the trailers what is not so of the bytes that plugins made.
+    fn leave_out_sums(&mut self) {
+        if let Some(mut trailers) = self.decoder.take_trailers() {
+            remove_sums(&mut trailers);
+            if !trailers.is_empty() {
+                self.decoder.put_trailers(trailers);
+            }
         }
     }
 

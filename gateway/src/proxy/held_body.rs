@@ -91,7 +91,11 @@ impl HeldBody {
         self.place.resize(self.bytes.capacity())
     }
 
-    fn push(&mut self, bytes: &[u8]) -> Result<(), Error> {
+    /// Adds bytes, of which there may be so many.
+    ///
+    /// # Errors
+    /// Fails where there is no room.
+    pub(super) fn push(&mut self, bytes: &[u8]) -> Result<(), Error> {
         let needed = self.bytes.len() + bytes.len();
         if needed > self.bytes.capacity() {
             // Twice as much each time, but no more than will come: a told length is nothing that has come.

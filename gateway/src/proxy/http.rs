@@ -7,6 +7,7 @@ mod filter;
 mod send;
 mod switch;
 mod transform;
+mod upload;
 
 use self::{body::framed_body, switch::Asked};
 use super::{

@@ -20,10 +20,12 @@ mod grpc;
 mod h2;
 mod held_body;
 mod http;
+mod piece;
 mod registry;
 mod secure;
 mod stream;
 mod tcp;
+mod transformed_body;
 mod tunnel;
 mod worker;
 

@@ -9,6 +9,7 @@ use crate::{
     proxy::{self, Arrival, Worker},
     snapshot::{Listener, Local, Mode},
 };
+use socket2::SockRef;
 use std::{
     cell::{OnceCell, RefCell},
     collections::{HashMap, HashSet},
@@ -19,7 +20,6 @@ use std::{
     time::Instant,
 };
 use tokio::{
-    io::Interest,
     net::TcpStream,
     task::{JoinHandle, spawn_local},
 };
@@ -275,7 +275,6 @@ impl Door {
             metrics.over_share.inc();
             return refuse(&listener, &stream, proxy::TOO_MANY_CONNECTIONS_PER_CLIENT);
         };
-        wait_for_the_kernel(&stream);
         let (door, guard) = (Rc::clone(self), drain.guard());
         // In a place of its own: the runtime moves a task's future about, and this one is large.
         spawn_local(Box::pin(async move {
@@ -341,19 +340,11 @@ impl Door {
     }
 }
 
-/// Takes back the runtime's guess that an accepted socket can be read from, which costs a call in vain: what
-/// its client says is on the way at that moment, and the kernel tells of it with what else there is.
-///
-/// Only a guess may be taken back. The kernel tells each thing once, so this must come before the runtime
-/// looks for events again: nothing is awaited between `accept` and here.
-fn wait_for_the_kernel(stream: &TcpStream) {
-    let _: io::Result<()> = stream.try_io(Interest::READABLE, || Err(io::ErrorKind::WouldBlock.into()));
-}
-
 /// Best effort, and it costs nothing: the socket's buffer is empty.
 fn refuse(listener: &Listener, stream: &TcpStream, answer: &[u8]) {
     if matches!(listener.modes.other, Mode::Http(_)) && listener.tls.is_none() {
-        let _ = stream.try_write(answer);
+        // Of a new connection, the runtime knows nothing yet.
+        let _ = SockRef::from(stream).send(answer);
     }
 }
 

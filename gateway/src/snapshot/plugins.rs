@@ -245,7 +245,8 @@ fn out_of_place(used: &PluginUse, hooks: Hooks, protocol: RouteProtocol) -> Opti
         false => (
             hooks.is_for_requests(),
             "requests",
-            "`request-filter`, `response-filter`, `response-body-transform`, `exchange-log` or `background`",
+            "`request-filter`, `request-body-transform`, `response-filter`, `response-body-transform`, `exchange-log` or \
+             `background`",
         ),
     };
     if is_of_use {

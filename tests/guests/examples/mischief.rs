@@ -1,8 +1,9 @@
 //! Does what the request header `x-do` says, and all of it is wrong: `trap`, `loop`, `hog`, `slow` (asks
 //! `url`, which does not answer), `edits` (headers without end), `removes` (more names at once than any head has), `compares` (long names, many with many),
 //! `answer` (headers without end, in an answer of its own), `bulk` (an answer larger than it may hand over), `random`
-//! (megabytes at once), `names` and `values` that no header may have, `keep` (more than an exchange may hold), `pairs`
-//! (many values that are nothing but keys), `flood` (log lines), `series` (labels without end).
+//! (megabytes at once), `names` and values that no header may have, `keep` (more than an exchange may hold), `pairs`
+//! (many values that are nothing but keys), `flood` (log lines), `series` (labels without end), `again` (asks
+//! `mirror`, which asks for the same of the same gateway, once more in that call, and then no more), `reserve` (waits for what it has itself).
 
 use serde::de::value::{Error, SeqDeserializer};
 use std::{ops::Range, time::Duration};
@@ -34,6 +35,7 @@ static WILD: metrics::Counter<1> = metrics::Counter::new("wild", "Labels without
 #[derive(Deserialize)]
 struct Mischief {
     url: String,
+    mirror: String,
 }
 
 impl HttpFilter for Mischief {
@@ -71,8 +73,6 @@ impl HttpFilter for Mischief {
                 {
                     assert!(req.headers().set(name, "1").is_err(), "{name:?} was taken");
                 }
-            }
-            Some("values") => {
                 for value in ["a\r\nb: c", "a\0", "\n"] {
                     assert!(req.headers().set("x-value", value).is_err(), "{value:?} was taken");
                 }
@@ -88,6 +88,8 @@ impl HttpFilter for Mischief {
                     WILD.add(1, [&random::u64().to_string()]);
                 }
             }
+            Some("again") => again(req, &self.mirror),
+            Some("reserve") => reserve(),
             _ => {}
         }
         Verdict::Next
@@ -102,4 +104,21 @@ fn remove(req: &Request, name: impl Fn(usize) -> String, numbers: Range<usize>) 
     }
     let names = HeaderNames::deserialize(SeqDeserializer::<_, Error>::new(numbers.map(name)));
     names.expect("names").remove_from(req);
+}
+
+fn again(req: &Request, mirror: &str) {
+    let depth: u32 = req.header_str("x-depth").and_then(|depth| depth.parse().ok()).unwrap_or(0);
+    if depth < 2 {
+        let _ = http::get(mirror).header("x-depth", (depth + 1).to_string()).send();
+    }
+}
+
+fn reserve() {
+    let key = random::u64().to_string();
+    for _ in 0..2 {
+        // The second time it has to wait until its own time is over.
+        let found = kv::get_or_reserve(&key, Duration::from_millis(20));
+        assert!(matches!(found, Ok(kv::Lookup::Reserved(_))), "{found:?}");
+    }
+    kv::remove(&key).expect("a store");
 }

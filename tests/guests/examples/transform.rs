@@ -1,6 +1,6 @@
-//! Transforms bodies of answers as the answer's header `x-transform` asks for: `upper`, `hold` (all of it comes
+//! Transforms bodies of requests and of answers as the header `x-transform` of either asks for: `upper`, `hold` (all of it comes
 //! at the end), `twice`, `burst` (ten times 1 MiB for each piece, a part at a time), `endless` (more and more of nothing), `refuse` (an error behind the first piece), `panic`, `spin`, `flood` (much for each
-//! piece), `end` (an error at the end). Without the header, bodies are of no interest.
+//! piece), `end` (an error at the end), `same`. Without the header, and without `how` in its settings, bodies are of no interest.
 
 use vers_plugin::prelude::*;
 
@@ -13,14 +13,32 @@ struct It {
     /// Whether it fails before there is anything.
     #[serde(default)]
     fails: bool,
+    /// How those are transformed that do not ask for anything.
+    how: Option<String>,
 }
 
-impl BodyTransform for It {
+impl RequestBodyTransform for It {
+    fn begin(&self, req: &mut Request) -> Option<Box<dyn Transform>> {
+        req.set_header("x-begun", "1");
+        assert!(!self.fails, "told to fail at the beginning");
+        let how = req.header_str("x-transform").or_else(|| self.how.clone())?;
+        req.set_header("x-transformed", &how);
+        Some(self.body(how))
+    }
+}
+
+impl ResponseBodyTransform for It {
     fn begin(&self, resp: &mut Response) -> Option<Box<dyn Transform>> {
         assert!(!self.fails, "told to fail at the beginning");
-        let how = resp.header_str("x-transform")?;
+        let how = resp.header_str("x-transform").or_else(|| self.how.clone())?;
         resp.set_header("x-transformed", &how);
-        Some(Box::new(Body { how, tail: self.tail.clone(), held: Vec::new(), pieces: 0, left: 0 }))
+        Some(self.body(how))
+    }
+}
+
+impl It {
+    fn body(&self, how: String) -> Box<dyn Transform> {
+        Box::new(Body { how, tail: self.tail.clone(), held: Vec::new(), pieces: 0, left: 0 })
     }
 }
 
@@ -75,4 +93,4 @@ impl Transform for Body {
         Ok(rest)
     }
 }
-vers_plugin::export!(It: response_body_transform);
+vers_plugin::export!(It: request_body_transform, response_body_transform);

@@ -137,7 +137,10 @@ impl Step {
         Self {
             plugin: plugin.name().to_owned(),
             verdict: "none",
-            says: None,
+            says: plugin
+                .hooks()
+                .request_transform
+                .then(|| "it would be asked whether it transforms the body, where there is one".to_owned()),
             changes: Vec::new(),
             sees_answers: plugin.hooks().response || plugin.hooks().transform,
         }
@@ -147,7 +150,9 @@ impl Step {
     fn goes_on(&mut self, changes: Vec<String>, body: Option<u64>) {
         self.changes = changes;
         self.verdict = if body.is_some() { "next-with-body" } else { "next" };
-        self.says = body.map(|most| format!("it would see the body, of at most {most} bytes"));
+        if let Some(most) = body {
+            self.says = Some(format!("it would see the body, of at most {most} bytes"));
+        }
     }
 }
 

@@ -5,7 +5,10 @@ use super::{
     stage::{Ready, Stage, words},
     tell, test,
 };
-use crate::config::{PluginCase, PluginCases, Spanned};
+use crate::{
+    config::{PluginCase, PluginCases, Spanned},
+    plugins::Way,
+};
 use clap::Args;
 use std::{
     path::PathBuf,
@@ -49,41 +52,44 @@ impl Bench {
         if cfg!(debug_assertions) {
             tell(&"warning: this gateway is no optimised build; calls cost several times as much in it");
         }
-        let line = |what: &str, value: String| print(&format!("{what:<46} {value}\n"));
-        line("compile", format!("{:.1} ms", stage.compiled_in.as_secs_f64() * 1e3));
-        line("make an instance and configure it", format!("{:.1} µs", took.as_secs_f64() * 1e6));
-        line("memory of an instance", format!("{} KiB", memory.div_ceil(1024)));
-        let has = |hook: &str| stage.inspection().hooks.iter().any(|known| known == hook);
-        for hook in ["tcp-filter", "tcp-bytes-filter", "tcp-log", "response-body-transform", "background"] {
-            if has(hook) {
-                tell(&format_args!("{hook} is not measured"));
-            }
+        line("compile", &format!("{:.1} ms", stage.compiled_in.as_secs_f64() * 1e3));
+        line("make an instance and configure it", &format!("{:.1} µs", took.as_secs_f64() * 1e6));
+        line("memory of an instance", &format!("{} KiB", memory.div_ceil(1024)));
+        if has(&stage, "background") {
+            tell(&"background is not measured");
         }
-        for case in cases.cases.iter().map(Spanned::get_ref) {
-            if has("request-filter") {
-                let each = self.fastest(&stage, &cases, case, |ready| {
-                    stage.measure(ready, (&case.request, None), self.calls)
-                })?;
-                line(&format!("on-request   {}", case.name), each);
-            }
-            if has("request-body-filter") && self.asks(&stage, &cases, case)? {
-                let each = self.fastest(&stage, &cases, case, |ready| {
-                    stage.measure_body(ready, &case.request, self.calls)
-                })?;
-                line(&format!("on-request-body {}", case.name), each);
-            }
-            if has("response-filter") {
-                let each = self.fastest(&stage, &cases, case, |ready| {
-                    stage.measure(ready, (&case.request, Some(&case.response)), self.calls)
-                })?;
-                line(&format!("on-response  {}", case.name), each);
-            }
-            if has("exchange-log") {
-                let each = self.fastest(&stage, &cases, case, |ready| {
-                    stage.measure_log(ready, &case.request, self.calls)
-                })?;
-                line(&format!("on-complete  {}", case.name), each);
-            }
+        cases.cases.iter().try_for_each(|case| self.measure_case(&stage, &cases, case.get_ref()))
+    }
+
+    fn measure_case(&self, stage: &Stage, cases: &PluginCases, case: &PluginCase) -> Result<(), String> {
+        let measured = |what: &str, measure: &dyn Fn(Option<&Ready>) -> Result<Duration, String>| {
+            line(&format!("{what:<12} {}", case.name), &self.fastest(stage, cases, case, measure)?);
+            Ok::<_, String>(())
+        };
+        let (request, answer, calls) = (&case.request, &case.response, self.calls);
+        if let Some(connection) = &case.connection {
+            // All that is called for one: of the filters, of the first bytes, of the log.
+            return measured("a connection", &|ready| stage.measure_connection(ready, connection, calls));
+        }
+        if has(stage, "request-filter") {
+            measured("on-request", &|ready| stage.measure(ready, (request, None), calls))?;
+        }
+        if has(stage, "request-body-filter") && self.asks(stage, cases, case)? {
+            measured("on-request-body", &|ready| stage.measure_body(ready, request, calls))?;
+        }
+        if has(stage, "request-body-transform") && !request.body.is_empty() {
+            measured("a request's body", &|ready| stage.measure_transform(ready, Way::Request, case, calls))?;
+        }
+        if has(stage, "response-filter") {
+            measured("on-response", &|ready| stage.measure(ready, (request, Some(answer)), calls))?;
+        }
+        if has(stage, "response-body-transform") && !answer.body.is_empty() {
+            measured("an answer's body", &|ready| {
+                stage.measure_transform(ready, Way::Response, case, calls)
+            })?;
+        }
+        if has(stage, "exchange-log") {
+            measured("on-complete", &|ready| stage.measure_log(ready, request, calls))?;
         }
         Ok(())
     }
@@ -113,6 +119,14 @@ impl Bench {
         let nanoseconds = with.saturating_sub(without).as_nanos() / u128::from(self.calls);
         Ok(format!("{nanoseconds} ns"))
     }
+}
+
+fn line(what: &str, value: &str) {
+    print(&format!("{what:<46} {value}\n"));
+}
+
+fn has(stage: &Stage, hook: &str) -> bool {
+    stage.inspection().hooks.iter().any(|known| known == hook)
 }
 
 /// What an instance takes, the fastest of many; and its memory.

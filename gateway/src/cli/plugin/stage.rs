@@ -6,7 +6,9 @@ mod connection;
 pub(super) use connection::Met;
 
 use crate::{
-    config::{Breaker, CaseReply, CaseRequest, CaseResponse, CaseValues, PluginCases, PluginLimits},
+    config::{
+        Breaker, CaseReply, CaseRequest, CaseResponse, CaseValues, PluginCase, PluginCases, PluginLimits,
+    },
     http1::{HeadLimits, parse_request},
     ids::{ClientAddr, RequestIds},
     message::{Fields, Known, RequestHead, ResponseHead, is_field_value, is_target, is_token},
@@ -14,7 +16,7 @@ use crate::{
     plugins::{
         self, Chain, Completed, Component, Destination, Exchange, Facts, Fault, FetchError, Fetching, Grants,
         Host, Inspection, LoadError, LocalResponse, OnError, Outcome, Plugin, PluginMetrics, PluginSpec,
-        Secret, Services,
+        Secret, Services, Way,
     },
     snapshot::plugin_limits,
 };
@@ -52,7 +54,7 @@ pub(super) struct Ready {
 pub(super) struct Became {
     /// The request's head, where it goes on.
     pub(super) request: Option<RequestHead>,
-    /// The request's body, where it goes on.
+    /// The request's body, where it goes on, as the plugin has left it.
     pub(super) body: Vec<u8>,
     /// The answer's head.
     pub(super) response: Option<ResponseHead>,
@@ -165,7 +167,7 @@ impl Stage {
         Ok(self.runtime.block_on(exchanged(
             ready,
             Box::new(exchange),
-            request.body.clone().into(),
+            request.body.list(),
             (response_head(answer)?, answer.body.list()),
         )))
     }
@@ -213,10 +215,36 @@ impl Stage {
         self.timed(calls, async || {
             exchange.request = Some(head.clone());
             exchange.has_asked_for_body(0);
-            let mut body = request.body.clone().into_bytes();
+            let mut body = request.body.list().concat().into_bytes();
             match ready {
                 None => Ok(()),
                 Some(ready) => not_denied(ready.chain.on_request_body(&mut exchange, &mut body).await),
+            }
+        })
+    }
+
+    /// Takes a case's body through the plugin so many times, from beginning to end: what all of it took. Without a
+    /// plugin, what the rest takes.
+    pub(super) fn measure_transform(
+        &self,
+        ready: Option<&Ready>,
+        way: Way,
+        case: &PluginCase,
+        calls: u32,
+    ) -> Result<Duration, String> {
+        let (head, response) = (request_head(&case.request)?, response_head(&case.response)?);
+        let mut exchange = Box::new(Exchange::new(self.facts(&case.request), head.clone()));
+        let body = match way {
+            Way::Request => case.request.body.list(),
+            Way::Response => case.response.body.list(),
+        };
+        self.timed(calls, async || {
+            exchange.request = Some(head.clone());
+            exchange.response = Some(response.clone());
+            let pieces = pieces_of(body);
+            match ready {
+                None => Ok(()),
+                Some(ready) => transform(&ready.chain, way, &mut exchange, pieces).await.map(|_| ()),
             }
         })
     }
@@ -285,10 +313,12 @@ fn too_large() -> ResponseHead {
 async fn exchanged(
     ready: &Ready,
     mut exchange: Box<Exchange>,
-    mut body: Vec<u8>,
+    sent: &[String],
     (answer, pieces): (ResponseHead, &[String]),
 ) -> Became {
     let chain = &ready.chain;
+    let mut body = sent.concat().into_bytes();
+    let mut is_held = false;
     let mut completed = completed(exchange.request.as_ref());
     let (mut outcome, seen) = chain.on_request(&mut exchange).await;
     let is_upgrade = exchange.facts.as_ref().is_some_and(|facts| facts.is_upgrade);
@@ -300,6 +330,14 @@ async fn exchanged(
             return Became { response: Some(too_large()), ..Became::default() };
         }
         outcome = chain.on_request_body(&mut exchange, &mut body).await.0.or(to);
+        is_held = true;
+    }
+    let mut broken = None;
+    if matches!(outcome, Outcome::Next { .. }) && !is_upgrade && !body.is_empty() {
+        // One that was held is transformed as it is then.
+        let pieces = if is_held { vec![body.clone()] } else { pieces_of(sent) };
+        let transformed = transform(chain, Way::Request, &mut exchange, pieces).await;
+        body = transformed.map_err(|fault| broken = Some(fault)).ok().flatten().unwrap_or(body);
     }
     let mut became =
         Became { request: exchange.request.take(), response: Some(answer), body, ..Became::default() };
@@ -308,23 +346,18 @@ async fn exchanged(
         Outcome::Respond { response, .. } => became.answered(response),
         Outcome::Denied { fault, .. } => became.fault = Some(fault),
     }
+    became.fault = became.fault.or(broken);
     if became.fault.is_none() && chain.has_response_filters() {
-        exchange.response = became.response.take();
-        let mut replaced = None;
-        let filtered = chain.on_response(&mut exchange, seen, |exchange, response, _| {
-            let LocalResponse { status, fields, body, reason } = response;
-            exchange.response = Some(ResponseHead::new(status, fields));
-            replaced = Some((body, reason));
-        });
-        if let Err((fault, _)) = filtered.await {
-            became.fault = Some(fault);
-        }
-        became.response = exchange.response.take();
-        became.said = replaced.or(became.said);
+        became.filter_answer(chain, &mut exchange, seen).await;
     }
     let is_of_backend = became.fault.is_none() && became.said.is_none() && !pieces.is_empty();
-    if is_of_backend && chain.has_transforms() {
-        became.transform(chain, &mut exchange, pieces).await;
+    if is_of_backend {
+        exchange.response = became.response.take();
+        match transform(chain, Way::Response, &mut exchange, pieces_of(pieces)).await {
+            Ok(transformed) => became.transformed = transformed,
+            Err(fault) => became.fault = Some(fault),
+        }
+        became.response = exchange.response.take();
     }
     if became.fault.is_none() && chain.has_logs() {
         completed.status = became.response.as_ref().map(|head| head.status);
@@ -356,37 +389,57 @@ fn completed(request: Option<&RequestHead>) -> Completed {
     }
 }
 
+fn pieces_of(body: &[String]) -> Vec<Vec<u8>> {
+    body.iter().map(|piece| piece.clone().into_bytes()).collect()
+}
+
+/// A body through the plugin; none where it does not transform this one.
+async fn transform(
+    chain: &Chain,
+    way: Way,
+    exchange: &mut Box<Exchange>,
+    pieces: Vec<Vec<u8>>,
+) -> Result<Option<Vec<u8>>, Fault> {
+    /// Nobody else calls it.
+    const PATIENCE: Duration = Duration::from_secs(1);
+    if !chain.has_transforms(way) {
+        return Ok(None);
+    }
+    let begun = chain.begin_transforms(way, exchange).await;
+    let Some(mut transforms) = begun.map_err(|(fault, _)| fault)? else { return Ok(None) };
+    let mut all = Vec::new();
+    for piece in pieces.into_iter().map(Some).chain([None]) {
+        match piece {
+            Some(piece) => transforms.feed(piece),
+            None => transforms.end(),
+        }
+        while let Some(bytes) = transforms.next(PATIENCE).await.map_err(|(fault, _)| fault)? {
+            all.extend(bytes);
+        }
+    }
+    transforms.discard().await;
+    Ok(Some(all))
+}
+
 fn backend(ready: &Ready, to: Destination) -> String {
     ready.plugin.backends().get(to.backend).cloned().unwrap_or_default()
 }
 
 impl Became {
-    /// Shows the plugin the backend's body.
-    async fn transform(&mut self, chain: &Chain, exchange: &mut Box<Exchange>, pieces: &[String]) {
+    /// Shows the plugin the answer.
+    async fn filter_answer(&mut self, chain: &Chain, exchange: &mut Box<Exchange>, seen: usize) {
         exchange.response = self.response.take();
-        let begun = chain.begin_transforms(exchange).await;
-        self.response = exchange.response.take();
-        let transformed = async {
-            let Some(mut transforms) = begun.map_err(|(fault, _)| fault)? else { return Ok(None) };
-            let mut all = Vec::new();
-            let patience = Duration::from_secs(1);
-            for piece in pieces {
-                transforms.feed(piece.clone().into());
-                while let Some(bytes) = transforms.next(patience).await? {
-                    all.extend(bytes);
-                }
-            }
-            transforms.end();
-            while let Some(bytes) = transforms.next(patience).await? {
-                all.extend(bytes);
-            }
-            transforms.discard().await;
-            Ok(Some(all))
-        };
-        match transformed.await {
-            Ok(transformed) => self.transformed = transformed,
-            Err(fault) => self.fault = Some(fault),
+        let mut replaced = None;
+        let filtered = chain.on_response(exchange, seen, |exchange, response, _| {
+            let LocalResponse { status, fields, body, reason } = response;
+            exchange.response = Some(ResponseHead::new(status, fields));
+            replaced = Some((body, reason));
+        });
+        if let Err((fault, _)) = filtered.await {
+            self.fault = Some(fault);
         }
+        self.response = exchange.response.take();
+        self.said = replaced.or(self.said.take());
     }
 
     fn answered(&mut self, response: LocalResponse) {

@@ -5,11 +5,7 @@ use super::{Exchange, TransferError, sender_failed};
 use crate::{
     http1::Decoder,
     io::Buffers,
-    proxy::{
-        answer::Error,
-        carrier::{Carrier as _, Downstream},
-        client::Client,
-    },
+    proxy::{answer::Error, carrier::Downstream, client::Client, piece::poll_piece},
 };
 use std::{
     future::poll_fn,
@@ -34,7 +30,15 @@ impl Exchange {
         decoder: &mut Decoder,
     ) -> Result<Option<Vec<u8>>, TransferError> {
         let buffers = towards.buffers;
-        self.meanwhile(towards, |exchange, _, cx, _| exchange.poll_piece(cx, decoder, buffers)).await
+        self.meanwhile(towards, |exchange, _, cx, _| {
+            let Self { lease, inbox, .. } = exchange;
+            let piece = ready!(poll_piece(cx, &mut lease.io, inbox, decoder, buffers));
+            Poll::Ready(piece.map_err(|_| {
+                exchange.lease.failed();
+                TransferError::Backend
+            }))
+        })
+        .await
     }
 
     /// Waits for what decides about the answer, before anything of it is sent. What is left of the request goes
@@ -47,7 +51,7 @@ impl Exchange {
     ) -> Result<T, Error> {
         poll_fn(|cx| {
             if let Poll::Ready(error) = self.poll_upload(cx, client, buffers) {
-                return Poll::Ready(Err(sender_failed(&error)));
+                return Poll::Ready(Err(sender_failed(error)));
             }
             match Pin::new(&mut future).poll(cx) {
                 Poll::Ready(output) => Poll::Ready(Ok(output)),
@@ -109,9 +113,9 @@ impl Exchange {
         poll_fn(|cx| {
             let before = self.upload.moved();
             if let Poll::Ready(error) = self.poll_upload(cx, client, buffers) {
-                return Poll::Ready(Err(TransferError::of_upload(&error)));
+                return Poll::Ready(Err(TransferError::of_upload(error)));
             }
-            let mut moved = self.upload.moved() != before;
+            let mut moved = self.upload.moved() != before || self.upload.waits_for_plugin();
             if let Poll::Ready(done) = step(self, client, cx, &mut moved) {
                 return Poll::Ready(done);
             }
@@ -125,47 +129,5 @@ impl Exchange {
             client.timer.poll(cx, since + *idle).map(|()| Err(TransferError::Idle))
         })
         .await
-    }
-
-    fn poll_piece(
-        &mut self,
-        cx: &mut Context<'_>,
-        decoder: &mut Decoder,
-        buffers: &Buffers,
-    ) -> Poll<Result<Option<Vec<u8>>, TransferError>> {
-        let broken = |exchange: &Self| {
-            exchange.lease.failed();
-            Poll::Ready(Err(TransferError::Backend))
-        };
-        loop {
-            if decoder.is_ended() {
-                return Poll::Ready(Ok(None));
-            }
-            let Ok(decoded) = decoder.decode(self.inbox.bytes_mut()) else { return broken(self) };
-            let piece = self.inbox.bytes().get(decoded.data).unwrap_or_default().to_vec();
-            self.inbox.consume(decoded.consumed, buffers);
-            if !piece.is_empty() {
-                return Poll::Ready(Ok(Some(piece)));
-            }
-            if decoder.is_ended() {
-                continue;
-            }
-            let read = match self.lease.io.frames() && self.lease.io.is_at_end() {
-                true => Ok(0),
-                false => ready!(self.inbox.poll_fill(cx, &mut self.lease.io, buffers)),
-            };
-            match read {
-                Ok(1..) => {}
-                Ok(_) => {
-                    if decoder.end_of_input().is_err() {
-                        return broken(self);
-                    }
-                    if let Some(trailers) = self.lease.io.take_trailers() {
-                        decoder.put_trailers(trailers);
-                    }
-                }
-                Err(_) => return broken(self),
-            }
-        }
     }
 }

@@ -9,6 +9,7 @@ use crate::{
         carrier::Downstream,
         client::Client,
         held_body::{self, HeldBody},
+        transformed_body::TransformedBody,
     },
 };
 use http::StatusCode;
@@ -31,14 +32,27 @@ impl Session<'_> {
         let told = std::mem::replace(&mut self.body, BodyLength::UntilClose);
         let length = wire_length(told, client.io.frames());
         let most = if let BodyLength::Exact(told) = told { told } else { most };
-        let room_for = self.view.local.shared.held_bodies;
-        let body = Box::new(HeldBody::new(&self.connection.worker.room, room_for, most));
+        let body = self.room_for(most);
         let body = held_body::collect(client, length, body, self.idle(), self.buffers()).await?;
         if body.is_some() {
             self.body = BodyLength::None;
         }
         Ok(body)
     }
+
+    /// A body to be held, of which there is nothing yet.
+    pub(super) fn room_for(&self, most: u64) -> Box<HeldBody> {
+        let room_for = self.view.local.shared.held_bodies;
+        Box::new(HeldBody::new(&self.connection.worker.room, room_for, most))
+    }
+}
+
+/// The body of a request that plugins have to do with.
+pub(super) enum Prepared {
+    /// All of it is here.
+    Held(Box<HeldBody>),
+    /// It comes, and goes through them.
+    Transformed(Box<TransformedBody>),
 }
 
 /// How the body of a request over HTTP/2 ends: where its head does not end it and tells no length, its

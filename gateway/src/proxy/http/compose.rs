@@ -4,7 +4,10 @@ use super::{Session, body::wire_length, switch::Asked};
 use crate::{
     http1::{BodyLength, Decoder, Malformed, write_request},
     message::{Known, RequestHead},
-    proxy::{answer::Error, carrier::Downstream, client::Client, flow::Flow, held_body::HeldBody},
+    proxy::{
+        answer::Error, carrier::Downstream, client::Client, flow::Flow, held_body::HeldBody,
+        transformed_body::TransformedBody,
+    },
 };
 use http::{Method, Version};
 
@@ -30,6 +33,24 @@ impl Session<'_> {
             head.fields.append_known(Known::ContentLength, itoa::Buffer::new().format(length).as_bytes());
         }
         Box::new(Flow::whole(self.compose_head(head, over_http2), body))
+    }
+
+    /// The request as the backend gets it, with a body of which nobody knows how long it will be: plugins make it of
+    /// what comes.
+    pub(super) fn compose_transformed<I: Downstream>(
+        &self,
+        head: &mut RequestHead,
+        body: Box<TransformedBody>,
+        client: &Client<I>,
+        limit: u64,
+        over_http2: bool,
+    ) -> Box<Flow> {
+        if !over_http2 {
+            head.fields.append_known(Known::TransferEncoding, b"chunked");
+        }
+        let text = self.compose_head(head, over_http2);
+        let length = wire_length(self.body, client.io.frames());
+        Box::new(Flow::transformed(text, Decoder::limited(length, limit), !over_http2, body))
     }
 
     /// The request as the backend gets it, with what has come of its body.

@@ -1,7 +1,9 @@
 //! A request to the target of its route, and what that answers.
 
 use super::{
-    Answer, Content, Outgoing, Session, closes,
+    Answer, Content, Outgoing, Session,
+    body::Prepared,
+    closes,
     switch::{Asked, switching},
 };
 use crate::{
@@ -24,20 +26,25 @@ use std::{pin::pin, rc::Rc};
 
 impl Session<'_> {
     /// To the route's target, or where a plugin sends it instead, and the head of its answer back. With the head go
-    /// the body, where it was held, and the protocol change that is asked for.
+    /// the body, where plugins have to do with it, and the protocol change that is asked for.
     pub(super) async fn deliver<I: Downstream>(
         &mut self,
         client: &mut Client<I>,
         (route, detour): (&Rc<LocalRoute>, Option<&Detour>),
         head: &mut RequestHead,
-        (body, asked): (&mut Option<Box<HeldBody>>, &mut Option<Box<Asked>>),
+        (body, asked): (&mut Option<Prepared>, &mut Option<Box<Asked>>),
     ) -> Result<Outgoing, Error> {
         let pool = match (detour, &route.terms.target) {
             (Some(detour), _) => Rc::clone(&detour.pool),
             (None, LocalTarget::Pool(pool)) => Rc::clone(pool),
             (None, LocalTarget::Asked(goal)) => self.find(client, goal).await?,
             (None, LocalTarget::Registry(plan)) => {
-                let consulting = Box::pin(self.consult(client, route, plan, (head, body.take())));
+                let held = match body.take() {
+                    Some(Prepared::Held(held)) => Some(held),
+                    // Those that plugins transform go to backends.
+                    Some(Prepared::Transformed(_)) | None => None,
+                };
+                let consulting = Box::pin(self.consult(client, route, plan, (head, held)));
                 return consulting.await.map(Outgoing::Answer);
             }
             (None, LocalTarget::Respond) => return Ok(Outgoing::Answer(fixed(route))),
@@ -50,7 +57,10 @@ impl Session<'_> {
         let sticky = detour.map_or(&route.terms.sticky, |detour| &detour.sticky);
         let key = sticky.as_ref().and_then(|sticky| sticky.key(&head.fields));
         let upload = match body.take() {
-            Some(body) => self.compose_whole(head, body, over_http2),
+            Some(Prepared::Held(body)) => self.compose_whole(head, body, over_http2),
+            Some(Prepared::Transformed(body)) => {
+                self.compose_transformed(head, body, client, route.terms.body_limit, over_http2)
+            }
             None => self.compose(head, asked.as_deref(), client, route.terms.body_limit, over_http2)?,
         };
         let tells = pool.backend().settings.proxy_protocol.is_some();

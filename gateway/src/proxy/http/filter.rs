@@ -1,12 +1,12 @@
 //! A request and its answer through the plugins of its route.
 
-use super::{Answer, Content, Outgoing, Session, switch::Asked};
+use super::{Answer, Content, Outgoing, Session, body::Prepared, switch::Asked};
 use crate::{
     http1::Malformed,
     message::{Known, ResponseHead},
-    plugins::{self, Destination, Facts, LocalResponse, Outcome},
+    plugins::{self, Destination, Facts, LocalResponse, Outcome, Way},
     proxy::{answer::Error, carrier::Downstream, client::Client, held_body::HeldBody},
-    snapshot::LocalRoute,
+    snapshot::{Detour, LocalRoute, LocalTarget},
 };
 use std::{pin::pin, rc::Rc, sync::Arc};
 
@@ -43,8 +43,12 @@ impl Session<'_> {
     ) -> Result<Outgoing, Error> {
         let (filtered, seen) = self.filter_request(client, route, exchange, asked.is_some()).await?;
         let Answer { head, mut content } = match filtered {
-            Filtered::Passed(to, mut body) => {
+            Filtered::Passed(to, held) => {
                 let detour = to.and_then(|to| route.terms.detours.get(to.link)?.get(to.backend));
+                let mut body = match route.terms.chain.has_transforms(Way::Request) && asked.is_none() {
+                    true => Box::pin(self.prepare(client, (route, detour), exchange, held)).await?,
+                    false => held.map(Prepared::Held),
+                };
                 let mut head = exchange.request.take().ok_or(Error::NoRoute)?;
                 match self.deliver(client, (route, detour), &mut head, (&mut body, asked)).await? {
                     Outgoing::Answer(answer) => answer,
@@ -54,14 +58,14 @@ impl Session<'_> {
             Filtered::Answered(answer) => *answer,
         };
         let chain = &route.terms.chain;
-        if !chain.has_response_filters() && !chain.has_transforms() {
+        if !chain.has_response_filters() && !chain.has_transforms(Way::Response) {
             return Ok(Outgoing::Answer(Answer { head, content }));
         }
         exchange.response = Some(head);
         if chain.has_response_filters() {
             self.filter_answer(client, route, (exchange, seen), &mut content).await?;
         }
-        if chain.has_transforms() {
+        if chain.has_transforms(Way::Response) {
             // In a place of its own, as what is asked for by few always is here.
             let beginning = Box::pin(self.begin_transforms(client, route, exchange, &mut content));
             if let Err(error) = beginning.await {
@@ -71,6 +75,24 @@ impl Session<'_> {
         }
         let head = exchange.response.take().ok_or(Error::NoRoute)?;
         Ok(Outgoing::Answer(Answer { head, content }))
+    }
+
+    /// Hands the body over to the plugins that transform it, where it goes to a backend.
+    async fn prepare<I: Downstream>(
+        &self,
+        client: &mut Client<I>,
+        (route, detour): (&LocalRoute, Option<&Detour>),
+        exchange: &mut Box<plugins::Exchange>,
+        mut held: Option<Box<HeldBody>>,
+    ) -> Result<Option<Prepared>, Error> {
+        let is_for_backend =
+            detour.is_some() || matches!(route.terms.target, LocalTarget::Pool(_) | LocalTarget::Asked(_));
+        if is_for_backend
+            && let Some(transformed) = self.begin_upload(client, route, exchange, &mut held).await?
+        {
+            return Ok(Some(Prepared::Transformed(transformed)));
+        }
+        Ok(held.map(Prepared::Held))
     }
 
     /// Shows a request to the plugins, and its body to those who ask for that. Returns how many have seen it.

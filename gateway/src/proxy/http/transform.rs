@@ -3,10 +3,10 @@
 
 use super::{After, Answer, Content, Session, body::wire_length, send::Framed};
 use crate::{
-    headers::hop_by_hop::strip_trailers,
+    headers::{hop_by_hop::strip_trailers, remove_sums},
     http1::{BodyLength, Decoder, write_chunk_size, write_last_chunk},
     message::Known,
-    plugins::{self, Fault, Transforms},
+    plugins::{self, Fault, Transforms, Way},
     proxy::{
         answer::Error,
         carrier::Downstream,
@@ -19,20 +19,6 @@ use crate::{
 use bytes::Bytes;
 use http::StatusCode;
 use std::pin::pin;
-
-/// What says something of bytes that the client does not get: their sums (RFC 9530), and which of them may be asked
-/// for alone.
-const OF_OTHER_BYTES: [&[u8]; 5] =
-    [b"accept-ranges", b"content-digest", b"repr-digest", b"digest", b"content-md5"];
-
-/// The sums that object stores send behind a body.
-const SUMS_AT_THE_END: [&[u8]; 5] = [
-    b"x-amz-checksum-crc32",
-    b"x-amz-checksum-crc32c",
-    b"x-amz-checksum-crc64nvme",
-    b"x-amz-checksum-sha1",
-    b"x-amz-checksum-sha256",
-];
 
 /// Why a body did not come to its end.
 enum Broken {
@@ -47,8 +33,8 @@ impl From<TransferError> for Broken {
     }
 }
 
-impl From<Fault> for Broken {
-    fn from(_: Fault) -> Self {
+impl From<(Fault, String)> for Broken {
+    fn from(_: (Fault, String)) -> Self {
         Self::Plugin
     }
 }
@@ -73,7 +59,7 @@ impl Session<'_> {
             return Ok(());
         }
         let begun = {
-            let beginning = pin!(route.terms.chain.begin_transforms(exchange));
+            let beginning = pin!(route.terms.chain.begin_transforms(Way::Response, exchange));
             upstream.while_waiting(client, self.buffers(), beginning).await?
         };
         let begun = begun.map_err(|(fault, plugin)| Error::Plugin { plugin, kind: fault.kind })?;
@@ -83,7 +69,9 @@ impl Session<'_> {
                 head.fields.remove(Known::ContentLength);
             }
             if begun.is_some() {
-                OF_OTHER_BYTES.iter().for_each(|name| head.fields.remove_named(name));
+                // Which bytes may be asked for alone is said of others, too.
+                head.fields.remove_named(b"accept-ranges");
+                remove_sums(&mut head.fields);
             }
         }
         match begun {
@@ -175,7 +163,7 @@ impl Passing {
         let mut trailers = decoder.take_trailers();
         if let Some(trailers) = &mut trailers {
             strip_trailers(trailers);
-            OF_OTHER_BYTES.iter().chain(&SUMS_AT_THE_END).for_each(|name| trailers.remove_named(name));
+            remove_sums(trailers);
         }
         let trailers = trailers.as_deref().filter(|trailers| !trailers.is_empty());
         if self.framed == Framed::Chunked {

@@ -6,6 +6,7 @@ use crate::{
     ids::ClientAddr,
     plugins::{Closed, Connection, Exchange, Facts, Fault, Refusal, Ruling},
 };
+use std::time::Duration;
 
 /// What became of a connection.
 #[derive(Debug, Default)]
@@ -23,6 +24,26 @@ pub(in crate::cli::plugin) struct Met {
 impl Stage {
     /// Shows the plugin a connection, and its first bytes where it asks for them: all at once, and no more come.
     pub(in crate::cli::plugin) fn meet(&self, ready: &Ready, case: &CaseConnection) -> Met {
+        self.runtime.block_on(met(ready, self.connected(case), case.bytes.as_bytes()))
+    }
+
+    /// Shows it so many such connections: what all of it took. Without a plugin, what the rest takes.
+    pub(in crate::cli::plugin) fn measure_connection(
+        &self,
+        ready: Option<&Ready>,
+        case: &CaseConnection,
+        calls: u32,
+    ) -> Result<Duration, String> {
+        self.timed(calls, async || {
+            let exchange = self.connected(case);
+            match ready {
+                None => Ok(()),
+                Some(ready) => met(ready, exchange, case.bytes.as_bytes()).await.fault.map_or(Ok(()), Err),
+            }
+        })
+    }
+
+    fn connected(&self, case: &CaseConnection) -> Box<Exchange> {
         let facts = Facts {
             id: self.ids.next(),
             route: "test".into(),
@@ -44,8 +65,7 @@ impl Stage {
             is_proxied: case.proxied,
             ..Connection::default()
         };
-        let exchange = Box::new(Exchange::connected(facts, connection));
-        self.runtime.block_on(met(ready, exchange, case.bytes.as_bytes()))
+        Box::new(Exchange::connected(facts, connection))
     }
 }
 
