@@ -5,6 +5,7 @@ mod acme_bounds; // what an authority is not asked for
 mod admin; // what operators ask the gateway itself
 mod authoring; // what plugin authors type
 mod backend_limits; // how much a server takes at a time, and who waits
+mod backend_tls; // TLS to servers, and whom they have to be
 mod background; // plugins that work beside the traffic, by the example of the registry
 mod balance; // which server is next
 mod browser; // Chromium, as people use it

@@ -51,6 +51,53 @@ pub struct Backend {
     /// client is. Connections are then kept for the same client only.
     #[serde(default)]
     pub proxy_protocol: ProxyHeader,
+    /// Whether TLS is spoken with the servers (1.2 or 1.3), and how.
+    #[serde(default)]
+    pub tls: BackendTls,
+    /// The host that servers are asked for.
+    #[serde(default)]
+    pub host: BackendHost,
+}
+
+/// The host that servers are asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendHost {
+    /// The one that the client asked for.
+    #[default]
+    Client,
+    /// The server's own, with its port: what a VM is asked for through its edge.
+    Server,
+}
+
+/// TLS towards servers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum BackendTls {
+    /// None is spoken.
+    #[default]
+    Off,
+    /// It is, and servers show who they are.
+    On(ServerTls),
+}
+
+/// How TLS is spoken with servers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerTls {
+    /// The name that servers are asked for (SNI), and that their certificates must be for. By default each
+    /// one's own: the name or address that it is listed or registered by.
+    #[schemars(with = "Option<String>")]
+    pub name: Option<Spanned<String>>,
+    /// PEM file of authorities that their certificates may be of, beside those of this machine. A relative
+    /// path starts at the folder of the configuration file. By default none.
+    #[schemars(with = "Option<String>")]
+    pub ca: Option<Spanned<String>>,
+    /// PEM file of the certificate that is shown to servers that ask for one. By default none.
+    #[schemars(with = "Option<String>")]
+    pub cert: Option<Spanned<String>>,
+    /// PEM file of its key.
+    #[schemars(with = "Option<String>")]
+    pub key: Option<Spanned<String>>,
 }
 
 /// Which servers are discovered: those of a role that have a service, by the registry of this gateway.
@@ -111,6 +158,8 @@ impl Backend {
             health: None,
             limits: BackendLimits::default(),
             proxy_protocol: ProxyHeader::Off,
+            tls: BackendTls::Off,
+            host: BackendHost::Client,
         }
     }
 }
@@ -124,7 +173,9 @@ pub enum BackendProtocol {
     Http1,
     /// HTTP/2 without TLS, which the servers must know beforehand (RFC 9113, 3.3).
     H2c,
-    /// HTTP/2 without TLS for requests of gRPC that came over HTTP/2, HTTP/1.1 for all others.
+    /// HTTP/2 over TLS.
+    H2,
+    /// HTTP/2 for requests of gRPC that came over HTTP/2, HTTP/1.1 for all others.
     Auto,
 }
 
@@ -325,6 +376,50 @@ impl<'de> Visitor<'de> for BalanceVisitor {
                 Err(A::Error::custom(fault::custom(message, label, None)))
             }
         }
+    }
+}
+
+impl Serialize for BackendTls {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bool(*self != Self::Off)
+    }
+}
+
+impl<'de> Deserialize<'de> for BackendTls {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TlsVisitor)
+    }
+}
+
+impl JsonSchema for BackendTls {
+    fn schema_name() -> Cow<'static, str> {
+        "BackendTls".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let table = generator.subschema_for::<ServerTls>();
+        json_schema!({
+            "description": "Whether there is TLS, or how it is spoken.",
+            "anyOf": [{ "type": "boolean" }, table],
+        })
+    }
+}
+
+struct TlsVisitor;
+
+impl<'de> Visitor<'de> for TlsVisitor {
+    type Value = BackendTls;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("`true`, `false`, or a table such as `{ ca = \"ca.pem\" }`")
+    }
+
+    fn visit_bool<E: Error>(self, is_on: bool) -> Result<BackendTls, E> {
+        Ok(if is_on { BackendTls::On(ServerTls::default()) } else { BackendTls::Off })
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<BackendTls, A::Error> {
+        ServerTls::deserialize(MapAccessDeserializer::new(map)).map(BackendTls::On)
     }
 }
 

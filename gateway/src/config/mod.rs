@@ -55,7 +55,8 @@ pub use toml::Spanned;
 pub use self::{
     admin::{Admin, AdminAddress},
     backend::{
-        Backend, BackendLimits, BackendProtocol, Balance, Discover, Ejection, Health, Keepalive, ProxyHeader,
+        Backend, BackendHost, BackendLimits, BackendProtocol, BackendTls, Balance, Discover, Ejection,
+        Health, Keepalive, ProxyHeader, ServerTls,
     },
     certificate::{Acme, AcmeChallenge, Certificate, CertificateFiles, CertificateSource},
     diagnostic::{Diagnostic, Severity, render},

@@ -4,7 +4,7 @@
 const LATER: &[(&str, &[&str])] = &[
     ("", &["telemetry"]),
     ("route.protocol", &["ssh", "any"]),
-    ("backend", &["discover", "dns", "tls"]),
+    ("backend", &["dns"]),
     ("plugin.grants", &["registry", "env", "wasi"]),
 ];
 
@@ -46,6 +46,12 @@ const ELSEWHERE: &[(&str, &[&str], &str)] = &[
     ("backend", &["http2", "h2c", "grpc", "scheme"], "protocol"),
     ("limits", &["streams", "max_concurrent_streams", "http2_max_concurrent_streams"], "http2_streams"),
     ("limits", &["bodies", "body_memory", "client_body_buffer_size", "buffered_bodies"], "held_bodies"),
+    ("backend", &["ssl", "https", "secure", "upstream_tls"], "tls"),
+    ("backend", &["host_header", "preserve_host", "header_up"], "host"),
+    ("backend.tls", &["server_name", "sni", "hostname", "host", "proxy_ssl_name"], "name"),
+    ("backend.tls", &["trusted_ca", "cafile", "ca_file", "root_ca", "roots", "trusted_certificate"], "ca"),
+    ("backend.tls", &["certificate", "cert_file", "client_cert", "crt"], "cert"),
+    ("backend.tls", &["private_key", "key_file", "client_key"], "key"),
     ("backend", &["lb", "policy", "strategy"], "balance"),
     ("backend", &["sticky", "affinity", "hash"], "balance"),
     ("backend", &["health_check", "healthcheck", "check"], "health"),

@@ -137,6 +137,8 @@ pub enum ErrorCode {
     ConnectTimeout,
     /// No connection for another reason.
     ConnectFailed,
+    /// The backend did not show that it is who it should be, or speaks no TLS.
+    Tls,
     /// The backend's name could not be resolved.
     Resolve,
     /// No server works.
@@ -165,7 +167,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All codes.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 39] = [
         Self::BadRequest,
         Self::BadVersion,
         Self::BadMethod,
@@ -192,6 +194,7 @@ impl ErrorCode {
         Self::Refused,
         Self::ConnectTimeout,
         Self::ConnectFailed,
+        Self::Tls,
         Self::Resolve,
         Self::Down,
         Self::NoneRegistered,
@@ -313,6 +316,7 @@ impl ErrorCode {
             Self::ConnectFailed => {
                 (StatusCode::BAD_GATEWAY, "upstream-connect-failed", "the backend could not be reached")
             }
+            Self::Tls => (StatusCode::BAD_GATEWAY, "upstream-tls-failed", "there is no TLS with the backend"),
             Self::Resolve => {
                 (StatusCode::BAD_GATEWAY, "upstream-unknown-host", "the backend's name has no address")
             }
@@ -431,6 +435,7 @@ impl Error {
                 Cause::Refused => ErrorCode::Refused,
                 Cause::ConnectTimeout => ErrorCode::ConnectTimeout,
                 Cause::Connect(_) => ErrorCode::ConnectFailed,
+                Cause::Tls(_) => ErrorCode::Tls,
                 Cause::Resolve(_) => ErrorCode::Resolve,
                 Cause::Down(_) => ErrorCode::Down,
                 Cause::NoneRegistered => ErrorCode::NoneRegistered,

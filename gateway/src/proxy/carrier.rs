@@ -129,12 +129,12 @@ impl Downstream for ServerStream {
 
 impl Carrier for Io {
     fn frames(&self) -> bool {
-        !matches!(self, Self::Tcp(_))
+        !matches!(self, Self::Tcp(_) | Self::Tls(_))
     }
 
     fn is_at_end(&self) -> bool {
         match self {
-            Self::Tcp(_) => false,
+            Self::Tcp(_) | Self::Tls(_) => false,
             Self::Http2(call) => Call::is_at_end(call),
             Self::Local(call) => call.is_at_end(),
         }
@@ -142,7 +142,7 @@ impl Carrier for Io {
 
     fn take_trailers(&mut self) -> Option<Box<Fields>> {
         match self {
-            Self::Tcp(_) => None,
+            Self::Tcp(_) | Self::Tls(_) => None,
             Self::Http2(call) => call.body().take_trailers(),
             Self::Local(call) => call.take_trailers(),
         }
@@ -150,7 +150,7 @@ impl Carrier for Io {
 
     fn ends_after(&mut self, bytes: usize) {
         match self {
-            Self::Tcp(_) => {}
+            Self::Tcp(_) | Self::Tls(_) => {}
             Self::Http2(call) => call.body().ends_after(bytes),
             Self::Local(call) => call.ends_after(bytes),
         }
@@ -158,7 +158,7 @@ impl Carrier for Io {
 
     fn end(&mut self, trailers: Option<&Fields>) -> io::Result<()> {
         match self {
-            Self::Tcp(_) => Ok(()),
+            Self::Tcp(_) | Self::Tls(_) => Ok(()),
             Self::Http2(call) => call.body().end(trailers),
             Self::Local(call) => call.end(trailers),
         }

@@ -111,7 +111,7 @@ async fn end(
         worker.timers.put(std::mem::take(&mut client.timer));
         let early = client.inbox.take(&worker.buffers);
         let client = Side { io: client.io, early };
-        return Some(Box::new(Tunnel::new(client, Course::new(upstream, &route, line, worker, guard))));
+        return Some(Box::new(Tunnel::new(client, Course::new(*upstream, &route, line, worker, guard))));
     }
     if matches!(last, Last::Http2) {
         worker.timers.put(std::mem::take(&mut client.timer));

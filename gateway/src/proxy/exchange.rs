@@ -14,7 +14,7 @@ use crate::{
     http1::{BodyLength, Decoder, HeadLimits, Malformed, parse_response, response_body},
     http2::{self, Gone},
     io::{Buffers, Inbox},
-    message::{RequestHead, ResponseHead},
+    message::{Known, RequestHead, ResponseHead},
     proxy_protocol::Ends,
     relay::Side,
     snapshot::Timeouts,
@@ -29,7 +29,7 @@ use std::{
     task::{Context, Poll, ready},
     time::Duration,
 };
-use tokio::{net::TcpStream, time::Instant};
+use tokio::time::Instant;
 
 pub(super) use piecewise::Towards;
 
@@ -230,17 +230,26 @@ impl Exchange {
         .await
     }
 
-    /// Sends the request's head, where that is not among the bytes of the upload.
+    /// Sends the request's head, where that is not among the bytes of the upload; where it is, it asks for the host
+    /// that this server is asked for.
     fn start(&mut self, order: &Order<'_>) -> Result<(), Failed> {
-        let call = match &mut self.lease.io {
-            Io::Tcp(_) => return Ok(()),
-            Io::Http2(call) => call,
-            Io::Local(call) => {
-                let started = call.start(order.head, self.upload.is_empty());
-                return started.map_err(|error| Failed::Other(Error::Malformed(error)));
+        if let Io::Local(call) = &mut self.lease.io {
+            let started = call.start(order.head, self.upload.is_empty());
+            return started.map_err(|error| Failed::Other(Error::Malformed(error)));
+        }
+        // Mostly, servers are asked for what the client asked for.
+        let own = self.lease.host().map(|host| {
+            let mut head = order.head.clone();
+            head.fields.set_known(Known::Host, host.as_bytes());
+            head
+        });
+        let Io::Http2(call) = &mut self.lease.io else {
+            if let Some(head) = &own {
+                self.upload.go_on_with(head);
             }
+            return Ok(());
         };
-        match call.start(order.head, self.upload.is_empty()) {
+        match call.start(own.as_ref().unwrap_or(order.head), self.upload.is_empty()) {
             Ok(Ok(())) => Ok(()),
             // Its connection ended just now, and nothing has left.
             Ok(Err(error)) => Err(Failed::Retired(Cause::Exchange(error.into()))),
@@ -399,7 +408,7 @@ impl Exchange {
         seen: &mut usize,
     ) -> Poll<Result<Said, Failed>> {
         match &mut self.lease.io {
-            Io::Tcp(_) => {}
+            Io::Tcp(_) | Io::Tls(_) => {}
             Io::Http2(call) => {
                 return match ready!(call.poll_head(cx, order.heads)) {
                     Ok(http2::Said::Head(head)) => {
@@ -498,18 +507,14 @@ impl Exchange {
 
     /// The backend's side of a tunnel, and its place there: what follows its 101 is the new
     /// protocol's.
-    pub(super) fn into_tunnel(
-        self,
-        client: &mut Inbox,
-        buffers: &Buffers,
-    ) -> Option<(Side<TcpStream>, Seat)> {
+    pub(super) fn into_tunnel(self, client: &mut Inbox, buffers: &Buffers) -> Option<(Side<Io>, Seat)> {
         let Self { lease, mut inbox, mut upload, .. } = self;
         lease.answered();
         buffers.put_text(upload.finish(client, buffers));
         let (io, seat) = lease.into_parts();
         let early = inbox.take(buffers);
         // A stream of HTTP/2 is asked for no other protocol.
-        if let Io::Tcp(io) = io { Some((Side { io, early }, seat)) } else { None }
+        if matches!(io, Io::Http2(_) | Io::Local(_)) { None } else { Some((Side { io, early }, seat)) }
     }
 
     fn broken(&self, error: Malformed) -> Failed {

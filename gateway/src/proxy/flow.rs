@@ -9,11 +9,12 @@ use super::{carrier::Carrier, held_body::HeldBody, transformed_body::Transformed
 use crate::io::Pipe;
 use crate::{
     headers::{hop_by_hop::strip_trailers, remove_sums},
-    http1::{BodyLength, Decoder, Malformed, write_chunk_size, write_last_chunk},
+    http1::{BodyLength, Decoder, Malformed, write_chunk_size, write_last_chunk, write_request},
     io::{BUFFER_SIZE, Buffers, Inbox},
-    message::Fields,
+    message::{Fields, RequestHead},
     plugins::FaultKind,
 };
+use memchr::memmem;
 use std::{
     io::{self, IoSlice},
     ops::Range,
@@ -100,6 +101,18 @@ impl Flow {
         flow.body = flow.data.len() as u64;
         flow.held = Some(body);
         flow
+    }
+
+    /// Begins with this head of a request, and not with the one that it has. Nothing has left yet.
+    pub(super) fn go_on_with(&mut self, head: &RequestHead) {
+        const END: &[u8] = b"\r\n\r\n";
+        // Behind it may be the first line of a chunk.
+        let Some(end) = memmem::find(&self.lead, END) else { return };
+        let mut lead = Vec::with_capacity(self.lead.len());
+        write_request(head, &mut lead);
+        lead.extend_from_slice(b"\r\n");
+        lead.extend_from_slice(self.lead.get(end + END.len()..).unwrap_or_default());
+        self.lead = lead;
     }
 
     /// A message with this head, and of its body what plugins make of what comes out of `decoder`.

@@ -215,7 +215,7 @@ async fn request(connection: &Connection, incoming: Incoming, guard: &Guard) -> 
     if let After::Tunnel(route, upstream, line) = after {
         let early = client.inbox.take(&worker.buffers);
         let side = Side { io: client.io, early };
-        let course = Course::new(upstream, &route, line, worker, guard.another());
+        let course = Course::new(*upstream, &route, line, worker, guard.another());
         // It may live for days, and what it was opened by must not.
         drop(route);
         Box::pin(connection.while_current(course.run(side))).await;

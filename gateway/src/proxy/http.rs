@@ -54,7 +54,7 @@ pub(super) enum After {
     /// Its end must not look like the end of the answer.
     Reset,
     /// It speaks another protocol from now on.
-    Tunnel(Rc<LocalRoute>, tunnel::Upstream, Line),
+    Tunnel(Rc<LocalRoute>, Box<tunnel::Upstream>, Line),
 }
 
 /// Answers a request, whatever becomes of it.

@@ -102,9 +102,9 @@ impl Way {
     ) -> Option<Box<Tunnel>> {
         let Opening { lease, closing } = opening;
         let (io, _seat) = match lease.into_parts() {
-            (Io::Tcp(io), seat) => (io, seat),
             // Nobody asked for a stream.
             (Io::Http2(_) | Io::Local(_), _) => return None,
+            parts => parts,
         };
         let (client_address, route) = (arrival.peer, Arc::clone(&self.route.name));
         let line = Line::Connection(Visit { client: client_address, route, began: self.began, closing });

@@ -15,10 +15,10 @@ use crate::{
     metrics::{Counter, Gauge},
     relay::{Counters, End, Means, Side, Tally, relay},
     snapshot::LocalRoute,
-    upstream::Seat,
+    upstream::{Io, Seat},
 };
 use std::{pin::pin, rc::Rc, sync::Arc, time::Duration};
-use tokio::{net::TcpStream, time::Instant};
+use tokio::time::Instant;
 
 /// A tunnel that is about to open.
 ///
@@ -47,7 +47,7 @@ pub(super) struct Course {
 /// The backend's side of a tunnel, with its place on the server.
 #[derive(Debug)]
 pub(super) struct Upstream {
-    pub(super) side: Side<TcpStream>,
+    pub(super) side: Side<Io>,
     pub(super) _seat: Seat,
 }
 

@@ -110,6 +110,11 @@ impl Health {
         self.known(service)?.why()
     }
 
+    /// Why requests to a service fail, where they do.
+    pub fn met(&self, service: &str) -> Option<&str> {
+        self.known(service)?.traffic.as_ref()?.works.as_ref().err().map(|why| &**why)
+    }
+
     /// Which services do not work, and why.
     pub(super) fn why(&self) -> Option<String> {
         let failed = self.0.iter().flat_map(|known| known.iter());
@@ -118,8 +123,8 @@ impl Health {
         (!failed.is_empty()).then(|| failed.join("; "))
     }
 
-    /// What is known once a witness has said this; none where that is nothing new. Another reason for the same
-    /// is nothing new.
+    /// What is known once a witness has said this; none where that is nothing new. Another reason of who asks for the
+    /// same is nothing new: one that does not work says so in many ways. Requests say whose they are.
     pub(super) fn with(&self, finding: &Finding, now: SystemTime) -> Option<Self> {
         let mut all: Vec<Known> = self.0.iter().flat_map(|known| known.iter()).cloned().collect();
         let at = all.iter().position(|known| known.service == finding.service);
@@ -133,7 +138,11 @@ impl Health {
             Witness::Traffic => &mut known.traffic,
         };
         let before = place.as_ref().map(|said| said.works.is_ok());
-        if before == finding.works.as_ref().map(Result::is_ok) {
+        let reason = place.as_ref().and_then(|said| said.works.as_ref().err());
+        let is_other = finding.witness == Witness::Traffic
+            && finding.works.as_ref().and_then(|works| works.as_ref().err().map(String::as_str))
+                != reason.map(|it| &**it);
+        if before == finding.works.as_ref().map(Result::is_ok) && !is_other {
             return None;
         }
         *place =
@@ -190,13 +199,16 @@ mod tests {
         let used = said(&probed, Witness::Traffic, "api", Some(Err("refused"))).expect("news");
         assert_eq!((used.of("api"), used.of_all(), used.fails_probe("api")), (Unhealthy, Unhealthy, false));
         assert_eq!(used.why().as_deref(), Some("api: refused, since 1970-01-01T00:00:00Z"));
-        assert!(said(&used, Witness::Traffic, "api", Some(Err("late"))).is_none(), "another reason");
+        assert!(said(&used, Witness::Traffic, "api", Some(Err("refused"))).is_none(), "the same once more");
+        let others = said(&used, Witness::Traffic, "api", Some(Err("of another"))).expect("news");
+        assert_eq!((others.met("api"), others.met("db")), (Some("of another"), None));
         let other = said(&used, Witness::Probe, "db", Some(Ok(()))).expect("news");
         assert_eq!((other.of_all(), other.of("api")), (Healthy, Unhealthy), "one that works is enough");
         let over = said(&used, Witness::Traffic, "api", None).expect("news");
         assert_eq!((over.of("api"), over.why()), (Healthy, None));
         let failed = said(&over, Witness::Probe, "api", Some(Err("it answered 500"))).expect("news");
         assert!(failed.fails_probe("api") && failed.why_of("api").is_some());
+        assert!(said(&failed, Witness::Probe, "api", Some(Err("late"))).is_none(), "another reason");
         assert_eq!(failed.only(|service| service != "api").of("api"), Unknown);
     }
 }

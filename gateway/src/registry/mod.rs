@@ -115,6 +115,8 @@ impl Refusal {
     /// What it is called where it is nobody's mistake, and passes.
     pub fn code(&self) -> Option<&'static str> {
         match self {
+            Self::Full => Some("full"),
+            Self::TooMany(_) => Some("too-many"),
             Self::Busy => Some("busy"),
             Self::Closed => Some("closed"),
             Self::NotKept(_) => Some("not-kept"),

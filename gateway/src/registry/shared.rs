@@ -1,9 +1,9 @@
 //! The registry as all threads share it.
 
 use super::{
-    Behind, Book, Caller, Change, Clock, Done, ENTRIES, Effect, FileStore, Finding, Kept, Moment, Record,
-    Refusal, Registration, Renewal, Role, StoreError, StoreState, SystemClock, Terms, Watcher, Wish, Wished,
-    Witness, Write,
+    Behind, Book, Caller, Change, Clock, Done, Effect, FileStore, Finding, Kept, Moment, Record, Refusal,
+    Registration, Renewal, Role, StoreError, StoreState, SystemClock, Terms, Watcher, Wish, Wished, Witness,
+    Write,
     book::{News as Told, counted},
     changes::Changes,
     clock::{Gap, Gaps},
@@ -513,10 +513,6 @@ impl Registry {
     /// Who expired longest ago.
     pub(super) fn oldest_expired(&self) -> Option<Arc<str>> {
         self.state().book.oldest()
-    }
-
-    pub(super) fn has_room(&self) -> bool {
-        self.len() < ENTRIES
     }
 
     pub(super) fn count_commit(&self) {

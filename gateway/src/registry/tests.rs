@@ -477,6 +477,28 @@ fn there_is_room_for_so_many_and_what_has_expired_makes_some() {
 }
 
 #[test]
+fn so_many_of_those_that_were_deleted_are_remembered_and_for_so_long() {
+    let bench = Bench::new();
+    let remove = |id: &str| bench.registry.remove(id, &Caller::default()).map(kept);
+    for n in 0..=ENTRIES {
+        let id = format!("vm-{n}");
+        bench.vm(&id, "");
+        remove(&id).expect("it leaves");
+    }
+    assert_eq!(bench.renew("vm-0").err(), Some(Refusal::Deleted));
+    assert_eq!(
+        bench.renew(&format!("vm-{ENTRIES}")).err(),
+        Some(Refusal::Unknown),
+        "one more than are remembered"
+    );
+    bench.pass(TTL + secs(1));
+    assert_eq!(bench.renew("vm-0").err(), Some(Refusal::Unknown), "for one time to live");
+    bench.vm("again", "");
+    remove("again").expect("it leaves");
+    assert_eq!(bench.renew("again").err(), Some(Refusal::Deleted), "there is room again");
+}
+
+#[test]
 fn who_watches_hears_of_each_change_and_of_no_renewal() {
     let bench = Bench::new();
     let mut watcher = bench.registry.watch(None);

@@ -6,7 +6,7 @@ use crate::{
     message::ResponseHead,
     metrics::{Counter, Gauge, Metrics, names},
     snapshot::{HealthCheck, Question, Snapshot},
-    upstream::{self, Member, Server},
+    upstream::{self, Io, Member, Server, Speaks},
 };
 use http::StatusCode;
 use std::{
@@ -187,6 +187,15 @@ async fn ask(server: &Server, question: &Question) -> Result<(), String> {
         let stream = upstream::connect(server, question.proxy_protocol, question.timeout)
             .await
             .map_err(|cause| cause.to_string())?;
+        let speaks = match question.path {
+            None => Speaks::Anything,
+            Some(_) if question.over_http2 => Speaks::Http2,
+            Some(_) => Speaks::Http1,
+        };
+        let stream = match &question.tls {
+            None => Io::Tcp(stream),
+            Some(tls) => tls.over(stream, server, speaks).await.map_err(|cause| cause.to_string())?,
+        };
         match &question.path {
             Some(path) if question.over_http2 => {
                 let head = http2::get(stream, &question.host, path, HEADS).await;
@@ -247,6 +256,7 @@ mod tests {
             healthy: 2,
             unhealthy: 3,
             proxy_protocol: None,
+            tls: None,
         };
         let mut verdict = Verdict { healthy: true, passed: 0, failed: 0 };
         let said: String = "..xx.xxx.x..xxx"

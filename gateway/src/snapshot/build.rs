@@ -7,6 +7,7 @@ use super::{
     origins::Origins,
     plugins::Plugins,
     registry::{Discovered, Registries, RegistryPlan, Whose},
+    securities,
     terminators::Terminators,
     tls::Draft,
     vms,
@@ -22,11 +23,11 @@ use crate::{
     plugins::{Host, OnError, Services},
     ports::PortSet,
     route::{Conditions, HostPattern, PathPattern, PatternError},
-    upstream::{Backend, Balance, Ejection, Limits, Protocol, Server, Settings},
+    upstream::{Asked, Backend, Balance, Ejection, Limits, Protocol, Security, Server, Settings},
 };
 use http::{HeaderName, HeaderValue, StatusCode};
 use ipnet::IpNet;
-use std::{ops::Range, path::Path, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, path::Path, sync::Arc};
 
 /// What a configuration is built with.
 pub struct Inputs<'a> {
@@ -70,9 +71,8 @@ pub async fn build(
     let mut origins = Origins::new(inputs, config, previous);
     let read = (inputs, &mut files);
     let registries = Registries::build(config, previous, read, &mut problems, |name| plugins.secret(name));
-    let whose = registries.directory().map(|(_, whose)| whose);
-    let networks = Arc::clone(&registries.networks);
-    let mut backends = Backends { config, previous, whose, networks, built: Vec::new() };
+    let securities = securities::build(config, (inputs, &mut files), &mut problems);
+    let mut backends = Backends::new(config, previous, &registries, securities);
     let mut routes = Vec::new();
     let mut conditions = Vec::new();
     for (index, route) in config.routes.iter().enumerate() {
@@ -272,10 +272,23 @@ struct Backends<'a> {
     whose: Option<Whose>,
     /// Where its servers may be.
     networks: Arc<Networks>,
+    /// TLS towards servers, by the names of their backends.
+    securities: BTreeMap<String, Security>,
     built: Vec<Arc<Backend>>,
 }
 
-impl Backends<'_> {
+impl<'a> Backends<'a> {
+    fn new(
+        config: &'a Config,
+        previous: Option<&'a Snapshot>,
+        registries: &Registries,
+        securities: BTreeMap<String, Security>,
+    ) -> Self {
+        let whose = registries.directory().map(|(_, whose)| whose);
+        let networks = Arc::clone(&registries.networks);
+        Self { config, previous, whose, networks, securities, built: Vec::new() }
+    }
+
     fn of_address(&mut self, address: &str) -> usize {
         let servers = address.parse::<Server>().into_iter().collect();
         self.add(settings(address, servers, &config::Backend::of_one_server()))
@@ -289,7 +302,8 @@ impl Backends<'_> {
             let config::Discover { role, service } = discover.get_ref();
             format!("{service} of {role}, {:?}", self.whose)
         });
-        self.add(Settings { source, ..settings(name, servers, declared) })
+        let tls = self.securities.get(name).cloned();
+        self.add(Settings { source, tls, ..settings(name, servers, declared) })
     }
 
     /// What requests for the same server of this backend have in common.
@@ -350,7 +364,7 @@ fn settings(name: &str, servers: Vec<Server>, declared: &config::Backend) -> Set
     Settings {
         protocol: match declared.protocol {
             config::BackendProtocol::Http1 => Protocol::Http1,
-            config::BackendProtocol::H2c => Protocol::H2c,
+            config::BackendProtocol::H2c | config::BackendProtocol::H2 => Protocol::Http2,
             config::BackendProtocol::Auto => Protocol::Auto,
         },
         name: name.to_owned(),
@@ -370,6 +384,11 @@ fn settings(name: &str, servers: Vec<Server>, declared: &config::Backend) -> Set
             longest: declared.ejection.longest.get(),
         },
         proxy_protocol: vms::version(declared.proxy_protocol),
+        tls: None,
+        host: match declared.host {
+            config::BackendHost::Client => Asked::Clients,
+            config::BackendHost::Server => Asked::Servers,
+        },
         limits: connections.map(|connections| Limits {
             connections: connections as usize,
             pending: pending as usize,

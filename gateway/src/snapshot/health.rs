@@ -3,7 +3,7 @@
 use crate::{
     config,
     proxy_protocol::Version,
-    upstream::{Backend, Member, Protocol, Server},
+    upstream::{Backend, Member, Protocol, Security, Server},
 };
 use std::{sync::Arc, time::Duration};
 
@@ -39,6 +39,8 @@ pub struct Question {
     pub unhealthy: u32,
     /// The PROXY header that its connections begin with, where they do.
     pub proxy_protocol: Option<Version>,
+    /// TLS, where it is asked over that.
+    pub tls: Option<Security>,
 }
 
 impl HealthCheck {
@@ -57,12 +59,13 @@ impl HealthCheck {
                 question: Question {
                     path: health.path.as_ref().map(|path| path.get_ref().clone()),
                     host: host.unwrap_or_else(|| server.to_string()),
-                    over_http2: backend.settings.protocol == Protocol::H2c,
+                    over_http2: backend.settings.protocol == Protocol::Http2,
                     interval: health.interval.get(),
                     timeout: health.timeout.get(),
                     healthy: health.healthy,
                     unhealthy: health.unhealthy,
                     proxy_protocol: backend.settings.proxy_protocol,
+                    tls: backend.settings.tls.clone(),
                 },
             });
         }

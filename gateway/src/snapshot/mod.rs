@@ -18,6 +18,7 @@ mod origins;
 mod plugins;
 mod private;
 mod registry;
+mod securities;
 mod services;
 mod state_dir;
 mod sticky;

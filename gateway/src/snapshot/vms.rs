@@ -9,7 +9,7 @@ use crate::{
     config::{self, Diagnostic, ProxyHeader, Resolve, Spanned},
     networks::Networks,
     proxy_protocol::Version,
-    upstream::{Balance, Ejection, Protocol, Settings},
+    upstream::{Asked, Balance, Ejection, Protocol, Settings},
     vms::{self, Dns, Known, MACHINES_SERVERS, Table, Terms, Vms},
 };
 use std::{
@@ -72,6 +72,8 @@ pub(super) fn settings(name: &str, keep: usize, keep_for: Duration, header: Prox
         ejection: Ejection { failures: u32::MAX, first: Duration::ZERO, longest: Duration::ZERO },
         limits: None,
         proxy_protocol: version(header),
+        tls: None,
+        host: Asked::Clients,
     }
 }
 

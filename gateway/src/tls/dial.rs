@@ -1,6 +1,7 @@
-//! TLS to a server that somebody named, for the command line.
+//! TLS to a server that somebody named.
 
 use super::{Connector, provider};
+use crate::io::Stream;
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::connect::HttpConnector;
 use rustls::{
@@ -12,7 +13,7 @@ use rustls::{
 };
 use rustls_platform_verifier::Verifier;
 use std::{
-    io,
+    io::{self, IoSlice},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -130,8 +131,23 @@ impl Roots {
         socket: TcpStream,
         deadline: Duration,
     ) -> Result<DialedStream, DialError> {
-        let connecting = TlsConnector::from(Arc::clone(&self.0)).connect(name.0, socket);
-        let connected = timeout(deadline, connecting).await.map_err(|_| DialError::Late(deadline))?;
+        timeout(deadline, self.agree(name, socket)).await.map_err(|_| DialError::Late(deadline))?
+    }
+
+    /// The same, which offers to speak one of these protocols (RFC 7301).
+    #[must_use]
+    pub fn offering(&self, protocols: &[&[u8]]) -> Self {
+        let mut config = (*self.0).clone();
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        Self(Arc::new(config))
+    }
+
+    /// Makes a handshake, in which the server shows that it has this name. Takes as long as the server does.
+    ///
+    /// # Errors
+    /// Fails where it does not, or nothing can be agreed on.
+    pub async fn agree(&self, name: ServerName, socket: TcpStream) -> Result<DialedStream, DialError> {
+        let connected = TlsConnector::from(Arc::clone(&self.0)).connect(name.0, socket).await;
         connected.map(DialedStream).map_err(DialError::Handshake)
     }
 
@@ -168,6 +184,19 @@ impl Roots {
 #[derive(Debug)]
 pub struct DialedStream(TlsStream<TcpStream>);
 
+impl DialedStream {
+    /// Whether this protocol was agreed on.
+    pub fn agreed_on(&self, protocol: &[u8]) -> bool {
+        self.0.get_ref().1.alpn_protocol() == Some(protocol)
+    }
+}
+
+impl Stream for DialedStream {
+    fn reset(&self) {
+        self.0.get_ref().0.reset();
+    }
+}
+
 impl AsyncRead for DialedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -181,6 +210,18 @@ impl AsyncRead for DialedStream {
 impl AsyncWrite for DialedStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

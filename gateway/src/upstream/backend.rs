@@ -1,6 +1,6 @@
 //! What a backend is: servers that are equal, and what all workers know of them together.
 
-use super::{Member, queue::Queue, roster::Roster};
+use super::{Member, Security, queue::Queue, roster::Roster};
 use crate::{networks::Networks, proxy_protocol};
 use std::{
     collections::HashMap,
@@ -49,6 +49,20 @@ pub struct Settings {
     pub limits: Option<Limits>,
     /// The PROXY header that connections begin with, where they do. They are then their client's alone.
     pub proxy_protocol: Option<proxy_protocol::Version>,
+    /// TLS, where it is spoken with them.
+    pub tls: Option<Security>,
+    /// Which host they are asked for.
+    pub host: Asked,
+}
+
+/// Which host servers are asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Asked {
+    /// The one that the client asked for.
+    #[default]
+    Clients,
+    /// The server's own.
+    Servers,
 }
 
 impl Settings {
@@ -65,6 +79,8 @@ impl Settings {
             ejection: Ejection { failures: 0, first: Duration::ZERO, longest: Duration::ZERO },
             limits: None,
             proxy_protocol: None,
+            tls: None,
+            host: Asked::Clients,
         }
     }
 }
@@ -74,8 +90,8 @@ impl Settings {
 pub enum Protocol {
     /// HTTP/1.1.
     Http1,
-    /// HTTP/2, without TLS and without asking first.
-    H2c,
+    /// HTTP/2, without asking first.
+    Http2,
     /// HTTP/2 for gRPC, HTTP/1.1 for everything else.
     Auto,
 }
@@ -242,6 +258,13 @@ impl Server {
         }
     }
 
+    /// What it is asked for: its host, with the port where that is not the usual one.
+    pub(super) fn authority(&self, usual: u16) -> String {
+        let whole = self.to_string();
+        let bare = whole.strip_suffix(&format!(":{usual}")).filter(|_| self.port == usual);
+        bare.map(str::to_owned).unwrap_or(whole)
+    }
+
     /// The address, where it is one.
     pub(super) fn literal(&self) -> Option<SocketAddr> {
         match self.host {
@@ -321,6 +344,8 @@ impl Settings {
             },
             limits: None,
             proxy_protocol: None,
+            tls: None,
+            host: Asked::default(),
         }
     }
 }
@@ -336,6 +361,21 @@ mod tests {
         }
         for bad in ["", "127.0.0.1", ":80", "a:", "a:99999", "::1:80", "a b:80", "http://a:80"] {
             assert_eq!(bad.parse::<Server>(), Err(ServerError::Form), "{bad}");
+        }
+    }
+
+    #[test]
+    fn servers_are_asked_for_without_the_usual_port() {
+        for (server, usual, expected) in [
+            ("a.test:3000", 443, "a.test:3000"),
+            ("a.test:443", 443, "a.test"),
+            ("a.test:443", 80, "a.test:443"),
+            ("a.test:80", 80, "a.test"),
+            ("[::1]:443", 443, "[::1]"),
+            ("[::443]:1443", 443, "[::443]:1443"),
+        ] {
+            let server: Server = server.parse().expect("a server");
+            assert_eq!(server.authority(usual), expected);
         }
     }
 

@@ -49,6 +49,9 @@ pub enum Cause {
     /// No server is thought to work, and trying one all the same failed like this.
     #[error("no server works; the last one tried: {0}")]
     Down(#[source] Box<Cause>),
+    /// The connection stands, and there is no TLS on it.
+    #[error("no TLS with it: {0}")]
+    Tls(#[source] io::Error),
     /// There is no server, for now.
     #[error("nobody is registered who serves this")]
     NoneRegistered,

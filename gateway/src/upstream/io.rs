@@ -1,6 +1,6 @@
 //! What carries a request to a server: a connection of its own, a stream of a shared one, or nothing at all.
 
-use super::Local;
+use super::{Local, SecureStream};
 use crate::{http2::Call, io::Stream};
 use std::{
     io::{self, IoSlice},
@@ -17,6 +17,8 @@ use tokio::{
 pub enum Io {
     /// A connection, which has it for itself.
     Tcp(TcpStream),
+    /// The same, with TLS on it. In a box: it is no larger than the others then.
+    Tls(Box<SecureStream>),
     /// A stream of HTTP/2.
     Http2(Box<Call>),
     /// What answers inside of this process.
@@ -27,6 +29,7 @@ impl Stream for Io {
     fn reset(&self) {
         match self {
             Self::Tcp(stream) => stream.reset(),
+            Self::Tls(stream) => stream.0.reset(),
             Self::Http2(call) => call.reset(),
             // One that is dropped before its end is given up.
             Self::Local(_) => {}
@@ -36,7 +39,7 @@ impl Stream for Io {
     fn plain(&self) -> Option<&TcpStream> {
         match self {
             Self::Tcp(stream) => Some(stream),
-            Self::Http2(_) | Self::Local(_) => None,
+            Self::Tls(_) | Self::Http2(_) | Self::Local(_) => None,
         }
     }
 }
@@ -49,6 +52,7 @@ impl AsyncRead for Io {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tls(stream) => Pin::new(&mut *stream.0).poll_read(cx, buffer),
             Self::Http2(call) => Pin::new(&mut **call).poll_read(cx, buffer),
             Self::Local(call) => Pin::new(&mut **call).poll_read(cx, buffer),
         }
@@ -59,6 +63,7 @@ impl AsyncWrite for Io {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, data),
+            Self::Tls(stream) => Pin::new(&mut *stream.0).poll_write(cx, data),
             Self::Http2(call) => Pin::new(&mut **call).poll_write(cx, data),
             Self::Local(call) => Pin::new(&mut **call).poll_write(cx, data),
         }
@@ -71,6 +76,7 @@ impl AsyncWrite for Io {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Tls(stream) => Pin::new(&mut *stream.0).poll_write_vectored(cx, slices),
             Self::Http2(call) => Pin::new(&mut **call).poll_write_vectored(cx, slices),
             Self::Local(call) => Pin::new(&mut **call).poll_write_vectored(cx, slices),
         }
@@ -79,6 +85,7 @@ impl AsyncWrite for Io {
     fn is_write_vectored(&self) -> bool {
         match self {
             Self::Tcp(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.0.is_write_vectored(),
             Self::Http2(call) => call.is_write_vectored(),
             Self::Local(call) => call.is_write_vectored(),
         }
@@ -87,6 +94,7 @@ impl AsyncWrite for Io {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(&mut *stream.0).poll_flush(cx),
             Self::Http2(call) => Pin::new(&mut **call).poll_flush(cx),
             Self::Local(call) => Pin::new(&mut **call).poll_flush(cx),
         }
@@ -95,6 +103,7 @@ impl AsyncWrite for Io {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(&mut *stream.0).poll_shutdown(cx),
             Self::Http2(call) => Pin::new(&mut **call).poll_shutdown(cx),
             Self::Local(call) => Pin::new(&mut **call).poll_shutdown(cx),
         }

@@ -17,8 +17,9 @@ mod pool;
 mod queue;
 mod roster;
 mod seat;
+mod secure;
 
-pub use backend::{Backend, Balance, Ejection, Limits, Protocol, Server, ServerError, Settings};
+pub use backend::{Asked, Backend, Balance, Ejection, Limits, Protocol, Server, ServerError, Settings};
 pub use balance::key;
 pub use budget::Budget;
 pub use connect::connect;
@@ -30,3 +31,4 @@ pub use member::Member;
 pub use metrics::{PoolMetrics, QueueMetrics, ServersMetrics};
 pub use pool::{Lease, Pool, Tries};
 pub use seat::Seat;
+pub use secure::{Secure, SecureStream, Secured, Security, Speaks};

@@ -4,7 +4,7 @@
 //! only, and a request crosses no queue between tasks.
 
 use super::{
-    Backend, Cause, Io, Limits, Local, Member, PoolMetrics, Seat, Server, UpstreamError,
+    Asked, Backend, Cause, Io, Limits, Local, Member, PoolMetrics, Seat, Server, Speaks, UpstreamError,
     balance::Balancer,
     connect::{announce, cause, connect_any, open, within},
     fleet::Shelf,
@@ -72,7 +72,8 @@ struct Place {
 
 #[derive(Debug)]
 struct Idle {
-    io: TcpStream,
+    /// Its own connection, with or without TLS.
+    io: Io,
     since: Instant,
     /// Whose it is, where the server was told.
     client: Option<Ends>,
@@ -309,7 +310,8 @@ impl Pool {
                 !client.is_alive() || client.idle().is_some_and(|idle| idle >= keep_for)
             });
             let before = idle.borrow().len();
-            idle.borrow_mut().retain(|idle| now.duration_since(idle.since) < keep_for && is_quiet(&idle.io));
+            idle.borrow_mut()
+                .retain_mut(|idle| now.duration_since(idle.since) < keep_for && is_quiet(&mut idle.io));
             (idle.borrow().len()..before).for_each(|_| self.taken());
         }
     }
@@ -463,7 +465,7 @@ impl Pool {
             return Err(seat);
         }
         let kept = match tries.http2 {
-            None => self.take_idle(seat.server(), tries).map(Io::Tcp),
+            None => self.take_idle(seat.server(), tries),
             Some(_) => self.take_stream(seat.server(), tries),
         };
         match kept {
@@ -474,17 +476,17 @@ impl Pool {
         }
     }
 
-    fn take_idle(&self, server: usize, tries: &Tries<'_>) -> Option<TcpStream> {
+    fn take_idle(&self, server: usize, tries: &Tries<'_>) -> Option<Io> {
         let mut idle = self.places.get(server)?.idle.borrow_mut();
         loop {
-            let Idle { io, since, .. } = if self.backend.settings.proxy_protocol.is_none() {
+            let Idle { mut io, since, .. } = if self.backend.settings.proxy_protocol.is_none() {
                 idle.pop()?
             } else {
                 let own = idle.iter().rposition(|idle| idle.client.as_ref() == tries.client)?;
                 idle.remove(own)
             };
             self.taken();
-            if since.elapsed() < self.backend.settings.keep_for && is_quiet(&io) {
+            if since.elapsed() < self.backend.settings.keep_for && is_quiet(&mut io) {
                 self.metrics.reused.inc();
                 return Some(io);
             }
@@ -513,7 +515,8 @@ impl Pool {
         deadline: Duration,
     ) -> Result<(Io, bool), Cause> {
         let Some(heads) = tries.http2 else {
-            return self.dial(server, tries.client.copied(), deadline).await.map(|io| (Io::Tcp(io), false));
+            let speaks = if tries.only_new { Speaks::Anything } else { Speaks::Http1 };
+            return self.dial(server, tries, (speaks, deadline)).await.map(|io| (io, false));
         };
         let Some(place) = self.places.get(server) else { return Err(Cause::Refused) };
         // One at a time: the others share what it opens.
@@ -522,7 +525,7 @@ impl Pool {
         if let Some(io) = self.take_stream(server, tries) {
             return Ok((io, true));
         }
-        let io = self.dial(server, tries.client.copied(), deadline).await?;
+        let io = self.dial(server, tries, (Speaks::Http2, deadline)).await?;
         let greeted = timeout(deadline, Client::greet(io, heads)).await.map_err(|_| Cause::ConnectTimeout)?;
         let (client, driver) = greeted.map_err(|error| Cause::Exchange(error.into()))?;
         let call = client.call();
@@ -595,29 +598,20 @@ impl Pool {
     async fn dial(
         &self,
         server: usize,
-        client: Option<Ends>,
-        deadline: Duration,
-    ) -> Result<TcpStream, Cause> {
-        let (Some(address), Some(place)) =
-            (self.backend.settings.servers.get(server), self.places.get(server))
-        else {
-            return Err(Cause::Refused);
-        };
-        let header = self.backend.settings.proxy_protocol;
-        let connected = match (address.literal(), &place.name) {
-            (Some(address), _) => {
-                within(deadline, async {
-                    announce(open(address).await.map_err(cause)?, header, client).await
-                })
-                .await
-            }
-            (None, Some(name)) => self.dial_name(name, address, client, deadline).await,
-            (None, None) => {
-                let connecting = async {
-                    let addresses = address.resolve().await.map_err(Cause::Resolve)?;
-                    announce(connect_any(&addresses).await?, header, client).await
-                };
-                within(deadline, connecting).await
+        tries: &Tries<'_>,
+        (speaks, deadline): (Speaks, Duration),
+    ) -> Result<Io, Cause> {
+        let Some(address) = self.backend.settings.servers.get(server) else { return Err(Cause::Refused) };
+        let client = tries.client.copied();
+        let connected = match &self.backend.settings.tls {
+            None => self.dial_socket(server, client, deadline).await.map(Io::Tcp),
+            Some(tls) => {
+                // Both together have this long. In a place of its own: most backends have none.
+                let dialling = Box::pin(async {
+                    let socket = self.dial_socket(server, client, deadline).await?;
+                    tls.over(socket, address, speaks).await
+                });
+                timeout(deadline, dialling).await.unwrap_or(Err(Cause::ConnectTimeout))
             }
         };
         match &connected {
@@ -635,6 +629,37 @@ impl Pool {
             }
         }
         connected
+    }
+
+    /// A connection, as yet without TLS.
+    async fn dial_socket(
+        &self,
+        server: usize,
+        client: Option<Ends>,
+        deadline: Duration,
+    ) -> Result<TcpStream, Cause> {
+        let (Some(address), Some(place)) =
+            (self.backend.settings.servers.get(server), self.places.get(server))
+        else {
+            return Err(Cause::Refused);
+        };
+        let header = self.backend.settings.proxy_protocol;
+        match (address.literal(), &place.name) {
+            (Some(address), _) => {
+                within(deadline, async {
+                    announce(open(address).await.map_err(cause)?, header, client).await
+                })
+                .await
+            }
+            (None, Some(name)) => self.dial_name(name, address, client, deadline).await,
+            (None, None) => {
+                let connecting = async {
+                    let addresses = address.resolve().await.map_err(Cause::Resolve)?;
+                    announce(connect_any(&addresses).await?, header, client).await
+                };
+                within(deadline, connecting).await
+            }
+        }
     }
 
     async fn dial_name(
@@ -728,6 +753,18 @@ impl Lease {
         self.is_reused
     }
 
+    /// The host that the server is asked for, where that is its own and not the client's.
+    pub fn host(&self) -> Option<String> {
+        let settings = &self.pool.backend.settings;
+        match settings.host {
+            Asked::Clients => None,
+            Asked::Servers => {
+                let usual = if settings.tls.is_some() { 443 } else { 80 };
+                settings.servers.get(self.seat.server()).map(|server| server.authority(usual))
+            }
+        }
+    }
+
     /// A new connection to the same server, instead of this one, which had come to its end before it
     /// was used; where that fails, one to another server.
     ///
@@ -790,7 +827,7 @@ impl Lease {
     pub fn keep(self) {
         let Self { io, seat, client, pool, .. } = self;
         let io = match io {
-            Io::Tcp(io) => io,
+            io @ (Io::Tcp(_) | Io::Tls(_)) => io,
             // A stream is over; its connection stays where it is.
             Io::Http2(_) => return,
             Io::Local(call) => return call.finish(),
@@ -838,7 +875,13 @@ impl Lease {
 
 /// Whether a connection that nobody uses is still open, and silent: what a server sends without being
 /// asked would be taken for the next request's answer.
-fn is_quiet(io: &TcpStream) -> bool {
-    // Mostly answered without a system call, from what the reactor has seen.
-    matches!(io.try_read(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+fn is_quiet(io: &mut Io) -> bool {
+    match io {
+        // Mostly answered without a system call, from what the reactor has seen.
+        Io::Tcp(io) => {
+            matches!(io.try_read(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+        }
+        Io::Tls(io) => io.is_quiet(),
+        Io::Http2(_) | Io::Local(_) => false,
+    }
 }

@@ -45,6 +45,9 @@ struct RegistryRegister {
     grace: Duration,
     /// Name of the secret to show to the registry.
     secret: Option<String>,
+    /// Name of the secret that only this VM has: who does not show it cannot change the entry, a copy of this VM
+    /// among them.
+    lease_key: Option<String>,
     // What follows lasts from call to call: a background plugin has one instance.
     #[serde(skip)]
     registrations: RefCell<Vec<Registration>>,

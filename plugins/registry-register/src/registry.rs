@@ -177,7 +177,11 @@ impl Registration {
             http::request(method, &format!("{}/registry/vms{path}", self.registry)).timeout(PATIENCE);
         // A fleet without a token has none on either side.
         let token = plugin.secret.as_deref().and_then(secrets::get);
-        if let Some(token) = token { request.bearer(&token) } else { request }
+        let request = if let Some(token) = token { request.bearer(&token) } else { request };
+        match plugin.lease_key.as_deref().and_then(secrets::get) {
+            Some(key) => request.header("x-lease-key", key),
+            None => request,
+        }
     }
 }
 

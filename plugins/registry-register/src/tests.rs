@@ -290,6 +290,26 @@ fn an_older_life_leaves_the_registry_to_a_newer_one() {
 }
 
 #[test]
+fn an_entry_may_be_bound_to_a_key_and_another_vm_with_it_is_told() {
+    let plugin = plugin(&format!("{TABLE}\nsecret = 'fleet'\nlease_key = 'own'"));
+    let host = MockHost::new().vm_id("a1").secret("fleet", "s3cret").secret("own", "0123456789abcdef");
+    let host = host.reply(403, r#"{"error":"this VM was registered with another x-lease-key"}"#);
+    let delay = plugin.run(Reason::Start).expect("a next call").delay();
+    assert!(delay.is_some(), "its sibling may go");
+    assert!(host.logged(log::Level::Warn, "403"));
+    let host = host.reply(201, "{}").reply(200, "{}").reply(200, "{}").reply(200, "{}");
+    plugin.run(Reason::Timer).expect("a next call");
+    plugin.run(Reason::Timer).expect("a next call");
+    plugin.stop();
+    let sent = host.sent();
+    assert_eq!(sent.len(), 5, "refused, registered, renewed, draining, gone");
+    for request in sent {
+        assert_eq!(request.header_str("x-lease-key"), Some("0123456789abcdef"), "{}", request.url);
+        assert_eq!(request.header_str("authorization"), Some("Bearer s3cret"));
+    }
+}
+
+#[test]
 fn a_life_that_is_not_older_comes_back() {
     let plugin = plugin(&format!("{TABLE}\ngeneration = 3"));
     // The one that it was, or a newer one, was deleted a moment ago.

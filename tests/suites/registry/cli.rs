@@ -43,6 +43,7 @@ async fn entries_are_registered_listed_and_found() {
     assert_eq!((code, &found["vms"][0]["services"][0]["healthPath"]), (Some(0), &"/health".into()));
     let (code, out, _) = says(&gateway, "", &["list", "--role", "infra"]).await;
     assert_eq!((code, out.lines().count()), (Some(0), 1), "{out}");
+    assert!(!out.contains("WHY"), "{out}");
     let (code, out, err) = says(&gateway, "", &["get", "none"]).await;
     assert_eq!((code, out.as_str()), (Some(1), ""));
     assert!(err.contains("404 Not Found: VM not found"), "{err}");
@@ -54,7 +55,49 @@ async fn the_token_stands_in_the_environment() {
     let gateway = TestGateway::with_files(&toml, &[("token", "s3cret")]);
     let (code, _, err) = says(&gateway, "wrong", &["list", "--token-env", "FLEET"]).await;
     assert!(code == Some(1) && err.contains("401 Unauthorized") && !err.contains("wrong"), "{err}");
+    assert!(err.contains("the token in FLEET is not one of this registry"), "{err}");
+    let (code, _, err) = says(&gateway, "", &["list", "--token-env", "FLEET"]).await;
+    assert!(code == Some(1) && err.contains("it asks for a token, and FLEET has none"), "{err}");
     let (code, out, err) = says(&gateway, "s3cret", &["list", "--token-env", "FLEET"]).await;
+    assert_eq!((code, err.as_str()), (Some(0), "vers-gateway: no such VM\n"), "{out}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_in_the_way_is_said_in_words() {
+    let gateway = gateway("");
+    let nobody = format!("http://{}", gateway_tests::Backend::nobody().await);
+    let no_tls = format!("https://{}", gateway.addr_v4());
+    for (arguments, code, expected) in [
+        (&["list", "--url", &*nobody][..], 1, "nobody listens there: connection refused"),
+        (&["list", "--url", &no_tls], 1, "is it http:// and not https://?"),
+        (&["list", "--url", "infra.vm.example.com"], 1, "is not a URL such as https://"),
+        (&["list", "--url", &format!("http://{}/other", gateway.addr_v4())], 1, "404 Not Found"),
+        (&["list", "--url", ""], 1, "which registry? --url URL, or VERS_REGISTRY_URL"),
+        (&["discover", "wrker"], 2, "'worker'"),
+        (&["list", "--status", "runing"], 2, "'running'"),
+        (&["discover", "worker", "--pick", "best"], 2, "first, random"),
+        (
+            &["register", "--id", "a b", "--name", "n", "--address", "a.test"],
+            1,
+            "400 Bad Request: id may have",
+        ),
+        (
+            &["register", "--id", "a", "--name", "n", "--address", "a.test", "--service", "api"],
+            2,
+            "api:3000/health",
+        ),
+        (
+            &["register", "--id", "a", "--name", "n", "--address", "a.test", "--ttl", "soon"],
+            1,
+            "400 Bad Request: ttl",
+        ),
+        (&["discover", "golden"], 0, "no such VM"),
+    ] {
+        let (ended, _, err) = says(&gateway, "", arguments).await;
+        assert!(ended == Some(code) && err.contains(expected), "{arguments:?}: {ended:?} {err}");
+    }
+    // Scripts read that there is none.
+    let (code, out, err) = says(&gateway, "", &["discover", "golden", "--json"]).await;
     assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
 }
 

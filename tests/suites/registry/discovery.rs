@@ -192,6 +192,32 @@ async fn one_that_fails_is_left_alone_though_it_is_registered(kept: &Kept) {
 }
 
 #[tokio::test]
+async fn vms_behind_their_edge_are_reached_over_tls_by_their_public_names() {
+    let (pki, app) = (gateway_tests::Pki::new(), named("the VM").await);
+    let pair = pki.issue(&["localhost"]);
+    // It finds the VM by the host that it is asked for, and shows a certificate for that.
+    let edge = format!(
+        "[[listener]]\naddress = \"[::]:0\"\ntls = true\n[[route]]\nhost = \"localhost\"\nto = \"{}\"\n{}",
+        app.addr(),
+        gateway_tests::certificate_table("web")
+    );
+    let edge = TestGateway::with_files(&edge, &[("web.pem", &pair.cert), ("web-key.pem", &pair.key)]);
+    let toml = with_workers("tls = { ca = \"ca.pem\" }\nhost = \"server\"", "");
+    let gateway = TestGateway::with_files(&toml, &[("ca.pem", pki.certificate())]);
+    let client = gateway.client();
+    let mut vm = worker("a", edge.addr());
+    vm["address"] = "localhost".into();
+    register(&client, &vm).await;
+    is_served_by(&client, &["the VM"]).await;
+    assert_eq!(app.last().header("host"), format!("localhost:{}", edge.addr().port()));
+    // One whose certificate is not for the address that it registered, is none that serves.
+    vm["address"] = "127.0.0.1".into();
+    register(&client, &vm).await;
+    let refusals = ["502 upstream-tls-failed", "503 upstream-down"];
+    eventually("its refusal", async || refusals.contains(&&*visit(&client).await).then_some(())).await;
+}
+
+#[tokio::test]
 async fn checks_of_a_backend_ask_whoever_is_registered() {
     let sick = Backend::http(|heard| {
         let is_check = heard.uri.path() == "/health";

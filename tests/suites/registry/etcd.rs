@@ -445,6 +445,61 @@ async fn etcd_asks_who_we_are_and_shows_who_it_is() {
     trouble(&with(user, ""), &files, "UnknownIssuer").await;
 }
 
+/// How often etcd was asked who somebody is.
+async fn authentications(etcd: &Etcd) -> u64 {
+    let metrics = Client::new(etcd.addr(0)).get("/metrics").await.text();
+    let line = metrics.lines().find(|line| {
+        line.starts_with("grpc_server_handled_total")
+            && line.contains("Authenticate")
+            && line.contains("\"OK\"")
+    });
+    let count = line.and_then(|line| line.rsplit(' ').next()?.parse().ok());
+    count.unwrap_or_else(|| panic!("no count of authentications:\n{metrics}"))
+}
+
+#[tokio::test]
+async fn tokens_that_end_are_asked_for_anew_and_nobody_notices() {
+    let test = "tokens_that_end_are_asked_for_anew_and_nobody_notices";
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (key, public) = (path("key.pem"), path("public.pem"));
+    let signed = format!("jwt,pub-key={public},priv-key={key},sign-method=RS256,ttl=2s");
+    for arguments in [["--auth-token-ttl", "1"], ["--auth-token", &signed]] {
+        if arguments[1] == signed {
+            if !gateway_tests::has(test, &["openssl"]) {
+                return;
+            }
+            for made in [
+                ["genrsa", "-out", &*key, "2048"].as_slice(),
+                &["rsa", "-in", &key, "-pubout", "-out", &public],
+            ] {
+                let output = tokio::process::Command::new("openssl").args(made).output().await;
+                assert!(output.expect("it starts").status.success(), "openssl {made:?}");
+            }
+        }
+        let Some(etcd) = Etcd::with(test, &arguments).await else { return };
+        ask_for_users(&etcd, &[]).await;
+        let access = "etcd = { user = \"vers\", password = \"etcd\" }\n[secret.etcd]\nfile = \"password\"";
+        let toml = text(&format!("store = \"{}\"\n{HERE}\n{access}", etcd.store()));
+        let gateway = TestGateway::with_files(&toml, &[("password", "s3cret\n")]);
+        let client = gateway.client();
+        register(&client, &vm("a")).await;
+        let before = authentications(&etcd).await;
+        // Writes, renewals and what is followed, over the ends of several tokens.
+        for n in 0..12 {
+            assert_eq!(heartbeat(&client, "a").await.0, 200, "{arguments:?} {n}");
+            register(&client, &vm(&format!("vm-{n}"))).await;
+            passes(Duration::from_millis(if n == 6 { 3_500 } else { 400 })).await;
+        }
+        let (found, answer) = discovered(&client).await;
+        assert_eq!((found.len(), &answer["stale"]), (13, &Value::Null), "{arguments:?}: {answer}");
+        let anew = authentications(&etcd).await - before;
+        // Signed ones end by the clock; the others live on while they are used.
+        let least = if arguments[1] == signed { 2 } else { 0 };
+        assert!((least..30).contains(&anew), "{arguments:?}: {anew} times asked who we are");
+    }
+}
+
 /// A fleet on two gateways: VMs that register, renew and leave, and what each of them was told last.
 struct Fleet {
     clients: [Client; 2],

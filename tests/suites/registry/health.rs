@@ -208,6 +208,52 @@ async fn what_requests_met_ends_with_the_server_that_they_met() {
 }
 
 #[tokio::test]
+async fn one_backend_that_goes_on_does_not_speak_for_another() {
+    let asleep = Asleep::new();
+    let backend = |name: &str| {
+        format!(
+            "[[route]]\nname = \"{name}\"\npath = \"/{name}\"\nto = \"{name}\"\n[backend.{name}]\n\
+             discover = {{ role = \"worker\", service = \"api\" }}\n\
+             ejection = {{ first = \"1h\", longest = \"1h\" }}\n"
+        )
+    };
+    let gateway = TestGateway::start(&format!(
+        "[[listener]]\naddress = \"[::]:0\"\n[[route]]\npath = \"/registry/*\"\nto = \"registry\"\n{}{}\
+         [registry]\n{OF_TESTS}\n",
+        backend("one"),
+        backend("other"),
+    ));
+    let client = gateway.client();
+    let mut a = at("a", asleep.addr());
+    a["services"][0]["healthPath"] = Value::Null;
+    register(&client, &a).await;
+    let why = async || entry(&client, "a").await["why"].as_str().unwrap_or_default().to_owned();
+    let ejected = async |name: &str| {
+        let status = gateway.status().await;
+        let backends = status["backends"].as_array().cloned().unwrap_or_default();
+        let backend = backends.into_iter().find(|it| it["name"] == *name);
+        backend.is_some_and(|it| it["servers"][0]["state"] == "ejected")
+    };
+    for name in ["one", "other"] {
+        eventually(&format!("that {name} leaves it alone"), async || {
+            client.get(&format!("/{name}")).await;
+            ejected(name).await.then_some(())
+        })
+        .await;
+    }
+    becomes(&client, "a", "unhealthy").await;
+    let _awake = asleep.wake();
+    let works = async |name: &str| (client.get(&format!("/{name}")).await.text() == "awake").then_some(());
+    eventually("that it works for one", async || works("one").await).await;
+    assert!(!ejected("one").await && ejected("other").await, "{}", gateway.status().await);
+    eventually("that it is the other's word", async || why().await.contains("backend other").then_some(()))
+        .await;
+    assert_eq!(entry(&client, "a").await["state"], "unhealthy");
+    eventually("that it works for the other", async || works("other").await).await;
+    becomes(&client, "a", "registered").await;
+}
+
+#[tokio::test]
 async fn what_a_backend_met_ends_with_it() {
     let asleep = Asleep::new();
     let routes = "[[listener]]\naddress = \"[::]:0\"\n[[route]]\npath = \"/registry/*\"\nto = \"registry\"\n";

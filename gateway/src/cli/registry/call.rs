@@ -22,6 +22,8 @@ const MOST_BYTES: usize = 256 * 1024 * 1024;
 pub(super) struct Place {
     base: String,
     token: Option<String>,
+    /// The variable that has it.
+    token_env: String,
     client: Client<Connector, Full<Bytes>>,
 }
 
@@ -36,14 +38,16 @@ pub(super) enum Failed {
 }
 
 impl Place {
-    pub(super) fn new(url: &str, token: Option<String>, trust: &Trust) -> Result<Self, String> {
+    /// With the token in a variable of the environment, where that has one.
+    pub(super) fn new(url: &str, token_env: &str, trust: &Trust) -> Result<Self, String> {
         let base = url.trim_end_matches('/');
         let is_url = base.parse::<Uri>().is_ok_and(|uri| uri.scheme().is_some() && uri.host().is_some());
         if !is_url {
             return Err(format!("`{url}` is not a URL such as https://infra.vm.example.com:3000"));
         }
         let client = Client::builder(TokioExecutor::new()).build(trust.roots()?.connector(CONNECTING));
-        Ok(Self { base: base.to_owned(), token, client })
+        let token = std::env::var(token_env).ok().filter(|token| !token.is_empty());
+        Ok(Self { base: base.to_owned(), token, token_env: token_env.to_owned(), client })
     }
 
     pub(super) async fn get(&self, path: &str) -> Result<Value, Failed> {
@@ -69,8 +73,10 @@ impl Place {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
         let request = request.body(Full::new(body)).map_err(|error| failed(&error))?;
-        let answer = self.client.request(request).await.map_err(|error| failed(&error))?;
+        let answer = self.client.request(request).await.map_err(|error| Failed::Message(in_words(&error)))?;
         let status = answer.status();
+        let of_gateway = answer.headers().get("x-gateway-error").and_then(|code| code.to_str().ok());
+        let of_gateway = of_gateway.map(|code| format!(" ({code})")).unwrap_or_default();
         let body = Limited::new(answer.into_body(), MOST_BYTES).collect().await;
         let body = body.map_err(|error| failed(&*error))?.to_bytes();
         let value = serde_json::from_slice::<Value>(&body);
@@ -83,7 +89,32 @@ impl Place {
         {
             return Err(Failed::Behind(revision));
         }
-        let why = value.get("error").and_then(Value::as_str).unwrap_or("no registry answers there");
-        Err(Failed::Message(format!("{status}: {why}")))
+        Err(Failed::Message(match value.get("error").and_then(Value::as_str) {
+            _ if status == StatusCode::UNAUTHORIZED && self.token.is_some() => {
+                format!("{status}: the token in {} is not one of this registry", self.token_env)
+            }
+            _ if status == StatusCode::UNAUTHORIZED => {
+                format!("{status}: it asks for a token, and {} has none", self.token_env)
+            }
+            Some(why) => format!("{status}: {why}"),
+            None => format!("{status}: no registry answers there{of_gateway}"),
+        }))
     }
+}
+
+/// Why there is no connection, and what may help.
+fn in_words(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        if kind == Some(std::io::ErrorKind::ConnectionRefused) {
+            return "nobody listens there: connection refused".to_owned();
+        }
+        cause = error.source();
+    }
+    let text = chain(error);
+    if text.contains("InvalidContentType") {
+        return format!("what listens there speaks no TLS: is it http:// and not https://? {text}");
+    }
+    text
 }

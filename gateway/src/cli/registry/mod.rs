@@ -4,6 +4,7 @@ mod call;
 mod table;
 
 use super::{Exit, trust::Trust};
+use crate::config::Discover;
 use call::{Failed, Place};
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
@@ -12,6 +13,12 @@ use tokio::time::{Instant, sleep_until};
 
 /// Least time between two questions for changes.
 const AT_MOST_EACH: Duration = Duration::from_millis(100);
+
+/// What VMs may be for.
+const ROLES: [&str; 5] = Discover::ROLES;
+
+/// What they may say of themselves.
+const STATUSES: [&str; 4] = ["running", "paused", "stopped", "draining"];
 
 /// `registry COMMAND`.
 #[derive(Debug, Args)]
@@ -36,10 +43,10 @@ enum Command {
     /// Show all VMs
     List {
         /// Only those of this role
-        #[arg(long)]
+        #[arg(long, value_parser = ROLES)]
         role: Option<String>,
         /// Only those of this status
-        #[arg(long)]
+        #[arg(long, value_parser = STATUSES)]
         status: Option<String>,
     },
     /// Show one VM
@@ -51,7 +58,8 @@ enum Command {
     Register(Entry),
     /// Show the VMs of a role that may be connected to
     Discover {
-        /// infra, lieutenant, worker, golden or custom
+        /// What they are for
+        #[arg(value_parser = ROLES)]
         role: String,
         /// Only those that have this service
         #[arg(long)]
@@ -59,8 +67,8 @@ enum Command {
         /// At most so many
         #[arg(long)]
         limit: Option<u32>,
-        /// One of them: `first` or `random`
-        #[arg(long)]
+        /// Which of them, where not all are wanted
+        #[arg(long, value_parser = ["first", "random"])]
         pick: Option<String>,
         /// Those that may not be connected to, too, and why
         #[arg(long)]
@@ -82,8 +90,8 @@ struct Entry {
     /// What people call it
     #[arg(long)]
     name: String,
-    /// infra, lieutenant, worker, golden or custom
-    #[arg(long, default_value = "worker")]
+    /// What it is for
+    #[arg(long, default_value = "worker", value_parser = ROLES)]
     role: String,
     /// Where it is reached: a host name or an IP address
     #[arg(long)]
@@ -132,8 +140,7 @@ impl Registry {
         let Some(url) = self.url.as_deref().filter(|url| !url.is_empty()) else {
             return failed("which registry? --url URL, or VERS_REGISTRY_URL");
         };
-        let token = std::env::var(&self.token_env).ok().filter(|token| !token.is_empty());
-        let place = match Place::new(url, token, &self.trust) {
+        let place = match Place::new(url, &self.token_env, &self.trust) {
             Ok(place) => place,
             Err(message) => return failed(&message),
         };
@@ -176,6 +183,9 @@ impl Registry {
         let text = if self.json { format!("{answer:#}\n") } else { table::render(answer) };
         // A reader that has seen enough (`| head`) is no failure.
         let _ = std::io::stdout().write_all(text.as_bytes());
+        if !self.json && answer.get("vms").and_then(Value::as_array).is_some_and(Vec::is_empty) {
+            note("no such VM");
+        }
     }
 
     async fn watch(&self, place: &Place, since: Option<u64>) -> Result<(), Failed> {

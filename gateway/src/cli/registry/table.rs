@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-const COLUMNS: [&str; 7] = ["ID", "NAME", "ROLE", "STATE", "ADDRESS", "SERVICES", "LAST SEEN"];
+const COLUMNS: [&str; 8] = ["ID", "NAME", "ROLE", "STATE", "ADDRESS", "SERVICES", "LAST SEEN", "WHY"];
 
 /// One entry, or several.
 pub(super) fn render(answer: &Value) -> String {
@@ -19,7 +19,11 @@ pub(super) fn render(answer: &Value) -> String {
         })
         .collect();
     let mut text = String::new();
-    let titles = COLUMNS.map(str::to_owned);
+    let mut titles = COLUMNS.map(str::to_owned);
+    // Mostly, there is nothing to say of that.
+    if let (true, [.., why]) = (rows.iter().all(|[.., why]| why.is_empty()), &mut titles) {
+        why.clear();
+    }
     for row in std::iter::once(&titles).chain(&rows) {
         let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
         text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
@@ -56,6 +60,7 @@ fn row(vm: &Value) -> [String; COLUMNS.len()] {
         field(vm, "address"),
         services.collect::<Vec<_>>().join(","),
         field(vm, "lastSeen"),
+        vm.get("why").map(|_| field(vm, "why")).unwrap_or_default(),
     ]
 }
 
@@ -81,6 +86,13 @@ mod tests {
             "ID     NAME       ROLE    STATE    ADDRESS  SERVICES        LAST SEEN\n\
              a      long name  worker  expired  a.test   api:80,db:5432  now\n\
              b\u{fffd}[2J  n          infra   running  b.test                   -\n"
+        );
+        let why = json!({ "id": "a", "name": "n", "role": "worker", "state": "unhealthy", "address": "a.test",
+            "lastSeen": "now", "why": "api: it answered 500" });
+        assert_eq!(
+            render(&why),
+            "ID  NAME  ROLE    STATE      ADDRESS  SERVICES  LAST SEEN  WHY\n\
+             a   n     worker  unhealthy  a.test             now        api: it answered 500\n"
         );
         assert_eq!(change(&json!({ "revision": 7, "kind": "gone", "id": "a" })), "7  a  gone\n");
     }

@@ -1,12 +1,13 @@
 //! Backends: servers are addresses, and what is said of them makes sense together.
 
 use http::HeaderName;
+use std::net::IpAddr;
 use toml::Spanned;
 
 use super::{
     super::{
-        Backend, BackendLimits, Balance, Config, Discover, Health, describe::list, diagnostic::Diagnostic,
-        nearest::nearest, report::Report, target::host_port,
+        Backend, BackendLimits, BackendProtocol, BackendTls, Balance, Config, Discover, Health, ServerTls,
+        describe::list, diagnostic::Diagnostic, nearest::nearest, report::Report, target::host_port,
     },
     targets,
 };
@@ -27,6 +28,7 @@ pub(super) fn check(config: &Config, report: &mut Report) {
     for backend in config.backends.values() {
         servers(backend, report);
         balance(&backend.balance, report);
+        tls(backend, report);
         if let Some(written) = &backend.health {
             health(written, report);
         }
@@ -92,6 +94,47 @@ fn balance(balance: &Balance, report: &mut Report) {
             );
         }
         _ => {}
+    }
+}
+
+/// It fits to what is spoken over it, and is whole.
+fn tls(backend: &Backend, report: &mut Report) {
+    let place = backend.name.span();
+    let ServerTls { name, cert, key, .. } = match (&backend.tls, backend.protocol) {
+        (BackendTls::Off, BackendProtocol::H2) => {
+            let error = Diagnostic::error(place, "`h2` is HTTP/2 over TLS, and there is none")
+                .label("expected `tls = true` beside `protocol = \"h2\"`")
+                .help("HTTP/2 without TLS is `protocol = \"h2c\"`");
+            return report.add(error);
+        }
+        (BackendTls::Off, _) => return,
+        (BackendTls::On(_), BackendProtocol::H2c) => {
+            let error = Diagnostic::error(place, "`h2c` is HTTP/2 without TLS, and there is `tls`")
+                .label("expected `protocol = \"h2\"`");
+            return report.add(error);
+        }
+        (BackendTls::On(tls), _) => tls,
+    };
+    let alone = match (cert, key) {
+        (Some(cert), None) => Some((cert, "cert", "key")),
+        (None, Some(key)) => Some((key, "key", "cert")),
+        _ => None,
+    };
+    if let Some((written, there, missing)) = alone {
+        report.add(
+            Diagnostic::error(written.span(), format!("`{there}` needs `{missing}`"))
+                .label(format!("expected `{missing}` beside it")),
+        );
+    }
+    let is_name = |name: &str| {
+        let is_label = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+        name.parse::<IpAddr>().is_ok() || (!name.is_empty() && name.len() < 254 && name.bytes().all(is_label))
+    };
+    if let Some(name) = name.as_ref().filter(|name| !is_name(name.get_ref())) {
+        report.add(
+            Diagnostic::error(name.span(), format!("`{}` is no host", name.get_ref().escape_debug()))
+                .label("expected a name or an IP address, without a port"),
+        );
     }
 }
 

@@ -112,7 +112,7 @@ impl Session<'_> {
         match protocol {
             Protocol::Http1 => false,
             Protocol::Auto => self.is_grpc,
-            Protocol::H2c => true,
+            Protocol::Http2 => true,
         }
     }
 

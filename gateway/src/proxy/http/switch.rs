@@ -80,7 +80,7 @@ impl Session<'_> {
         let Some((side, _seat)) = exchange.into_tunnel(&mut client.inbox, self.buffers()) else {
             return After::Close;
         };
-        After::Tunnel(route, tunnel::Upstream { side, _seat }, Line::Request(self.entry.take()))
+        After::Tunnel(route, Box::new(tunnel::Upstream { side, _seat }), Line::Request(self.entry.take()))
     }
 }
 

@@ -233,6 +233,12 @@ impl Client {
         Ok((found.header, found.kvs.first().map_or(0, |kv| kv.mod_revision)))
     }
 
+    /// How many keys there are from `key` to `end`, as all members together have them.
+    pub(super) async fn count(&self, (key, end): (&[u8], &[u8]), until: Instant) -> Answer<u64> {
+        let found: Answer<Range> = self.anywhere("kv/range", &wire::count(key, end), until).await;
+        found.map(|found| found.count)
+    }
+
     /// Changes from a revision on, once they are watched.
     pub(super) async fn watch(
         &self,

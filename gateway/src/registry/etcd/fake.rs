@@ -270,6 +270,10 @@ impl State {
             let kvs: Vec<Value> = self.found(&key).into_iter().collect();
             return json!({ "header": self.header(), "kvs": kvs });
         };
+        if body["count_only"] == true {
+            let count = self.keys.range(key..end).count().to_string();
+            return json!({ "header": self.header(), "count": count });
+        }
         let limit = usize::try_from(number(&body["limit"])).expect("a number");
         let keys: Vec<&Vec<u8>> = self.keys.range(key..end).map(|(key, _)| key).collect();
         let kvs: Vec<Value> = keys.iter().take(limit).filter_map(|key| self.found(key)).collect();

@@ -1,10 +1,12 @@
 //! What becomes of wishes and of what is known while an etcd does wrong, by a clock that tests stop.
 
 use super::{
-    super::{Caller, Done, Refusal, Registration, Registry, Renewal, Wish, Wished},
+    super::{Caller, Done, ENTRIES, Refusal, Registration, Registry, Renewal, Wish, Wished, api},
     fake::{Fake, Faulty},
     run,
+    view::MOST,
 };
+use http::Method;
 use serde_json::{Value, json};
 use std::{
     sync::{
@@ -344,7 +346,7 @@ fn what_a_later_version_wrote_is_kept_or_left_alone() {
 fn deleted_vms_take_no_room() {
     stopped(async {
         let etcd = Fake::new();
-        for n in 0..super::view::MOST {
+        for n in 0..MOST {
             etcd.put(&format!("/r/deleted/vm-{n}"), "{}", 0);
         }
         let registry = follow(&etcd).await;
@@ -358,6 +360,128 @@ fn deleted_vms_take_no_room() {
         let refused =
             done(&registry, registration("vm-1", r#","generation":2"#)).await.expect_err("an older life");
         assert_eq!(refused, Refusal::Outlived);
+    });
+}
+
+/// What is said to who wants all that have expired removed.
+async fn purge(registry: &Registry) -> Value {
+    let request = api::Request {
+        method: &Method::DELETE,
+        path: "/registry/stale",
+        query: None,
+        body: b"",
+        authorization: None,
+        accept: None,
+        if_none_match: None,
+        last_event_id: None,
+        lease_key: None,
+        peer: None,
+    };
+    let (door, addresses) = (api::Door::Open, api::Addresses::Any);
+    let rules = api::Rules { door, admin: None, addresses, changes: None };
+    let answer = match api::answer(registry, &request, rules) {
+        api::Reply::Decided(decided) => decided.answer(registry).await,
+        api::Reply::Answer(answer, _) => answer,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(answer.status, 200, "{answer:?}");
+    serde_json::from_slice(&answer.body).expect("JSON")
+}
+
+#[test]
+fn what_a_removal_of_many_does_not_get_done_is_left_and_said() {
+    const EXPIRED: u64 = 400;
+    stopped(async {
+        let etcd = Fake::new();
+        let registry = follow(&etcd).await;
+        done(&registry, registration("keeper", "")).await.expect("it is written");
+        fill(&etcd, numbered(0..400));
+        etcd.put("/r/entries/alive", "", 0);
+        done(&registry, registration("alive", "")).await.expect("it is written");
+        etcd.end(etcd.lease("/r/alive/keeper").expect("it lives"));
+        let expired = || registry.all(None).iter().filter(|record| record.is_expired()).count() as u64;
+        // Many at once are held first.
+        until("they have expired", || expired() == EXPIRED + 1).await;
+        etcd.fails(|_, path, _| match path {
+            "kv/txn" => Faulty::Late(Duration::from_millis(900)),
+            _ => Faulty::Not,
+        });
+        let begun = Instant::now();
+        let said = purge(&registry).await;
+        assert!(begun.elapsed() < secs(8), "{:?}", begun.elapsed());
+        let (purged, left) = (said["purged"].as_u64(), said["left"].as_u64());
+        let (purged, left) = (purged.expect("a number"), left.expect("some are left"));
+        assert!(purged > 0 && purged + left == EXPIRED + 1, "{said}");
+        // Others write meanwhile, and what is left is for the next calls.
+        etcd.fails(|_, _, _| Faulty::Not);
+        let said = purge(&registry).await;
+        assert_eq!(said, json!({ "purged": left }), "and nothing is left");
+        assert_eq!((expired(), registry.len()), (0, 1));
+        assert_eq!(purge(&registry).await, json!({ "purged": 0 }));
+    });
+}
+
+/// Puts entries like that of `keeper` that live by its lease, as another gateway would.
+fn fill(etcd: &Fake, ids: impl Iterator<Item = String>) {
+    let value = etcd.value("/r/entries/keeper").expect("an entry");
+    let lease = etcd.lease("/r/alive/keeper").expect("it lives");
+    for id in ids {
+        etcd.put(&format!("/r/entries/{id}"), &value.replace("\"keeper\"", &format!("\"{id}\"")), 0);
+        etcd.put(&format!("/r/alive/{id}"), "", lease);
+    }
+}
+
+fn numbered(numbers: std::ops::Range<usize>) -> impl Iterator<Item = String> {
+    numbers.map(|n| format!("vm-{n}"))
+}
+
+#[test]
+fn a_registry_that_is_full_is_so_by_what_etcd_counts() {
+    stopped(async {
+        let etcd = Fake::new();
+        let registry = follow(&etcd).await;
+        done(&registry, registration("keeper", "")).await.expect("it is written");
+        done(&registry, registration("vm-0", "")).await.expect("it is written");
+        fill(&etcd, numbered(1..ENTRIES - 501));
+        until("they are known", || registry.len() == ENTRIES - 500).await;
+        // Another gateway takes in many, and nobody here hears of it yet.
+        etcd.stall();
+        fill(&etcd, numbered(ENTRIES - 501..ENTRIES - 2));
+        done(&registry, registration("last", "")).await.expect("there is room for one");
+        let refused = done(&registry, registration("more", "")).await.expect_err("it is full");
+        assert_eq!((refused, etcd.value("/r/entries/more")), (Refusal::Full, None));
+        assert!(registry.len() < ENTRIES, "though this gateway has not heard of all");
+        done(&registry, registration("vm-0", "")).await.expect("who is there may say so again");
+        done(&registry, Wish::Renew("vm-1".into(), Renewal::default())).await.expect("and renew");
+        // Who leaves makes room.
+        done(&registry, Wish::Remove("vm-0".into(), Caller::default())).await.expect("it leaves");
+        done(&registry, registration("more", "")).await.expect("there is room");
+    });
+}
+
+#[test]
+fn who_could_not_be_found_here_is_told_so() {
+    stopped(async {
+        let etcd = Fake::new();
+        let registry = follow(&etcd).await;
+        done(&registry, registration("keeper", "")).await.expect("it is written");
+        // More than any gateway lets in: those of an earlier version did.
+        fill(&etcd, numbered(1..MOST));
+        until("they are known", || registry.len() == MOST).await;
+        let revision = registry.revision(None);
+        fill(&etcd, std::iter::once("left-out".to_owned()));
+        let behind = etcd.value("/r/entries/vm-1").expect("an entry").replace("\"n\"", "\"m\"");
+        etcd.put("/r/entries/vm-1", &behind, 0);
+        until("what was put behind it is heard of", || registry.revision(None) > revision).await;
+        assert!(registry.get("left-out").is_none(), "there is no room for it");
+        let renewal = || Wish::Renew("left-out".into(), Renewal::default());
+        assert_eq!(done(&registry, renewal()).await.expect_err("nobody would find it"), Refusal::Full);
+        let again = done(&registry, registration("left-out", "")).await;
+        assert_eq!(again.expect_err("nor then"), Refusal::Full);
+        done(&registry, Wish::Renew("vm-1".into(), Renewal::default())).await.expect("others renew");
+        etcd.put("/r/alive/left-out", "", 8);
+        done(&registry, Wish::Remove("left-out".into(), Caller::default())).await.expect("it may leave");
+        assert_eq!(etcd.value("/r/entries/left-out"), None);
     });
 }
 

@@ -43,6 +43,9 @@ pub(super) struct Range {
     /// Whether there are further ones behind them.
     #[serde(default)]
     pub(super) more: bool,
+    /// How many there are in all.
+    #[serde(default, deserialize_with = "number")]
+    pub(super) count: u64,
 }
 
 /// What became of a transaction.
@@ -199,6 +202,11 @@ pub(super) fn range(key: &[u8], end: &[u8], most: usize, revision: u64) -> Value
     json!({
         "key": text(key), "range_end": text(end), "limit": most.to_string(), "revision": revision.to_string()
     })
+}
+
+/// Asks how many keys there are from `key` to `end`.
+pub(super) fn count(key: &[u8], end: &[u8]) -> Value {
+    json!({ "key": text(key), "range_end": text(end), "count_only": true })
 }
 
 /// A transaction: where all of `same` are of those revisions (0: not there), does `then`; where not, gets them.

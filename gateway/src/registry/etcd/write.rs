@@ -3,11 +3,11 @@
 
 use super::{
     super::{
-        Change, Done, Kept, Lease, Moment, Record, Refusal, Registration, Registry, Terms, Wish,
+        Change, Done, ENTRIES, Kept, Lease, Moment, Record, Refusal, Registration, Registry, Terms, Wish,
         book::{Book, counted},
     },
     client::{Answer, Client, Failed},
-    keys::Keys,
+    keys::{Keys, Kind},
     seen::{Entry, Seen, Tomb},
     view::View,
     wire::{self, KeyValue},
@@ -23,6 +23,10 @@ const UNHURRIED: Duration = Duration::from_secs(8);
 
 /// Times that a wish is decided: others may change the same entry meanwhile.
 const ATTEMPTS: usize = 16;
+
+/// Entries below what there may be from which on they are counted in etcd; and above it that there may be for a
+/// moment, while those that have expired make room.
+const NEARLY: usize = 1_000;
 
 /// By so much, a lease may be shorter than what is granted.
 const SHORTENED: Duration = Duration::from_millis(250);
@@ -166,7 +170,7 @@ impl Errand<'_> {
     pub(super) async fn run(&mut self) -> Result<Done, Refusal> {
         let mut seen = self.writer.view.borrow().of(self.wish.id());
         let mut is_fresh = false;
-        self.make_room(&seen)?;
+        self.make_room(&seen).await?;
         for _ in 0..ATTEMPTS {
             let heard = self.heard(&seen).await?;
             let now = self.registry.now();
@@ -197,15 +201,27 @@ impl Errand<'_> {
         }
     }
 
-    /// Where there is no room for another VM, the one that expired longest ago goes.
-    fn make_room(&self, seen: &Seen) -> Result<(), Refusal> {
+    /// Where there is no room for another VM, the one that expired longest ago goes. What nobody here could see is
+    /// not written: who is told that it is there has to be found.
+    async fn make_room(&self, seen: &Seen) -> Result<(), Refusal> {
+        let is_wanted = matches!(self.wish, Wish::Register(_) | Wish::Change(..) | Wish::Renew(..));
+        if is_wanted && seen.is_nothing() && self.writer.view.borrow().is_overfull() {
+            return Err(Refusal::Full);
+        }
         let is_new = matches!(self.wish, Wish::Register(_)) && seen.entry().is_none();
-        if !is_new || self.registry.has_room() {
+        if !is_new || self.registry.len() + NEARLY < ENTRIES {
             return Ok(());
         }
-        let oldest = self.registry.oldest_expired().ok_or(Refusal::Full)?;
+        // Others may have taken in many since this gateway heard of them: they are counted where all write.
+        let (first, end) = self.writer.keys.all_of(Kind::Entry);
+        let there = self.given(self.writer.client.count((&first, &end), self.until).await)?;
+        let there = usize::try_from(there).unwrap_or(usize::MAX);
+        if there < ENTRIES {
+            return Ok(());
+        }
+        let oldest = self.registry.oldest_expired().filter(|_| there < ENTRIES + NEARLY);
         // It is done by whoever takes its turn; one more for a moment is no harm.
-        drop(self.registry.ask(Wish::Purge(oldest)));
+        drop(self.registry.ask(Wish::Purge(oldest.ok_or(Refusal::Full)?)));
         Ok(())
     }
 

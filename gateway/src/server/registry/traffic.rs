@@ -49,8 +49,8 @@ fn findings(registry: &Registry, discovered: &[Discovered], ejected: &[HashSet<S
                 continue;
             }
             let failing = failing(&record, service, discovered, ejected);
-            let is_said = record.health.said_by(Witness::Traffic).any(|name| **name == *service.name);
-            if failing.is_some() != is_said {
+            // Another backend may leave it alone than before.
+            if failing.as_deref() != record.health.met(&service.name) {
                 findings.push(Finding {
                     id: Arc::clone(&record.what.id),
                     service: service.name.as_str().into(),
