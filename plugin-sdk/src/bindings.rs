@@ -4,11 +4,13 @@
 //! module's export macro brings its world along, and the linker merges those that a plugin uses.
 //! An import that nothing calls does not reach the component, so that a plugin asks for no grant
 //! that it does not need.
+//!
+//! `wit` is a link to the folder beside this crate: what is published of it has the files.
 
 #[allow(missing_docs, clippy::too_many_lines, reason = "generated")]
 pub mod base {
     wit_bindgen::generate!({
-        path: "../wit",
+        path: "wit",
         world: "base",
         pub_export_macro: true,
         export_macro_name: "export_base",
@@ -18,7 +20,7 @@ pub mod base {
 #[allow(missing_docs, clippy::too_many_lines, reason = "generated")]
 pub mod request_filter {
     wit_bindgen::generate!({
-        path: "../wit",
+        path: "wit",
         world: "with-request-filter",
         pub_export_macro: true,
         export_macro_name: "export_request_filter",
@@ -29,7 +31,7 @@ pub mod request_filter {
 #[allow(missing_docs, clippy::too_many_lines, reason = "generated")]
 pub mod request_body_filter {
     wit_bindgen::generate!({
-        path: "../wit",
+        path: "wit",
         world: "with-request-body-filter",
         pub_export_macro: true,
         export_macro_name: "export_request_body_filter",
@@ -40,7 +42,7 @@ pub mod request_body_filter {
 #[allow(missing_docs, clippy::too_many_lines, reason = "generated")]
 pub mod request_body_transform {
     wit_bindgen::generate!({
-        path: "../wit",
+        path: "wit",
         world: "with-request-body-transform",
         pub_export_macro: true,
         export_macro_name: "export_request_body_transform",
@@ -51,7 +53,7 @@ pub mod request_body_transform {
 #[allow(missing_docs, clippy::too_many_lines, reason = "generated")]
 pub mod response_filter {
     wit_bindgen::generate!({
-        path: "../wit",
+        path: "wit",
         world: "with-response-filter",
         pub_export_macro: true,
         export_macro_name: "export_response_filter",
@@ -62,7 +64,7 @@ pub mod response_filter {
 #[allow(missing_docs, clippy::too_many_lines, reason = "generated")]
 pub mod response_body_transform {
     wit_bindgen::generate!({
-        path: "../wit",
+        path: "wit",
         world: "with-response-body-transform",
         pub_export_macro: true,
         export_macro_name: "export_response_body_transform",
@@ -73,7 +75,7 @@ pub mod response_body_transform {
 #[allow(missing_docs, clippy::too_many_lines, reason = "generated")]
 pub mod exchange_log {
     wit_bindgen::generate!({
-        path: "../wit",
+        path: "wit",
         world: "with-exchange-log",
         pub_export_macro: true,
         export_macro_name: "export_exchange_log",
@@ -84,7 +86,7 @@ pub mod exchange_log {
 #[allow(missing_docs, clippy::too_many_lines, reason = "generated")]
 pub mod tcp_filter {
     wit_bindgen::generate!({
-        path: "../wit",
+        path: "wit",
         world: "with-tcp-filter",
         pub_export_macro: true,
         export_macro_name: "export_tcp_filter",
@@ -95,7 +97,7 @@ pub mod tcp_filter {
 #[allow(missing_docs, clippy::too_many_lines, reason = "generated")]
 pub mod tcp_bytes_filter {
     wit_bindgen::generate!({
-        path: "../wit",
+        path: "wit",
         world: "with-tcp-bytes-filter",
         pub_export_macro: true,
         export_macro_name: "export_tcp_bytes_filter",
@@ -106,7 +108,7 @@ pub mod tcp_bytes_filter {
 #[allow(missing_docs, clippy::too_many_lines, reason = "generated")]
 pub mod tcp_log {
     wit_bindgen::generate!({
-        path: "../wit",
+        path: "wit",
         world: "with-tcp-log",
         pub_export_macro: true,
         export_macro_name: "export_tcp_log",
@@ -117,7 +119,7 @@ pub mod tcp_log {
 #[allow(missing_docs, clippy::too_many_lines, reason = "generated")]
 pub mod background {
     wit_bindgen::generate!({
-        path: "../wit",
+        path: "wit",
         world: "with-background",
         pub_export_macro: true,
         export_macro_name: "export_background",

@@ -106,6 +106,19 @@ fn text(path: &Path) -> &str {
 }
 
 #[test]
+fn the_sdk_could_be_published_with_all_that_it_needs() {
+    let mut cargo = Command::new("cargo");
+    cargo.args(["package", "--package", "vers-plugin", "--list", "--allow-dirty", "--offline"]);
+    let output = cargo.current_dir(checkout()).output().expect("cargo starts");
+    let list = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for file in fs::read_dir(checkout().join("wit")).expect("the interface") {
+        let name = file.expect("a file").file_name().into_string().expect("a name");
+        assert!(list.lines().any(|line| line == format!("wit/{name}")), "{name} is not in\n{list}");
+    }
+}
+
+#[test]
 fn inspect_says_what_a_component_is_and_runs_nothing() {
     let author = Author::new();
     author.plugin(&["inspect", text(&plugin("auth_token"))]).fine().has(&[
