@@ -212,6 +212,8 @@ struct Files {
     /// Number of the last good configuration.
     mark: usize,
     stamp: u32,
+    /// Refusals of what was asked for when it had been noticed, and refused, already.
+    again: usize,
 }
 
 impl Files {
