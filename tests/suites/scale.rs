@@ -405,6 +405,15 @@ async fn ask_for_mischief(
     }
 }
 
+/// As [`ask_for_mischief`], ten of the same at a time. The first of each kind load what it takes to tell where a guest was,
+/// and ten hold what they may at once; later on, that is up to chance.
+async fn ten_at_once(address: SocketAddr, count: usize, ended_early: &std::cell::Cell<u32>) {
+    for number in 0..count / 10 {
+        let together = (0..10).map(|_| ask_for_mischief(address, number, 1, ended_early));
+        futures_util::future::join_all(together).await;
+    }
+}
+
 /// What one of a hundred is slower than.
 fn late(sorted: &[Duration]) -> Duration {
     sorted[sorted.len() * 99 / 100]
@@ -477,15 +486,7 @@ async fn ten_thousand_requests_of_plugins_that_misbehave_in_flat_memory() {
         )
         .await;
     };
-    // The first of each kind load what it takes to tell where a guest was, and ten hold what they may at once: later on,
-    // that is up to chance.
-    let warming = async {
-        for number in 0..WARMING / 10 {
-            let together = (0..10).map(|_| ask_for_mischief(address, number, 1, &ended_early));
-            futures_util::future::join_all(together).await;
-        }
-    };
-    let (before, ()) = peak(&gateway, warming).await;
+    let (before, ()) = peak(&gateway, ten_at_once(address, WARMING, &ended_early)).await;
     let quiet = times_of(address, "/plain", 2000).await;
     let beside = times_of(address, "/plain", 2000);
     let (most, (taken, ())) =
