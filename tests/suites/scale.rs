@@ -112,8 +112,10 @@ async fn a_gibibyte_up_over_http2_transformed_in_flat_memory() {
         while left > 0 {
             stream.reserve_capacity(CHUNK);
             let granted = std::future::poll_fn(|cx| stream.poll_capacity(cx)).await;
-            let granted = granted.expect("a stream").expect("room").min(CHUNK);
-            left -= granted as u64;
+            // There may be room for more than is left.
+            let granted = (granted.expect("a stream").expect("room").min(CHUNK) as u64).min(left);
+            left -= granted;
+            let granted = usize::try_from(granted).expect("no more than a chunk");
             stream.send_data(chunk.slice(..granted), left == 0).expect("data");
         }
         let answer = gateway_tests::collect(answer).await.expect("an answer");
@@ -528,7 +530,9 @@ async fn ten_thousand_requests_of_plugins_that_misbehave_in_flat_memory() {
         (seen..=most).contains(&early),
         "{early} too many, {seen} seen; {cpu} by the one, {wall} by the other"
     );
-    assert!(cpu > each / 2.0, "{cpu}");
+    // Ten that compute for as long as they may take a worker all the time that each of them has by the other clock.
+    let least = if is_alone { each / 2.0 } else { each / 10.0 };
+    assert!(cpu > least, "{cpu}");
     // Twice each: it was in the middle of a call when it was called again.
     let reflected = mirror.reflected.load(Ordering::Relaxed) as f64;
     assert!(reflected > 1.5 * each && reflected <= 2.0 * each, "{reflected}");
