@@ -188,6 +188,7 @@ mod tests {
             })
             .await;
     }
+
     #[tokio::test]
     async fn a_storm_leaves_others_their_turns() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");

@@ -213,16 +213,20 @@ fn breakers(plugin: &str, metrics: &Metrics) -> Vec<Value> {
         .collect()
 }
 
+/// How often each kind of fault has happened, of those that have.
+fn faults<C: Into<Value>>(
+    kinds: impl Iterator<Item = &'static str>,
+    count: impl Fn(&'static str) -> C,
+) -> serde_json::Map<String, Value> {
+    let counts = kinds.map(|kind| (kind.to_owned(), count(kind).into()));
+    counts.filter(|(_, count)| *count != 0).collect()
+}
+
 fn of_origin(origin: &Handler, metrics: &Metrics) -> Value {
     let name = origin.name();
-    let fault = |kind: HandlerFaultKind| {
-        metrics.value(&names::ORIGIN_FAULTS, &[("origin", name), ("kind", kind.as_str())])
-    };
-    let faults: serde_json::Map<String, Value> = HandlerFaultKind::ALL
-        .iter()
-        .map(|kind| (kind.as_str().to_owned(), fault(*kind).into()))
-        .filter(|(_, count)| *count != 0)
-        .collect();
+    let faults = faults(HandlerFaultKind::ALL.iter().map(|kind| kind.as_str()), |kind| {
+        metrics.value(&names::ORIGIN_FAULTS, &[("origin", name), ("kind", kind)])
+    });
     json!({
         "name": name,
         "component": origin.component().file(),
@@ -236,13 +240,9 @@ fn of_origin(origin: &Handler, metrics: &Metrics) -> Value {
 fn of_plugin(plugin: &Plugin, states: &States, metrics: &Metrics) -> Value {
     let name = plugin.name();
     let calls = |hook| metrics.value(&names::PLUGIN_CALLS, &[("plugin", name), ("hook", hook)]);
-    let fault =
-        |kind: FaultKind| metrics.value(&names::PLUGIN_FAULTS, &[("plugin", name), ("kind", kind.as_str())]);
-    let faults: serde_json::Map<String, Value> = FaultKind::ALL
-        .iter()
-        .map(|kind| (kind.as_str().to_owned(), fault(*kind).into()))
-        .filter(|(_, count)| *count != 0)
-        .collect();
+    let faults = faults(FaultKind::ALL.iter().map(|kind| kind.as_str()), |kind| {
+        metrics.value(&names::PLUGIN_FAULTS, &[("plugin", name), ("kind", kind)])
+    });
     json!({
         "name": name,
         "component": plugin.component().file(),
